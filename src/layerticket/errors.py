@@ -1,0 +1,23 @@
+"""The one error for refusals: what was given, what is allowed, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["LayerticketError", "unknown_name"]
+
+
+class LayerticketError(ValueError):
+    """Bad input or an impossible wish; the message says what to do. The command line exits with 2."""
+
+
+def unknown_name(kind: str, given: str, available: Iterable[str]) -> LayerticketError:
+    """Build the error for a name that is not in a list, suggesting the nearest one.
+
+    Example:
+        >>> str(unknown_name("criterion", "grap", ["snip", "grasp"]))
+        "criterion 'grap' is not known. Did you mean 'grasp'? Available: grasp, snip."
+    """
+    names = sorted(available)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return LayerticketError(f"{kind} {given!r} is not known.{hint} Available: {', '.join(names)}.")
