@@ -7,7 +7,7 @@ __all__ = ["LayerticketError", "unknown_name"]
 
 
 class LayerticketError(ValueError):
-    """Bad input or an impossible wish; the message says what to do. The command line exits with 2."""
+    """Bad input or an impossible wish; the message says what to do."""
 
 
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> LayerticketError:

@@ -1,0 +1,85 @@
+"""The command line: parses, calls one function, prints.
+
+Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the work resumes).
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from layerticket.cli.output import complain
+from layerticket.errors import LayerticketError
+
+__all__ = ["VERBS", "app", "main"]
+
+VERBS = {
+    "blocks": (
+        "List the residual blocks of a network that can be removed, and why others stay.",
+        "layerticket blocks resnet32",
+        "layerticket blocks timm:convnext_atto --input-shape 3,224,224",
+        "layerticket blocks my_package.nets:build --data digits",
+    ),
+    "find": (
+        "Find a ticket at initialization: score the blocks, cut the lowest.",
+        "layerticket find resnet32 --remove 5 --out tickets/a",
+        "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
+        "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
+    ),
+    "train": (
+        "Train a network, or the ticket found in it; the same command resumes.",
+        "layerticket train resnet32 --epochs 10",
+        "layerticket train resnet32 --ticket tickets/a --epochs 10",
+        "layerticket train resnet32 --preset he2016 --epochs 182 --data cifar10 --data-dir DIR",
+    ),
+    "evaluate": (
+        "Evaluate the trained network of a run.",
+        "layerticket evaluate runs/RUN --on test",
+    ),
+    "demo": (
+        "The whole story on embedded data: find, train over paired seeds, judge.",
+        "layerticket demo",
+        "layerticket demo --criteria grasp random --seeds 5 --out demo-2",
+    ),
+}
+
+app = App(
+    name="layerticket",
+    help="Find winning tickets made of whole layers before training, train them, judge them.",
+    help_epilogue=(
+        "Start with `layerticket demo`; `layerticket VERB --help` shows examples. Every verb takes "
+        "--json and then prints one JSON object on stdout."
+    ),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    result_action="return_value",
+)
+for _verb, (_help, *_examples) in VERBS.items():
+    app.command(
+        f"layerticket.cli.{_verb}:{_verb}",
+        name=_verb,
+        help=_help,
+        help_epilogue="\n\n".join(["Examples:", *_examples]),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: Words after the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
+    try:
+        app(words, exit_on_error=False, print_error=False)
+    except (CycloptsError, LayerticketError) as err:
+        return complain(err, 2)
+    except KeyboardInterrupt:
+        return complain("interrupted; give the same command again to go on", 130)
+    except (RuntimeError, OSError) as err:
+        return complain(err, 1)
+    return 0

@@ -1,0 +1,70 @@
+"""`layerticket blocks`: which blocks of a network can be removed, and why others must stay."""
+
+from dataclasses import asdict
+
+import torch
+
+from layerticket.blocks import find_blocks
+from layerticket.cli.options import Json
+from layerticket.cli.output import say
+from layerticket.data import image_shape
+from layerticket.errors import LayerticketError
+from layerticket.models import build_model
+from layerticket.report import blocks_table, table_text
+
+__all__ = ["blocks"]
+
+
+def blocks(
+    model: str,
+    /,
+    *,
+    input_shape: str | None = None,
+    data: str | None = None,
+    json: Json = False,
+) -> None:
+    """List the residual blocks of a network that can be removed.
+
+    Parameters
+    ----------
+    model
+        resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
+        or package.module:function.
+    input_shape
+        Channels, height and width of one image; 3,32,32 unless --data is given.
+    data
+        Take shape and number of classes from this data set instead.
+    """
+    if data is not None and input_shape is not None:
+        raise LayerticketError("--data and --input-shape are both given; choose one.")
+    if data is None:
+        shape, classes = _shape(input_shape or "3,32,32"), 10
+    else:
+        shape, classes = image_shape(data)
+    network = build_model(model, classes=classes, channels=shape[0], seed=0)
+    found = find_blocks(network, torch.zeros(1, *shape))
+    record = {
+        "model": model,
+        "params": found.params,
+        "macs": found.macs,
+        "blocks": [asdict(block) for block in found],
+        "rejected": [asdict(rejection) for rejection in found.rejected],
+    }
+    lines = [
+        f"{model} on {'x'.join(map(str, shape))}: {found.params:,} parameters, "
+        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable blocks.",
+        "",
+    ]
+    if len(found):
+        lines += [table_text(blocks_table(record)).rstrip(), ""]
+    lines += [f"stays: {r.name} {r.reason}" for r in found.rejected]
+    say(record, "\n".join(lines), as_json=json)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """Read "3,32,32"."""
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise LayerticketError(f"--input-shape is {text!r}; give channels,height,width: 3,32,32.")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width

@@ -1,0 +1,113 @@
+"""`layerticket train`: a dense network or a ticket, resumable."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import Parameter
+
+from layerticket.cli.options import DataChoice, DeviceChoice, Json, command_line
+from layerticket.cli.output import news, say
+from layerticket.study import train_run
+from layerticket.ticket import Ticket
+from layerticket.training import Recipe, he2016
+
+__all__ = ["RecipeChoice", "train"]
+
+DEFAULTS = Recipe()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipeChoice:
+    """How to train."""
+
+    epochs: int = DEFAULTS.epochs
+    """Passes over the training images."""
+    preset: Literal["default", "he2016"] = "default"
+    """default: Nesterov momentum and cosine; he2016: the step schedule of He et al."""
+    batch_size: int = DEFAULTS.batch_size
+    """Images a step."""
+    learning_rate: float = DEFAULTS.learning_rate
+    """Peak learning rate."""
+    weight_decay: float | None = None
+    """On weights, not on normalizations and biases; by default that of the preset."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up; by default those of the preset."""
+    label_smoothing: float = DEFAULTS.label_smoothing
+    """Share of the target spread over all classes."""
+    precision: Literal["auto", "bf16", "fp32"] = DEFAULTS.precision
+    """Number format; auto: bf16 where the hardware has it."""
+    compile: Literal["auto", "on", "off"] = DEFAULTS.compile
+    """Whether torch.compile is used; auto: on GPUs, in long runs."""
+
+    def recipe(self) -> Recipe:
+        """Complete the choices with those of the preset."""
+        base = he2016(self.epochs) if self.preset == "he2016" else Recipe(epochs=self.epochs)
+        decay, warmup = self.weight_decay, self.warmup_epochs
+        return replace(
+            base,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=base.weight_decay if decay is None else decay,
+            warmup_epochs=base.warmup_epochs if warmup is None else warmup,
+            label_smoothing=self.label_smoothing,
+            precision=self.precision,
+            compile=self.compile,
+        )
+
+
+def train(
+    model: str,
+    /,
+    *,
+    ticket: Path | None = None,
+    how: RecipeChoice = RecipeChoice(),
+    seed: int = 0,
+    initialization: Literal["ticket", "seed"] = "ticket",
+    out: Path = Path("runs"),
+    choice: DataChoice = DataChoice(),  # noqa: B008
+    where: DeviceChoice = DeviceChoice(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Train a network, or the ticket found in it. The same command resumes what was interrupted.
+
+    Parameters
+    ----------
+    model
+        Name of the dense network, as given to `find`.
+    ticket
+        Folder of a ticket to train in place of the dense network.
+    seed
+        Draws theta_0 of a dense network, and order and augmentation of the images.
+    initialization
+        A ticket starts at its own theta_0, or at the one this seed draws.
+    out
+        Folder of all runs; the run's folder in it is named by its configuration.
+    """
+    recipe = how.recipe()
+    if ticket is not None and initialization == "ticket" and Ticket.load(ticket).seed != seed:
+        news(
+            f"note: the ticket starts at its own theta_0, and seed {seed} decides the data order "
+            "only; --initialization seed draws theta_0 anew."
+        )
+    record = train_run(
+        model,
+        choice.load(),
+        recipe,
+        seed=seed,
+        out=out,
+        ticket=ticket,
+        initialization=initialization,
+        validation_fraction=choice.validation_fraction,
+        device=where.device,
+        progress=not json,
+        command=command_line(),
+    )
+    text = (
+        f"{model}{' (ticket)' if ticket else ''}: test accuracy "
+        f"{100 * record['test_accuracy']:.2f} % after {record['epochs']} epochs, "
+        f"{record['train_seconds']:.1f} s at {record['images_per_second']:.0f} images/s "
+        f"({record['precision']}, {record['device']}).\nSaved in {record['run']}"
+    )
+    say(record, text, as_json=json)

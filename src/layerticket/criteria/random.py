@@ -1,0 +1,29 @@
+"""Random: the control every criterion must beat."""
+
+import torch
+from torch import nn
+
+from layerticket.batch import Batch
+from layerticket.blocks import Blocks
+from layerticket.criteria.registry import criterion
+
+__all__ = ["random"]
+
+
+@criterion("random", cites="control", uses=(), order=0)
+def random(model: nn.Module, blocks: Blocks, batch: Batch, *, seed: int = 0) -> dict[str, float]:
+    """Score every block with a random number from [0, 1), the same for the same seed.
+
+    Args:
+        model: Not read.
+        blocks: Removable blocks from `find_blocks`.
+        batch: Not read.
+        seed: Chooses the draw.
+
+    Returns:
+        Block name -> score, dimensionless.
+    """
+    draw = torch.rand(
+        len(blocks), generator=torch.Generator().manual_seed(seed), dtype=torch.double
+    )
+    return {block.name: value for block, value in zip(blocks, draw.tolist(), strict=True)}

@@ -1,0 +1,94 @@
+"""What per-weight criteria share: which weights, their gradient, and sums over blocks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Batch, LossFn, split
+from layerticket.blocks import Blocks
+from layerticket.criteria.registry import Reduction
+from layerticket.errors import LayerticketError
+
+__all__ = ["block_weights", "loss_gradient", "network_weights", "sum_over_blocks"]
+
+
+def network_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return every weight tensor of two or more dimensions by name.
+
+    These are the weights of convolutions, linear layers and embeddings; biases, normalization
+    parameters and other vectors are left out, as in the authors' code of SNIP and GraSP.
+    """
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and parameter.is_floating_point()
+    }
+
+
+def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
+    """Return the names of each block's weights, by block name.
+
+    Raises:
+        LayerticketError: If a block has none.
+    """
+    names = list(network_weights(model))
+    owned = {b.name: [n for n in names if n.startswith(f"{b.name}.")] for b in blocks}
+    for block, weights in owned.items():
+        if not weights:
+            raise LayerticketError(f"block {block!r} has no weight matrix to be scored by.")
+    return owned
+
+
+def loss_gradient(
+    model: nn.Module,
+    batch: Batch,
+    weights: Mapping[str, Tensor],
+    loss_fn: LossFn,
+    micro_batches: int = 1,
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss for the weights, by name.
+
+    Micro-batches bound the memory; their share-weighted sum is the gradient of the whole batch
+    wherever examples do not influence one another (no batch statistics). A weight the loss does
+    not depend on has gradient zero. ``.grad`` is not touched.
+    """
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for share, part in split(batch, micro_batches):
+        gradients = torch.autograd.grad(
+            loss_fn(model, part), list(weights.values()), allow_unused=True
+        )
+        for name, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None:
+                total[name] += share * gradient
+    return total
+
+
+def sum_over_blocks(
+    model: nn.Module,
+    blocks: Blocks,
+    saliency: Mapping[str, Tensor],
+    reduction: Reduction = "sum",
+) -> dict[str, float]:
+    """Add up (or average) per-weight saliencies over each block, in float64.
+
+    Args:
+        model: The network the blocks belong to.
+        blocks: Its removable blocks.
+        saliency: A tensor of each weight's shape, by the weight's name.
+        reduction: `sum` over the block's weights, or `mean` over them.
+
+    Returns:
+        Block name -> score.
+
+    Raises:
+        LayerticketError: If `reduction` is neither.
+    """
+    if reduction not in ("sum", "mean"):
+        raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
+    scores: dict[str, float] = {}
+    for block, names in block_weights(model, blocks).items():
+        total = sum(saliency[name].double().sum().item() for name in names)
+        count = sum(saliency[name].numel() for name in names)
+        scores[block] = total / count if reduction == "mean" else total
+    return scores

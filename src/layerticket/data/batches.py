@@ -1,0 +1,181 @@
+"""Batches of normalized images; order and augmentation follow from (seed, epoch) alone.
+
+Letters: N images, B of them in a batch, C channels, H and W pixels, P pixels of border, K classes.
+Random numbers are drawn on the CPU, for a whole epoch at once and by position in its order, so
+neither the batch size nor the device changes what is done to an image. The pixels are worked on
+where the split lies, without a loop over images.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerticket.data.dataset import Augment, Dataset, Split
+from layerticket.data.splits import generator, rank_in_class
+from layerticket.errors import LayerticketError
+
+__all__ = ["augmented", "batches", "scoring_batch"]
+
+
+def batches(
+    dataset: Dataset,
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    train: bool,
+    drop_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Go once through a split.
+
+    Args:
+        dataset: Gives the normalization and the augmentation.
+        split: What to go through; batches appear on its device.
+        batch_size: B, at least 1.
+        seed: Decides order and augmentation, together with `epoch`.
+        epoch: Number of the pass, from 0.
+        train: Whether to shuffle and augment; otherwise images come in order, as they are.
+        drop_last: Whether a last batch of fewer than B images is left out.
+        dtype: Type of the images given; they are normalized in float32.
+        channels_last: Whether images lie in memory as (B, H, W, C); their shape stays.
+
+    Returns:
+        Pairs of images (B, C, H, W), normalized, and labels (B,) int64.
+
+    Raises:
+        LayerticketError: If B is below 1, or no batch would come of a split that is not empty.
+    """
+    if batch_size < 1:
+        raise LayerticketError(f"batch_size is {batch_size}; it must be at least 1.")
+    if drop_last and 0 < len(split) < batch_size:
+        raise LayerticketError(
+            f"drop_last leaves no batch: {len(split)} images, batches of {batch_size}. "
+            "Make batch_size smaller."
+        )
+    size = len(split) - len(split) % batch_size if drop_last else len(split)
+    starts = range(0, size, batch_size)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pairs = (
+        _training_pairs(dataset, split, batch_size, starts, generator("epoch", seed, epoch))
+        if train
+        else _plain_pairs(dataset, split, batch_size, starts)
+    )
+    return (
+        (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
+        for images, labels in pairs
+    )
+
+
+def scoring_batch(
+    dataset: Dataset, split: Split, images: int, *, seed: int, balanced: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Draw images to score blocks with: at random, without repetition, not augmented.
+
+    A larger batch of the same seed contains the smaller one.
+
+    Args:
+        dataset: Gives the normalization and K.
+        split: Where to draw from, usually the training split.
+        images: B, how many to draw.
+        seed: Decides which, and their order.
+        balanced: Whether every class is drawn equally often.
+
+    Returns:
+        Images (B, C, H, W) float32, normalized, and labels (B,) int64, on the split's device.
+
+    Raises:
+        LayerticketError: If there are too few images, or B is not a multiple of K.
+    """
+    if not 1 <= images <= len(split):
+        raise LayerticketError(
+            f"a scoring batch of {images} images cannot be drawn from {len(split)}; "
+            f"allowed are 1 to {len(split)}."
+        )
+    chosen = torch.randperm(len(split), generator=generator("scoring", seed))
+    if balanced:
+        each, rest = divmod(images, dataset.classes)
+        if rest:
+            raise LayerticketError(
+                f"a balanced scoring batch of {images} images is not possible with "
+                f"{dataset.classes} classes. Take a multiple of {dataset.classes}, such as "
+                f"{max(each, 1) * dataset.classes}, or an unbalanced batch."
+            )
+        labels = split.labels.cpu()[chosen]  # (N,)
+        fewest = int(labels.bincount(minlength=dataset.classes).min())
+        if fewest < each:
+            raise LayerticketError(
+                f"a balanced scoring batch of {images} images needs {each} of every class; the "
+                f"rarest has {fewest}. Take at most {fewest * dataset.classes} images."
+            )
+        chosen = chosen[rank_in_class(labels) < each]
+    where = chosen[:images].to(split.images.device)
+    return _normalized(split.images[where], *_scale(dataset, split)), split.labels[where]
+
+
+def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+    """Surround images with zeros, crop them to their old size, mirror some.
+
+    Args:
+        images: (B, C, H, W), normalized.
+        pad: P, pixels on each side.
+        top: (B,) int64, row of the bordered image where the crop begins, 0 to 2P.
+        left: (B,) int64, column where it begins, 0 to 2P.
+        flip: (B,) bool, which crops to mirror left to right.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = images.shape[2:]
+    bordered = F.pad(images, (pad, pad, pad, pad))
+    crops = bordered.unfold(2, height, 1).unfold(3, width, 1)  # view (B, C, 2P+1, 2P+1, H, W)
+    images = crops[torch.arange(len(images), device=images.device), :, top, left]
+    return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def _training_pairs(
+    dataset: Dataset, split: Split, batch_size: int, starts: range, draws: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches."""
+    device, count, scale = split.images.device, len(split), _scale(dataset, split)
+    order = torch.randperm(count, generator=draws).to(device)
+    top, left, flip = (draw.to(device) for draw in _draw(dataset.augment, count, draws))
+    for start in starts:
+        now = slice(start, start + batch_size)
+        images = _normalized(split.images[order[now]], *scale)
+        images = augmented(images, dataset.augment.pad, top[now], left[now], flip[now])
+        yield images, split.labels[order[now]]
+
+
+def _plain_pairs(
+    dataset: Dataset, split: Split, batch_size: int, starts: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches in order, as they are."""
+    scale = _scale(dataset, split)
+    for start in starts:
+        now = slice(start, start + batch_size)
+        yield _normalized(split.images[now], *scale), split.labels[now]
+
+
+def _draw(augment: Augment, count: int, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw where `count` crops begin, and which of them are mirrored."""
+    top = torch.randint(0, 2 * augment.pad + 1, (count,), generator=draws)
+    left = torch.randint(0, 2 * augment.pad + 1, (count,), generator=draws)
+    flip = torch.randint(0, 2, (count,), generator=draws).bool()
+    return top, left, flip & augment.flip
+
+
+def _scale(dataset: Dataset, split: Split) -> tuple[Tensor, Tensor]:
+    """Return what to subtract and what to multiply by, (1, C, 1, 1) float32 each."""
+    mean = torch.tensor(dataset.mean, dtype=torch.float64).view(1, -1, 1, 1) * 255
+    factor = 1 / (torch.tensor(dataset.std, dtype=torch.float64).view(1, -1, 1, 1) * 255)
+    return mean.float().to(split.images.device), factor.float().to(split.images.device)
+
+
+def _normalized(images: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """Turn (B, C, H, W) uint8 into float32 of mean 0 and deviation 1."""
+    return images.float().sub_(mean).mul_(factor)

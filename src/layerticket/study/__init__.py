@@ -1,0 +1,23 @@
+"""A run as a value, and the verdict over paired runs."""
+
+from layerticket.study.paired import Comparison, compare_paired
+from layerticket.study.run import RunConfig, execute, find_result, load_result
+from layerticket.study.steps import EVALUATIONS, evaluate_run, find_in, run_folder, train_run
+from layerticket.study.verdict import Verdict, sentence, verdict
+
+__all__ = [
+    "EVALUATIONS",
+    "Comparison",
+    "RunConfig",
+    "Verdict",
+    "compare_paired",
+    "evaluate_run",
+    "execute",
+    "find_in",
+    "find_result",
+    "load_result",
+    "run_folder",
+    "sentence",
+    "train_run",
+    "verdict",
+]

@@ -1,0 +1,128 @@
+"""A run is a value: its hash names its folder, and finished work is never done twice.
+
+Enters: a `RunConfig`, its data, and a function that builds its network. Leaves: a folder with
+``run.json``, ``metrics.jsonl``, ``model.safetensors`` and ``result.json``. Refuses to know how
+tickets are found.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layerticket.data import Dataset
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import accuracy
+from layerticket.files import exclusive
+from layerticket.study.config import RunConfig
+from layerticket.study.record import (
+    RESULT,
+    WEIGHTS,
+    claim,
+    find_result,
+    load_result,
+    write_record,
+)
+from layerticket.training import FitResult, fit
+from layerticket.training.checkpoint import save_weights
+from layerticket.training.journal import CHECKPOINT
+
+__all__ = ["RunConfig", "execute", "find_result", "load_result"]
+
+
+def execute(
+    config: RunConfig,
+    *,
+    dataset: Dataset,
+    build: Callable[[], nn.Module],
+    out: Path,
+    device: str = "auto",
+    progress: bool = True,
+    command: str = "",
+) -> dict[str, Any]:
+    """Do a run, go on with it, or return what it ended with long ago.
+
+    Args:
+        config: The run.
+        dataset: The data that the config names by fingerprint.
+        build: Makes the network with its first weights; called only when there is work to do.
+        out: Folder of all runs; the run's own folder in it is named by the config.
+        device: "auto", "cpu", "cuda" or "cuda:N"; not part of the run's hash.
+        progress: Whether a progress bar is drawn on stderr.
+        command: Command line to be noted in ``run.json``.
+
+    Returns:
+        The keys of ``study.record.RESULT_KEYS``; accuracies as fractions, None for what was not
+        measured.
+
+    Raises:
+        LayerticketError: If the data are not those of the config, the folder is in use, damaged
+            or another run's.
+        TrainingError: If training fails.
+    """
+    if dataset.fingerprint != config.data_fingerprint:
+        raise LayerticketError(
+            f"the data have fingerprint {dataset.fingerprint[:12]}, but the run is about "
+            f"{config.data_fingerprint[:12]}. Load the data that the run was set up with."
+        )
+    folder = Path(out) / config.name
+    finished = find_result(config, out)
+    if finished is not None:
+        return finished
+    with exclusive(folder):
+        finished = find_result(config, out)  # it may have been finished while we got here
+        if finished is not None:
+            return finished
+        claim(folder, config, device, command)
+        return _train(config, dataset, build(), folder, device, progress=progress)
+
+
+def _train(
+    config: RunConfig,
+    dataset: Dataset,
+    model: nn.Module,
+    folder: Path,
+    device: str,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Train, test once, and leave weights and result."""
+    judge = functools.partial(
+        accuracy, dataset=dataset, precision=config.recipe.precision, device=device
+    )
+    watched = len(dataset.validation) > 0
+    fitted = fit(
+        model,
+        dataset,
+        config.recipe,
+        seed=config.seed,
+        folder=folder,
+        validate=functools.partial(judge, split=dataset.validation) if watched else None,
+        device=device,
+        progress=progress,
+    )
+    result = _result(folder, model, fitted, judge(model, split=dataset.test))
+    save_weights(folder / WEIGHTS, model)
+    write_record(folder / RESULT, result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _result(folder: Path, model: nn.Module, fitted: FitResult, tested: float) -> dict[str, Any]:
+    """Put the figures of a run together."""
+    return {
+        "run": str(folder),
+        "test_accuracy": tested,
+        "validation_accuracy": fitted.validation_accuracy,
+        "epochs": fitted.epochs,
+        "train_seconds": fitted.train_seconds,
+        "images_per_second": fitted.images_per_second,
+        "energy_kwh": None,
+        "co2_kg": None,
+        "peak_memory_bytes": fitted.peak_memory_bytes,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "precision": fitted.precision,
+        "device": fitted.device,
+    }

@@ -1,0 +1,180 @@
+"""Did the ticket win? Enters: accuracies of paired seeds. Leaves: an interval and one word.
+
+The claim tested is "the ticket is at most a margin worse than the dense network". Everything is
+over the differences ticket minus dense of runs that share a seed. Refuses to know files and runs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy import stats
+
+from layerticket.errors import LayerticketError
+
+__all__ = ["Verdict", "sentence", "verdict"]
+
+_MOST_SEEDS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Outcome of a comparison; accuracies and differences are fractions."""
+
+    n: int
+    """Paired seeds."""
+    differences: tuple[float, ...]
+    """Ticket minus dense, one per seed."""
+    mean: float
+    """Mean difference."""
+    std: float | None
+    """Standard deviation of the differences (n - 1 below); None for one seed."""
+    low: float | None
+    """Lower end of the interval of the mean difference; None for one seed."""
+    high: float | None
+    """Upper end; None for one seed."""
+    margin: float
+    """How much worse the ticket may be and still win."""
+    confidence: float
+    """Confidence of the two-sided interval."""
+    outcome: Literal["wins", "loses", "undecided"]
+    """Wins: the interval lies above -margin; loses: it lies below; else undecided."""
+    seeds_needed: int | None
+    """Estimated paired seeds in all until decided; None if decided or not to be estimated."""
+
+
+def verdict(
+    dense: Sequence[float],
+    ticket: Sequence[float],
+    *,
+    margin: float = 0.01,
+    confidence: float = 0.95,
+    resolution: float = 0.0,
+) -> Verdict:
+    """Judge a ticket by a t-interval over paired differences.
+
+    With d = ticket - dense of n seeds, mean m and deviation s, the interval is
+    ``m -+ t * s / sqrt(n)``, t the quantile of Student's t with n - 1 degrees of freedom. The
+    ticket wins if ``low > -margin``, loses if ``high < -margin``. One seed decides nothing.
+
+    Args:
+        dense: Accuracies of the dense network, one per seed, in [0, 1].
+        ticket: Accuracies of the ticket, in the same order of seeds.
+        margin: Tolerated loss of accuracy, as a fraction: 0.01 is one percentage point.
+        confidence: Of the two-sided interval, in (0, 1).
+        resolution: 1 / number of test images, if known. An accuracy is known no finer than this,
+            so the interval is never based on a deviation below ``resolution / sqrt(6)``, that of
+            two uniform rounding errors; three equal differences prove less than they seem to.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        LayerticketError: If the lists are empty or differ in length, or a figure is out of range.
+
+    Example:
+        >>> verdict([0.90, 0.91, 0.92], [0.905, 0.911, 0.921]).outcome
+        'wins'
+    """
+    _check(dense, ticket, margin, confidence, resolution)
+    # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
+    differences = tuple(round(t - d, 12) for d, t in zip(dense, ticket, strict=True))
+    n, mean = len(differences), fmean(differences)
+    std = stdev(differences) if n > 1 else None
+    low = high = needed = None
+    outcome: Literal["wins", "loses", "undecided"] = "undecided"
+    if std is not None:
+        spread = max(std, resolution / math.sqrt(6))
+        half = _half_width(spread, n, confidence)
+        low, high = mean - half, mean + half
+        outcome = "wins" if low > -margin else "loses" if high < -margin else "undecided"
+        if outcome == "undecided":
+            needed = _seeds_needed(abs(mean + margin), spread, n, confidence)
+    return Verdict(
+        n=n,
+        differences=differences,
+        mean=mean,
+        std=std,
+        low=low,
+        high=high,
+        margin=margin,
+        confidence=confidence,
+        outcome=outcome,
+        seeds_needed=needed,
+    )
+
+
+def sentence(verdict: Verdict) -> str:
+    """Say a verdict in one sentence, in percentage points (pp).
+
+    Args:
+        verdict: The verdict.
+
+    Returns:
+        One English sentence.
+    """
+    mean, margin = f"{100 * verdict.mean:+.2f} pp", f"{100 * verdict.margin:g} pp"
+    seeds = "1 seed" if verdict.n == 1 else f"{verdict.n} paired seeds"
+    if verdict.low is None or verdict.high is None:
+        return (
+            f"Undecided: with {seeds} the ticket differs by {mean} from the dense network, "
+            "and one seed decides nothing."
+        )
+    found = (
+        f"over {seeds} it differs by {mean} ({100 * verdict.confidence:g} % interval "
+        f"{100 * verdict.low:+.2f} to {100 * verdict.high:+.2f} pp)"
+    )
+    if verdict.outcome == "wins":
+        return f"The ticket wins: {found}, so it is less than {margin} worse."
+    if verdict.outcome == "loses":
+        return f"The ticket loses: {found}, so it is more than {margin} worse."
+    more = f"; about {verdict.seeds_needed} seeds in all should decide" * bool(verdict.seeds_needed)
+    return f"Undecided: {found}, which holds the margin of {margin}{more}."
+
+
+def _half_width(spread: float, n: int, confidence: float) -> float:
+    """Half of the t-interval of a mean of n values."""
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n)
+
+
+def _seeds_needed(gap: float, spread: float, n: int, confidence: float) -> int | None:
+    """Fewest seeds at which the interval would clear the margin, if mean and spread stayed."""
+    low, high = n, n + 1
+    while gap <= _half_width(spread, high, confidence):
+        low, high = high, 2 * high
+        if high > _MOST_SEEDS:
+            return None
+    while high - low > 1:  # the half width falls with n, so halving finds the edge
+        middle = (low + high) // 2
+        if gap > _half_width(spread, middle, confidence):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _check(
+    dense: Sequence[float],
+    ticket: Sequence[float],
+    margin: float,
+    confidence: float,
+    resolution: float,
+) -> None:
+    """Refuse input that no verdict can rest on."""
+    if not dense or len(dense) != len(ticket):
+        raise LayerticketError(
+            f"there are {len(dense)} dense and {len(ticket)} ticket accuracies, but seeds are "
+            "paired. Give one of each for every seed, in the same order."
+        )
+    odd = [value for value in (*dense, *ticket) if not 0 <= value <= 1]
+    if odd:
+        raise LayerticketError(f"an accuracy is {odd[0]}. Give fractions in [0, 1], not percent.")
+    for name, value, holds, allowed in (
+        ("margin", margin, 0 <= margin < 1, "in [0, 1)"),
+        ("confidence", confidence, 0 < confidence < 1, "in (0, 1)"),
+        ("resolution", resolution, 0 <= resolution <= 1, "in [0, 1]"),
+    ):
+        if not holds:
+            raise LayerticketError(f"{name} is {value}, but it must be {allowed}.")

@@ -1,0 +1,75 @@
+"""Builds the smaller network. Knows nothing of scores."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from layerticket.blocks import Block, take_out
+from layerticket.errors import LayerticketError
+from layerticket.view import copy_of
+
+__all__ = ["remove_blocks", "zero_blocks"]
+
+
+def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
+    """Return a new, really smaller network without the blocks; `model` is not modified.
+
+    The result is of the caller's own class, keeps the names of all parameters that remain,
+    holds its own copy of their values, and needs nothing of layerticket.
+
+    Args:
+        model: The dense network.
+        blocks: Blocks `find_blocks` found in it, e.g. ``found.named(selection.removed)``.
+
+    Raises:
+        LayerticketError: If a block is not in the network, or the network cannot be copied.
+    """
+    removed = list(blocks)
+    present = dict(model.named_modules())
+    for block in removed:
+        if block.name not in present:
+            raise LayerticketError(
+                f"block {block.name!r} is not in this {type(model).__name__}; pass the blocks "
+                "that find_blocks found in this very network."
+            )
+    # Parameters of removed blocks are shared with the copy until they are dropped from it,
+    # so that they are never duplicated.
+    going = [p for block in removed for p in present[block.name].parameters()]
+    small = copy_of(model, {id(p): p for p in going})
+    for block in removed:
+        take_out(small, block.name, block.call)
+    _own(small, {id(p) for p in going})
+    small.zero_grad(set_to_none=True)
+    return small
+
+
+def zero_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
+    """Return a copy of the network in which every parameter of the blocks is zero.
+
+    It computes what `remove_blocks` computes, at the full cost: an oracle for tests, and the
+    reason why masks alone save nothing.
+
+    Raises:
+        LayerticketError: If a block ends in a normalization (post-norm), which zeros would mute.
+    """
+    zeroed = copy_of(model)
+    for block in blocks:
+        if block.post_norm:
+            raise LayerticketError(
+                f"block {block.name!r} is post-norm; zeros would mute its input."
+            )
+        with torch.no_grad():
+            for parameter in zeroed.get_submodule(block.name).parameters():
+                parameter.zero_()
+    return zeroed
+
+
+def _own(small: nn.Module, shared: set[int]) -> None:
+    """Copy parameters that a kept module shares with a removed block (tied weights)."""
+    copies: dict[int, nn.Parameter] = {}
+    for module in small.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in shared:
+                fresh = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                module._parameters[key] = copies.setdefault(id(parameter), fresh)

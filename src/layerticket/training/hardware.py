@@ -1,0 +1,156 @@
+"""What the machine can do, and process-wide switches that are always put back as they were.
+
+Enters: a wish ("auto", "bf16", "cuda"). Leaves: a device, a precision, or a context that ends
+without a trace. Refuses to know networks, recipes and data.
+"""
+
+import hashlib
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from layerticket.errors import LayerticketError
+
+__all__ = [
+    "forked_random_state",
+    "own_accelerator",
+    "peak_memory_bytes",
+    "repeatable_kernels",
+    "resolve_device",
+    "resolve_precision",
+    "seed_epoch",
+]
+
+
+def resolve_device(wish: str) -> torch.device:
+    """Device for a wish: "auto" is the GPU where there is one, else the CPU.
+
+    Args:
+        wish: "auto", "cpu", "cuda" or "cuda:1".
+
+    Returns:
+        The device.
+
+    Raises:
+        LayerticketError: If the device is unknown or absent.
+    """
+    available = torch.cuda.is_available()
+    if wish == "auto":
+        wish = "cuda" if available else "cpu"
+    try:
+        device = torch.device(wish)
+    except RuntimeError as err:
+        raise LayerticketError(
+            f"device {wish!r} is not known. Use auto, cpu, cuda or cuda:N."
+        ) from err
+    if device.type not in ("cpu", "cuda"):
+        raise LayerticketError(f"device {wish!r} is not supported. Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if available else 0
+        if (device.index or 0) >= count:
+            raise LayerticketError(
+                f"device {wish!r} is not on this machine; GPUs found: {count}. Use device auto."
+            )
+        return torch.device("cuda", device.index or 0)
+    return torch.device("cpu")
+
+
+def resolve_precision(
+    wish: Literal["auto", "bf16", "fp32"], device: torch.device
+) -> Literal["bf16", "fp32"]:
+    """Precision for a wish: "auto" is bf16 where the hardware multiplies in it, else fp32.
+
+    On a CPU that means AVX512_BF16 or AMX: without them bf16 is emulated and slower than fp32.
+
+    Args:
+        wish: "auto", "bf16" or "fp32"; the last two are taken at their word.
+        device: Where the mathematics runs.
+
+    Returns:
+        The precision.
+
+    Raises:
+        LayerticketError: If the wish is another word.
+    """
+    if wish not in ("auto", "bf16", "fp32"):
+        raise LayerticketError(f"precision {wish!r} is not known. Use auto, bf16 or fp32.")
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        capable = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        capable = any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return "bf16" if capable else "fp32"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: by torch's allocator on a GPU, else by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB, except on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def seed_epoch(seed: int, epoch: int, device: torch.device) -> None:
+    """Seed torch's random numbers (dropout and the like) from the seed and the epoch alone."""
+    value = int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7])
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(value)
+
+
+@contextmanager
+def forked_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's global random state back as it was at the end."""
+    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def repeatable_kernels() -> Iterator[None]:
+    """Let cuDNN use only kernels that give the same bits each time."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def own_accelerator(
+    device: torch.device, precision: Literal["bf16", "fp32"], *, compiled: bool
+) -> Iterator[Accelerator]:
+    """Lend an Accelerator of our own, leaving one that the caller may have as it was.
+
+    Accelerate keeps precision and device once per process; two trainings of one process may
+    differ in both, so the shared state is set aside and brought back.
+    """
+    shared = (AcceleratorState._shared_state, PartialState._shared_state)
+    before = [dict(state) for state in shared]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = Accelerator(
+            device_placement=False,
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=device.type == "cpu",
+            dynamo_backend="inductor" if compiled else "no",
+        )
+        if accelerator.num_processes > 1:
+            raise LayerticketError(
+                f"training was started in {accelerator.num_processes} processes, but one run is "
+                "trained by one process. Start several runs (seeds) side by side instead."
+            )
+        yield accelerator
+    finally:
+        for state, content in zip(shared, before, strict=True):
+            state.clear()
+            state.update(content)

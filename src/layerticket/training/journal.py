@@ -1,0 +1,160 @@
+"""What a training leaves behind while it runs: metrics, a checkpoint, and a bar on the screen.
+
+Enters: the state after each epoch. Leaves: ``metrics.jsonl``, ``checkpoint.safetensors``, a
+progress bar on stderr. Refuses to know how training is done.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.optim import Optimizer
+
+from layerticket.errors import LayerticketError
+from layerticket.files import write_atomically
+from layerticket.tensors import load_tensors
+from layerticket.training.checkpoint import load_checkpoint, save_checkpoint
+
+__all__ = ["CHECKPOINT", "METRICS", "Bar", "Journal", "State", "progress_bar"]
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """Where a training stands after a whole epoch."""
+
+    epoch: int = 0
+    """Epochs done."""
+    train_loss: float = 0.0
+    """Mean loss over the steps of the last epoch."""
+    learning_rate: float = 0.0
+    """Learning rate of the last step."""
+    validation_accuracy: float | None = None
+    """What `validate` returned after the last epoch; None when nothing was validated."""
+    train_seconds: float = 0.0
+    """Seconds of training so far, without validation and checkpoints."""
+    images: int = 0
+    """Training images seen so far."""
+    peak_memory_bytes: int = 0
+    """Most memory held so far."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second so far."""
+        return self.images / self.train_seconds if self.train_seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The files of one training in one folder; `identity` says which training they belong to."""
+
+    folder: Path
+    """Existing folder of the run."""
+    identity: dict[str, Any]
+    """What must be equal for a checkpoint to be continued; JSON values."""
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> State:
+        """Fill model and optimizer from the checkpoint, and cut the metrics back to it.
+
+        Returns:
+            The state to go on from; that of a fresh start if there is no checkpoint.
+
+        Raises:
+            LayerticketError: If the folder is damaged or belongs to another training.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            write_atomically(self.folder / METRICS, b"")
+            return State()
+        found = load_tensors(path)[1]
+        if found.get("identity") != self.identity:
+            raise LayerticketError(
+                f"{path} belongs to another training: {self._differences(found)}. "
+                "Use the settings and the machine it was begun with, or another folder."
+            )
+        state = State(**load_checkpoint(path, model, optimizer)["state"])
+        self._cut_metrics(state.epoch)
+        return state
+
+    def record(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
+        """Append a line of metrics, then replace the checkpoint."""
+        line = {
+            "epoch": state.epoch,
+            "train_loss": state.train_loss,
+            "learning_rate": state.learning_rate,
+            "validation_accuracy": state.validation_accuracy,
+            "train_seconds": state.train_seconds,
+            "images_per_second": state.images_per_second,
+        }
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        facts = {"identity": self.identity, "state": asdict(state)}
+        save_checkpoint(self.folder / CHECKPOINT, model, optimizer, facts)
+
+    def _cut_metrics(self, epochs: int) -> None:
+        """Drop lines written after the checkpoint, whole or torn."""
+        path = self.folder / METRICS
+        lines = path.read_bytes().split(b"\n")[:epochs] if path.exists() else []
+        try:
+            known = [json.loads(line)["epoch"] for line in lines]
+        except (ValueError, KeyError, TypeError):
+            known = []
+        if known != list(range(1, epochs + 1)):
+            raise LayerticketError(
+                f"{path} does not hold the {epochs} epochs of the checkpoint beside it. "
+                "Delete the folder and train again."
+            )
+        write_atomically(path, b"".join(line + b"\n" for line in lines))
+
+    def _differences(self, found: dict[str, Any]) -> str:
+        """Name the first thing in which two trainings differ."""
+        other = found.get("identity") or {}
+        for key, mine in self.identity.items():
+            if other.get(key) != mine:
+                return f"its {key} is {other.get(key)!r}, asked for is {mine!r}"
+        return "it holds more settings than are known here"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A progress bar over all images of a training."""
+
+    _progress: Progress
+    _task: Any
+
+    def update(self, images: int, state: State, loss: float, rate: float) -> None:
+        """Show images seen so far, the loss, and images a second."""
+        self._progress.update(
+            self._task, completed=images, epoch=state.epoch + 1, loss=loss, rate=rate
+        )
+
+
+@contextmanager
+def progress_bar(images: int, epochs: int, *, shown: bool) -> Iterator[Bar]:
+    """Open a progress bar on stderr.
+
+    Args:
+        images: Training images of all epochs together.
+        epochs: Epochs in all.
+        shown: Whether anything is drawn.
+
+    Yields:
+        The bar.
+    """
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+        yield Bar(progress, progress.add_task("", total=images, epoch=1, loss=0.0, rate=0.0))

@@ -1,0 +1,148 @@
+"""Training as one call. Enters: a model, labelled images, a recipe, a seed. Leaves: it, trained.
+
+Refuses to know tickets and studies.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from layerticket.data import Dataset
+from layerticket.errors import LayerticketError
+from layerticket.training.hardware import (
+    forked_random_state,
+    own_accelerator,
+    repeatable_kernels,
+    resolve_device,
+    resolve_precision,
+)
+from layerticket.training.journal import Journal
+from layerticket.training.recipe import Recipe
+from layerticket.training.session import Session, TrainingError
+
+__all__ = ["FitResult", "TrainingError", "fit"]
+
+# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
+# against a few milliseconds saved a step of a small network.
+_COMPILE_PAYS_FROM_STEPS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """What a training took and how it ended."""
+
+    epochs: int
+    """Passes over the training images."""
+    train_seconds: float
+    """Seconds of training over all sessions, without validation and checkpoints."""
+    images_per_second: float
+    """Training images seen, divided by `train_seconds`."""
+    peak_memory_bytes: int
+    """Peak of torch's allocator on a GPU; peak resident memory of the process on a CPU."""
+    final_train_loss: float
+    """Mean loss over the steps of the last epoch, in nats."""
+    validation_accuracy: float | None
+    """What `validate` returned after the last epoch; None when nothing was validated."""
+    precision: str
+    """Precision that was used: bf16 or fp32."""
+    device: str
+    """Device that was used: cpu, or the GPU's number."""
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    folder: Path,
+    validate: Callable[[nn.Module], float] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> FitResult:
+    """Train a model in place: changing the caller's model is what this function is for.
+
+    Afterwards the model is trained, on the device, in the recipe's memory format; its train/eval
+    modes and torch's random state are as before. The folder holds ``metrics.jsonl`` (one line an
+    epoch) and ``checkpoint.safetensors`` (the last whole epoch); if a checkpoint is there, training
+    goes on from it. Interrupting with Ctrl-C loses only the epoch that was running.
+
+    Args:
+        model: Network from images (N, C, H, W) to logits (N, K).
+        dataset: Its training split is trained on; moved to the device as a whole.
+        recipe: How to train.
+        seed: Decides shuffling, augmentation and dropout, together with the epoch.
+        folder: Folder of this run; made if missing.
+        validate: Called with the model after every epoch; its figure is logged, nothing more.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Whether a progress bar is drawn on stderr.
+
+    Returns:
+        What it took.
+
+    Raises:
+        LayerticketError: If the device is absent, the split is empty, nothing is trainable, or
+            the folder belongs to another training.
+        TrainingError: If the loss is not finite; the checkpoint of the epoch before stays.
+    """
+    if not len(dataset.train):
+        raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
+    where = resolve_device(device)
+    precision = resolve_precision(recipe.precision, where)
+    identity = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "data": dataset.fingerprint,
+        "precision": precision,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = max(1, len(dataset.train) // recipe.batch_size) * recipe.epochs
+    compiled = _compile_pays(recipe, steps, where)
+    with ExitStack() as stack:
+        stack.enter_context(repeatable_kernels())
+        stack.enter_context(forked_random_state(where))
+        stack.enter_context(_modes_restored(model))
+        accelerator = stack.enter_context(own_accelerator(where, precision, compiled=compiled))
+        _move(model, where, channels_last=recipe.channels_last)
+        session = Session(model, dataset, recipe, seed, where, accelerator)
+        state = session.run(Journal(folder, identity), validate, progress=progress)
+    return FitResult(
+        epochs=state.epoch,
+        train_seconds=state.train_seconds,
+        images_per_second=state.images_per_second,
+        peak_memory_bytes=state.peak_memory_bytes,
+        final_train_loss=state.train_loss,
+        validation_accuracy=state.validation_accuracy,
+        precision=precision,
+        device=str(where),
+    )
+
+
+def _compile_pays(recipe: Recipe, steps: int, device: torch.device) -> bool:
+    """Whether to compile: as the recipe says, or on CUDA in a long run with a compiler at hand."""
+    if recipe.compile != "auto":
+        return recipe.compile == "on"
+    compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
+
+
+def _move(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
+    """Bring the model to the device, in the recipe's memory format."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
+
+
+@contextmanager
+def _modes_restored(model: nn.Module) -> Iterator[None]:
+    """Bring back train or eval mode of every module."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training

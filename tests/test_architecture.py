@@ -1,0 +1,240 @@
+"""The promises of docs/architecture.md that a machine can hold: order of imports, size, safety."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+PACKAGE = "layerticket"
+# A room imports from rooms before it, never from one after it.
+ROOMS = [
+    "errors",
+    "files",
+    "tensors",
+    "batch",
+    "view",
+    "macs",
+    "blocks",
+    "criteria",
+    "scoring",
+    "selection",
+    "surgery",
+    "ticket",
+    "models",
+    "data",
+    "training",
+    "lottery",
+    "rivals",
+    "evaluation",
+    "study",
+    "report",
+    "cli",
+]
+MODULE_LINES = 250  # aim: 200
+FUNCTION_LINES = 50  # aim: 30
+MAY_PRINT = {"report", "cli"}
+LOADS_PICKLES = {
+    "torch.load",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+}
+FACADE = "__init__"
+
+
+def room_of(path: Path, root: Path) -> str:
+    return path.relative_to(root).parts[0].removesuffix(".py")
+
+
+def strangers(root: Path) -> Iterator[str]:
+    for path in sorted(root.iterdir()):
+        known = path.stem if path.suffix == ".py" else path.name
+        if known not in {*ROOMS, FACADE, "py.typed", "__pycache__"}:
+            yield f"{path.name}: not in the list of rooms; add it to ROOMS where it belongs"
+
+
+def imported_modules(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything imported, wherever the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno, "."
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func).rpartition(".")[2]
+            if called in {"import_module", "__import__"}:
+                yield node.lineno, str(node.args[0].value)
+
+
+def imports_against_the_order(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
+    for line, name in imported_modules(tree):
+        package, _, rest = name.partition(".")
+        target = rest.partition(".")[0]
+        if not package:
+            yield line, "relative import; write the full name"
+        elif package != PACKAGE or room == FACADE:
+            continue
+        elif target not in ROOMS:
+            yield (
+                line,
+                f"{room} imports {name!r}, which lies in no room; import from the room it is of",
+            )
+        elif room in ROOMS and ROOMS.index(target) > ROOMS.index(room):
+            yield line, f"{room} imports {target}, which comes after it"
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    return first.end_lineno - first.lineno + 1 if documented else 0
+
+
+def too_long(tree: ast.AST, lines: int) -> Iterator[tuple[int, str]]:
+    if lines > MODULE_LINES:
+        yield 1, f"module of {lines} lines, at most {MODULE_LINES}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
+            if length > FUNCTION_LINES:
+                yield (
+                    node.lineno,
+                    f"{node.name}() has {length} lines of code, at most {FUNCTION_LINES}",
+                )
+
+
+def aliases(tree: ast.AST) -> dict[str, str]:
+    """Local name -> dotted name it stands for."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update({alias.asname: alias.name for alias in node.names if alias.asname})
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return found
+
+
+def forbidden_calls(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
+    stands_for = aliases(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        first, dot, rest = ast.unparse(node.func).partition(".")
+        called = stands_for.get(first, first) + dot + rest
+        if called == "print" and room not in MAY_PRINT:
+            yield node.lineno, "print(); only report and cli may, use logging"
+        if called in LOADS_PICKLES:
+            yield node.lineno, f"{called}() runs code from a file; use safetensors or JSON"
+
+
+def lacks_all(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    body = [node for node in tree.body if not isinstance(node, ast.Expr)]
+    targets = [
+        ast.unparse(target)
+        for node in body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    if body and "__all__" not in targets:
+        yield 1, "no __all__"
+
+
+def violations(root: Path) -> list[str]:
+    """Every broken promise under `root`, as 'file:line: what'."""
+    found = list(strangers(root))
+    for path in sorted(root.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source, filename=str(path))
+        room = room_of(path, root)
+        where = path.relative_to(root).as_posix()
+        for line, what in (
+            *imports_against_the_order(tree, room),
+            *too_long(tree, len(source.splitlines())),
+            *forbidden_calls(tree, room),
+            *lacks_all(tree),
+        ):
+            found.append(f"{where}:{line}: {what}")
+    return found
+
+
+def test_the_package_keeps_its_promises():
+    found = violations(REPO / "src" / PACKAGE)
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_document_lists_every_room_in_order():
+    text = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text, flags=re.MULTILINE)
+    assert listed == [room for room in ROOMS if room in listed]
+    root = REPO / "src" / PACKAGE
+    present = {room for room in ROOMS if (root / room).is_dir() or (root / f"{room}.py").is_file()}
+    assert present <= set(listed), f"no row in docs/architecture.md: {present - set(listed)}"
+
+
+# The checker itself: a small tree that keeps every promise, then one broken promise at a time.
+
+GOOD = {
+    "__init__.py": "from layerticket.cli import main\n__all__ = ['main']\n",
+    "py.typed": "",
+    "blocks.py": "import torch\nfrom layerticket.errors import E\n__all__ = []\n",
+    "cli/__init__.py": "import layerticket.blocks\n__all__ = []\nprint('cli may')\n",
+    "cli/find.py": "from layerticket.cli import x\nfrom layerticket import ticket\n__all__ = []\n",
+    "data/__init__.py": '"""Only a docstring."""\n',
+    "errors.py": "__all__: list[str] = []\n\ndef f():\n" + "    f()\n" * (FUNCTION_LINES - 1),
+}
+ALL = "__all__ = []\n"
+BROKEN = {
+    "stranger file": ("utils.py", ALL, "utils.py: not in the list"),
+    "stranger folder": ("core/x.py", ALL, "core: not in the list"),
+    "later room": ("blocks.py", ALL + "from layerticket.cli import main", "imports cli, which"),
+    "later, dotted": ("errors.py", ALL + "import layerticket.data.x as d", "imports data, which"),
+    "later, by name": ("macs.py", ALL + "from layerticket import study", "imports study, which"),
+    "inside a function": (
+        "data/x.py",
+        ALL + "def f():\n    from layerticket.training import g\n    g()",
+        "x.py:3: data imports training",
+    ),
+    "import_module": (
+        "batch.py",
+        ALL + "import importlib\nimportlib.import_module('layerticket.cli')",
+        "batch.py:3: batch imports cli",
+    ),
+    "facade": ("scoring.py", ALL + "import layerticket as lt", "lies in no room"),
+    "facade, by name": ("scoring.py", ALL + "from layerticket import score", "lies in no room"),
+    "relative": ("cli/x.py", ALL + "from . import find", "relative import"),
+    "relative in facade": ("__init__.py", ALL + "from .errors import E", "relative import"),
+    "long module": ("macs.py", ALL + "\n" * MODULE_LINES, f"module of {MODULE_LINES + 1} lines"),
+    "long function": (
+        "macs.py",
+        ALL + "class A:\n    def f(self):\n" + "        f()\n" * FUNCTION_LINES,
+        f"macs.py:3: f() has {FUNCTION_LINES + 1} lines of code",
+    ),
+    "print": ("surgery.py", ALL + "print('x')", "surgery.py:2: print()"),
+    "torch.load": ("ticket.py", ALL + "import torch\ntorch.load('x')", "torch.load() runs code"),
+    "renamed torch": ("ticket.py", ALL + "import torch as t\nt.load('x')", "torch.load() runs"),
+    "from pickle": ("cli/x.py", ALL + "from pickle import load as l\nl(1)", "pickle.load() runs"),
+    "no __all__": ("macs.py", "x = 1", "macs.py:1: no __all__"),
+}
+
+
+def build(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def test_checker_accepts_a_good_tree(tmp_path):
+    assert violations(build(tmp_path, GOOD)) == []
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), BROKEN.values(), ids=BROKEN.keys())
+def test_checker_finds_the_one_broken_promise(tmp_path, name, text, expected):
+    found = violations(build(tmp_path, {**GOOD, name: text}))
+    assert len(found) == 1, found
+    assert expected in found[0]

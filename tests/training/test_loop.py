@@ -1,0 +1,245 @@
+"""The loop: deterministic, resumable to the bit, and without a trace in the process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from layerticket.errors import LayerticketError
+from layerticket.tensors import load_tensors
+from layerticket.training import Recipe, TrainingError, fit, resolve_device, resolve_precision
+from layerticket.training.journal import CHECKPOINT, METRICS
+from toy_training import make_data, make_model
+
+RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")
+
+
+def train(folder, recipe=RECIPE, model=None, data=None, **options):
+    options = {"seed": 5, "device": "cpu", "progress": False} | options
+    model = model or make_model()
+    return fit(model, data or make_data(), recipe, folder=folder, **options), model
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    clock = ("train_seconds", "images_per_second")
+    return [{key: value for key, value in line.items() if key not in clock} for line in lines]
+
+
+def assert_same_end(one, two):
+    tensors, facts = load_tensors(one / CHECKPOINT)
+    others, other_facts = load_tensors(two / CHECKPOINT)
+    assert tensors.keys() == others.keys()
+    assert any(name.startswith("optimizer/") for name in tensors)
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+    assert facts["identity"] == other_facts["identity"]
+    assert metrics(one) == metrics(two)
+
+
+def test_learns_and_logs(tmp_path):
+    seen = []
+    result, model = train(
+        tmp_path,
+        Recipe(epochs=12, batch_size=16, precision="fp32"),
+        validate=lambda m: seen.append(m) or 0.5,
+    )
+    assert len(seen) == 12
+    assert seen[0] is model
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["train_loss"] == result.final_train_loss < 0.7 * lines[0]["train_loss"]
+    assert lines[-1]["validation_accuracy"] == result.validation_accuracy == 0.5
+    assert lines[-1]["train_seconds"] == result.train_seconds > 0
+    assert lines[-1].keys() == {
+        "epoch",
+        "train_loss",
+        "learning_rate",
+        "validation_accuracy",
+        "train_seconds",
+        "images_per_second",
+    }
+    assert (result.epochs, result.precision, result.device) == (12, "fp32", "cpu")
+    assert result.images_per_second == pytest.approx(12 * 64 / result.train_seconds)
+    assert result.peak_memory_bytes > 1e7
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_is_deterministic_in_the_seed(tmp_path, precision):
+    recipe = Recipe(epochs=2, batch_size=16, precision=precision)
+    for name in ("a", "b"):
+        torch.manual_seed(len(name) + ord(name))  # the global state must not matter
+        train(tmp_path / name, recipe)
+    assert_same_end(tmp_path / "a", tmp_path / "b")
+    train(tmp_path / "c", recipe, seed=6)
+    assert metrics(tmp_path / "c") != metrics(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kill_after", [1, 3, 4])
+def test_resumed_ends_in_the_same_bits(tmp_path, kill_after):
+    train(tmp_path / "whole", validate=lambda _: 0.25)
+    calls = []
+
+    def stop(_):
+        calls.append(0)
+        if len(calls) == kill_after:
+            raise KeyboardInterrupt
+        return 0.25
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", validate=stop)
+    with (tmp_path / "cut" / METRICS).open("a") as file:
+        file.write('{"epoch": 4, "tor')  # a line that was being written
+    # The weights to go on from are the checkpoint's, whatever the model holds.
+    model = make_model(seed=9 if kill_after > 1 else 0)
+    train(tmp_path / "cut", model=model, validate=lambda _: 0.25)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    first, _ = train(tmp_path, validate=lambda _: 0.5)
+    again, model = train(tmp_path, model=make_model(seed=9), validate=lambda _: 1 / 0)
+    assert again == first
+    kept = load_tensors(tmp_path / CHECKPOINT)[0]
+    assert torch.equal(model[0].weight, kept["model/0.weight"])
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_loop import train
+train(Path({folder!r}), validate=lambda _: time.sleep(0.2) or 0.25)
+"""
+
+
+def test_sigkill_then_resume(tmp_path):
+    train(tmp_path / "whole", validate=lambda _: 0.25)
+    code = KILLED.format(here=str(Path(__file__).parent), folder=str(tmp_path / "cut"))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-c", code], env=env) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "cut" / CHECKPOINT).exists():
+                assert process.poll() is None, "the child ended by itself"
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert len(metrics_whole_lines(tmp_path / "cut")) < 4
+    train(tmp_path / "cut", model=make_model(seed=9), validate=lambda _: 0.25)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def metrics_whole_lines(folder: Path):
+    return (folder / METRICS).read_bytes().split(b"\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"seed": 6}, "seed"),
+        ({"recipe": Recipe(epochs=4, batch_size=16, precision="bf16")}, "recipe"),
+    ],
+)
+def test_another_trainings_checkpoint_is_refused(tmp_path, options, named):
+    train(tmp_path)
+    with pytest.raises(LayerticketError, match=f"belongs to another training: its {named}"):
+        train(tmp_path, **options)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epoch": 7}\n' * 4, b"[]\n" * 4])
+def test_metrics_that_lack_the_checkpoints_epochs_are_refused(tmp_path, content):
+    train(tmp_path)
+    (tmp_path / METRICS).write_bytes(content)
+    with pytest.raises(LayerticketError, match="does not hold the 4 epochs"):
+        train(tmp_path)
+
+
+class Blows(nn.Module):
+    """Gives outputs that are not finite from a certain call on."""
+
+    def __init__(self, good):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.good = good
+
+    def forward(self, x):
+        self.good -= 1
+        return x.mean((2, 3)) + self.weight + (0 if self.good >= 0 else float("nan"))
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_checkpoint(tmp_path):
+    # 4 steps an epoch: call 7 is step 3 of epoch 2.
+    with pytest.raises(TrainingError, match=r"epoch 2, step 3 of 4, at learning rate 0\.\d+"):
+        train(tmp_path, model=Blows(6))
+    assert load_tensors(tmp_path / CHECKPOINT)[1]["state"]["epoch"] == 1
+    assert not issubclass(TrainingError, LayerticketError)
+
+
+def test_leaves_process_and_modes_as_found(tmp_path):
+    mine = Accelerator(cpu=True, mixed_precision="no")
+    model = make_model().eval()
+    model[0].train()
+    torch.manual_seed(3)
+    random, cudnn = torch.get_rng_state(), torch.backends.cudnn.deterministic
+    keys = [set(module.__dict__) for module in model.modules()]
+    train(tmp_path, Recipe(epochs=1, precision="bf16"), model=model)
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.backends.cudnn.deterministic is cudnn
+    assert (mine.mixed_precision, mine.device.type) == ("no", "cpu")
+    assert [module.training for module in model] == [True] + [False] * 6
+    assert [set(module.__dict__) for module in model.modules()] == keys
+    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
+
+
+def test_fewer_images_than_a_batch_make_one_step(tmp_path):
+    result, _ = train(tmp_path, Recipe(epochs=1), data=make_data(images=10))
+    assert result.images_per_second * result.train_seconds == pytest.approx(10)
+
+
+def test_refuses_an_empty_split_and_unknown_devices(tmp_path):
+    with pytest.raises(LayerticketError, match="empty"):
+        train(tmp_path, data=make_data(images=0))
+    with pytest.raises(LayerticketError, match="not known"):
+        train(tmp_path, device="quantum")
+    with pytest.raises(LayerticketError, match="not supported"):
+        train(tmp_path, device="meta")
+    with pytest.raises(LayerticketError, match="not on this machine"):
+        train(tmp_path, device="cuda:99")
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_goes_to_stderr_only(tmp_path, capsys):
+    train(tmp_path / "shown", Recipe(epochs=1), progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "images/s" in shown.err
+    train(tmp_path / "hidden", Recipe(epochs=1), progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_auto_precision_follows_the_hardware(monkeypatch):
+    cpu = resolve_device("cpu")
+    for amx, avx, expected in ((0, 0, "fp32"), (1, 0, "bf16"), (0, 1, "bf16")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: bool(found))
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=avx: bool(found))
+        assert resolve_precision("auto", cpu) == expected
+        assert resolve_precision("fp32", cpu) == "fp32"
+        assert resolve_precision("bf16", cpu) == "bf16"
+    with pytest.raises(LayerticketError, match="precision 'fp8'"):
+        resolve_precision("fp8", cpu)
+
+
+@pytest.mark.gpu
+def test_trains_the_same_twice_on_a_gpu(tmp_path):
+    for name in ("a", "b"):
+        train(tmp_path / name, device="cuda")
+    assert_same_end(tmp_path / "a", tmp_path / "b")
