@@ -73,7 +73,7 @@ def score(
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
             `running`: its running averages, as in evaluation. Criteria depend on it.
         **options: The criterion's own options, e.g. `reduction`, `temperature` (short for
-            ``loss_fn=CrossEntropy(temperature)``), `loss_fn`, `micro_batches`, `hessian`, `seed`.
+            ``loss_fn=CrossEntropy(temperature)``), `loss_fn`, `micro_batches`, `hessian`, `draw`.
 
     Returns:
         The scores, checked to be finite, complete and not all equal.

@@ -53,6 +53,7 @@ app = App(
     ),
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for _verb, (_help, *_examples) in VERBS.items():
     app.command(

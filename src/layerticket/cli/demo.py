@@ -17,8 +17,8 @@ def demo(
     model: str = "resnet32",
     remove: int = 5,
     criteria: tuple[str, ...] = ("grasp",),
-    seeds: int = 3,
-    epochs: int = 15,
+    seeds: int = 5,
+    epochs: int = 20,
     margin: float = 0.01,
     out: Path = Path("demo"),
     choice: DataChoice = DataChoice(),  # noqa: B008 - frozen

@@ -11,19 +11,19 @@ __all__ = ["random"]
 
 
 @criterion("random", cites="control", uses=(), order=0)
-def random(model: nn.Module, blocks: Blocks, batch: Batch, *, seed: int = 0) -> dict[str, float]:
-    """Score every block with a random number from [0, 1), the same for the same seed.
+def random(model: nn.Module, blocks: Blocks, batch: Batch, *, draw: int = 0) -> dict[str, float]:
+    """Score every block with a random number from [0, 1), the same for the same draw.
 
     Args:
         model: Not read.
         blocks: Removable blocks from `find_blocks`.
         batch: Not read.
-        seed: Chooses the draw.
+        draw: Number of the draw; each gives other scores.
 
     Returns:
         Block name -> score, dimensionless.
     """
-    draw = torch.rand(
-        len(blocks), generator=torch.Generator().manual_seed(seed), dtype=torch.double
+    scores = torch.rand(
+        len(blocks), generator=torch.Generator().manual_seed(draw), dtype=torch.double
     )
-    return {block.name: value for block, value in zip(blocks, draw.tolist(), strict=True)}
+    return {block.name: value for block, value in zip(blocks, scores.tolist(), strict=True)}

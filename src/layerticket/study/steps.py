@@ -66,7 +66,7 @@ def find_in(
     batch = scoring_batch(dataset, dataset.train, count, seed=seed, balanced=balanced)
     given = dict(options or {})
     if criterion == "random":
-        given.setdefault("seed", seed)
+        given.setdefault("draw", seed)
     ticket = find_ticket(
         dense,
         batch,

@@ -1,0 +1,190 @@
+"""The contract of the command line: one JSON object on stdout, exit codes, errors of one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from layerticket.cli import VERBS, main
+from layerticket.ticket import Ticket
+
+FIND = ["find", "resnet20", "--remove", "3", "--seed", "1"]
+TRAIN = ["train", "resnet20", "--epochs", "1", "--seed", "1"]
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words, code=0):
+        assert main([str(word) for word in words]) == code, capsys.readouterr().err
+        return capsys.readouterr()
+
+    return call
+
+
+def answer(captured):
+    lines = captured.out.splitlines()
+    assert len(lines) == 1
+    return json.loads(lines[0])
+
+
+def test_blocks_lists_what_can_go_and_why_the_rest_stays(run):
+    record = answer(run("blocks", "resnet32-projection", "--json"))
+    assert set(record) == {"model", "params", "macs", "blocks", "rejected"}
+    assert len(record["blocks"]) == 13
+    assert {"name", "stage", "params", "macs"} <= set(record["blocks"][0])
+    assert record["macs"] == pytest.approx(69.12e6, abs=0.01e6)
+    assert {r["name"] for r in record["rejected"]} == {"layer2.0", "layer3.0"}
+    assert record["rejected"][0]["reason"] == "changes shape (16, 32, 32) -> (32, 16, 16)"
+
+
+def test_blocks_takes_the_shape_of_a_data_set_or_the_one_given(run):
+    digits = answer(run("blocks", "resnet20", "--data", "digits", "--json"))
+    same = answer(run("blocks", "resnet20", "--input-shape", "1,8,8", "--json"))
+    assert digits["macs"] == same["macs"] < 3e6
+
+
+def test_find_answers_with_the_fields_scripts_rely_on(run, tmp_path):
+    record = answer(run(*FIND, "--criterion", "snip", "--out", tmp_path / "t", "--json"))
+    assert set(record) == {
+        "ticket", "criterion", "removed", "kept", "scores", "macs", "params", "score_seconds",
+    }  # fmt: skip
+    assert (record["ticket"], record["criterion"]) == (str(tmp_path / "t"), "snip")
+    lowest = sorted(record["scores"], key=record["scores"].get)[:3]
+    assert sorted(lowest) == record["removed"]
+    assert set(record["removed"]) | set(record["kept"]) == set(record["scores"])
+    assert Ticket.load(tmp_path / "t").removed == tuple(record["removed"])
+
+
+def test_the_same_search_twice_is_the_same_ticket(run, tmp_path):
+    run(*FIND, "--out", tmp_path / "t")
+    first = Ticket.load(tmp_path / "t").digest
+    run(*FIND, "--out", tmp_path / "t")
+    assert Ticket.load(tmp_path / "t").digest == first
+
+
+def test_share_of_macs_is_met(run, tmp_path):
+    words = ["find", "resnet20", "--save-macs", "0.3", "--out", tmp_path / "t", "--json"]
+    macs = answer(run(*words))["macs"]
+    assert 0.3 <= 1 - macs["ticket"] / macs["dense"] < 0.3 + 1 / 7
+
+
+def test_train_then_evaluate_a_ticket_and_the_dense_net(run, tmp_path):
+    run(*FIND, "--out", tmp_path / "t")
+    runs = tmp_path / "runs"
+    dense = answer(run(*TRAIN, "--out", runs, "--json"))
+    ticket = answer(run(*TRAIN, "--ticket", tmp_path / "t", "--out", runs, "--json"))
+    for record in (dense, ticket):
+        assert {
+            "run", "test_accuracy", "epochs", "train_seconds", "images_per_second",
+            "energy_kwh", "co2_kg", "peak_memory_bytes",
+        } <= set(record)  # fmt: skip
+        assert record["energy_kwh"] is None
+        evaluated = answer(run("evaluate", record["run"], "--on", "test", "--json"))
+        assert evaluated["run"] == record["run"]
+        assert evaluated["results"]["test"]["accuracy"] == record["test_accuracy"]
+    assert ticket["params"] < dense["params"]
+    assert dense["run"] != ticket["run"]
+    again = answer(run(*TRAIN, "--out", runs, "--json"))
+    assert again == dense  # finished work is not done twice
+    error = run("evaluate", runs, code=2).err
+    assert "holds 2 runs" in error
+
+
+def test_a_ticket_at_a_theta_0_of_another_seed_is_said(run, tmp_path):
+    run(*FIND, "--out", tmp_path / "t")
+    words = ["train", "resnet20", "--epochs", "1", "--seed", "2", "--ticket", tmp_path / "t"]
+    captured = run(*words, "--out", tmp_path / "runs", "--json")
+    assert "its own theta_0" in captured.err
+    assert json.loads(captured.out)["epochs"] == 1
+
+
+def test_demo_tells_the_whole_story(run, tmp_path):
+    words = ["demo", "--model", "resnet20", "--remove", "3", "--seeds", "2", "--epochs", "1"]
+    summary = answer(run(*words, "--criteria", "grasp", "random", "--out", tmp_path, "--json"))
+    methods = [row["method"] for row in summary["rows"]]
+    assert methods == ["dense", "grasp", "random"]
+    dense, grasp, _ = summary["rows"]
+    for row in (dense, grasp):
+        assert [r["seed"] for r in row["runs"]] == [0, 1]
+    expected = [
+        t["test_accuracy"] - d["test_accuracy"]
+        for d, t in zip(dense["runs"], grasp["runs"], strict=True)
+    ]
+    assert grasp["verdict"]["differences"] == pytest.approx(expected)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (tmp_path / "table.md").read_text().startswith("|  | dense | grasp ticket |")
+    text = run(*words, "--criteria", "grasp", "random", "--out", tmp_path).out
+    assert "verdict (margin 1 pp)" in text
+    assert f"Saved in {tmp_path}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bloks"], "Did you mean"),
+        (["blocks", "resnet21"], "resnet20"),
+        (["blocks", "resnet20", "--input-shape", "3x"], "channels,height,width"),
+        (["blocks", "resnet20", "--input-shape", "3,8,8", "--data", "digits"], "choose one"),
+        (["find", "resnet20", "--remove", "3"], "--out"),
+        ([*FIND, "--out", "x", "--criterion", "grap"], "Did you mean 'grasp'?"),
+        ([*FIND, "--out", "x", "--save-macs", "0.1"], "exactly one"),
+        (["find", "resnet20", "--remove", "8", "--out", "x"], "at most 7 of 7"),
+        ([*FIND, "--out", "x", "--data", "cifar10"], "--data-dir"),
+        ([*FIND, "--out", "x", "--protect", "nothing.*"], "protects no removable block"),
+        ([*FIND, "--out", "x", "--criterion", "magnitude", "--temperature", "2"], "temperature"),
+        (["train", "resnet20", "--epochs", "0"], "epochs"),
+        (["train", "resnet20", "--ticket", "absent"], "not a ticket"),
+        (["train", "resnet20", "--epoch", "1"], "--epochs"),
+        (["evaluate", "absent"], "not a run"),
+        (["demo", "--seeds", "0"], "seeds"),
+    ],
+)
+def test_bad_input_is_answered_in_one_line_with_code_2(run, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    captured = run(*words, code=2)
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluations_that_are_not_known_are_refused_before_any_work(run, tmp_path):
+    trained = answer(run(*TRAIN, "--out", tmp_path, "--json"))
+    assert "tset" in run("evaluate", trained["run"], "--on", "tset", code=2).err
+
+
+def test_a_failure_while_running_ends_with_1(run, tmp_path):
+    words = ["train", "resnet20", "--epochs", "1", "--learning-rate", "1e30", "--out", tmp_path]
+    error = run(*words, "--warmup-epochs", "0", code=1).err
+    assert "the loss is" in error.splitlines()[-1]
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(run, tmp_path, monkeypatch):
+    from layerticket.training.session import Session
+
+    epoch = Session.epoch
+
+    def interrupted(self, state, bar):
+        if state.epoch == 1:
+            raise KeyboardInterrupt
+        return epoch(self, state, bar)
+
+    words = ["train", "resnet20", "--epochs", "2", "--out", tmp_path]
+    monkeypatch.setattr(Session, "epoch", interrupted)
+    assert "go on" in run(*words, code=130).err
+    monkeypatch.undo()
+    assert answer(run(*words, "--json"))["epochs"] == 2
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_every_verb_teaches_by_example(run):
+    for verb in VERBS:
+        assert f"layerticket {verb}" in run(verb, "--help").out.split("Examples")[1]
+
+
+def test_the_installed_program_separates_answer_and_progress(tmp_path):
+    words = ["-m", "layerticket.cli", *TRAIN, "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("resnet20: test accuracy")
+    assert "images/s" in done.stderr
