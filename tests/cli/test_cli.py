@@ -113,7 +113,9 @@ def test_demo_tells_the_whole_story(run, tmp_path):
     ]
     assert grasp["verdict"]["differences"] == pytest.approx(expected)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
-    assert (tmp_path / "table.md").read_text().startswith("|  | dense | grasp ticket |")
+    report = (tmp_path / "report.md").read_text()
+    assert "|  | dense | grasp ticket | random ticket |" in report
+    assert f"| 1 | grasp | {', '.join(grasp['runs'][1]['removed'])} |" in report
     text = run(*words, "--criteria", "grasp", "random", "--out", tmp_path).out
     assert "verdict (margin 1 pp)" in text
     assert f"Saved in {tmp_path}" in text

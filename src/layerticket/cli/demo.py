@@ -4,7 +4,7 @@ from pathlib import Path
 
 from layerticket.cli.options import DataChoice, DeviceChoice, Json, command_line
 from layerticket.cli.output import news, say
-from layerticket.report import comparison_table, markdown, table_text
+from layerticket.report import comparison_page, comparison_table, table_text
 from layerticket.selection import Budget
 from layerticket.study import Comparison, compare_paired
 from layerticket.training import Recipe
@@ -42,7 +42,7 @@ def demo(
     margin
         How much accuracy a winning ticket may lose, as a fraction.
     out
-        Folder for tickets, runs, summary.json and table.md.
+        Folder for tickets, runs, summary.json and report.md.
     """
     what = Comparison(
         model=model,
@@ -58,12 +58,12 @@ def demo(
         choice.load(),
         out=out,
         device=where.device,
-        progress=not json,
+        progress=True,
         command=command_line(),
         tell=news,
     )
     table = comparison_table(summary)
-    (out / "table.md").write_text(markdown(table), encoding="utf-8")
+    (out / "report.md").write_text(comparison_page(summary), encoding="utf-8")
     judged = [row for row in summary["rows"] if row["method"] != "dense"]
     lines = [
         f"{model} on {summary['data']}, {seeds} paired seeds, {epochs} epochs, {remove} blocks "
@@ -71,6 +71,6 @@ def demo(
         "",
         table_text(table),
         *(f"{row['method']}: {row['verdict']['sentence']}" for row in judged),
-        f"Saved in {out}: tickets/, runs/, summary.json, table.md",
+        f"Saved in {out}: tickets/, runs/, summary.json, report.md",
     ]
     say(summary, "\n".join(lines), as_json=json)

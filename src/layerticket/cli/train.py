@@ -101,7 +101,7 @@ def train(
         initialization=initialization,
         validation_fraction=choice.validation_fraction,
         device=where.device,
-        progress=not json,
+        progress=True,
         command=command_line(),
     )
     text = (

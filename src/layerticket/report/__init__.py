@@ -1,5 +1,6 @@
-"""Tables of measured figures; pure: never trains, never measures."""
+"""Tables and pages of measured figures; pure: never trains, never measures."""
 
-from layerticket.report.tables import blocks_table, comparison_table, markdown, table_text
+from layerticket.report.markdown import comparison_page, markdown
+from layerticket.report.tables import blocks_table, comparison_table, table_text
 
-__all__ = ["blocks_table", "comparison_table", "markdown", "table_text"]
+__all__ = ["blocks_table", "comparison_page", "comparison_table", "markdown", "table_text"]

@@ -1,4 +1,4 @@
-"""Figures into tables: rows of text for people, Markdown for files.
+"""Figures into tables: a header and rows of text.
 
 Enters: JSON values as the commands print them. Leaves: a header and rows of text.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-__all__ = ["Table", "blocks_table", "comparison_table", "markdown", "table_text"]
+__all__ = ["Table", "blocks_table", "comparison_table", "table_text"]
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -72,13 +72,6 @@ def _comparison_column(row: Mapping[str, Any], dense: Mapping[str, Any]) -> tupl
 def _mean_std(figure: Mapping[str, Any], factor: float, digits: int) -> str:
     text = f"{factor * figure['mean']:.{digits}f}"
     return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
-
-
-def markdown(table: Table) -> str:
-    """Write a table as Markdown, ending in a line break."""
-    header, rows = table
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def table_text(table: Table, width: int | None = None) -> str:
