@@ -30,8 +30,9 @@ __all__ = ["BlockScores", "score"]
 
 ZERO_BRANCHES = (
     "Blocks whose last layer starts at zero (zero-initialized residual branches, the default of "
-    "timm's ResNets: pass zero_init_last=False) have no gradient at initialization. Ways out: "
-    "build the model without them, take a batch that is not constant, or use criterion 'random'."
+    "timm's ResNets) have no gradient at initialization. Ways out: build the model without them "
+    "(timm:NAME,zero_init_last=False), take a batch that is not constant, or use criterion "
+    "'random'."
 )
 
 

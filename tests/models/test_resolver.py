@@ -157,3 +157,17 @@ def test_an_import_that_fails_inside_a_module_is_shown_as_it_is(own_module):
     own_module("import a_package_nobody_has\n")
     with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):
         build("ownnets:net")
+
+
+def test_options_follow_a_comma():
+    pytest.importorskip("timm")
+    zero = build_model("timm:resnet18", classes=10, channels=3, seed=0)
+    full = build_model("timm:resnet18,zero_init_last=False", classes=10, channels=3, seed=0)
+    assert float(zero.layer1[0].bn2.weight.detach().abs().sum()) == 0
+    assert float(full.layer1[0].bn2.weight.detach().abs().sum()) == 64
+    wide = build_model("timm:resnet18,act_layer=gelu", classes=10, channels=3, seed=0)
+    assert "GELU" in str(wide)
+    with pytest.raises(LayerticketError, match="is no option"):
+        build_model("timm:resnet18,zero_init_last", classes=10, channels=3, seed=0)
+    with pytest.raises(LayerticketError, match="cannot be built"):
+        build_model("timm:resnet18,zero_init=1", classes=10, channels=3, seed=0)

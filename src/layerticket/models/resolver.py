@@ -1,5 +1,6 @@
 """From a name to a freshly initialized network; knows no data and loads no weights."""
 
+import ast
 import difflib
 import importlib
 import inspect
@@ -17,6 +18,8 @@ from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
 from layerticket.view import preserved_random_state
 
 __all__ = ["build_model", "model_names"]
+
+Options = dict[str, object]
 
 PROJECTION = "-projection"
 OTHER_SOURCES = ("timm:NAME", "torchvision:NAME", "package.module:function")
@@ -37,7 +40,9 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
         name: ``resnet32`` and its like (identity shortcuts), ``resnet32-projection``,
             ``timm:NAME``, ``torchvision:NAME``, or ``package.module:function`` for a function
             that returns a network; the current directory is importable. The function is given
-            ``num_classes`` and ``in_channels`` where it has parameters of these names.
+            ``num_classes`` and ``in_channels`` where it has parameters of these names. Options
+            of timm, torchvision and functions follow a comma:
+            ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
         seed: Decides the initial weights; at least 0.
@@ -56,15 +61,33 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             raise LayerticketError(f"{label} is {value}; it must be at least {least}.")
     if not 0 <= seed < 2**63:
         raise LayerticketError(f"seed is {seed}; it must be at least 0 and below 2**63.")
-    source, colon, target = name.partition(":")
+    source, colon, rest = name.partition(":")
     with preserved_random_state(seed):
         if not colon:
             return _cifar_resnet(name, classes, channels)
+        target, options = _options(rest, name)
         if source == "timm":
-            return _timm(target, classes, channels)
+            return _timm(target, classes, channels, options)
         if source == "torchvision":
-            return _torchvision(target, classes, channels)
-        return _from_function(source, target, classes, channels)
+            return _torchvision(target, classes, channels, options)
+        return _from_function(source, target, classes, channels, options)
+
+
+def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
+    """Split ``NAME,key=value,...``; values are Python literals, or text where they are none."""
+    target, *pairs = rest.split(",")
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise LayerticketError(
+                f"model {name!r}: {pair!r} is no option; write NAME,key=value,key=value."
+            )
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    return target, options
 
 
 def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
@@ -78,20 +101,23 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
     )
 
 
-def _timm(name: str, classes: int, channels: int) -> nn.Module:
+def _timm(name: str, classes: int, channels: int, options: Options) -> nn.Module:
     """Build a timm model without pretrained weights; names that need the network are refused."""
     timm = _extra("timm")
     if not timm.is_model(name):
         raise _unlisted("timm", name, timm.list_models())
     try:
         return _network(
-            timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels), name
+            timm.create_model(
+                name, pretrained=False, num_classes=classes, in_chans=channels, **options
+            ),
+            name,
         )
     except (TypeError, AssertionError, RuntimeError) as err:
         raise _unbuildable(f"timm:{name}", classes, channels, err) from err
 
 
-def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
+def _torchvision(name: str, classes: int, channels: int, options: Options) -> nn.Module:
     """Build a torchvision classifier without weights (detectors would download a backbone)."""
     models = _extra("torchvision").models
     names = models.list_models(module=models)
@@ -102,19 +128,22 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
             f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
             "Use a resnet of this package, timm:NAME or a function of yours."
         )
-    options = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+    if name in {"googlenet", "inception_v3"}:
+        options = {"init_weights": True} | options
     try:
         return _network(models.get_model(name, weights=None, num_classes=classes, **options), name)
     except (TypeError, AssertionError, RuntimeError) as err:
         raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
 
 
-def _from_function(module_name: str, function_name: str, classes: int, channels: int) -> nn.Module:
+def _from_function(
+    module_name: str, function_name: str, classes: int, channels: int, options: Options
+) -> nn.Module:
     """Import a module and call a function of it."""
     full = f"{module_name}:{function_name}"
     with _current_directory_importable():
         function = _attribute(_imported(module_name, full), function_name, full)
-        offered = {"num_classes": classes, "in_channels": channels}
+        offered = {"num_classes": classes, "in_channels": channels} | options
         try:
             parameters = inspect.signature(function).parameters
         except (TypeError, ValueError):
@@ -131,9 +160,8 @@ def _from_function(module_name: str, function_name: str, classes: int, channels:
                 f"{full!r} needs {', '.join(missing)}, which cannot be given here. Write a "
                 "function that needs at most num_classes and in_channels."
             )
-        return _network(
-            function(**{key: value for key, value in offered.items() if key in parameters}), full
-        )
+        given = {key: value for key, value in offered.items() if key in parameters}
+        return _network(function(**given | options), full)
 
 
 def _imported(module_name: str, full: str) -> ModuleType:
