@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -107,7 +108,8 @@ class CrossEntropy:
                 "loss_fn=layerticket.model_loss for a model that returns its own loss."
             )
         logits = logits_of(call(model, inputs_of(batch)))  # (N, K) or (N, K, ...)
-        return F.cross_entropy(logits.float() / self.temperature, batch[1])
+        exact = logits if logits.dtype == torch.double else logits.float()
+        return F.cross_entropy(exact / self.temperature, batch[1])
 
 
 def model_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -132,7 +134,8 @@ def map_tensors(tree: Any, fn: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 
     if isinstance(tree, Mapping):
         return {key: map_tensors(value, fn) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        return type(tree)(map_tensors(value, fn) for value in tree)
+        parts = [map_tensors(value, fn) for value in tree]
+        return tree._make(parts) if hasattr(tree, "_make") else type(tree)(parts)
     return tree
 
 
