@@ -69,9 +69,10 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():
-                owner._parameters[key] = nn.Parameter(
-                    0.1 * torch.randn_like(parameter.contiguous())
-                )
+                drawn = 0.1 * torch.randn_like(parameter.contiguous())
+                if drawn.numel() == 1:  # a gain of the whole branch must not mute it by chance
+                    drawn.fill_(1)
+                owner._parameters[key] = nn.Parameter(drawn)
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
         output = first_tensor(_call_with(active, point.clone(), where, args, kwargs))
@@ -79,7 +80,7 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
         branches.append(output - point)
     if torch.allclose(branches[0], torch.zeros_like(x), atol=1e-6):
         return "adds nothing to its input"
-    if torch.allclose(branches[0], branches[1], rtol=1e-4, atol=1e-6):
+    if torch.allclose(branches[0], branches[1], rtol=1e-5, atol=1e-6):
         return "adds the same to every input, as a position embedding does"
     return ""
 
