@@ -24,6 +24,7 @@ __all__ = ["grasp", "scale_invariant"]
 logger = logging.getLogger(__name__)
 
 COOLED = CrossEntropy(temperature=200.0)  # the temperature of the authors' code
+EULER = 1e-3  # largest |theta . g| / (|theta| |g|); rounding in low precision stays below it
 
 
 @criterion(
@@ -99,13 +100,15 @@ def scale_invariant(
     names: list[str],
     gradient: Mapping[str, Tensor],
     micro_batches: int = 1,
-    tolerance: float = 1e-3,
+    tolerance: float = 3e-5,
 ) -> bool:
     """Tell whether the network's output stays the same when each weight is scaled by itself.
 
     Two checks: ``theta . g = 0`` for every weight (Euler's theorem for functions of degree zero;
-    free, the gradient is at hand), and one forward pass with every weight scaled by a factor of
-    its own between 1/2 and 2.
+    free, the gradient is at hand), and one forward pass with every weight doubled or halved, at
+    random. Powers of two pass through floating-point arithmetic without rounding, in any
+    precision, so what is left is what the epsilon inside the normalizations does; it grows into
+    an error of the scores about a hundred times as large.
 
     Args:
         model: Network in the mode the derivatives are taken in.
@@ -113,24 +116,29 @@ def scale_invariant(
         names: The weights to check.
         gradient: Gradient of the loss by weight name.
         micro_batches: Parts the batch is processed in.
-        tolerance: Largest relative deviation; the epsilon inside normalizations stays below it.
+        tolerance: Largest relative deviation of the outputs per weight scaled; deviations of
+            single weights add up as their squares do. CIFAR ResNets reach 2e-5.
     """
     weights = network_weights(model)
     for name in names:
         theta, g = weights[name].detach().double().flatten(), gradient[name].double().flatten()
-        if (theta @ g).abs() > tolerance * theta.norm() * g.norm():
+        if (theta @ g).abs() > EULER * theta.norm() * g.norm():
             return False
     generator = torch.Generator().manual_seed(0)
-    factors = 0.5 + 1.5 * torch.rand(len(names), generator=generator)
+    factors = 2.0 ** (2 * torch.randint(2, (len(names),), generator=generator) - 1)
     scaled = {n: weights[n].detach() * f for n, f in zip(names, factors.tolist(), strict=True)}
     inputs = inputs_of(split(batch, micro_batches)[0][1])
     args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
     if isinstance(args, Tensor):
         args = (args,)
     with torch.no_grad():
-        before = logits_of(call(model, inputs))
+        try:
+            before = logits_of(call(model, inputs))
+        except LayerticketError:  # an output that cannot be compared proves nothing
+            return False
         after = logits_of(functional_call(model, scaled, tuple(args), dict(kwargs)))
-    return bool((after - before).norm() <= tolerance * 10 * (before - before.mean(0)).norm())
+    allowed = tolerance * len(names) ** 0.5
+    return bool((after - before).norm() <= allowed * (before - before.mean(0)).norm())
 
 
 def _hessian_product(
@@ -153,7 +161,8 @@ def _hessian_product(
             for g, v in zip(gradients, vector.values(), strict=True)
             if g is not None and g.requires_grad
         )
-        assert isinstance(inner, Tensor)
+        if not isinstance(inner, Tensor):  # the loss is linear in every weight: H = 0
+            continue
         rows = torch.autograd.grad(inner, list(weights.values()), allow_unused=True)
         for name, row in zip(weights, rows, strict=True):
             if row is not None:

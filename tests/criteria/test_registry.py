@@ -1,0 +1,22 @@
+"""The registry: names, records, and what an unknown name gets told."""
+
+import pytest
+
+from layerticket import LayerticketError, criterion, criterion_names
+from layerticket.criteria import get_criterion
+
+
+def test_the_criteria_there_are():
+    assert criterion_names() == ("grasp", "magnitude", "random", "snip", "synflow")
+    assert [get_criterion(n).order for n in criterion_names()] == [2, 0, 0, 1, 1]
+    for name in criterion_names():
+        assert get_criterion(name).summary.endswith(".")
+        assert get_criterion(name).cites
+
+
+def test_unknown_and_taken_names():
+    with pytest.raises(LayerticketError, match=r"'grap' is not known\. Did you mean 'grasp'\?"):
+        get_criterion("grap")
+    with pytest.raises(LayerticketError, match="'snip' is already registered"):
+        criterion("snip", cites="", uses=(), order=0)(dict)
+    assert get_criterion("snip").fn is not dict
