@@ -1,6 +1,7 @@
 """From scores and a budget to what goes and what stays. Knows no network and no formula."""
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,10 +77,14 @@ def select(
 
     Raises:
         LayerticketError: If scores and blocks disagree, a pattern matches nothing, or the budget
-            cannot be met; the message gives the largest saving possible.
+            cannot be met, or a score is not finite; the message gives the largest saving possible.
     """
     if set(scores) != {block.name for block in blocks}:
         raise LayerticketError("scores and blocks name different blocks; score these blocks first.")
+    if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
+        raise LayerticketError(
+            f"the score of block {bad[0]!r} is {scores[bad[0]]}; only finite scores rank."
+        )
     staying = _protected(blocks, protect)
     if keep_neighbours:
         staying |= downsampling_neighbours(blocks)
@@ -103,9 +108,9 @@ def select(
 
 
 def downsampling_neighbours(blocks: Blocks) -> set[str]:
-    """Return the removable blocks directly before and after each change of stage."""
+    """Return the removable blocks directly before and after each change of shape."""
     pairs = zip(blocks.removable[:-1], blocks.removable[1:], strict=True)
-    return {b.name for pair in pairs if pair[0].stage != pair[1].stage for b in pair}
+    return {b.name for pair in pairs if pair[0].shape != pair[1].shape for b in pair}
 
 
 def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
