@@ -25,7 +25,7 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     Raises:
         LayerticketError: If a block is not in the network, or the network cannot be copied.
     """
-    removed = list(blocks)
+    removed = list({block.name: block for block in blocks}.values())
     present = dict(model.named_modules())
     for block in removed:
         if block.name not in present:
