@@ -96,7 +96,7 @@ def score(
     if normalization not in known.normalization:
         allowed = ", ".join(repr(mode) for mode in known.normalization)
         raise LayerticketError(
-            f"normalization is {normalization!r}; allowed for criterion {criterion!r}: {allowed}."
+            f"normalization is {normalization!r}; allowed: {allowed} (criterion {criterion!r})."
         )
     versions = weight_versions(model)
     started = time.perf_counter()

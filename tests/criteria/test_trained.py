@@ -79,7 +79,9 @@ def test_criteria_for_initialization_keep_the_batch_statistics(net, name):
 
 def test_synflow_has_one_mode(net):
     assert score(*net, "synflow").options["normalization"] == "running"
-    with pytest.raises(LayerticketError, match=r"'batch'; allowed for criterion 'synflow': 'runn"):
+    with pytest.raises(
+        LayerticketError, match=r"'batch'; allowed: 'running' \(criterion 'synflow'"
+    ):
         score(*net, "synflow", normalization="batch")
 
 

@@ -33,7 +33,7 @@ class Criterion:
     """What of the batch it reads."""
     order: Literal[0, 1, 2]
     """Highest derivative of the loss it takes."""
-    normalization: tuple[Normalization, ...]
+    normalization: tuple[Normalization, ...] = ("batch", "running")
     """Modes of batch normalization it can be computed in; the first is its default."""
 
     @property
