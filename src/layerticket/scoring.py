@@ -10,14 +10,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from layerticket.batch import Batch, CrossEntropy, batch_digest, model_loss, size_of
 from layerticket.blocks import Blocks
-from layerticket.criteria import Criterion, get_criterion
+from layerticket.criteria import Criterion, Normalization, get_criterion
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.view import (
     preserved_random_state,
@@ -59,7 +59,7 @@ def score(
     batch: Batch,
     criterion: str = "grasp",
     *,
-    normalization: Literal["batch", "running"] = "batch",
+    normalization: Normalization | None = None,
     **options: Any,  # noqa: ANN401 - handed to the criterion, checked against its signature
 ) -> BlockScores:
     """Score every removable block of a network, which is left exactly as it was.
@@ -72,7 +72,8 @@ def score(
         batch: ``(inputs, targets)`` or a dict, on the model's device.
         criterion: A registered name, see `criterion_names`.
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
-            `running`: its running averages, as in evaluation. Criteria depend on it.
+            `running`: its running averages, as in evaluation. Criteria depend on it; None: the
+            criterion's own default, the first of ``get_criterion(criterion).normalization``.
         **options: The criterion's own options, e.g. `reduction`, `temperature` (short for
             ``loss_fn=CrossEntropy(temperature)``), `loss_fn`, `micro_batches`, `hessian`, `draw`.
 
@@ -90,10 +91,13 @@ def score(
             "see find_blocks(model, example).rejected for the reason each candidate must stay."
         )
     arguments = _options(known, batch, options)
-    if normalization not in ("batch", "running"):
-        raise LayerticketError(f"normalization is {normalization!r}; allowed: 'batch', 'running'.")
-    if known.name == "synflow":
-        normalization = "running"
+    if normalization is None:
+        normalization = known.normalization[0]
+    if normalization not in known.normalization:
+        allowed = ", ".join(repr(mode) for mode in known.normalization)
+        raise LayerticketError(
+            f"normalization is {normalization!r}; allowed: {allowed} (criterion {criterion!r})."
+        )
     versions = weight_versions(model)
     started = time.perf_counter()
     with preserved_random_state(0), torch.enable_grad(), reference_kernels():

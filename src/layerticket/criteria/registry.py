@@ -6,10 +6,17 @@ from typing import Literal, TypeVar
 
 from layerticket.errors import LayerticketError, unknown_name
 
-__all__ = ["Criterion", "Reduction", "criterion", "criterion_names", "get_criterion"]
+__all__ = [
+    "Criterion",
+    "Normalization",
+    "Reduction",
+    "criterion",
+    "criterion_names",
+    "get_criterion",
+]
 
+Normalization = Literal["batch", "running"]
 Reduction = Literal["sum", "mean"]
-
 
 Fn = TypeVar("Fn", bound=Callable[..., Mapping[str, float]])
 
@@ -26,6 +33,8 @@ class Criterion:
     """What of the batch it reads."""
     order: Literal[0, 1, 2]
     """Highest derivative of the loss it takes."""
+    normalization: tuple[Normalization, ...] = ("batch", "running")
+    """Modes of batch normalization it can be computed in; the first is its default."""
 
     @property
     def summary(self) -> str:
@@ -42,8 +51,12 @@ def criterion(
     cites: str,
     uses: tuple[Literal["inputs", "targets"], ...],
     order: Literal[0, 1, 2],
+    normalization: tuple[Normalization, ...] = ("batch", "running"),
 ) -> Callable[[Fn], Fn]:
     """Register a function as a criterion and return it unchanged.
+
+    Criteria for untrained networks normalize over the batch by default, as the first training
+    step does; criteria for trained networks by the running averages, as in evaluation.
 
     Raises:
         LayerticketError: If the name is taken.
@@ -54,7 +67,7 @@ def criterion(
             raise LayerticketError(
                 f"criterion {name!r} is already registered; choose another name."
             )
-        _CRITERIA[name] = Criterion(name, fn, cites, uses, order)
+        _CRITERIA[name] = Criterion(name, fn, cites, uses, order, normalization)
         return fn
 
     return register

@@ -14,7 +14,11 @@ __all__ = ["synflow"]
 
 
 @criterion(
-    "synflow", cites="Tanaka et al., NeurIPS 2020, arXiv:2006.05467", uses=("inputs",), order=1
+    "synflow",
+    cites="Tanaka et al., NeurIPS 2020, arXiv:2006.05467",
+    uses=("inputs",),
+    order=1,
+    normalization=("running",),
 )
 def synflow(
     model: nn.Module, blocks: Blocks, batch: Batch, *, reduction: Reduction = "sum"

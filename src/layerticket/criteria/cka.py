@@ -1,0 +1,86 @@
+"""CKA: how far the network's representation moves when a block is taken out."""
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Batch, inputs_of, size_of, split
+from layerticket.blocks import Blocks
+from layerticket.criteria.leave_one_out import LeaveOneOut
+from layerticket.criteria.registry import criterion
+from layerticket.errors import LayerticketError
+
+__all__ = ["cka", "linear_cka"]
+
+
+@criterion(
+    "cka",
+    cites="Kornblith et al., ICML 2019, arXiv:1905.00414",
+    uses=("inputs",),
+    order=0,
+    normalization=("running", "batch"),
+)
+def cka(
+    model: nn.Module, blocks: Blocks, batch: Batch, *, micro_batches: int = 1
+) -> dict[str, float]:
+    """Score a block by ``1 - CKA(X, Y)``: the representation with the block, and without it.
+
+    X (N, D) is what the network's last layer reads: the input of the module with a weight matrix
+    that is called last, behind every removable block; the output of the network where there is
+    none. It is taken there and not at the logits because K logits hold no more than K directions
+    and a language model's logits are large. See `linear_cka` for the formula.
+
+    Cost: one forward pass, and for every block the part of one that lies behind it: about half of
+    the L passes a plain loop takes. Memory: L + 1 representations besides what `LeaveOneOut` keeps.
+
+    Args:
+        model: Trained network.
+        blocks: Removable blocks from `find_blocks`.
+        batch: Only the inputs are read, N >= 3 examples; more tell more.
+        micro_batches: Parts the batch is processed in.
+
+    Returns:
+        Block name -> dissimilarity from 0 to 1.
+
+    Raises:
+        LayerticketError: If there are fewer than three examples, whose CKA is 1 for any network.
+
+    References:
+        [1] Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019,
+        eq. 3-4. Their use is to compare networks; taking blocks out by it is ours to answer for.
+    """
+    if size_of(batch) < 3:
+        raise LayerticketError(
+            f"cka compares the distances between examples; {size_of(batch)} are too few to differ. "
+            "Give at least 3, better 100."
+        )
+    full: list[Tensor] = []
+    without: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
+    for _, part in split(batch, micro_batches):
+        network = LeaveOneOut(model, blocks, inputs_of(part))
+        full.append(network.full.features)
+        for name, parts in without.items():
+            parts.append(network.without(name).features)
+    reference = torch.cat(full)
+    return {name: 1 - linear_cka(reference, torch.cat(parts)) for name, parts in without.items()}
+
+
+def linear_cka(x: Tensor, y: Tensor) -> float:
+    """Return the linear centered kernel alignment of two representations, from 0 to 1.
+
+    With columns centered over the examples, ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius
+    norms; computed through the (N, N) matrices ``XX'`` and ``YY'``, which gives the same, in
+    float64. A representation that is the same for every example has CKA 0 with any other.
+
+    Args:
+        x: (N, ...), flattened to one row an example.
+        y: (N, ...), of any width.
+    """
+    gram_x, gram_y = _gram(x), _gram(y)
+    norms = gram_x.norm() * gram_y.norm()
+    return ((gram_x * gram_y).sum() / norms).item() if norms > 0 else 0.0
+
+
+def _gram(x: Tensor) -> Tensor:
+    rows = x.double().flatten(1)
+    rows = rows - rows.mean(0)
+    return rows @ rows.T  # (N, N)
