@@ -3,7 +3,7 @@
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerticket.blocks import Block, Blocks
@@ -40,6 +40,31 @@ class Budget:
             if share is not None and not 0 < share < 1:
                 raise LayerticketError(f"{name} is {share}; it must be a share between 0 and 1.")
 
+    def parts(self, rounds: int) -> tuple["Budget", ...]:
+        """Return what has to be gone after each of `rounds` equal rounds; the last is the whole.
+
+        Raises:
+            LayerticketError: If `rounds` is below 1 or above the number of blocks to remove.
+
+        Example:
+            >>> [part.remove for part in Budget(remove=5).parts(2)]
+            [3, 5]
+        """
+        if rounds < 1 or (self.remove is not None and rounds > self.remove):
+            allowed = "1 or more" if self.remove is None else f"1 to {self.remove}, a block a round"
+            raise LayerticketError(f"rounds is {rounds}; with this budget it must be {allowed}.")
+        if rounds == 1:
+            return (self,)
+        steps = range(1, rounds)
+        if self.remove is not None:
+            early = [Budget(remove=-(-self.remove * step // rounds)) for step in steps]
+        elif self.save_macs is not None:
+            early = [Budget(save_macs=self.save_macs * step / rounds) for step in steps]
+        else:
+            assert self.save_params is not None
+            early = [Budget(save_params=self.save_params * step / rounds) for step in steps]
+        return (*early, self)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
@@ -47,6 +72,8 @@ class Selection:
 
     removed: tuple[str, ...]
     kept: tuple[str, ...]
+    order: tuple[str, ...]
+    """What this call chose, the lowest score first; `removed` without what was gone before."""
     saved_macs: float
     """Share of the network's multiply-accumulates."""
     saved_params: float
@@ -61,25 +88,29 @@ def select(
     protect: Iterable[str] = (),
     min_per_stage: int = 0,
     keep_neighbours: bool = False,
+    gone: Sequence[str] = (),
 ) -> Selection:
     """Choose the lowest-scored blocks until the budget is met.
 
     Of equal scores the block nearer to the input goes first.
 
     Args:
-        scores: Score of every removable block, higher = keep.
-        blocks: The removable blocks.
+        scores: Score of every removable block that is not gone, higher = keep.
+        blocks: The removable blocks of the dense network.
         budget: How much is to go.
         protect: Patterns such as ``layer1.*`` (as in file names) of blocks that must stay.
         min_per_stage: Removable blocks that must remain in every stage.
         keep_neighbours: Whether the blocks directly before and after each change of shape stay,
             as in the paper's implementation.
+        gone: Blocks removed in earlier rounds; they count towards the budget.
 
     Raises:
         LayerticketError: If scores and blocks disagree, a pattern matches nothing, or the budget
             cannot be met, or a score is not finite; the message gives the largest saving possible.
     """
-    if set(scores) != {block.name for block in blocks}:
+    removed = list(blocks.named(gone))
+    before = len(removed)
+    if set(scores) != {block.name for block in blocks} - set(gone):
         raise LayerticketError("scores and blocks name different blocks; score these blocks first.")
     if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
         raise LayerticketError(
@@ -88,9 +119,8 @@ def select(
     staying = _protected(blocks, protect)
     if keep_neighbours:
         staying |= downsampling_neighbours(blocks)
-    left = Counter(block.stage for block in blocks)
-    removed: list[Block] = []
-    for block in sorted(blocks, key=lambda b: (scores[b.name], b.position)):
+    left = Counter(block.stage for block in blocks.without(gone))
+    for block in sorted(blocks.without(gone), key=lambda b: (scores[b.name], b.position)):
         if _met(budget, blocks, removed):
             break
         if block.name not in staying and left[block.stage] > min_per_stage:
@@ -98,10 +128,11 @@ def select(
             left[block.stage] -= 1
     if not _met(budget, blocks, removed):
         raise _impossible(budget, blocks, removed)
-    gone = {block.name for block in removed}
+    names = [block.name for block in removed]
     return Selection(
-        removed=tuple(block.name for block in blocks if block.name in gone),
-        kept=tuple(block.name for block in blocks if block.name not in gone),
+        removed=tuple(block.name for block in blocks if block.name in names),
+        kept=tuple(block.name for block in blocks if block.name not in names),
+        order=tuple(names[before:]),
         saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
         saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
     )

@@ -48,7 +48,10 @@ def test_find_answers_with_the_fields_scripts_rely_on(run, tmp_path):
     record = answer(run(*FIND, "--criterion", "snip", "--out", tmp_path / "t", "--json"))
     assert set(record) == {
         "ticket", "criterion", "removed", "kept", "scores", "macs", "params", "score_seconds",
+        "rounds", "origin",
     }  # fmt: skip
+    assert record["origin"] is None
+    assert [sorted(names) for names in record["rounds"]] == [record["removed"]]
     assert (record["ticket"], record["criterion"]) == (str(tmp_path / "t"), "snip")
     lowest = sorted(record["scores"], key=record["scores"].get)[:3]
     assert sorted(lowest) == record["removed"]

@@ -33,6 +33,7 @@ OTHER = {
     "ticket": "a" * 64,
     "initialization": "ticket",
     "recipe": Recipe(),
+    "start_epoch": 1,
     "seed": 4,
     "schema": 2,
 }
@@ -77,7 +78,7 @@ def test_names_are_readable_and_safe():
     assert RunConfig(**dataclasses.asdict(CONFIG) | {"recipe": RECIPE}).digest == CONFIG.digest
 
 
-@pytest.mark.parametrize("wrong", [{"validation_fraction": 1.0}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"validation_fraction": 1.0}, {"seed": -1}, {"start_epoch": 2}])
 def test_impossible_runs_are_refused(wrong):
     with pytest.raises(LayerticketError, match="but it must be"):
         dataclasses.replace(CONFIG, **wrong)

@@ -63,6 +63,20 @@ class Blocks(Sequence[Block]):
     def __iter__(self) -> Iterator[Block]:
         return iter(self.removable)
 
+    def without(self, names: Sequence[str]) -> "Blocks":
+        """Return what is left when these blocks are removed; positions and stages stay as named.
+
+        Raises:
+            LayerticketError: As `named` does.
+        """
+        gone = self.named(names)
+        return Blocks(
+            removable=tuple(block for block in self.removable if block not in gone),
+            rejected=self.rejected,
+            params=self.params - sum(block.params for block in gone),
+            macs=self.macs - sum(block.macs for block in gone),
+        )
+
     def named(self, names: Sequence[str]) -> tuple[Block, ...]:
         """Return the blocks of these names in the order of execution.
 

@@ -22,15 +22,17 @@ VERBS = {
         "layerticket blocks my_package.nets:build --data digits",
     ),
     "find": (
-        "Find a ticket at initialization: score the blocks, cut the lowest.",
+        "Find a ticket at initialization or in a run: score the blocks, cut the lowest.",
         "layerticket find resnet32 --remove 5 --out tickets/a",
         "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
         "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
+        "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
     ),
     "train": (
         "Train a network, or the ticket found in it; the same command resumes.",
         "layerticket train resnet32 --epochs 10",
         "layerticket train resnet32 --ticket tickets/a --epochs 10",
+        "layerticket train resnet32 --epochs 10 --keep 0,25%,50%,75%",
         "layerticket train resnet32 --preset he2016 --epochs 182 --data cifar10 --data-dir DIR",
     ),
     "evaluate": (
@@ -64,11 +66,12 @@ for _verb, (_help, *_examples) in VERBS.items():
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     """Run one verb.
 
     Args:
         argv: Words after the program's name; those of the process by default.
+        program: What reads them; `layerticket` by default.
 
     Returns:
         The exit code.
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
     try:
-        app(words, exit_on_error=False, print_error=False)
+        program(words, exit_on_error=False, print_error=False)
     except (CycloptsError, LayerticketError) as err:
         return complain(err, 2)
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""`layerticket find`: a ticket at initialization."""
+"""`layerticket find`: a ticket at initialization, or in a run that trained the network."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,13 @@ from cyclopts import Parameter
 from layerticket.cli.options import DataChoice, Json
 from layerticket.cli.output import say
 from layerticket.criteria import criterion_names
+from layerticket.errors import LayerticketError
+from layerticket.files import read_json
 from layerticket.selection import Budget
-from layerticket.study import find_in
+from layerticket.study import find_in, find_in_run, run_folder
+from layerticket.study.record import RUN
 
-__all__ = ["Goal", "Rules", "Scoring", "find"]
+__all__ = ["Goal", "Rules", "Scoring", "Training", "find"]
 
 CRITERIA = ", ".join(criterion_names())
 
@@ -60,56 +63,113 @@ class Rules:
     """Keep the blocks next to each down-sampling, as the paper's implementation does."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Find the ticket in a trained network and set it back (Algorithm 1)."""
+
+    run: Path | None = None
+    """Run that trained the network, with --keep; gives model, data and theta_0."""
+    rewind: str | None = None
+    """Epoch i the kept weights are set back to, or a share such as 25%; by default 0."""
+    score_epoch: str | None = None
+    """Epoch whose weights are scored, for early tickets; by default the last."""
+
+
 def find(
-    model: str,
+    model: str | None = None,
     /,
     *,
     out: Path,
     goal: Goal = Goal(),
     criterion: Annotated[str, Parameter(help=f"One of {CRITERIA}.")] = "grasp",
-    seed: int = 0,
+    seed: int | None = None,
+    rounds: int = 1,
     images: int | None = None,
     balanced: bool = True,
     scoring: Scoring = Scoring(),
     rules: Rules = Rules(),
+    training: Training = Training(),
     choice: DataChoice = DataChoice(),  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Find a winning-ticket candidate: score the blocks at initialization, cut the lowest.
+    """Find a winning-ticket candidate: score the blocks, cut the lowest.
+
+    At initialization, or with --run in a trained network, then set back to an epoch of training.
 
     Parameters
     ----------
     model
         resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        or package.module:function.
+        or package.module:function. With --run it is taken from there.
     out
         Folder the ticket is written to.
     seed
-        Draws theta_0, the scoring images, and the scores of criterion random.
+        Draws theta_0, the scoring images, and the scores of criterion random; by default 0, or
+        that of --run, which has its theta_0 already.
+    rounds
+        Remove in so many rounds, scoring the smaller network anew in each.
     images
         Images to score on; by default ten of every class.
     balanced
         Draw equally many images of every class.
     """
-    record = find_in(
-        model,
-        choice.load(),
-        budget=Budget(**asdict(goal)),
-        seed=seed,
-        out=out,
-        criterion=criterion,
-        images=images,
-        balanced=balanced,
-        rules=asdict(rules),
-        options={name: value for name, value in asdict(scoring).items() if value is not None},
-    )
+    how: dict[str, Any] = {
+        "budget": Budget(**asdict(goal)),
+        "out": out,
+        "criterion": criterion,
+        "images": images,
+        "balanced": balanced,
+        "rounds": rounds,
+        "rules": asdict(rules),
+        "options": {name: value for name, value in asdict(scoring).items() if value is not None},
+    }
+    if training.run is not None:
+        model, choice = _of_run(run_folder(training.run), model, choice)
+        record = find_in_run(
+            run_folder(training.run),
+            choice.load(),
+            seed=seed,
+            rewind_to=training.rewind or 0,
+            score_at=training.score_epoch or "100%",
+            **how,
+        )
+    elif model is None or training != Training():
+        raise LayerticketError(
+            "--rewind and --score-epoch need a trained network: give --run RUN."
+            if model
+            else "there is no network to find a ticket in: give MODEL, or --run RUN."
+        )
+    else:
+        record = find_in(model, choice.load(), seed=seed or 0, **how)
     say(record, _text(model, record, choice.data), as_json=json)
+
+
+def _of_run(run: Path, model: str | None, choice: DataChoice) -> tuple[str, DataChoice]:
+    """Take model and data from a run; what is given as well has to agree with it."""
+    config = read_json(run / RUN)["config"]
+    given = {"model": model, "data": choice.data, "validation_fraction": choice.validation_fraction}
+    unset = {"model": None} | asdict(DataChoice())
+    for name, value in given.items():
+        if value not in (unset[name], config[name]):
+            raise LayerticketError(
+                f"{name} is {value!r}, but {run} is about {config[name]!r}. Leave it out: it is "
+                "taken from the run."
+            )
+    fields = {name: config[name] for name in ("data", "validation_fraction")}
+    return config["model"], replace(choice, **fields)
 
 
 def _text(model: str, record: dict[str, Any], data: str) -> str:
     """Tell what was found, and how to go on."""
-    macs, params = record["macs"], record["params"]
-    return (
+    macs, params, origin = record["macs"], record["params"], record["origin"]
+    history = (
+        f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, set back to epoch "
+        f"{origin['rewind_epoch']} of {origin['recipe']['epochs']}.\n"
+        if origin
+        else ""
+    )
+    return history + (
         f"{record['criterion']} ticket of {model}: {len(record['removed'])} blocks removed "
         f"({', '.join(record['removed'])}), {len(record['kept'])} removable blocks kept.\n"
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "

@@ -65,6 +65,8 @@ def train(
     how: RecipeChoice = RecipeChoice(),
     seed: int = 0,
     initialization: Literal["ticket", "seed"] = "ticket",
+    init_seed: int | None = None,
+    keep: str = "",
     out: Path = Path("runs"),
     choice: DataChoice = DataChoice(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
@@ -81,16 +83,18 @@ def train(
     seed
         Draws theta_0 of a dense network, and order and augmentation of the images.
     initialization
-        A ticket starts at its own theta_0, or at the one this seed draws.
+        A ticket starts at its own weights (a rewound one goes on with the schedule from its
+        epoch), or at random weights and trains all epochs.
+    init_seed
+        Draws the random weights of --initialization seed, or of a dense network; by default --seed.
+    keep
+        Epochs whose weights and optimizer are kept, to rewind to and to score: 0,25%,50%,75%.
     out
         Folder of all runs; the run's folder in it is named by its configuration.
     """
     recipe = how.recipe()
-    if ticket is not None and initialization == "ticket" and Ticket.load(ticket).seed != seed:
-        news(
-            f"note: the ticket starts at its own theta_0, and seed {seed} decides the data order "
-            "only; --initialization seed draws theta_0 anew."
-        )
+    if ticket is not None and initialization == "ticket":
+        recipe = _recipe_for(Ticket.load(ticket), how, seed)
     record = train_run(
         model,
         choice.load(),
@@ -99,6 +103,8 @@ def train(
         out=out,
         ticket=ticket,
         initialization=initialization,
+        initialization_seed=init_seed,
+        keep=keep,
         validation_fraction=choice.validation_fraction,
         device=where.device,
         progress=True,
@@ -111,3 +117,19 @@ def train(
         f"({record['precision']}, {record['device']}).\nSaved in {record['run']}"
     )
     say(record, text, as_json=json)
+
+
+def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int) -> Recipe:
+    """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
+    if ticket.seed != seed:
+        news(
+            f"note: the ticket starts at its own theta_{ticket.rewind_epoch}, and seed {seed} "
+            "decides the data order only; --initialization seed draws weights anew."
+        )
+    if ticket.origin is None or not ticket.rewind_epoch or how != RecipeChoice():
+        return how.recipe()
+    news(
+        f"note: the ticket goes on from epoch {ticket.rewind_epoch} of {ticket.origin.run}, with "
+        f"the recipe of that run ({ticket.origin.recipe['epochs']} epochs)."
+    )
+    return Recipe(**ticket.origin.recipe)

@@ -1,6 +1,15 @@
 """Tables and pages of measured figures; pure: never trains, never measures."""
 
 from layerticket.report.markdown import comparison_page, markdown
+from layerticket.report.table1 import lottery_page, lottery_rows
 from layerticket.report.tables import blocks_table, comparison_table, table_text
 
-__all__ = ["blocks_table", "comparison_page", "comparison_table", "markdown", "table_text"]
+__all__ = [
+    "blocks_table",
+    "comparison_page",
+    "comparison_table",
+    "lottery_page",
+    "lottery_rows",
+    "markdown",
+    "table_text",
+]

@@ -1,8 +1,9 @@
 """A run as a value, and the verdict over paired runs."""
 
+from layerticket.study.find import find_in, find_in_run
 from layerticket.study.paired import Comparison, compare_paired
 from layerticket.study.run import RunConfig, execute, find_result, load_result
-from layerticket.study.steps import EVALUATIONS, evaluate_run, find_in, run_folder, train_run
+from layerticket.study.steps import EVALUATIONS, evaluate_run, run_folder, train_run
 from layerticket.study.verdict import Verdict, sentence, verdict
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate_run",
     "execute",
     "find_in",
+    "find_in_run",
     "find_result",
     "load_result",
     "run_folder",

@@ -25,7 +25,10 @@ class RunConfig:
     ticket: str = ""
     """SHA-256 of the ticket; empty for the dense network."""
     initialization: str = "seed"
-    """Where the first weights come from: drawn from the seed, or kept in the ticket."""
+    """Where the first weights come from: `ticket`, `seed` (drawn from the seed below), or `seed N`
+    (drawn from N, so that the order of the images is as in the runs it is compared with)."""
+    start_epoch: int = 0
+    """Epochs of the schedule that lie behind when training begins; above 0 for a rewound ticket."""
     recipe: Recipe = field(default_factory=Recipe)
     """How it is trained."""
     seed: int = 0
@@ -38,6 +41,11 @@ class RunConfig:
         if not 0 <= self.validation_fraction < 1:
             raise LayerticketError(
                 f"validation_fraction is {self.validation_fraction}, but it must be in [0, 1)."
+            )
+        if not 0 <= self.start_epoch < self.recipe.epochs:
+            raise LayerticketError(
+                f"start_epoch is {self.start_epoch}, but it must be below the "
+                f"{self.recipe.epochs} epochs of the recipe and 0 or more."
             )
         if self.seed < 0:
             raise LayerticketError(f"seed is {self.seed}, but it must be 0 or more.")

@@ -14,8 +14,9 @@ from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.study.environment import environment
+from layerticket.study.find import find_in
 from layerticket.study.record import write_record
-from layerticket.study.steps import find_in, train_run
+from layerticket.study.steps import train_run
 from layerticket.study.verdict import sentence, verdict
 from layerticket.training import Recipe
 

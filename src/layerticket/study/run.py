@@ -6,7 +6,7 @@ tickets are found.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from layerticket.study.record import (
     load_result,
     write_record,
 )
-from layerticket.training import FitResult, fit
+from layerticket.training import FitResult, Start, fit
 from layerticket.training.checkpoint import save_weights
 from layerticket.training.journal import CHECKPOINT
+from layerticket.training.keeping import require_kept
 
 __all__ = ["RunConfig", "execute", "find_result", "load_result"]
 
@@ -38,6 +39,8 @@ def execute(
     dataset: Dataset,
     build: Callable[[], nn.Module],
     out: Path,
+    start: Start = Start(),  # noqa: B008 - frozen
+    keep_epochs: Iterable[int] = (),
     device: str = "auto",
     progress: bool = True,
     command: str = "",
@@ -49,6 +52,9 @@ def execute(
         dataset: The data that the config names by fingerprint.
         build: Makes the network with its first weights; called only when there is work to do.
         out: Folder of all runs; the run's own folder in it is named by the config.
+        start: Epoch and optimizer to begin with; the config tells the same epoch.
+        keep_epochs: Epochs whose state stays in the folder; not part of the run's hash, since it
+            changes nothing in the run.
         device: "auto", "cpu", "cuda" or "cuda:N"; not part of the run's hash.
         progress: Whether a progress bar is drawn on stderr.
         command: Command line to be noted in ``run.json``.
@@ -58,8 +64,8 @@ def execute(
         measured.
 
     Raises:
-        LayerticketError: If the data are not those of the config, the folder is in use, damaged
-            or another run's.
+        LayerticketError: If the data or the start are not those of the config, the folder is in
+            use, damaged or another run's, or a finished run did not keep the epochs asked for.
         TrainingError: If training fails.
     """
     if dataset.fingerprint != config.data_fingerprint:
@@ -67,16 +73,29 @@ def execute(
             f"the data have fingerprint {dataset.fingerprint[:12]}, but the run is about "
             f"{config.data_fingerprint[:12]}. Load the data that the run was set up with."
         )
-    folder = Path(out) / config.name
-    finished = find_result(config, out)
+    if start.epoch != config.start_epoch:
+        raise LayerticketError(
+            f"training is to start at epoch {start.epoch}, but the run is about "
+            f"{config.start_epoch}. Set the run up with the epoch it starts at."
+        )
+    folder, keep = Path(out) / config.name, frozenset(keep_epochs)
+    finished = _finished(config, out, keep)
     if finished is not None:
         return finished
     with exclusive(folder):
-        finished = find_result(config, out)  # it may have been finished while we got here
+        finished = _finished(config, out, keep)  # it may have been finished while we got here
         if finished is not None:
             return finished
         claim(folder, config, device, command)
-        return _train(config, dataset, build(), folder, device, progress=progress)
+        return _train(config, dataset, build(), folder, start, keep, device, progress=progress)
+
+
+def _finished(config: RunConfig, out: Path, keep: frozenset[int]) -> dict[str, Any] | None:
+    """Look up a finished run, and refuse one that lacks what was to be kept."""
+    result = find_result(config, out)
+    if result is not None:
+        require_kept(Path(out) / config.name, sorted(keep))
+    return result
 
 
 def _train(
@@ -84,6 +103,8 @@ def _train(
     dataset: Dataset,
     model: nn.Module,
     folder: Path,
+    start: Start,
+    keep: frozenset[int],
     device: str,
     *,
     progress: bool,
@@ -99,6 +120,8 @@ def _train(
         config.recipe,
         seed=config.seed,
         folder=folder,
+        start=start,
+        keep_epochs=keep,
         validate=functools.partial(judge, split=dataset.validation) if watched else None,
         device=device,
         progress=progress,

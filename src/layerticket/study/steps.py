@@ -1,93 +1,32 @@
-"""The steps of a study by name: find a ticket, train a run, evaluate a run.
+"""The steps of a study by name: train a run, evaluate a run.
 
 What enters is what a person types or a study file holds: names, folders, a recipe, a seed. What
 leaves is JSON values, as the command line prints them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from layerticket.data import Dataset, scoring_batch
+from layerticket.data import Dataset
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation import accuracy
 from layerticket.files import read_json
+from layerticket.lottery import start_of
 from layerticket.models import build_model
-from layerticket.selection import Budget
 from layerticket.study.record import RUN, WEIGHTS, write_record
 from layerticket.study.run import RunConfig, execute, load_result
-from layerticket.ticket import Ticket, find_ticket
-from layerticket.training import Recipe
+from layerticket.ticket import Ticket
+from layerticket.training import Recipe, Start, epochs_at
 from layerticket.training.checkpoint import load_weights
 
-__all__ = ["EVALUATIONS", "evaluate_run", "find_in", "run_folder", "train_run"]
+__all__ = ["EVALUATIONS", "TICKET", "build_named", "evaluate_run", "run_folder", "train_run"]
 
 EVALUATIONS = ("test",)
 TICKET = "ticket"
-
-
-def find_in(
-    model: str,
-    dataset: Dataset,
-    *,
-    budget: Budget,
-    seed: int,
-    out: Path,
-    criterion: str = "grasp",
-    images: int | None = None,
-    balanced: bool = True,
-    rules: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Find a ticket in a network of a name at its initialization by `seed`, and save it.
-
-    Args:
-        model: See `layerticket.models.build_model`.
-        dataset: Images to score on come from its training split.
-        budget: How much is to go.
-        seed: Decides theta_0, the scoring batch and the draw of criterion `random`.
-        out: Folder of the ticket.
-        criterion: A registered name.
-        images: Size of the scoring batch; None: ten of every class, as GraSP's authors take.
-        balanced: Whether every class appears equally often.
-        rules: `protect`, `min_per_stage` and `keep_neighbours` of `select`.
-        options: The criterion's own options.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: As `find_ticket` does.
-    """
-    dense = build_named(model, dataset, seed)
-    count = 10 * dataset.classes if images is None else images
-    batch = scoring_batch(dataset, dataset.train, count, seed=seed, balanced=balanced)
-    given = dict(options or {})
-    if criterion == "random":
-        given.setdefault("draw", seed)
-    ticket = find_ticket(
-        dense,
-        batch,
-        criterion=criterion,
-        budget=budget,
-        name=model,
-        seed=seed,
-        **(rules or {}),
-        **given,
-    )
-    ticket.save(out)
-    return {
-        "ticket": str(out),
-        "criterion": ticket.criterion,
-        "removed": list(ticket.removed),
-        "kept": list(ticket.kept),
-        "scores": dict(ticket.scores),
-        "macs": dict(ticket.macs),
-        "params": dict(ticket.params),
-        "score_seconds": ticket.score_seconds,
-    }
 
 
 def build_named(model: str, dataset: Dataset, seed: int) -> nn.Module:
@@ -105,6 +44,8 @@ def train_run(
     out: Path,
     ticket: Path | None = None,
     initialization: Literal["ticket", "seed"] = "ticket",
+    initialization_seed: int | None = None,
+    keep: str | Iterable[str | int] = (),
     validation_fraction: float = 0.1,
     device: str = "auto",
     progress: bool = True,
@@ -119,7 +60,11 @@ def train_run(
         seed: Decides theta_0 of a dense network, order and augmentation of the images.
         out: Folder of all runs.
         ticket: Folder of a ticket to train instead of the dense network.
-        initialization: Where a ticket's first weights come from: its own theta_0, or `seed`.
+        initialization: Where a ticket's first weights come from: `ticket`: its own theta_0, or
+            theta_i, from where training goes on along the schedule; `seed`: random weights, trained
+            for all epochs (Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019).
+        initialization_seed: Draws those random weights; None: `seed`.
+        keep: Epochs whose weights and optimizer are kept, see `layerticket.training.epochs_at`.
         validation_fraction: Share `dataset` was loaded with; part of the run's identity.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Whether a progress bar is drawn on stderr.
@@ -133,35 +78,74 @@ def train_run(
         TrainingError: If training fails.
     """
     found = None if ticket is None else Ticket.load(ticket)
+    drawn = seed if initialization_seed is None else initialization_seed
+    source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
+    start = _start(found, recipe, initialization, initialization_seed, drawn)
     config = RunConfig(
         model=model,
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
         validation_fraction=validation_fraction,
         ticket="" if found is None else found.digest,
-        initialization="seed" if found is None else initialization,
+        initialization=_source(found, initialization, drawn, seed),
+        start_epoch=start.epoch,
         recipe=recipe,
         seed=seed,
     )
 
     def build() -> nn.Module:
-        dense = build_named(model, dataset, seed)
+        dense = build_named(model, dataset, drawn)
         if found is None:
             return dense
         found.save(Path(out) / config.name / TICKET)  # so that the run explains itself
-        return found.apply(
-            dense, initialization="ticket" if initialization == "ticket" else "model"
-        )
+        return found.apply(dense, initialization=source)
 
     return execute(
         config,
         dataset=dataset,
         build=build,
         out=out,
+        start=start,
+        keep_epochs=epochs_at(keep, recipe.epochs),
         device=device,
         progress=progress,
         command=command,
     )
+
+
+def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) -> str:
+    """Spell where the first weights come from, as `RunConfig` wants it."""
+    if found is not None and initialization == "ticket":
+        return "ticket"
+    return "seed" if drawn == seed else f"seed {drawn}"
+
+
+def _start(
+    found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
+) -> Start:
+    """Where training begins; refuses weights that are not new, and another schedule."""
+    if found is None:
+        return Start()
+    if initialization == "seed":
+        if drawn == found.seed:
+            raise LayerticketError(
+                f"seed {drawn} drew the ticket's own theta_0, so these weights would not be new. "
+                f"Draw others: --init-seed {drawn + 1}."
+            )
+        return Start()
+    if given is not None:
+        raise LayerticketError(
+            "an initialization seed is given, but the ticket starts at its own weights. "
+            "Add --initialization seed to draw new ones, or leave the seed out."
+        )
+    if found.origin and found.rewind_epoch and dict(found.origin.recipe) != asdict(recipe):
+        names = [n for n, value in asdict(recipe).items() if found.origin.recipe.get(n) != value]
+        raise LayerticketError(
+            f"the ticket goes on from epoch {found.rewind_epoch} of {found.origin.run}, whose "
+            f"recipe has {names[0]} {found.origin.recipe.get(names[0])!r}; given is "
+            f"{asdict(recipe)[names[0]]!r}. Give the recipe of that run."
+        )
+    return start_of(found)
 
 
 def run_folder(path: Path) -> Path:

@@ -15,7 +15,14 @@ from torch.optim import Optimizer
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors, save_tensors
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+__all__ = [
+    "fill_optimizer",
+    "load_checkpoint",
+    "load_weights",
+    "read_checkpoint",
+    "save_checkpoint",
+    "save_weights",
+]
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -81,16 +88,53 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[
     Raises:
         LayerticketError: If the file is damaged or belongs to another architecture.
     """
-    tensors, facts = load_tensors(path)
-    stored = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
-    _copy(path, stored, model.state_dict())
-    parameters = dict(model.named_parameters())
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
-            owner, _, key = name.removeprefix("optimizer/").rpartition("/")
-            like = parameters[owner] if tensor.ndim else tensor
-            optimizer.state[parameters[owner]][key] = torch.empty_like(like).detach().copy_(tensor)
+    weights, momentum, facts = read_checkpoint(path)
+    _copy(path, weights, model.state_dict())
+    fill_optimizer(model, optimizer, momentum)
     return facts
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint without a model to put it in.
+
+    Args:
+        path: File of `save_checkpoint`.
+
+    Returns:
+        Parameters and buffers by name, the optimizer's state as ``parameter/key``, the facts.
+
+    Raises:
+        LayerticketError: If the file is damaged.
+    """
+    tensors, facts = load_tensors(path)
+    weights, momentum = (
+        {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
+        for kind in ("model/", "optimizer/")
+    )
+    return weights, momentum, facts
+
+
+def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Copy an optimizer's state into an optimizer, in place, in the layout of the parameters.
+
+    Args:
+        model: Model the optimizer works on.
+        optimizer: Optimizer to fill.
+        state: Tensors as ``parameter/key``, as `read_checkpoint` gives them.
+
+    Raises:
+        LayerticketError: If a parameter is not in the model or has another shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, tensor in state.items():
+        owner, _, key = name.rpartition("/")
+        if owner not in parameters or (tensor.ndim and tensor.shape != parameters[owner].shape):
+            raise LayerticketError(
+                f"optimizer state {name!r} of shape {tuple(tensor.shape)} fits no parameter of "
+                "the model. Build the model that it was written for."
+            )
+        like = parameters[owner] if tensor.ndim else tensor
+        optimizer.state[parameters[owner]][key] = torch.empty_like(like).detach().copy_(tensor)
 
 
 def _copy(path: Path, stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

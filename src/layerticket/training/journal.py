@@ -7,7 +7,7 @@ progress bar on stderr. Refuses to know how training is done.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from layerticket.errors import LayerticketError
 from layerticket.files import write_atomically
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import load_checkpoint, save_checkpoint
+from layerticket.training.keeping import kept_path, require_kept
 
 __all__ = ["CHECKPOINT", "METRICS", "Bar", "Journal", "State", "progress_bar"]
 
@@ -32,7 +33,7 @@ class State:
     """Where a training stands after a whole epoch."""
 
     epoch: int = 0
-    """Epochs done."""
+    """Epochs of the schedule done."""
     train_loss: float = 0.0
     """Mean loss over the steps of the last epoch."""
     learning_rate: float = 0.0
@@ -60,6 +61,10 @@ class Journal:
     """Existing folder of the run."""
     identity: dict[str, Any]
     """What must be equal for a checkpoint to be continued; JSON values."""
+    start: int = 0
+    """Epoch of the schedule the training begins at."""
+    keep: frozenset[int] = field(default_factory=frozenset)
+    """Epochs whose state is kept for good, in a file each."""
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> State:
         """Fill model and optimizer from the checkpoint, and cut the metrics back to it.
@@ -68,12 +73,15 @@ class Journal:
             The state to go on from; that of a fresh start if there is no checkpoint.
 
         Raises:
-            LayerticketError: If the folder is damaged or belongs to another training.
+            LayerticketError: If the folder is damaged or belongs to another training, or an epoch
+                to keep lies behind and was not kept.
         """
         path = self.folder / CHECKPOINT
         if not path.exists():
             write_atomically(self.folder / METRICS, b"")
-            return State()
+            state = State(epoch=self.start)
+            self._keep(state, model, optimizer)
+            return state
         found = load_tensors(path)[1]
         if found.get("identity") != self.identity:
             raise LayerticketError(
@@ -81,11 +89,12 @@ class Journal:
                 "Use the settings and the machine it was begun with, or another folder."
             )
         state = State(**load_checkpoint(path, model, optimizer)["state"])
+        require_kept(self.folder, sorted(e for e in self.keep if e <= state.epoch))
         self._cut_metrics(state.epoch)
         return state
 
     def record(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
-        """Append a line of metrics, then replace the checkpoint."""
+        """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
         line = {
             "epoch": state.epoch,
             "train_loss": state.train_loss,
@@ -96,18 +105,27 @@ class Journal:
         }
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        facts = {"identity": self.identity, "state": asdict(state)}
-        save_checkpoint(self.folder / CHECKPOINT, model, optimizer, facts)
+        self._keep(state, model, optimizer)  # first, so that no checkpoint goes without it
+        save_checkpoint(self.folder / CHECKPOINT, model, optimizer, self._facts(state))
 
-    def _cut_metrics(self, epochs: int) -> None:
+    def _keep(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
+        """Write the file of an epoch that is to be kept."""
+        if state.epoch in self.keep:
+            path = kept_path(self.folder, state.epoch)
+            save_checkpoint(path, model, optimizer, self._facts(state))
+
+    def _facts(self, state: State) -> dict[str, Any]:
+        return {"identity": self.identity, "state": asdict(state)}
+
+    def _cut_metrics(self, epoch: int) -> None:
         """Drop lines written after the checkpoint, whole or torn."""
-        path = self.folder / METRICS
+        path, epochs = self.folder / METRICS, epoch - self.start
         lines = path.read_bytes().split(b"\n")[:epochs] if path.exists() else []
         try:
             known = [json.loads(line)["epoch"] for line in lines]
         except (ValueError, KeyError, TypeError):
             known = []
-        if known != list(range(1, epochs + 1)):
+        if known != list(range(self.start + 1, epoch + 1)):
             raise LayerticketError(
                 f"{path} does not hold the {epochs} epochs of the checkpoint beside it. "
                 "Delete the folder and train again."

@@ -4,7 +4,7 @@ Refuses to know tickets and studies.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from layerticket.training.hardware import (
     resolve_precision,
 )
 from layerticket.training.journal import Journal
+from layerticket.training.keeping import Start
 from layerticket.training.recipe import Recipe
 from layerticket.training.session import Session, TrainingError
 
@@ -37,7 +38,7 @@ class FitResult:
     """What a training took and how it ended."""
 
     epochs: int
-    """Passes over the training images."""
+    """Passes over the training images; of a training that began at epoch i, those since."""
     train_seconds: float
     """Seconds of training over all sessions, without validation and checkpoints."""
     images_per_second: float
@@ -62,6 +63,8 @@ def fit(
     seed: int,
     folder: Path,
     validate: Callable[[nn.Module], float] | None = None,
+    start: Start = Start(),  # noqa: B008 - frozen
+    keep_epochs: Iterable[int] = (),
     device: str = "auto",
     progress: bool = True,
 ) -> FitResult:
@@ -79,6 +82,10 @@ def fit(
         seed: Decides shuffling, augmentation and dropout, together with the epoch.
         folder: Folder of this run; made if missing.
         validate: Called with the model after every epoch; its figure is logged, nothing more.
+        start: Epoch i of the schedule to begin at, and the optimizer's state there: learning
+            rates, order and augmentation are those of epochs i to n - 1 of a whole training.
+        keep_epochs: Epochs after which weights and optimizer are kept for good, as
+            ``epoch-0007.safetensors``; 0 is the beginning. Changes nothing in the training.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Whether a progress bar is drawn on stderr.
 
@@ -86,12 +93,13 @@ def fit(
         What it took.
 
     Raises:
-        LayerticketError: If the device is absent, the split is empty, nothing is trainable, or
-            the folder belongs to another training.
+        LayerticketError: If the device is absent, the split is empty, nothing is trainable, the
+            folder belongs to another training, or an epoch is out of range.
         TrainingError: If the loss is not finite; the checkpoint of the epoch before stays.
     """
     if not len(dataset.train):
         raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
+    keep = _checked(start.epoch, keep_epochs, recipe.epochs)
     where = resolve_device(device)
     precision = resolve_precision(recipe.precision, where)
     identity = {
@@ -99,9 +107,10 @@ def fit(
         "seed": seed,
         "data": dataset.fingerprint,
         "precision": precision,
+        "start_epoch": start.epoch,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    steps = max(1, len(dataset.train) // recipe.batch_size) * recipe.epochs
+    steps = max(1, len(dataset.train) // recipe.batch_size) * (recipe.epochs - start.epoch)
     compiled = _compile_pays(recipe, steps, where)
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
@@ -109,10 +118,11 @@ def fit(
         stack.enter_context(_modes_restored(model))
         accelerator = stack.enter_context(own_accelerator(where, precision, compiled=compiled))
         _move(model, where, channels_last=recipe.channels_last)
-        session = Session(model, dataset, recipe, seed, where, accelerator)
-        state = session.run(Journal(folder, identity), validate, progress=progress)
+        session = Session(model, dataset, recipe, seed, where, accelerator, start)
+        journal = Journal(folder, identity, start.epoch, keep)
+        state = session.run(journal, validate, progress=progress)
     return FitResult(
-        epochs=state.epoch,
+        epochs=state.epoch - start.epoch,
         train_seconds=state.train_seconds,
         images_per_second=state.images_per_second,
         peak_memory_bytes=state.peak_memory_bytes,
@@ -121,6 +131,21 @@ def fit(
         precision=precision,
         device=str(where),
     )
+
+
+def _checked(start: int, keep: Iterable[int], epochs: int) -> frozenset[int]:
+    """Refuse a start that leaves nothing to train, and epochs that never come."""
+    if not 0 <= start < epochs:
+        raise LayerticketError(
+            f"training is to begin at epoch {start} of {epochs}, which leaves nothing to train; "
+            f"allowed are 0 to {epochs - 1}."
+        )
+    kept = frozenset(keep)
+    if odd := sorted(epoch for epoch in kept if not start <= epoch <= epochs):
+        raise LayerticketError(
+            f"epoch {odd[0]} cannot be kept: this training goes from {start} to {epochs}."
+        )
+    return kept
 
 
 def _compile_pays(recipe: Recipe, steps: int, device: torch.device) -> bool:

@@ -17,8 +17,10 @@ from torch.optim import Optimizer
 
 from layerticket.batch import logits_of
 from layerticket.data import Dataset, batches
+from layerticket.training.checkpoint import fill_optimizer
 from layerticket.training.hardware import peak_memory_bytes, seed_epoch
 from layerticket.training.journal import Bar, Journal, State, progress_bar
+from layerticket.training.keeping import Start
 from layerticket.training.optimizer import make_optimizer
 from layerticket.training.recipe import Recipe, learning_rate_at
 
@@ -54,6 +56,7 @@ class Session:
         seed: int,
         device: torch.device,
         accelerator: Accelerator,
+        start: Start,
     ) -> None:
         self.model, self.dataset, self.recipe = model, dataset, recipe
         self.seed, self.device, self.accelerator = seed, device, accelerator
@@ -61,6 +64,7 @@ class Session:
         self.batch_size = min(recipe.batch_size, len(self.train))
         self.steps = len(self.train) // self.batch_size
         self.optimizer: Optimizer = make_optimizer(model, recipe)
+        fill_optimizer(model, self.optimizer, start.optimizer)
         objective = _Objective(model, recipe.label_smoothing)
         self.objective: nn.Module = accelerator.prepare_model(objective, device_placement=False)
         # Reading a loss waits for the GPU, so it is seldom done there.
@@ -69,12 +73,12 @@ class Session:
     def run(
         self, journal: Journal, validate: Callable[[nn.Module], float] | None, *, progress: bool
     ) -> State:
-        """Train from the journal's checkpoint to the last epoch."""
+        """Train from the journal's checkpoint, or from its start, to the last epoch."""
         epochs = self.recipe.epochs
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         state = journal.restore(self.model, self.optimizer)
-        images = self.steps * self.batch_size * epochs
+        images = self.steps * self.batch_size * (epochs - journal.start)
         with progress_bar(images, epochs, shown=progress) as bar:
             while state.epoch < epochs:
                 state = self.epoch(state, bar)

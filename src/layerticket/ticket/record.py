@@ -1,43 +1,54 @@
-"""The record of a ticket: find, save, load, apply.
+"""The record of a ticket: save, load, apply.
 
-A ticket is a folder of two files: `ticket.json` tells what was removed and why, and
-`init.safetensors` holds theta_0 of what was kept.
+A ticket is a folder: `ticket.json` tells what was removed and why, `init.safetensors` holds the
+first weights of what was kept. A ticket set back to an epoch of a training also has
+`optimizer.safetensors`, the momentum at that epoch.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Batch, head, inputs_of
-from layerticket.blocks import Block, find_blocks
+from layerticket.blocks import Block
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
-from layerticket.scoring import score
-from layerticket.selection import Budget, select
 from layerticket.surgery import remove_blocks
 from layerticket.tensors import load_tensors, save_tensors, tensor_digest
 
-__all__ = ["Ticket", "architecture_digest", "find_ticket", "weights_digest"]
+__all__ = ["Origin", "Ticket", "architecture_digest", "weights_digest"]
 
 SCHEMA = 1
-RECORD, WEIGHTS = "ticket.json", "init.safetensors"
+RECORD, WEIGHTS, OPTIMIZER = "ticket.json", "init.safetensors", "optimizer.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """The training of the dense network that a ticket was found in."""
+
+    run: str
+    """Name of the run."""
+    scored_epoch: int
+    """The blocks were scored on the weights after this many epochs."""
+    rewind_epoch: int
+    """The kept weights were set back to those after this many epochs."""
+    recipe: Mapping[str, Any]
+    """Recipe of the training; a ticket set back to epoch i > 0 goes on with it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ticket:
-    """A subset of a network's blocks, with the evidence for the choice and its theta_0."""
+    """A subset of a network's blocks, with the evidence for the choice and its first weights."""
 
     model: str
     """Name the network is built by, or its class name."""
     architecture: str
     """Digest of the dense network's classes, parameter names and shapes."""
     weights: str
-    """Digest of the dense network's theta_0."""
+    """Digest of the dense network as it was scored: theta_0, or a trained theta."""
     criterion: str
     options: Mapping[str, Any]
     """Every option of the criterion."""
@@ -45,6 +56,7 @@ class Ticket:
     """SHA-256 of the scoring batch."""
     examples: int
     scores: Mapping[str, float]
+    """Score of every removable block in the dense network, higher = keep."""
     removed: tuple[str, ...]
     kept: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -54,13 +66,26 @@ class Ticket:
     score_seconds: float
     versions: Mapping[str, str]
     init: Mapping[str, Tensor]
-    """theta_0 of what was kept: parameters and buffers by name."""
+    """First weights of what was kept, theta_0 or theta_i: parameters and buffers by name."""
+    order: tuple[tuple[str, ...], ...] = ()
+    """The removed blocks in the order of removal, one tuple a round."""
+    later_scores: tuple[Mapping[str, float], ...] = ()
+    """Scores of the blocks that were left, at each round after the first."""
+    origin: Origin | None = None
+    """The training it was found in; None: found at initialization."""
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    """State of the optimizer at theta_i, as ``parameter/key``; empty at theta_0."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the ticket says, theta_0 included; not of when and with what."""
+        """SHA-256 of what the ticket says, weights included; not of when and with what."""
         incidental = ("score_seconds", "versions", "checksum")
         return digest({k: v for k, v in self._record().items() if k not in incidental})
+
+    @property
+    def rewind_epoch(self) -> int:
+        """Epoch the weights were set back to, 0 for theta_0: training goes on from there."""
+        return 0 if self.origin is None else self.origin.rewind_epoch
 
     def apply(
         self, model: nn.Module, *, initialization: Literal["ticket", "model"] = "ticket"
@@ -69,7 +94,7 @@ class Ticket:
 
         Args:
             model: A network of the architecture the ticket was found in.
-            initialization: `ticket`: the result starts at the ticket's theta_0; `model`: it
+            initialization: `ticket`: the result starts at the ticket's own weights; `model`: it
                 keeps the values `model` has, for example the theta_0 of another seed.
 
         Raises:
@@ -103,6 +128,8 @@ class Ticket:
             raise LayerticketError(f"{folder} holds another ticket; choose an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(folder / WEIGHTS, self.init, {})
+        if self.optimizer:
+            save_tensors(folder / OPTIMIZER, self.optimizer, {})
         write_atomically(folder / RECORD, json.dumps(self._record(), indent=1) + "\n")
         return folder
 
@@ -127,93 +154,29 @@ class Ticket:
                 "that wrote it."
             )
         init, _ = load_tensors(folder / WEIGHTS)
-        if record.get("checksum") != _checksum(record) or record.get("init") != tensor_digest(init):
+        optimizer = load_tensors(folder / OPTIMIZER)[0] if record.get("optimizer") else {}
+        if (
+            record.get("checksum") != _checksum(record)
+            or record.get("init") != tensor_digest(init)
+            or record.get("optimizer") != _optimizer_digest(optimizer)
+        ):
             raise LayerticketError(
                 f"the ticket in {folder} was changed after it was written (its hash is wrong). "
                 "Find it anew."
             )
-        fields = {k: v for k, v in record.items() if k not in ("schema", "checksum", "init")}
-        fields["blocks"] = tuple(
-            Block(**{**block, "shape": tuple(block["shape"])}) for block in record["blocks"]
-        )
-        fields |= {"removed": tuple(record["removed"]), "kept": tuple(record["kept"])}
-        return cls(**fields, init=init)
+        return cls(**_fields(record), init=init, optimizer=optimizer)
 
     def _record(self) -> dict[str, Any]:
         """Return everything but the tensors as JSON values, with digests of all."""
-        names = [name for name in self.__dataclass_fields__ if name not in ("init", "blocks")]
+        apart = ("init", "blocks", "origin", "optimizer")
+        names = [name for name in self.__dataclass_fields__ if name not in apart]
         record: dict[str, Any] = {"schema": SCHEMA} | {name: getattr(self, name) for name in names}
         record["blocks"] = [asdict(block) for block in self.blocks]
+        record["origin"] = None if self.origin is None else asdict(self.origin)
         record["init"] = tensor_digest(self.init)
+        record["optimizer"] = _optimizer_digest(self.optimizer)
         record["checksum"] = _checksum(record)
         return record
-
-
-def find_ticket(
-    model: nn.Module,
-    batch: Batch,
-    *,
-    criterion: str = "grasp",
-    budget: Budget,
-    protect: Iterable[str] = (),
-    min_per_stage: int = 0,
-    keep_neighbours: bool = False,
-    name: str = "",
-    seed: int | None = None,
-    **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
-) -> Ticket:
-    """Find a ticket in a network at initialization (Algorithm 2 of the paper).
-
-    Args:
-        model: Untrained network; not modified.
-        batch: ``(inputs, targets)`` or a dict, on the model's device, to score the blocks on.
-        criterion: A registered name, see `criterion_names`.
-        budget: How much is to go.
-        protect: Patterns of blocks that must stay, see `select`.
-        min_per_stage: Blocks that must remain in every stage.
-        keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper.
-        name: What the network is built by; recorded. Its class name by default.
-        seed: Seed theta_0 was drawn with; recorded.
-        **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
-
-    Returns:
-        The ticket; ``ticket.apply(model)`` is the smaller network.
-
-    Raises:
-        LayerticketError: If there is no removable block, the scores are degenerate or the budget
-            cannot be met.
-    """
-    blocks = find_blocks(model, head(inputs_of(batch), 1))
-    scores = score(model, blocks, batch, criterion, **options)
-    chosen = select(
-        scores.values,
-        blocks,
-        budget,
-        protect=protect,
-        min_per_stage=min_per_stage,
-        keep_neighbours=keep_neighbours,
-    )
-    going = blocks.named(chosen.removed)
-    small = remove_blocks(model, going)
-    return Ticket(
-        model=name or type(model).__name__,
-        architecture=architecture_digest(model),
-        weights=weights_digest(model),
-        criterion=criterion,
-        options=scores.options,
-        batch=scores.batch_digest,
-        examples=scores.examples,
-        scores=scores.values,
-        removed=chosen.removed,
-        kept=chosen.kept,
-        blocks=blocks.removable,
-        macs={"dense": blocks.macs, "ticket": blocks.macs - sum(b.macs for b in going)},
-        params={"dense": blocks.params, "ticket": sum(p.numel() for p in small.parameters())},
-        seed=seed,
-        score_seconds=scores.seconds,
-        versions={"torch": torch.__version__},
-        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
-    )
 
 
 def architecture_digest(model: nn.Module) -> str:
@@ -232,3 +195,21 @@ def weights_digest(model: nn.Module) -> str:
 
 def _checksum(record: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in record.items() if key != "checksum"})
+
+
+def _optimizer_digest(optimizer: Mapping[str, Tensor]) -> str | None:
+    return tensor_digest(optimizer) if optimizer else None
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the JSON values of a record into those of a ticket, its tensors left out."""
+    apart = ("schema", "checksum", "init", "optimizer")
+    fields = {key: value for key, value in record.items() if key not in apart}
+    fields["blocks"] = tuple(
+        Block(**{**block, "shape": tuple(block["shape"])}) for block in record["blocks"]
+    )
+    for name in ("removed", "kept", "later_scores"):
+        fields[name] = tuple(record.get(name, ()))
+    fields["order"] = tuple(tuple(names) for names in record.get("order", ()))
+    fields["origin"] = Origin(**record["origin"]) if record.get("origin") else None
+    return fields

@@ -1,0 +1,138 @@
+"""From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerticket.batch import Batch, head, inputs_of
+from layerticket.blocks import Blocks, find_blocks
+from layerticket.errors import LayerticketError
+from layerticket.scoring import BlockScores, score
+from layerticket.selection import Budget, Selection, select
+from layerticket.surgery import remove_blocks
+from layerticket.ticket.record import Ticket, architecture_digest, weights_digest
+
+__all__ = ["find_ticket"]
+
+
+def find_ticket(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    criterion: str = "grasp",
+    budget: Budget,
+    protect: Iterable[str] = (),
+    min_per_stage: int = 0,
+    keep_neighbours: bool = False,
+    name: str = "",
+    seed: int | None = None,
+    rounds: int = 1,
+    within: Ticket | None = None,
+    **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
+) -> Ticket:
+    """Find a ticket: score the blocks of a network, remove the lowest.
+
+    With several rounds the smaller network is scored anew after each, and each removes an equal
+    part of the budget: the cumulative target of round r of k is the r-th k-th of it, in whole
+    blocks rounded up. Cost: k scorings. At initialization this is Algorithm 2 of the paper.
+
+    Args:
+        model: Network, untrained or trained; not modified.
+        batch: ``(inputs, targets)`` or a dict, on the model's device, to score the blocks on.
+        criterion: A registered name, see `criterion_names`.
+        budget: How much is to go.
+        protect: Patterns of blocks that must stay, see `select`.
+        min_per_stage: Blocks that must remain in every stage.
+        keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper.
+        name: What the network is built by; recorded. Its class name by default.
+        seed: Seed theta_0 was drawn with; recorded.
+        rounds: Rounds of scoring and removing, without training in between; 1: all at once.
+        within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
+            from the dense network. So a network can be trained between rounds.
+        **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
+
+    Returns:
+        The ticket; ``ticket.apply(model)`` is the smaller network.
+
+    Raises:
+        LayerticketError: If there is no removable block, the scores are degenerate or the budget
+            cannot be met, there are fewer blocks to remove than rounds, or `within` is of another
+            network.
+    """
+    blocks = _dense_blocks(model, batch, within)
+    small, gone = model, () if within is None else within.removed
+    found: list[tuple[BlockScores, Selection]] = []
+    for part in budget.parts(rounds):
+        scores = score(small, blocks.without(gone), batch, criterion, **options)
+        chosen = select(
+            scores.values,
+            blocks,
+            part,
+            protect=protect,
+            min_per_stage=min_per_stage,
+            keep_neighbours=keep_neighbours,
+            gone=gone,
+        )
+        small, gone = remove_blocks(small, blocks.named(chosen.order)), chosen.removed
+        found.append((scores, chosen))
+    if within is not None and gone == within.removed:
+        raise LayerticketError(
+            f"the ticket given already removes {len(gone)} blocks, which meets the budget. "
+            "A budget counts from the dense network: ask for more."
+        )
+    ticket = _ticket(model, blocks, small, found, within)
+    return replace(ticket, model=name or ticket.model, seed=seed)
+
+
+def _dense_blocks(model: nn.Module, batch: Batch, within: Ticket | None) -> Blocks:
+    """Find the removable blocks of the dense network, or take over those of a ticket of it."""
+    if within is None:
+        return find_blocks(model, head(inputs_of(batch), 1))
+    if within.init.keys() != model.state_dict().keys():
+        raise LayerticketError(
+            f"this {type(model).__name__} is not cut down to the ticket given; its parameters have "
+            "other names. Pass ticket.apply(model), trained or not."
+        )
+    return Blocks(
+        removable=within.blocks,
+        rejected=(),
+        params=within.params["dense"],
+        macs=within.macs["dense"],
+    )
+
+
+def _ticket(
+    model: nn.Module,
+    blocks: Blocks,
+    small: nn.Module,
+    found: list[tuple[BlockScores, Selection]],
+    within: Ticket | None,
+) -> Ticket:
+    """Write down what the rounds found, behind what the ticket they went on from says."""
+    first, last = found[0][0], found[-1][1]
+    rounds = [scores.values for scores, _ in found]
+    saved = sum(block.macs for block in blocks.named(last.removed))
+    return Ticket(
+        model=within.model if within else type(model).__name__,
+        architecture=within.architecture if within else architecture_digest(model),
+        weights=weights_digest(model),
+        criterion=first.criterion,
+        options=first.options,
+        batch=first.batch_digest,
+        examples=first.examples,
+        scores=within.scores if within else rounds.pop(0),
+        removed=last.removed,
+        kept=last.kept,
+        order=(*(within.order if within else ()), *(chosen.order for _, chosen in found)),
+        later_scores=(*(within.later_scores if within else ()), *rounds),
+        blocks=blocks.removable,
+        macs={"dense": blocks.macs, "ticket": blocks.macs - saved},
+        params={"dense": blocks.params, "ticket": sum(p.numel() for p in small.parameters())},
+        seed=None,
+        score_seconds=sum(scores.seconds for scores, _ in found),
+        versions={"torch": torch.__version__},
+        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
+    )

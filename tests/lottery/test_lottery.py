@@ -1,0 +1,190 @@
+"""Algorithm 1 and 2: what is set back is what was kept, and training goes on from there."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from layerticket.errors import LayerticketError
+from layerticket.lottery import (
+    draw_after_training,
+    draw_at_initialization,
+    draw_batch,
+    find_in_training,
+    rewind,
+)
+from layerticket.selection import Budget
+from layerticket.ticket import Ticket, find_ticket
+from layerticket.training import Recipe, load_kept
+from layerticket.training.journal import METRICS
+from toy_lottery import few_digits, small_resnet
+
+RECIPE = Recipe(epochs=4, batch_size=64, precision="fp32")
+
+
+def play(folder, **options):
+    options = {"criterion": "snip", "budget": Budget(remove=2), "to": "50%"} | options
+    how = {"seed": 3, "device": "cpu", "progress": False, "folder": folder}
+    return draw_after_training(small_resnet(), few_digits(), RECIPE, **how, **options)
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lottery")
+    return folder, play(folder)
+
+
+def test_what_is_kept_is_set_back_bit_for_bit(played):
+    folder, drawn = played
+    ticket, theta = drawn.ticket, load_kept(folder / "round-1", 2)
+    gone = tuple(f"{name}." for name in ticket.removed)
+    kept = {n: t for n, t in theta.weights.items() if not n.startswith(gone)}
+    assert same(dict(ticket.init), kept)
+    assert any("running_mean" in name for name in kept)  # buffers too
+    momentum = {n: t for n, t in theta.optimizer.items() if not n.startswith(gone)}
+    assert momentum
+    assert same(dict(ticket.optimizer), momentum)
+    assert same(ticket.apply(small_resnet(seed=8)).state_dict(), kept)
+    assert (ticket.origin.scored_epoch, ticket.origin.rewind_epoch) == (4, 2)
+    assert ticket.origin.recipe == dataclasses.asdict(RECIPE)
+
+
+def test_the_scores_are_those_of_the_trained_network(played):
+    folder, drawn = played
+    trained = small_resnet(seed=8)
+    trained.load_state_dict(dict(load_kept(folder / "round-1", 4).weights))
+    batch = draw_batch(few_digits(), None, seed=3)
+    expected = find_ticket(trained, batch, criterion="snip", budget=Budget(remove=2))
+    assert drawn.ticket.scores == expected.scores
+    assert drawn.ticket.weights == expected.weights
+    untrained = find_ticket(small_resnet(), batch, criterion="snip", budget=Budget(remove=2))
+    assert drawn.ticket.scores != untrained.scores
+
+
+def test_the_schedule_and_the_images_are_the_tail_of_the_dense_ones(tmp_path, monkeypatch):
+    from layerticket.training import session
+
+    passes, real = [], session.batches
+
+    def batches(*args, **options):
+        labels = [labels.tolist() for _, labels in real(*args, **options)]
+        passes.append((options["seed"], options["epoch"], labels))
+        return real(*args, **options)
+
+    monkeypatch.setattr(session, "batches", batches)
+    drawn = play(tmp_path)
+    assert drawn.training.epochs == 2
+    dense, ticket = passes[:4], passes[4:]
+    assert [epoch for _, epoch, _ in passes] == [0, 1, 2, 3, 2, 3]
+    assert ticket == dense[2:]
+    rates = [(m["epoch"], m["learning_rate"]) for m in metrics(tmp_path / "round-1")]
+    assert [(m["epoch"], m["learning_rate"]) for m in metrics(tmp_path / "ticket")] == rates[2:]
+
+
+def test_back_to_zero_is_theta_0_without_momentum(tmp_path):
+    drawn = play(tmp_path, to=0)
+    first = small_resnet().state_dict()
+    assert all(torch.equal(tensor, first[name]) for name, tensor in drawn.ticket.init.items())
+    assert drawn.ticket.optimizer == {}
+    assert drawn.training.epochs == 4
+
+
+def test_a_rewound_ticket_is_saved_and_loaded(played, tmp_path):
+    ticket = played[1].ticket
+    loaded = Ticket.load(ticket.save(tmp_path / "t"))
+    assert loaded.digest == ticket.digest
+    assert loaded.origin == ticket.origin
+    assert loaded.rewind_epoch == 2
+    assert same(dict(loaded.optimizer), dict(ticket.optimizer))
+    assert rewind(ticket, load_kept(played[0] / "round-1", 4 - 2)).digest == ticket.digest
+    other = (tmp_path / "t" / "optimizer.safetensors").read_bytes()
+    (tmp_path / "t" / "optimizer.safetensors").write_bytes(other[:-4] + bytes(4))
+    with pytest.raises(LayerticketError, match="damaged"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_the_same_call_resumes(played, tmp_path, monkeypatch):
+    from layerticket.training.session import Session
+
+    epoch, calls = Session.epoch, []
+
+    def cut(self, state, bar):
+        calls.append(state.epoch)
+        if len(calls) == 6:  # the second epoch of the ticket
+            raise KeyboardInterrupt
+        return epoch(self, state, bar)
+
+    monkeypatch.setattr(Session, "epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path)
+    drawn = play(tmp_path)
+    assert calls == [0, 1, 2, 3, 2, 3, 3]
+    assert drawn.ticket.digest == played[1].ticket.digest
+    assert same(drawn.network.state_dict(), played[1].network.state_dict())
+
+
+def test_rounds_train_the_smaller_network_in_between(tmp_path):
+    drawn = play(tmp_path, rounds=2, budget=Budget(remove=3), to="25%")
+    ticket = drawn.ticket
+    assert [len(names) for names in ticket.order] == [2, 1]
+    assert len(ticket.removed) == 3
+    assert [m["epoch"] for m in metrics(tmp_path / "round-2")] == [2, 3, 4]
+    theta = load_kept(tmp_path / "round-1", 1)
+    assert all(torch.equal(tensor, theta.weights[name]) for name, tensor in ticket.init.items())
+    once = play(tmp_path / "once", budget=Budget(remove=2), to="25%").ticket
+    assert once.order[0] == ticket.order[0]
+    second = load_kept(tmp_path / "round-2", 4).weights
+    assert second.keys() == once.init.keys()
+
+
+def test_an_early_ticket_is_scored_where_asked(tmp_path, played):
+    batch = draw_batch(few_digits(), None, seed=3)
+    theta = load_kept(played[0] / "round-1", 2)
+    early = find_in_training(
+        small_resnet(), batch, run="r", scored=theta, recipe=RECIPE, criterion="snip",
+        budget=Budget(remove=2),
+    )  # fmt: skip
+    assert early.origin.scored_epoch == 2
+    assert early.scores != played[1].ticket.scores
+
+
+def test_algorithm_2_trains_the_ticket_found_at_initialization(tmp_path):
+    model, data = small_resnet(), few_digits()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    drawn = draw_at_initialization(
+        model, data, RECIPE, criterion="snip", budget=Budget(remove=2), seed=3, folder=tmp_path,
+        device="cpu", progress=False,
+    )  # fmt: skip
+    batch = draw_batch(data, None, seed=3)
+    expected = find_ticket(model, batch, criterion="snip", budget=Budget(remove=2), seed=3)
+    assert drawn.ticket.digest == expected.digest
+    assert drawn.training.epochs == 4
+    assert same(model.state_dict(), before)
+    assert drawn.network.state_dict().keys() == expected.init.keys()
+
+
+def test_what_cannot_be_rewound_is_refused(played, tmp_path):
+    folder, drawn = played
+    batch = draw_batch(few_digits(), None, seed=3)
+    at_start = find_ticket(small_resnet(), batch, criterion="snip", budget=Budget(remove=1))
+    with pytest.raises(LayerticketError, match="found at initialization"):
+        rewind(at_start, load_kept(folder / "round-1", 2))
+    with pytest.raises(LayerticketError, match="leaves nothing to train"):
+        rewind(drawn.ticket, load_kept(folder / "round-1", 4))
+    odd = dataclasses.replace(load_kept(folder / "round-1", 2), weights={})
+    with pytest.raises(LayerticketError, match="differs or is missing"):
+        rewind(drawn.ticket, odd)
+    with pytest.raises(LayerticketError, match="do not fit"):
+        find_in_training(
+            small_resnet(), batch, run="r", scored=odd, recipe=RECIPE, criterion="snip",
+            budget=Budget(remove=1),
+        )  # fmt: skip
