@@ -3,6 +3,7 @@
 Enters: a folder. Leaves: splits, or files opened and checked whose pixels are read when needed.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ class Shift:
 # source: https://github.com/modestyachts/CIFAR-10.1 (2018), .../cifar-10.2 (2021)
 SHIFTS = {
     "cifar10.1": Shift(
+        title="CIFAR-10.1 v6",
+        images="cifar10.1_v6_data.npy",
+        labels="cifar10.1_v6_labels.npy",
+        count=2000,
+    ),
+    "cifar10.1-v6": Shift(
         title="CIFAR-10.1 v6",
         images="cifar10.1_v6_data.npy",
         labels="cifar10.1_v6_labels.npy",
@@ -101,6 +108,14 @@ class Corrupted:
     """Corruption -> (5 N, H, W, C) uint8 on disk, severity by severity."""
     labels: Tensor
     """(5 N,) int64."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over labels and all files, in hexadecimal."""
+        sha = hashlib.sha256(self.labels.numpy().data)
+        for name, array in self.arrays.items():
+            sha.update(name.encode())
+            sha.update(array.data)
+        return sha.hexdigest()
 
     def severity(self, name: str, severity: int, images: int) -> Split:
         """Read the first images of one corruption at one severity.

@@ -1,6 +1,14 @@
 """Tables and pages of measured figures; pure: never trains, never measures."""
 
 from layerticket.report.markdown import comparison_page, markdown
+from layerticket.report.robustness import table5_table
 from layerticket.report.tables import blocks_table, comparison_table, table_text
 
-__all__ = ["blocks_table", "comparison_page", "comparison_table", "markdown", "table_text"]
+__all__ = [
+    "blocks_table",
+    "comparison_page",
+    "comparison_table",
+    "markdown",
+    "table5_table",
+    "table_text",
+]

@@ -45,7 +45,8 @@ def fog(images: Array, severity: int, draws: np.random.Generator) -> Array:
     haze = plasma(count, height, width, decay, draws)[:, None]
     brightest = images.max(axis=(1, 2, 3), keepdims=True)
     hazy: Array = (images + np.float32(amount) * haze) / (brightest + np.float32(amount))
-    return hazy * brightest
+    hazy *= brightest
+    return hazy
 
 
 def plasma(count: int, height: int, width: int, decay: float, draws: np.random.Generator) -> Array:
