@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -68,18 +69,20 @@ def run(
     table = table5_table(record)
     limited = f"Only the first {files.images:,} images of a set.\n" if files.images else ""
     write_record(folder / "table5.json", record)
-    write_atomically(folder / "table5.md", _page(markdown(table), limited, record["command"]))
+    write_atomically(folder / "table5.md", _page(markdown(table), limited, record))
     say(record, f"{table_text(table)}\n{limited}Saved in {folder}", as_json=json)
 
 
-def _page(table: str, limited: str, command: str) -> str:
+def _page(table: str, limited: str, record: dict[str, Any]) -> str:
     """Put the table, what it means and how it was made on one page."""
     meaning = (
         "Mean ± standard deviation over seeds; differences are ticket minus dense within a seed,\n"
         "with 95 % t-intervals. At equal clean accuracy: less what the change of the clean\n"
         "accuracy explains on the logit scale (slope 1). Paper: arXiv:2301.10835, Table 5.\n"
     )
-    return f"{table}\n{meaning}{limited}\nMade by: `{command}`\n"
+    titles = {row["evaluation"]: row["title"] for row in record["rows"]}
+    sets = "".join(f"- {name}: {title}\n" for name, title in titles.items())
+    return f"{table}\n{meaning}{limited}\n{sets}\nMade by: `{record['command']}`\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

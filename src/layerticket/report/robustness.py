@@ -17,6 +17,7 @@ def table5_table(record: Mapping[str, Any]) -> Table:
         "images of",
         "images",
         "seeds",
+        "clean difference, pp",
         "dense, %",
         "ticket, %",
         "difference, pp (95 % interval)",
@@ -30,8 +31,8 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     kind = row["evaluation"]
     if row["epsilon_255"] is not None:
         kind += f" at {row['epsilon_255']:g}/255"
-    elif row["title"] not in kind:
-        kind += f": {row['title']}"
+    elif "regenerated" in row["title"]:
+        kind += " (regenerated)"
     return (
         row["model"],
         row["method"],
@@ -39,6 +40,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         kind,
         f"{row['images']:,}",
         str(row["n"]),
+        f"{100 * row['clean']['mean']:+.2f}",
         _mean_std(row["dense"]),
         _mean_std(row["ticket"]),
         _difference(row["shifted"]),
