@@ -1,4 +1,4 @@
-"""Paired differences under shift: by hand, against SciPy, and what is left at equal clean accuracy."""
+"""Paired differences under shift: by hand, against SciPy, and what is left at equal accuracy."""
 
 import math
 
