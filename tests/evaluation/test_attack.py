@@ -49,17 +49,21 @@ def test_fgsm_is_exact_on_a_linear_network():
 
 
 def test_pgd_remembers_what_any_iterate_broke():
-    class Ridge(nn.Module):
-        """Right only inside 0.45 to 0.55; the loss has its gradient point through the hole."""
+    class Bump(nn.Module):
+        """Wrong between 0.63 and 0.69 only, most of all at 0.66."""
 
         def forward(self, x):
-            z = 10 * (x.flatten(1)[:, 0] - 0.5).abs() - 0.5
+            z = 0.03 - (x.flatten(1)[:, 0] - 0.66).abs()
             return torch.stack([-z, z], dim=1)
 
+    # In steps of 0.125, up to 0.7 at most: 0.52, 0.645 (wrong), 0.7, 0.575, 0.7 (right again).
     pixels, zero = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
     start = torch.full_like(pixels, 0.1)
-    assert not pgd(Ridge(), pixels, zero, 0.2, steps=4, start=start)[1]
-    assert pgd(Ridge(), pixels, zero, 0.04, steps=4, start=start)[1]
+    last, whole = pgd(Bump(), pixels, zero, 0.2, steps=4, start=start)
+    assert last.item() == pytest.approx(0.7)
+    assert Bump()(last).argmax() == 0
+    assert not whole
+    assert pgd(Bump(), pixels, zero, 0.04, steps=4, start=start)[1]
 
 
 @pytest.mark.parametrize("epsilon", [1 / 255, 8 / 255, 1.0])
@@ -206,6 +210,21 @@ def test_masked_gradients_are_told():
     result = attacked("pgd", Masked(trained()), epsilons=(16, 48))
     assert result["budgets"][0]["zero_gradient_share"] == 1
     assert any("gradients are masked: zero on 100.0%" in line for line in result["warnings"])
+
+
+def test_what_a_weaker_attack_or_a_smaller_budget_broke_stays_broken(monkeypatch):
+    def blind(network, images, labels, epsilon, **_):
+        return images, torch.full_like(labels, epsilon > 10 / 255, dtype=torch.bool)
+
+    monkeypatch.setattr("layerticket.evaluation.attack.pgd", blind)
+    above = attacked("pgd", epsilons=(48,))
+    (figures,) = above["budgets"]
+    assert figures["alone_accuracy"] == above["clean_accuracy"]
+    assert above["accuracy"] == figures["fgsm_accuracy"] < above["clean_accuracy"]
+    assert "fgsm breaks" in above["warnings"][0]
+    both = attacked("pgd", epsilons=(4, 48))
+    assert both["accuracy"] == 0 < both["budgets"][1]["alone_accuracy"]
+    assert any("fewer images with more budget" in line for line in both["warnings"])
 
 
 def test_signs_of_masked_gradients():
