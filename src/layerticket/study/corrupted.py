@@ -56,6 +56,7 @@ def regenerated(
     settings = {
         "set": fingerprint(test),
         "title": _title(dataset, shape),
+        "made_from": dataset.title,
         "seed": conditions.seed,
         "corruptions": possible,
         "not_applicable": {n: why for n, why in obstacles.items() if why},
