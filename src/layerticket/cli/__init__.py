@@ -37,7 +37,9 @@ VERBS = {
     ),
     "evaluate": (
         "Evaluate the trained network of a run.",
-        "layerticket evaluate runs/RUN --on test",
+        "layerticket evaluate runs/RUN --on test,corruptions,fgsm,pgd",
+        "layerticket evaluate runs/RUN --on cifar10-c,cifar10.2 --data-dir DIR --shift-dir DIR",
+        "layerticket evaluate runs/RUN --on autoattack --attack-images 200 --epsilons 1 2",
     ),
     "demo": (
         "The whole story on embedded data: find, train over paired seeds, judge.",

@@ -12,7 +12,7 @@ from layerticket.data import Dataset, Split, batches
 from layerticket.errors import LayerticketError
 from layerticket.training.hardware import resolve_device, resolve_precision
 
-__all__ = ["accuracy"]
+__all__ = ["accuracy", "evaluating"]
 
 
 def accuracy(
@@ -51,7 +51,7 @@ def accuracy(
     hits = torch.zeros((), dtype=torch.int64, device=where)  # read once: reading waits for a GPU
     finite = torch.ones((), dtype=torch.bool, device=where)
     with (
-        _evaluating(model, where),  # outermost: moved weights must stay trainable
+        evaluating(model, where),  # outermost: moved weights must stay trainable
         torch.inference_mode(),
         torch.autocast(where.type, torch.bfloat16, enabled=half),
     ):
@@ -70,7 +70,7 @@ def accuracy(
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Lend the model in eval mode on the device."""
     modes = {module: module.training for module in model.modules()}
     home = next((tensor.device for tensor in model.state_dict().values()), device)

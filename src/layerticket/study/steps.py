@@ -1,4 +1,4 @@
-"""The steps of a study by name: train a run, evaluate a run.
+"""The step of a study by name: train a run.
 
 What enters is what a person types or a study file holds: names, folders, a recipe, a seed. What
 leaves is JSON values, as the command line prints them.
@@ -12,20 +12,16 @@ from typing import Any, Literal
 from torch import nn
 
 from layerticket.data import Dataset
-from layerticket.errors import LayerticketError, unknown_name
-from layerticket.evaluation import accuracy
-from layerticket.files import read_json
+from layerticket.errors import LayerticketError
 from layerticket.lottery import start_of
 from layerticket.models import build_model
-from layerticket.study.record import RUN, WEIGHTS, write_record
-from layerticket.study.run import RunConfig, execute, load_result
+from layerticket.study.record import RUN
+from layerticket.study.run import RunConfig, execute
 from layerticket.ticket import Ticket
 from layerticket.training import Recipe, Start, epochs_at
-from layerticket.training.checkpoint import load_weights
 
-__all__ = ["EVALUATIONS", "TICKET", "build_named", "evaluate_run", "run_folder", "train_run"]
+__all__ = ["TICKET", "build_named", "run_folder", "train_run"]
 
-EVALUATIONS = ("test",)
 TICKET = "ticket"
 
 
@@ -163,41 +159,3 @@ def run_folder(path: Path) -> Path:
         names = ", ".join(folder.name for folder in inside)
         raise LayerticketError(f"{path} holds {len(inside)} runs; name one of them: {names}.")
     raise LayerticketError(f"{path} is not a run; `layerticket train` makes runs and prints them.")
-
-
-def evaluate_run(
-    folder: Path, dataset: Dataset, on: tuple[str, ...], *, device: str = "auto"
-) -> dict[str, Any]:
-    """Evaluate the trained network of a finished run, and keep the figures in its folder.
-
-    Args:
-        folder: The run.
-        dataset: The data of the run.
-        on: Names from `EVALUATIONS`.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-
-    Returns:
-        What `layerticket evaluate --json` prints.
-
-    Raises:
-        LayerticketError: If a name is unknown, the run is not finished, or the data are others.
-    """
-    for name in on:
-        if name not in EVALUATIONS:
-            raise unknown_name("evaluation", name, EVALUATIONS)
-    config = read_json(folder / RUN)["config"]
-    if dataset.fingerprint != config["data_fingerprint"]:
-        raise LayerticketError(
-            f"{folder} was trained on data of fingerprint {config['data_fingerprint'][:12]}, the "
-            f"data given have {dataset.fingerprint[:12]}. Give the data it was trained on."
-        )
-    precision = load_result(folder)["precision"]
-    network = build_named(config["model"], dataset, config["seed"])
-    if config["ticket"]:
-        network = Ticket.load(folder / TICKET).apply(network)
-    load_weights(folder / WEIGHTS, network)
-    found = accuracy(network, dataset, dataset.test, precision=precision, device=device)
-    results = {"test": {"accuracy": found, "images": len(dataset.test), "precision": precision}}
-    record = {"run": str(folder), "results": results}
-    write_record(folder / "evaluation.json", record)
-    return record

@@ -14,7 +14,7 @@ from scipy import stats
 
 from layerticket.errors import LayerticketError
 
-__all__ = ["Verdict", "sentence", "verdict"]
+__all__ = ["Verdict", "mean_interval", "sentence", "verdict"]
 
 _MOST_SEEDS = 1_000_000
 
@@ -104,6 +104,30 @@ def verdict(
         outcome=outcome,
         seeds_needed=needed,
     )
+
+
+def mean_interval(
+    values: Sequence[float], *, confidence: float = 0.95
+) -> tuple[float, float | None, float | None, float | None]:
+    """Estimate a mean of differences over seeds, with its t-interval.
+
+    Args:
+        values: One for each seed, at least one.
+        confidence: Of the two-sided interval, in (0, 1).
+
+    Returns:
+        Mean, standard deviation, lower and upper end; the last three None for one seed.
+
+    Example:
+        >>> mean_interval([0.5])
+        (0.5, None, None, None)
+    """
+    mean = fmean(values)
+    if len(values) < 2:
+        return mean, None, None, None
+    std = stdev(values)
+    half = _half_width(std, len(values), confidence)
+    return mean, std, mean - half, mean + half
 
 
 def sentence(verdict: Verdict) -> str:

@@ -1,0 +1,91 @@
+"""Corruptions that blur. Each: images (N, C, H, W) in [0, 1], a severity from 1 to 5, draws.
+
+Constants as in ``noise``. Lengths are pixels of a 32x32 image and are not scaled to other sizes.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+from layerticket.data.corruptions.pixels import (
+    Array,
+    blurred,
+    motion_blurred,
+    separable,
+    truncated,
+    zoom_matrix,
+)
+
+__all__ = ["defocus_blur", "gaussian_blur", "glass_blur", "motion_blur", "zoom_blur"]
+
+# source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
+DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))  # radius, smoothing
+GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))  # sigma, rounds of shuffling
+MOTION = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))  # radius, sigma
+ZOOM = (6, 11, 16, 21, 26)  # zooms 1, 1.01, 1.02, ...
+GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1.0)  # sigma
+
+
+@functools.cache
+def disc(radius: float, smoothing: float) -> Array:
+    """Disc of the defocus blur, smoothed by a Gaussian of 3x3 pixels: (7, 7), sum 1."""
+    y, x = np.mgrid[-3:4, -3:4]
+    sharp = (x**2 + y**2 <= radius**2).astype(np.float64)
+    line = np.exp(-(np.array([-1.0, 0.0, 1.0]) ** 2) / (2 * smoothing**2))
+    line /= line.sum()
+    smooth = ndimage.correlate(sharp / sharp.sum(), np.outer(line, line), mode="constant")
+    return np.asarray(smooth, np.float32)
+
+
+def defocus_blur(images: Array, severity: int, _: np.random.Generator) -> Array:
+    """Spread every pixel over a disc; the border pixel is the mirror."""
+    kernel = torch.from_numpy(disc(*DEFOCUS[severity - 1]))[None, None]
+    planes = torch.from_numpy(images.reshape(-1, 1, *images.shape[2:]))
+    found = F.conv2d(F.pad(planes, (3, 3, 3, 3), mode="reflect"), kernel)
+    return np.asarray(found.numpy()).reshape(images.shape)
+
+
+def glass_blur(images: Array, severity: int, draws: np.random.Generator) -> Array:
+    """Blur, let every pixel take the value of a near one, blur again.
+
+    Each pixel but those of the first two rows and columns takes the value of itself, the one
+    above, the one to the left or the one above that, each as likely. The authors' program means
+    to exchange the two; as published it copies (in NumPy a view reads what was just written), and
+    from the last pixel to the first, so all pixels may take their values at once.
+    """
+    sigma, rounds = GLASS[severity - 1]
+    count, _, height, width = images.shape
+    mixed = truncated(blurred(images, sigma)).reshape(*images.shape[:2], -1)
+    rows, columns = np.mgrid[0:height, 0:width]
+    moved = (rows >= 2) & (columns >= 2)
+    for _ in range(rounds):
+        up, left = draws.integers(0, 2, (2, count, height, width), dtype=np.int8)
+        places = (rows - up * moved) * width + columns - left * moved  # (N, H, W)
+        mixed = np.take_along_axis(mixed, places.reshape(count, 1, -1), axis=2)
+    return blurred(mixed.reshape(images.shape).astype(np.float32) / np.float32(255), sigma)
+
+
+def motion_blur(images: Array, severity: int, draws: np.random.Generator) -> Array:
+    """Blur along a line of -45 to 45 degrees; rounded to 8 bits, as ImageMagick leaves it."""
+    radius, sigma = MOTION[severity - 1]
+    degrees = draws.uniform(-45, 45, len(images))
+    found: Array = np.rint(255 * motion_blurred(images, radius, sigma, degrees))
+    return found.astype(np.float32) / np.float32(255)
+
+
+def zoom_blur(images: Array, severity: int, _: np.random.Generator) -> Array:
+    """Average the image and copies zoomed into its middle, 1 % further each."""
+    factors = [1 + step / 100 for step in range(ZOOM[severity - 1])]
+    total = images.copy()
+    for factor in factors:
+        rows, columns = (zoom_matrix(n, factor) for n in images.shape[2:])
+        total += separable(images, rows, columns)
+    return total / np.float32(len(factors) + 1)
+
+
+def gaussian_blur(images: Array, severity: int, _: np.random.Generator) -> Array:
+    """Blur by a Gaussian."""
+    return blurred(images, GAUSSIAN[severity - 1])

@@ -1,0 +1,98 @@
+"""Corruptions by weather and light. Each: images (N, C, H, W) in [0, 1], a severity, draws.
+
+Constants as in ``noise``. Lengths are pixels of a 32x32 image and are not scaled to other sizes.
+"""
+
+import numpy as np
+
+from layerticket.data.corruptions.pixels import Array, gray, motion_blurred, truncated, zoomed
+
+__all__ = ["brightness", "fog", "plasma", "snow"]
+
+# source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
+SNOW = (  # mean, deviation, zoom, threshold, radius and sigma of the blur, share of the image
+    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+)
+FOG = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))  # amount, decay from size to size
+BRIGHTNESS = (0.05, 0.1, 0.15, 0.2, 0.3)  # added to the largest channel
+ROUGHNESS = 100.0  # of the coarsest step of the fog; cancels when the fog is scaled to [0, 1]
+
+
+def snow(images: Array, severity: int, draws: np.random.Generator) -> Array:
+    """Whiten the image and let flakes fall, one layer and the same layer upside down."""
+    mean, deviation, zoom, threshold, radius, sigma, share = SNOW[severity - 1]
+    count, _, height, width = images.shape
+    normal = draws.standard_normal((count, 1, height, width), dtype=np.float32)
+    flakes = zoomed(np.float32(mean) + np.float32(deviation) * normal, zoom)
+    flakes[flakes < threshold] = 0
+    flakes = truncated(flakes).astype(np.float32)
+    fallen = motion_blurred(flakes, int(radius), sigma, draws.uniform(-135, -45, count))
+    fallen = np.rint(fallen).astype(np.float32) / np.float32(255)
+    white = np.maximum(images, gray(images) * np.float32(1.5) + np.float32(0.5))
+    whitened = np.float32(share) * images + np.float32(1 - share) * white
+    found: Array = whitened + fallen + fallen[:, :, ::-1, ::-1]
+    return found
+
+
+def fog(images: Array, severity: int, draws: np.random.Generator) -> Array:
+    """Add a fractal haze, scaled so that the brightest value of the image stays."""
+    amount, decay = FOG[severity - 1]
+    count, _, height, width = images.shape
+    haze = plasma(count, height, width, decay, draws)[:, None]
+    brightest = images.max(axis=(1, 2, 3), keepdims=True)
+    hazy: Array = (images + np.float32(amount) * haze) / (brightest + np.float32(amount))
+    hazy *= brightest
+    return hazy
+
+
+def plasma(count: int, height: int, width: int, decay: float, draws: np.random.Generator) -> Array:
+    """Draw fractal height maps by diamond and square steps on a torus.
+
+    Every step sets the points between the known ones to the mean of four neighbours plus
+    ``w u``, u uniform in [-w, w]; w starts at 100 and is divided by `decay` when the steps halve.
+
+    Args:
+        count: N.
+        height: H.
+        width: W.
+        decay: How much smaller finer structures are.
+        draws: Random numbers.
+
+    Returns:
+        (N, H, W) float32; each map goes from 0 to 1 before it is cut to size.
+    """
+    side = 1 << (max(height, width) - 1).bit_length()
+    ground = np.zeros((count, side, side))
+    step, rough = side, ROUGHNESS
+
+    def between(total: Array) -> Array:
+        found: Array = total / 4 + rough * draws.uniform(-rough, rough, total.shape)
+        return found
+
+    while step >= 2:
+        half = step // 2
+        corners = ground[:, ::step, ::step]
+        sides = corners + np.roll(corners, -1, axis=1)
+        ground[:, half::step, half::step] = between(sides + np.roll(sides, -1, axis=2))
+        middles = ground[:, half::step, half::step]
+        flat = middles + np.roll(middles, 1, axis=1) + corners + np.roll(corners, -1, axis=2)
+        ground[:, ::step, half::step] = between(flat)
+        steep = middles + np.roll(middles, 1, axis=2) + corners + np.roll(corners, -1, axis=1)
+        ground[:, half::step, ::step] = between(steep)
+        step, rough = half, rough / decay
+    ground -= ground.min(axis=(1, 2), keepdims=True)
+    ground /= ground.max(axis=(1, 2), keepdims=True)
+    return ground[:, :height, :width].astype(np.float32)
+
+
+def brightness(images: Array, severity: int, _: np.random.Generator) -> Array:
+    """Raise the value of hue, saturation, value: all channels by the factor of the largest."""
+    value = images.max(axis=1, keepdims=True)
+    raised = np.minimum(value + np.float32(BRIGHTNESS[severity - 1]), 1)
+    factor: Array = raised / np.where(value > 0, value, 1)
+    found: Array = np.where(value > 0, images * factor, raised)
+    return found

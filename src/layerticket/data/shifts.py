@@ -1,0 +1,167 @@
+"""Test sets made later than CIFAR, and corrupted ones, as their authors publish them.
+
+Enters: a folder. Leaves: splits, or files opened and checked whose pixels are read when needed.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from layerticket.data.arrays import (
+    Array,
+    check_images,
+    check_labels,
+    open_array,
+    open_pair,
+    to_split,
+)
+from layerticket.data.corruptions import SEVERITIES
+from layerticket.data.dataset import Split
+from layerticket.errors import LayerticketError, unknown_name
+
+__all__ = ["SHIFTS", "Corrupted", "Shift", "find_published", "open_published", "read_shift"]
+
+CIFAR_SHAPE = (3, 32, 32)
+LABELS = "labels.npy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shift:
+    """How a later test set for CIFAR-10 is published."""
+
+    title: str
+    images: str
+    """File of the images; of images and labels where `labels` is empty."""
+    labels: str = ""
+    count: int
+    """Images in it."""
+
+
+# source: https://github.com/modestyachts/CIFAR-10.1 (2018), .../cifar-10.2 (2021)
+SHIFTS = {
+    "cifar10.1": Shift(
+        title="CIFAR-10.1 v6",
+        images="cifar10.1_v6_data.npy",
+        labels="cifar10.1_v6_labels.npy",
+        count=2000,
+    ),
+    "cifar10.1-v6": Shift(
+        title="CIFAR-10.1 v6",
+        images="cifar10.1_v6_data.npy",
+        labels="cifar10.1_v6_labels.npy",
+        count=2000,
+    ),
+    "cifar10.1-v4": Shift(
+        title="CIFAR-10.1 v4",
+        images="cifar10.1_v4_data.npy",
+        labels="cifar10.1_v4_labels.npy",
+        count=2021,
+    ),
+    "cifar10.2": Shift(title="CIFAR-10.2 test", images="cifar102_test.npy", count=2000),
+    "cifar10.2-train": Shift(title="CIFAR-10.2 train", images="cifar102_train.npy", count=10_000),
+}
+PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+
+
+def read_shift(name: str, folders: Sequence[Path], classes: int = 10) -> Split:
+    """Read a later test set for CIFAR-10.
+
+    Args:
+        name: One of `SHIFTS`.
+        folders: Where its files may lie; the first that has one of them counts.
+        classes: Labels must lie in 0 to `classes` - 1.
+
+    Returns:
+        Images and labels in the order of the file.
+
+    Raises:
+        LayerticketError: If the files are absent, damaged, or hold something else.
+    """
+    if name not in SHIFTS:
+        raise unknown_name("shifted test set", name, SHIFTS)
+    shift = SHIFTS[name]
+    there = [folder for folder in folders if (folder / shift.images).is_file()]
+    if not there:
+        files = " and ".join(file for file in (shift.images, shift.labels) if file)
+        where = " or ".join(repr(str(folder)) for folder in folders) or "no folder"
+        raise LayerticketError(
+            f"{shift.title} needs {files}; looked in {where}. Give the folder (--shift-dir)."
+        )
+    if shift.labels:
+        images, labels = open_array(there[0] / shift.images), open_array(there[0] / shift.labels)
+    else:
+        images, labels = open_pair(there[0] / shift.images)
+    check_images(shift.images, images, shift.count, CIFAR_SHAPE)
+    check_labels(shift.labels or shift.images, labels, shift.count, classes)
+    return to_split(images, labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Corrupted:
+    """Published corrupted images: files that were checked, and labels."""
+
+    arrays: Mapping[str, Array]
+    """Corruption -> (5 N, H, W, C) uint8 on disk, severity by severity."""
+    labels: Tensor
+    """(5 N,) int64."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over labels and all files, in hexadecimal."""
+        sha = hashlib.sha256(self.labels.numpy().data)
+        for name, array in self.arrays.items():
+            sha.update(name.encode())
+            sha.update(array.data)
+        return sha.hexdigest()
+
+    def severity(self, name: str, severity: int, images: int) -> Split:
+        """Read the first images of one corruption at one severity.
+
+        Args:
+            name: Of a corruption.
+            severity: 1 to 5.
+            images: How many, at most N.
+        """
+        count = len(self.labels) // len(SEVERITIES)
+        rows = slice((severity - 1) * count, (severity - 1) * count + images)
+        return to_split(self.arrays[name][rows], self.labels[rows].numpy())
+
+
+def find_published(data: str, folders: Sequence[Path]) -> Path | None:
+    """Find the folder of the published CIFAR-10-C or CIFAR-100-C files, if there is one.
+
+    Args:
+        data: Name of the data set they belong to.
+        folders: Searched themselves, and for a folder of the published name.
+    """
+    title = PUBLISHED[data]
+    candidates = [place for folder in folders for place in (folder / title, folder)]
+    return next((place for place in candidates if (place / "gaussian_noise.npy").is_file()), None)
+
+
+def open_published(
+    folder: Path, names: Sequence[str], count: int, shape: tuple[int, int, int], classes: int
+) -> Corrupted:
+    """Open the published files of several corruptions and check all of them.
+
+    Args:
+        folder: With ``labels.npy`` and a file for each corruption.
+        names: Corruptions wanted.
+        count: N, images of one severity; a file holds 5 N rows.
+        shape: (C, H, W) of an image.
+        classes: Labels must lie in 0 to `classes` - 1.
+
+    Raises:
+        LayerticketError: If a file is absent, truncated, or holds something else.
+    """
+    rows = len(SEVERITIES) * count
+    labels = open_array(folder / LABELS)
+    check_labels(LABELS, labels, rows, classes)
+    arrays = {}
+    for name in names:
+        arrays[name] = open_array(folder / f"{name}.npy")
+        check_images(f"{name}.npy", arrays[name], rows, shape)
+    return Corrupted(arrays=arrays, labels=torch.tensor(labels.astype("int64")))

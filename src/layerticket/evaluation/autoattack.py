@@ -1,0 +1,123 @@
+"""AutoAttack by its authors' code, in a random state of its own. Leaves: who is recognized."""
+
+import importlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerticket.errors import LayerticketError
+from layerticket.training.hardware import forked_random_state
+
+__all__ = ["PRESETS", "autoattack", "require_autoattack"]
+
+PRESETS = {
+    "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
+    "cheap": ["apgd-ce", "apgd-t"],
+}
+FEWEST_CLASSES = 4  # the targeted loss compares four logits
+TARGETS = 9
+SLACK = 1e-6  # rounding of float32
+
+
+def require_autoattack(classes: int) -> Any:  # noqa: ANN401 - an optional module
+    """Import pyautoattack, or say how to install it.
+
+    Raises:
+        LayerticketError: If it is not installed, or there are too few classes for its attacks.
+    """
+    if classes < FEWEST_CLASSES:
+        raise LayerticketError(
+            f"AutoAttack needs at least {FEWEST_CLASSES} classes, there are {classes}. Use pgd."
+        )
+    try:
+        return importlib.import_module("pyautoattack")
+    except ModuleNotFoundError as err:
+        if err.name != "pyautoattack":
+            raise
+        raise LayerticketError(
+            'AutoAttack needs pyautoattack: pip install "layerticket[attacks]"'
+        ) from err
+
+
+def autoattack(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    preset: Literal["standard", "cheap"],
+    classes: int,
+    seed: int,
+    batch_size: int,
+) -> Tensor:
+    """Attack by the standard ensemble in the maximum norm, or its two cheap members.
+
+    What the library returns is checked here: inside the budget and [0, 1], and classified anew.
+    Cost: up to about 8,000 forward passes a batch (standard), 1,000 (cheap).
+
+    Args:
+        network: Pixels (N, C, H, W) in [0, 1] to logits (N, K), in eval mode.
+        images: (N, C, H, W) float32.
+        labels: (N,) int64.
+        epsilon: Largest change of a value, with white at 1.
+        preset: "standard": APGD on cross-entropy, targeted APGD, targeted FAB, Square; "cheap":
+            the first two.
+        classes: K.
+        seed: Decides the random starts.
+        batch_size: Images at a time.
+
+    Returns:
+        Which images (N,) are recognized after the attack.
+
+    Raises:
+        LayerticketError: If pyautoattack is not installed, or K is below 4.
+        RuntimeError: If the library left the budget.
+
+    References:
+        Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+        Parameter-free Attacks", ICML 2020. arXiv:2003.01690. For fewer than ten classes the
+        targeted attacks go through all other classes.
+    """
+    module = require_autoattack(classes)
+    with _own_random_state(images.device):
+        attack = module.AutoAttack(
+            network,
+            norm="Linf",
+            eps=epsilon,
+            version="custom",
+            attacks=PRESETS[preset],
+            device=images.device,
+            seed=seed,
+        )
+        for targeted in (attack.apgd_targeted, attack.fab):
+            targeted.n_target_classes = min(TARGETS, classes - 1)
+        attacked = attack.run_standard_evaluation(images, labels, batch_size=batch_size)[0]
+    attacked = attacked.detach()
+    away = float((attacked - images).abs().max())
+    low, high = float(attacked.min()), float(attacked.max())
+    if away > epsilon + SLACK or low < 0 or high > 1:
+        raise RuntimeError(
+            f"AutoAttack left its budget: changes up to {away:.6f} of {epsilon:.6f}, values from "
+            f"{low:g} to {high:g}; its result means nothing."
+        )
+    with torch.no_grad():
+        found = [network(x).argmax(dim=1) for x in attacked.split(batch_size)]
+    return torch.cat(found) == labels
+
+
+@contextmanager
+def _own_random_state(device: torch.device) -> Iterator[None]:
+    """Put the global random states of torch, NumPy and Python back as they were."""
+    drawn = np.random.get_state()  # noqa: NPY002 - the library draws from the global generator
+    python = random.getstate()
+    try:
+        with forked_random_state(device):
+            yield
+    finally:
+        np.random.set_state(drawn)  # noqa: NPY002
+        random.setstate(python)

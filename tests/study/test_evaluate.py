@@ -1,0 +1,200 @@
+"""Evaluations of finished runs: every name, checked before any work, measured once; and Table 5."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from layerticket.cli import main
+from layerticket.cli.table5 import main as table5_main
+from layerticket.data import load_data
+from layerticket.data.shifts import PUBLISHED
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import Attack
+from layerticket.report import table5_table
+from layerticket.study import Conditions, evaluate_run
+from layerticket.study import evaluate as evaluate_module
+from layerticket.study.evaluations import EVALUATIONS, prepare
+from layerticket.study.table5 import PAPER, data_of, table5
+
+FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
+SOME = ("test", "corruptions", "noise", "fgsm", "pgd")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "demo"
+    words = ["--model", "resnet20", "--remove", "2", "--criteria", "snip", "--seeds", "2"]
+    assert main(["demo", *words, "--epochs", "1", "--out", str(out), "--json"]) == 0
+    return out
+
+
+@pytest.fixture
+def runs(study):
+    folders = sorted((study / "runs").iterdir())
+    for folder in folders:
+        (folder / "evaluation.json").unlink(missing_ok=True)
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    monkeypatch.setattr("layerticket.data.corruptions.recipe.GROUP", 20)
+
+
+def test_every_name_of_a_dense_run_and_a_ticket(runs, digits, tmp_path):
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        Image.new("L", (8, 8), 20 * label).save(tmp_path / str(label) / "a.png")
+    for folder in (runs[0], runs[-1]):
+        names = (*SOME, "corruptions-extra", f"imagefolder:{tmp_path}")
+        record = evaluate_run(folder, digits, names, conditions=FEW, device="cpu")
+        assert record["run"] == str(folder)
+        assert tuple(record["results"]) == names
+        assert all(0 <= found["accuracy"] <= 1 for found in record["results"].values())
+        json.dumps(record, allow_nan=False)
+        found = record["results"]["corruptions"]
+        assert found["images"] == 20
+        assert found["clean_accuracy"] == record["results"]["test"]["accuracy"]
+        assert "frost_like" in found["corruptions"]
+        assert set(found["settings"]["not_applicable"]) == {"elastic_transform"}
+        assert "not scaled to 8x8" in found["settings"]["title"]
+        assert record["results"]["pgd"]["images"] == 12
+        assert record["results"][names[-1]]["images"] == 10
+
+
+def test_the_accuracy_of_a_run_is_found_again(runs, digits):
+    result = json.loads((runs[0] / "result.json").read_text())
+    record = evaluate_run(runs[0], digits, ["test"], device="cpu")
+    assert record["results"]["test"]["accuracy"] == result["test_accuracy"]
+
+
+def test_figures_are_measured_once(runs, digits, monkeypatch):
+    first = evaluate_run(runs[0], digits, ["test", "fgsm"], conditions=FEW, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_module, "trained_network", lambda *_: 1 / 0)
+        again = evaluate_run(runs[0], digits, ["fgsm", "test"], conditions=FEW, device="cpu")
+        assert again == first
+        for other in (
+            Conditions(images=19, attack=FEW.attack),
+            Conditions(images=20, attack=Attack(epsilons=(2,), attack_images=12)),
+            Conditions(images=20, attack=FEW.attack, seed=1),
+        ):
+            with pytest.raises(ZeroDivisionError):
+                evaluate_run(runs[0], digits, ["test", "fgsm"], conditions=other, device="cpu")
+        with pytest.raises(ZeroDivisionError):
+            evaluate_run(runs[0], digits, ["test", "noise"], conditions=FEW, device="cpu")
+    kept = json.loads((runs[0] / "evaluation.json").read_text())
+    assert set(kept["results"]) == {"test", "fgsm"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pdg", "Did you mean 'pgd'"),
+        ("cifar10-c", "'cifar10-c' is made for networks trained on 'cifar10'"),
+        ("cifar10.2", "made for networks trained on 'cifar10'; this one was trained on 'digits'"),
+        ("imagefolder:absent", "does not exist"),
+        ("hf:nobody/nothing", "no folder"),
+        ("test,test", "none twice"),
+    ],
+)
+def test_refusals_come_in_one_line_before_any_work(runs, monkeypatch, capsys, name, said):
+    if name.startswith("hf:"):
+        pytest.importorskip("datasets")
+    monkeypatch.setattr(evaluate_module, "trained_network", lambda *_: 1 / 0)
+    assert main(["evaluate", str(runs[0]), "--on", f"fgsm,{name}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
+def test_impossible_conditions_are_refused(digits):
+    for wrong, said in (({"images": 0}, "images is 0"), ({"seed": -1}, "seed is -1")):
+        with pytest.raises(LayerticketError, match=said):
+            Conditions(**wrong)
+    with pytest.raises(LayerticketError, match="at least one"):
+        prepare([], digits, Conditions())
+    assert "autoattack" in EVALUATIONS
+
+
+def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
+    import dataclasses
+
+    from layerticket.data import Split
+
+    small = Split(images=digits.test.images[:4].repeat(1, 3, 4, 4), labels=digits.test.labels[:4])
+    data = dataclasses.replace(
+        digits, name="cifar10", train=small, validation=small, test=small,
+        mean=digits.mean * 3, std=digits.std * 3,
+    )  # fmt: skip
+    given = Conditions(folders=(tmp_path,))
+    (made,) = prepare(["cifar10-c"], data, given)
+    assert made.settings["title"] == "CIFAR-10-C recipe (regenerated)"
+    assert "frost_like" in made.settings["corruptions"]
+    (tmp_path / "CIFAR-10-C").mkdir()
+    np.save(tmp_path / "CIFAR-10-C" / "labels.npy", np.tile(small.labels.numpy(), 5))
+    np.save(tmp_path / "CIFAR-10-C" / "gaussian_noise.npy", np.zeros((20, 32, 32, 3), np.uint8))
+    with pytest.raises(LayerticketError, match=r"'shot_noise.npy' is missing"):
+        prepare(["cifar10-c"], data, given)
+    for name in ("speckle_noise", "gaussian_blur", "spatter", "saturate"):
+        np.save(tmp_path / "CIFAR-10-C" / f"{name}.npy", np.zeros((20, 32, 32, 3), np.uint8))
+    (read,) = prepare(["cifar10-c-extra"], data, given)
+    assert read.settings["title"] == PUBLISHED["cifar10"] == "CIFAR-10-C"
+    from layerticket.models import build_model
+
+    model = build_model("resnet20", classes=10, channels=3, seed=0)
+    found = read.measure(model, "fp32", "cpu", 0.5)
+    assert set(found["corruptions"]) == {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
+    with pytest.raises(LayerticketError, match="--shift-dir"):
+        prepare(["cifar10.1"], data, given)
+
+
+def test_table5_compares_by_seed_and_goes_on_where_it_was(study, runs, digits, monkeypatch):
+    assert data_of([study]) == ("digits", 0.1)
+    record = table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu")
+    assert [row["evaluation"] for row in record["rows"]] == ["corruptions", "pgd"]
+    for row in record["rows"]:
+        assert (row["method"], row["removed"], row["n"]) == ("snip", 2, 2)
+        assert row["shifted"]["mean"] == pytest.approx(
+            row["ticket"]["mean"] - row["dense"]["mean"], abs=1e-12
+        )
+        assert row["paper_pp"] is None
+    header, rows = table5_table(record)
+    assert all(len(row) == len(header) for row in rows)
+    assert rows[0][3] == "corruptions (regenerated)"
+    monkeypatch.setattr(evaluate_module, "trained_network", lambda *_: 1 / 0)
+    assert table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu") == record
+    monkeypatch.setitem(PAPER, ("resnet20", 2), (1.0, -1.0))
+    beside = table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu")
+    assert [row["paper_pp"] for row in beside["rows"]] == [1.0, None]
+
+
+def test_table5_as_a_command(study, runs, tmp_path, capsys):
+    words = ["--runs", str(study), "--out", str(tmp_path), "--images", "20", "--on", "fgsm"]
+    assert table5_main([*words, "--attack-images", "12", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "table5.json").read_text())
+    page = (tmp_path / "table5.md").read_text()
+    assert "Only the first 20 images of a set." in page
+    assert "first 12 test images" in page
+    assert table5_main(["--runs", str(tmp_path), "--on", "fgsm"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_study_without_dense_or_with_missing_runs_is_refused(study, tmp_path):
+    summary = json.loads((study / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "rows": summary["rows"][1:]}))
+    with pytest.raises(LayerticketError, match="no row 'dense'"):
+        data_of([tmp_path])
+    summary["rows"][0]["runs"][0]["run"] = "runs/absent"
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(LayerticketError, match="names the run absent"):
+        data_of([tmp_path])
