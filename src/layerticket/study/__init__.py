@@ -1,6 +1,8 @@
 """A run as a value, and the verdict over paired runs."""
 
 from layerticket.study.find import find_in, find_in_run
+from layerticket.study.foresee import foresee_run
+from layerticket.study.measuring import Bench
 from layerticket.study.paired import Comparison, compare_paired
 from layerticket.study.run import RunConfig, execute, find_result, load_result
 from layerticket.study.steps import EVALUATIONS, evaluate_run, run_folder, train_run
@@ -8,6 +10,7 @@ from layerticket.study.verdict import Verdict, sentence, verdict
 
 __all__ = [
     "EVALUATIONS",
+    "Bench",
     "Comparison",
     "RunConfig",
     "Verdict",
@@ -17,6 +20,7 @@ __all__ = [
     "find_in",
     "find_in_run",
     "find_result",
+    "foresee_run",
     "load_result",
     "run_folder",
     "sentence",
