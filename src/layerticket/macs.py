@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerticket.batch import Inputs, call, tensors_of
-from layerticket.view import reference_kernels, view_of
+from layerticket.batch import Inputs, call, logits_of, tensors_of
+from layerticket.view import preserved_random_state, reference_kernels, view_of
 
-__all__ = ["count_macs", "count_params", "module_macs"]
+__all__ = ["count_macs", "count_params", "module_macs", "training_macs"]
 
 
 def count_params(model: nn.Module) -> int:
@@ -60,5 +60,35 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
         watch(name, module)
     with torch.no_grad(), reference_kernels(), counter:
         call(view, inputs)
+    return {name: _per_example(flops, inputs) for name, flops in totals.items()}
+
+
+def training_macs(model: nn.Module, inputs: Inputs) -> int:
+    """Count the MACs of one forward and backward pass per example, in train mode.
+
+    About three times the forward pass: the backward pass multiplies once for the gradient of the
+    weights and once for that of the inputs, which the first layer does without. The optimizer's
+    work is not counted.
+
+    Args:
+        model: Any network whose output holds logits; not modified.
+        inputs: What the model is called on; N examples, at least 2 for batch normalization.
+
+    Returns:
+        MACs per example.
+
+    Example:
+        >>> training_macs(nn.Linear(3, 5), torch.ones(2, 3))  # 15 forward, 15 for the weights
+        30
+    """
+    view = view_of(model).train()
+    counter = FlopCounterMode(display=False)
+    with preserved_random_state(0), torch.enable_grad(), reference_kernels(), counter:
+        torch.autograd.backward(logits_of(call(view, inputs)).float().sum())
+    return _per_example(counter.get_total_flops(), inputs)
+
+
+def _per_example(flops: float, inputs: Inputs) -> int:
+    """MACs per example: half of PyTorch's FLOPs over N."""
     examples = max(1, next((len(t) for t in tensors_of(inputs) if t.ndim), 1))
-    return {name: round(flops / 2 / examples) for name, flops in totals.items()}
+    return round(flops / 2 / examples)

@@ -48,7 +48,8 @@ def test_find_answers_with_the_fields_scripts_rely_on(run, tmp_path):
     record = answer(run(*FIND, "--criterion", "snip", "--out", tmp_path / "t", "--json"))
     assert set(record) == {
         "ticket", "criterion", "removed", "kept", "scores", "macs", "params", "score_seconds",
-        "rounds", "origin",
+        "rounds", "origin", "search_seconds", "search_energy_kwh", "search_co2_kg",
+        "energy_method", "measured", "forecast",
     }  # fmt: skip
     assert record["origin"] is None
     assert [sorted(names) for names in record["rounds"]] == [record["removed"]]

@@ -129,7 +129,7 @@ def test_interrupted_work_resumes_to_the_same_end(tmp_path, monkeypatch):
     assert (folder / CHECKPOINT).exists()
     assert find_result(CONFIG, tmp_path / "cut") is None
     resumed = run(tmp_path / "cut")
-    clock = ("run", "train_seconds", "images_per_second", "peak_memory_bytes")
+    clock = ("run", "train_seconds", "images_per_second", "peak_memory_bytes", "data_wait_share")
     assert [resumed[k] for k in RESULT_KEYS if k not in clock] == [
         whole[k] for k in RESULT_KEYS if k not in clock
     ]

@@ -6,16 +6,18 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layerticket.cli.options import DataChoice, Json
-from layerticket.cli.output import say
+from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, bytes_of
+from layerticket.cli.output import energy_text, forecast_text, say
 from layerticket.criteria import criterion_names
+from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.selection import Budget
-from layerticket.study import find_in, find_in_run, run_folder
+from layerticket.study import Bench, find_in, find_in_run, run_folder
 from layerticket.study.record import RUN
+from layerticket.training import Recipe
 
-__all__ = ["Goal", "Rules", "Scoring", "Training", "find"]
+__all__ = ["Goal", "Measuring", "Rules", "Scoring", "Training", "find"]
 
 CRITERIA = ", ".join(criterion_names())
 
@@ -23,7 +25,7 @@ CRITERIA = ", ".join(criterion_names())
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """How much is to go: one of the three."""
+    """How much is to go: one of these."""
 
     remove: int | None = None
     """Number of blocks to remove."""
@@ -31,6 +33,39 @@ class Goal:
     """Share of the multiply-accumulates to save at least, 0 to 1."""
     save_params: float | None = None
     """Share of the parameters to save at least, 0 to 1."""
+    save_time: float | None = None
+    """Share of the measured time of a training step to save at least, 0 to 1."""
+    save_energy: float | None = None
+    """Share of the metered energy of a training step to save at least, 0 to 1."""
+    max_memory: str | None = None
+    """Most memory training may take at its measured peak: bytes, or as in 2GiB."""
+
+    def budget(self) -> Budget:
+        """Hand over what was given."""
+        return Budget(**asdict(self) | {"max_memory": bytes_of(self.max_memory)})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measuring:
+    """What is measured on, for a measured budget and for a forecast."""
+
+    batch_size: int = 128
+    """Images a training step."""
+    forecast_epochs: int | None = None
+    """Forecast time, energy and carbon of this many epochs of training."""
+    timing_rounds: int = 7
+    """Rounds of steps that are timed, dense network and ticket in turns."""
+
+    def bench(self, dataset: Dataset, energy: EnergyChoice, device: str) -> Bench:
+        """Put together what is measured on."""
+        return Bench(
+            dataset=dataset,
+            recipe=Recipe(epochs=self.forecast_epochs or 200, batch_size=self.batch_size),
+            device=device,
+            rounds=self.timing_rounds,
+            metering=energy.metering(),
+        )
 
 
 @Parameter(name="*")
@@ -91,6 +126,9 @@ def find(
     rules: Rules = Rules(),
     training: Training = Training(),
     choice: DataChoice = DataChoice(),  # noqa: B008
+    measuring: Measuring = Measuring(),
+    energy: EnergyChoice = EnergyChoice(),  # noqa: B008
+    where: DeviceChoice = DeviceChoice(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Find a winning-ticket candidate: score the blocks, cut the lowest.
@@ -115,7 +153,7 @@ def find(
         Draw equally many images of every class.
     """
     how: dict[str, Any] = {
-        "budget": Budget(**asdict(goal)),
+        "budget": goal.budget(),
         "out": out,
         "criterion": criterion,
         "images": images,
@@ -123,26 +161,35 @@ def find(
         "rounds": rounds,
         "rules": asdict(rules),
         "options": {name: value for name, value in asdict(scoring).items() if value is not None},
+        "foresee": measuring.forecast_epochs is not None,
     }
     if training.run is not None:
         model, choice = _of_run(run_folder(training.run), model, choice)
+    elif model is None or training != Training():
+        raise _lacking(model)
+    dataset = choice.load()
+    how["bench"] = measuring.bench(dataset, energy, where.device)
+    if training.run is not None:
         record = find_in_run(
             run_folder(training.run),
-            choice.load(),
+            dataset,
             seed=seed,
             rewind_to=training.rewind or 0,
             score_at=training.score_epoch or "100%",
             **how,
         )
-    elif model is None or training != Training():
-        raise LayerticketError(
-            "--rewind and --score-epoch need a trained network: give --run RUN."
-            if model
-            else "there is no network to find a ticket in: give MODEL, or --run RUN."
-        )
     else:
-        record = find_in(model, choice.load(), seed=seed or 0, **how)
+        record = find_in(model, dataset, seed=seed or 0, **how)
     say(record, _text(model, record, choice.data), as_json=json)
+
+
+def _lacking(model: str | None) -> LayerticketError:
+    """Tell what is missing to find a ticket in."""
+    return LayerticketError(
+        "--rewind and --score-epoch need a trained network: give --run RUN."
+        if model
+        else "there is no network to find a ticket in: give MODEL, or --run RUN."
+    )
 
 
 def _of_run(run: Path, model: str | None, choice: DataChoice) -> tuple[str, DataChoice]:
@@ -174,7 +221,8 @@ def _text(model: str, record: dict[str, Any], data: str) -> str:
         f"({', '.join(record['removed'])}), {len(record['kept'])} removable blocks kept.\n"
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
         f"({1 - macs['ticket'] / macs['dense']:.1%} saved), parameters {params['dense']:,} -> "
-        f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s.\nSaved in "
+        f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s, "
+        f"{energy_text(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
-        f"--data {data}"
+        f"--data {data}" + forecast_text(record["forecast"])
     )

@@ -1,16 +1,19 @@
 """Options several verbs share, each written once."""
 
+import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from layerticket.data import DATASETS, Dataset, load_data
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import Metering
 
-__all__ = ["DataChoice", "DeviceChoice", "Json", "command_line"]
+__all__ = ["DataChoice", "DeviceChoice", "EnergyChoice", "Json", "bytes_of", "command_line"]
 
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")
@@ -47,6 +50,47 @@ class DeviceChoice:
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnergyChoice:
+    """What is known about energy; with none of it given, energy and carbon are null."""
+
+    country: str | None = None
+    """Country of the electricity, three letters (DEU, USA), for its carbon intensity."""
+    carbon_intensity: float | None = None
+    """Carbon intensity of the electricity in kg CO2e per kWh, instead of --country."""
+    cpu_tdp: float | None = None
+    """Power of the processor at full load in W, where its counters cannot be read."""
+    ram_power: float | None = None
+    """Power of the memory in W; left out unless given."""
+
+    def metering(self) -> Metering:
+        """Hand over what was stated."""
+        return Metering(**asdict(self))
+
+
+def bytes_of(text: str | None) -> int | None:
+    """Read a number of bytes, plain or with a unit: 500000000, 2GiB, 900MB.
+
+    Raises:
+        LayerticketError: If it is something else.
+
+    Example:
+        >>> bytes_of("1.5KiB")
+        1536
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kKMGT]?)(i?)B)?", text.strip())
+    if not found:
+        raise LayerticketError(
+            f"{text!r} is no amount of memory. Give bytes, or a number with kB, MB, GB, KiB, MiB "
+            "or GiB."
+        )
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
 
 
 def command_line() -> str:

@@ -1,14 +1,15 @@
 """`layerticket train`: a dense network or a ticket, resumable."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layerticket.cli.options import DataChoice, DeviceChoice, Json, command_line
-from layerticket.cli.output import news, say
-from layerticket.study import train_run
+from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, command_line
+from layerticket.cli.output import energy_text, forecast_text, news, say
+from layerticket.study import Bench, foresee_run, train_run
 from layerticket.ticket import Ticket
 from layerticket.training import Recipe, he2016
 
@@ -70,6 +71,8 @@ def train(
     out: Path = Path("runs"),
     choice: DataChoice = DataChoice(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
+    energy: EnergyChoice = EnergyChoice(),  # noqa: B008
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> None:
     """Train a network, or the ticket found in it. The same command resumes what was interrupted.
@@ -91,13 +94,22 @@ def train(
         Epochs whose weights and optimizer are kept, to rewind to and to score: 0,25%,50%,75%.
     out
         Folder of all runs; the run's folder in it is named by its configuration.
+    dry_run
+        Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
-    recipe = how.recipe()
+    recipe, dataset = how.recipe(), choice.load()
     if ticket is not None and initialization == "ticket":
         recipe = _recipe_for(Ticket.load(ticket), how, seed)
+    if dry_run:
+        bench = Bench(
+            dataset=dataset, recipe=recipe, device=where.device, metering=energy.metering()
+        )
+        foreseen = foresee_run(model, seed=seed, bench=bench, ticket=ticket)
+        say(foreseen, forecast_text(foreseen).strip(), as_json=json)
+        return
     record = train_run(
         model,
-        choice.load(),
+        dataset,
         recipe,
         seed=seed,
         out=out,
@@ -109,14 +121,20 @@ def train(
         device=where.device,
         progress=True,
         command=command_line(),
+        metering=energy.metering(),
     )
-    text = (
+    say(record, _text(model, record, ticket), as_json=json)
+
+
+def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
+    """Tell how training ended, and what it took."""
+    return (
         f"{model}{' (ticket)' if ticket else ''}: test accuracy "
         f"{100 * record['test_accuracy']:.2f} % after {record['epochs']} epochs, "
         f"{record['train_seconds']:.1f} s at {record['images_per_second']:.0f} images/s "
-        f"({record['precision']}, {record['device']}).\nSaved in {record['run']}"
+        f"({record['precision']}, {record['device']}); "
+        f"{energy_text(record['energy_kwh'], record['co2_kg'])}.\nSaved in {record['run']}"
     )
-    say(record, text, as_json=json)
 
 
 def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int) -> Recipe:

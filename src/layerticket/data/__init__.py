@@ -3,6 +3,7 @@
 from layerticket.data.batches import batches, scoring_batch
 from layerticket.data.dataset import Augment, Dataset, Split
 from layerticket.data.loading import DATASETS, image_shape, load_data
+from layerticket.data.noise import noise
 
 __all__ = [
     "DATASETS",
@@ -12,5 +13,6 @@ __all__ = [
     "batches",
     "image_shape",
     "load_data",
+    "noise",
     "scoring_batch",
 ]

@@ -4,17 +4,24 @@ What enters is what a person types or a study file holds. What leaves is a ticke
 JSON values, as the command line prints them.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.lottery import draw_batch, find_in_training, rewind
 from layerticket.selection import Budget
+from layerticket.study.bill import SearchBill
+from layerticket.study.forecast import forecast
+from layerticket.study.measuring import Bench
 from layerticket.study.record import RUN, WEIGHTS, load_result
+from layerticket.study.search import search
 from layerticket.study.steps import TICKET, build_named
 from layerticket.tensors import load_tensors
 from layerticket.ticket import Ticket, find_ticket
@@ -36,6 +43,8 @@ def find_in(
     rounds: int = 1,
     rules: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    bench: Bench | None = None,
+    foresee: bool = False,
 ) -> dict[str, Any]:
     """Find a ticket in a network of a name at its initialization by `seed`, and save it.
 
@@ -51,6 +60,9 @@ def find_in(
         rounds: Rounds of scoring and removing, see `find_ticket`.
         rules: `protect`, `min_per_stage` and `keep_neighbours` of `select`.
         options: The criterion's own options.
+        bench: What a measured budget is measured on and how energy is metered; not metered by
+            default.
+        foresee: Whether the training on `bench` is forecast for dense network and ticket.
 
     Returns:
         What `layerticket find --json` prints.
@@ -59,7 +71,8 @@ def find_in(
         LayerticketError: As `find_ticket` does.
     """
     dense = build_named(model, dataset, seed)
-    ticket = find_ticket(
+    find = functools.partial(
+        find_ticket,
         dense,
         draw_batch(dataset, images, seed=seed, balanced=balanced),
         criterion=criterion,
@@ -69,7 +82,9 @@ def find_in(
         rounds=rounds,
         **_settings(criterion, seed, rules, options),
     )
-    return _told(ticket, ticket.save(out))
+    bench = bench or Bench(dataset=dataset, recipe=Recipe())
+    ticket, bill = search(find, model, dense, budget, bench, out)
+    return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
 
 
 def find_in_run(
@@ -87,6 +102,8 @@ def find_in_run(
     rounds: int = 1,
     rules: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    bench: Bench | None = None,
+    foresee: bool = False,
 ) -> dict[str, Any]:
     """Find a ticket in the network of a finished run, set it back to theta_i, and save it.
 
@@ -108,6 +125,8 @@ def find_in_run(
         rounds: As in `find_in`; nothing is trained in between.
         rules: As in `find_in`.
         options: As in `find_in`.
+        bench: As in `find_in`. What the run took is part of the bill of the search.
+        foresee: As in `find_in`.
 
     Returns:
         What `layerticket find --json` prints.
@@ -116,18 +135,14 @@ def find_in_run(
         LayerticketError: If the run is not finished, its data are others, it did not keep an
             epoch, or as in `find_ticket`.
     """
-    config = read_json(run / RUN)["config"]
-    load_result(run)
-    if dataset.fingerprint != config["data_fingerprint"]:
-        raise LayerticketError(
-            f"{run} was trained on data of fingerprint {config['data_fingerprint'][:12]}, the "
-            f"data given have {dataset.fingerprint[:12]}. Give the data it was trained on."
-        )
+    config, paid = _of_run(run, dataset)
     recipe, drawn = Recipe(**config["recipe"]), config["seed"] if seed is None else seed
     within = Ticket.load(run / TICKET) if config["ticket"] else None
     theta_i = _theta(run, epoch_at(rewind_to, recipe.epochs), recipe.epochs, within, config)
-    ticket = find_in_training(
-        build_named(config["model"], dataset, config["seed"]),
+    dense = build_named(config["model"], dataset, config["seed"])
+    find = functools.partial(
+        find_in_training,
+        dense,
         draw_batch(dataset, images, seed=drawn, balanced=balanced),
         run=run.resolve().name,
         scored=_theta(run, epoch_at(score_at, recipe.epochs), recipe.epochs, within, config),
@@ -140,8 +155,37 @@ def find_in_run(
         rounds=rounds,
         **_settings(criterion, drawn, rules, options),
     )
-    ticket = rewind(ticket, theta_i)
-    return _told(ticket, ticket.save(out))
+    bench = bench or Bench(dataset=dataset, recipe=recipe)
+    ticket, bill = search(
+        lambda *, costs=None: rewind(find(costs=costs), theta_i),
+        config["model"],
+        dense,
+        budget,
+        bench,
+        out,
+        before=paid,
+    )
+    return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
+
+
+def _foreseen(dense: nn.Module, ticket: Ticket, bench: Bench, *, wanted: bool) -> dict[str, Any]:
+    """Forecast the training of dense network and ticket, if that is wanted."""
+    if not wanted:
+        return {"forecast": None}
+    models = {"dense": dense, "ticket": ticket.apply(dense)}
+    return {"forecast": forecast(models, bench, start=ticket.rewind_epoch)}
+
+
+def _of_run(run: Path, dataset: Dataset) -> tuple[dict[str, Any], SearchBill]:
+    """Read what a finished run was and what it took; refuse other data than its own."""
+    config = read_json(run / RUN)["config"]
+    result = load_result(run)
+    if dataset.fingerprint != config["data_fingerprint"]:
+        raise LayerticketError(
+            f"{run} was trained on data of fingerprint {config['data_fingerprint'][:12]}, the "
+            f"data given have {dataset.fingerprint[:12]}. Give the data it was trained on."
+        )
+    return config, SearchBill(seconds=result["train_seconds"], kwh=result["energy_kwh"])
 
 
 def _theta(

@@ -12,6 +12,7 @@ from layerticket.study.environment import environment
 from layerticket.training.journal import CHECKPOINT
 
 __all__ = [
+    "LATER_KEYS",
     "RESULT",
     "RESULT_KEYS",
     "RUN",
@@ -37,7 +38,12 @@ RESULT_KEYS = (
     "params",
     "precision",
     "device",
+    "data_wait_share",
+    "energy",
+    "energy_method",
 )
+# Not in runs finished before these were measured, where they read as null.
+LATER_KEYS = ("data_wait_share", "energy", "energy_method")
 
 
 def find_result(config: RunConfig, out: Path) -> dict[str, Any] | None:
@@ -78,13 +84,14 @@ def load_result(folder: Path) -> dict[str, Any]:
             f"{folder} holds no {RESULT}: it is no run, or not finished. Train it to the end."
         )
     result = read_json(folder / RESULT)
+    result = dict.fromkeys(LATER_KEYS) | result
     odd = sorted(set(RESULT_KEYS) ^ result.keys())
     if odd:
         raise LayerticketError(
             f"{folder / RESULT} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
             "Delete the folder and train again."
         )
-    return {**result, "run": str(folder)}
+    return {key: result[key] for key in RESULT_KEYS} | {"run": str(folder)}
 
 
 def claim(folder: Path, config: RunConfig, device: str, command: str) -> None:

@@ -7,6 +7,7 @@ tickets are found.
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import nn
 
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import accuracy
+from layerticket.evaluation import Metering, accuracy, metered
 from layerticket.files import exclusive
+from layerticket.study.bill import SearchBill, energy_bill
 from layerticket.study.config import RunConfig
 from layerticket.study.record import (
     RESULT,
@@ -44,6 +46,8 @@ def execute(
     device: str = "auto",
     progress: bool = True,
     command: str = "",
+    metering: Metering | None = None,
+    search: SearchBill = SearchBill(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Do a run, go on with it, or return what it ended with long ago.
 
@@ -58,6 +62,8 @@ def execute(
         device: "auto", "cpu", "cuda" or "cuda:N"; not part of the run's hash.
         progress: Whether a progress bar is drawn on stderr.
         command: Command line to be noted in ``run.json``.
+        metering: What the user states about energy; by default it is not metered.
+        search: What finding the trained ticket took; it is part of the run's bill.
 
     Returns:
         The keys of ``study.record.RESULT_KEYS``; accuracies as fractions, None for what was not
@@ -87,7 +93,15 @@ def execute(
         if finished is not None:
             return finished
         claim(folder, config, device, command)
-        return _train(config, dataset, build(), folder, start, keep, device, progress=progress)
+        with metered(metering, device) as (meter, method):
+            train = functools.partial(
+                fit, start=start, keep_epochs=keep, device=device, progress=progress, meter=meter
+            )
+            result = _train(config, dataset, build(), folder, device, train)
+        result |= energy_bill(result["energy"], search, metering, method)
+        write_record(folder / RESULT, result)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
 
 
 def _finished(config: RunConfig, out: Path, keep: frozenset[int]) -> dict[str, Any] | None:
@@ -103,33 +117,24 @@ def _train(
     dataset: Dataset,
     model: nn.Module,
     folder: Path,
-    start: Start,
-    keep: frozenset[int],
     device: str,
-    *,
-    progress: bool,
+    train: Callable[..., FitResult],
 ) -> dict[str, Any]:
-    """Train, test once, and leave weights and result."""
+    """Train, test once, and leave the weights."""
     judge = functools.partial(
         accuracy, dataset=dataset, precision=config.recipe.precision, device=device
     )
     watched = len(dataset.validation) > 0
-    fitted = fit(
+    fitted = train(
         model,
         dataset,
         config.recipe,
         seed=config.seed,
         folder=folder,
-        start=start,
-        keep_epochs=keep,
         validate=functools.partial(judge, split=dataset.validation) if watched else None,
-        device=device,
-        progress=progress,
     )
     result = _result(folder, model, fitted, judge(model, split=dataset.test))
     save_weights(folder / WEIGHTS, model)
-    write_record(folder / RESULT, result)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
@@ -148,4 +153,7 @@ def _result(folder: Path, model: nn.Module, fitted: FitResult, tested: float) ->
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "precision": fitted.precision,
         "device": fitted.device,
+        "data_wait_share": fitted.data_seconds / fitted.train_seconds,
+        "energy": None if fitted.energy is None else asdict(fitted.energy),
+        "energy_method": None,
     }

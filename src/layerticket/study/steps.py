@@ -13,8 +13,10 @@ from torch import nn
 
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
+from layerticket.evaluation import Metering
 from layerticket.lottery import start_of
 from layerticket.models import build_model
+from layerticket.study.bill import SearchBill
 from layerticket.study.record import RUN
 from layerticket.study.run import RunConfig, execute
 from layerticket.ticket import Ticket
@@ -46,6 +48,7 @@ def train_run(
     device: str = "auto",
     progress: bool = True,
     command: str = "",
+    metering: Metering | None = None,
 ) -> dict[str, Any]:
     """Train a dense network or a ticket as a run of its own folder in `out`.
 
@@ -65,6 +68,7 @@ def train_run(
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Whether a progress bar is drawn on stderr.
         command: Command line to be noted in the run.
+        metering: What the user states about energy; by default it is not metered.
 
     Returns:
         What `layerticket train --json` prints.
@@ -89,24 +93,35 @@ def train_run(
         seed=seed,
     )
 
-    def build() -> nn.Module:
-        dense = build_named(model, dataset, drawn)
-        if found is None:
-            return dense
-        found.save(Path(out) / config.name / TICKET)  # so that the run explains itself
-        return found.apply(dense, initialization=source)
-
     return execute(
         config,
         dataset=dataset,
-        build=build,
+        build=lambda: _first(model, dataset, drawn, found, source, Path(out) / config.name),
         out=out,
         start=start,
         keep_epochs=epochs_at(keep, recipe.epochs),
         device=device,
         progress=progress,
         command=command,
+        metering=metering,
+        search=SearchBill.of(ticket),
     )
+
+
+def _first(
+    model: str,
+    dataset: Dataset,
+    seed: int,
+    found: Ticket | None,
+    source: Literal["ticket", "model"],
+    folder: Path,
+) -> nn.Module:
+    """Build the network to train; its ticket is left in the folder of the run."""
+    dense = build_named(model, dataset, seed)
+    if found is None:
+        return dense
+    found.save(folder / TICKET)  # so that the run explains itself
+    return found.apply(dense, initialization=source)
 
 
 def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) -> str:

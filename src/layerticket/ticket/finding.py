@@ -1,6 +1,6 @@
 """From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from layerticket.blocks import Blocks, find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
 from layerticket.scoring import BlockScores, score
-from layerticket.selection import Budget, Selection, select
+from layerticket.selection import Budget, Costs, Selection, select
 from layerticket.surgery import remove_blocks
 from layerticket.ticket.record import Ticket, architecture_digest, weights_digest
 from layerticket.view import preserved_random_state, view_of
@@ -33,6 +33,7 @@ def find_ticket(
     seed: int | None = None,
     rounds: int = 1,
     within: Ticket | None = None,
+    costs: Callable[[Blocks], Costs] | None = None,
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
 ) -> Ticket:
     """Find a ticket: score the blocks of a network, remove the lowest.
@@ -54,6 +55,7 @@ def find_ticket(
         rounds: Rounds of scoring and removing, without training in between; 1: all at once.
         within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
             from the dense network. So a network can be trained between rounds.
+        costs: Measures the blocks of the dense network, for a budget of measured costs.
         **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
 
     Returns:
@@ -65,6 +67,7 @@ def find_ticket(
             network.
     """
     blocks = _dense_blocks(model, batch, within)
+    measured = None if costs is None else costs(blocks)
     small, gone = model, () if within is None else within.removed
     found: list[tuple[BlockScores, Selection]] = []
     for part in budget.parts(rounds):
@@ -77,6 +80,7 @@ def find_ticket(
             min_per_stage=min_per_stage,
             keep_neighbours=keep_neighbours,
             gone=gone,
+            costs=measured,
         )
         small, gone = remove_blocks(small, blocks.named(chosen.order)), chosen.removed
         found.append((scores, chosen))

@@ -6,26 +6,35 @@ without a trace. Refuses to know networks, recipes and data.
 
 import hashlib
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from torch import nn
 
 from layerticket.errors import LayerticketError
 
 __all__ = [
+    "compile_pays",
     "forked_random_state",
     "own_accelerator",
     "peak_memory_bytes",
+    "place",
     "repeatable_kernels",
     "resolve_device",
     "resolve_precision",
     "seed_epoch",
 ]
+
+# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
+# against a few milliseconds saved a step of a small network.
+_COMPILE_PAYS_FROM_STEPS = 20_000
 
 
 def resolve_device(wish: str) -> torch.device:
@@ -94,8 +103,27 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held so far: by torch's allocator on a GPU, else by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")  # getrusage also remembers the process that started us
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB, except on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
+    """Whether to compile: as wished, or on CUDA in a run of many steps with a compiler at hand."""
+    if wish != "auto":
+        return wish == "on"
+    compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
+
+
+def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
+    """Bring a model to the device in the memory format asked for, in place."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
 def seed_epoch(seed: int, epoch: int, device: torch.device) -> None:

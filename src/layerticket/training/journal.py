@@ -46,6 +46,10 @@ class State:
     """Training images seen so far."""
     peak_memory_bytes: int = 0
     """Most memory held so far."""
+    data_seconds: float = 0.0
+    """Seconds of `train_seconds` in which the loop waited for its next batch."""
+    energy: dict[str, float | None] | None = None
+    """Parts of `Energy` so far; None when a part of the training was not metered."""
 
     @property
     def images_per_second(self) -> float:

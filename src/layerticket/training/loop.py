@@ -3,34 +3,31 @@
 Refuses to know tickets and studies.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.training.hardware import (
+    compile_pays,
     forked_random_state,
     own_accelerator,
+    place,
     repeatable_kernels,
     resolve_device,
     resolve_precision,
 )
 from layerticket.training.journal import Journal
 from layerticket.training.keeping import Start
+from layerticket.training.metering import Energy, Meter
 from layerticket.training.recipe import Recipe
 from layerticket.training.session import Session, TrainingError
 
 __all__ = ["FitResult", "TrainingError", "fit"]
-
-# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
-# against a few milliseconds saved a step of a small network.
-_COMPILE_PAYS_FROM_STEPS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +50,10 @@ class FitResult:
     """Precision that was used: bf16 or fp32."""
     device: str
     """Device that was used: cpu, or the GPU's number."""
+    data_seconds: float = 0.0
+    """Seconds of `train_seconds` in which the loop waited for its next batch."""
+    energy: Energy | None = None
+    """Energy of training and validation over all sessions; None when a part was not metered."""
 
 
 def fit(
@@ -67,6 +68,7 @@ def fit(
     keep_epochs: Iterable[int] = (),
     device: str = "auto",
     progress: bool = True,
+    meter: Meter | None = None,
 ) -> FitResult:
     """Train a model in place: changing the caller's model is what this function is for.
 
@@ -88,6 +90,7 @@ def fit(
             ``epoch-0007.safetensors``; 0 is the beginning. Changes nothing in the training.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Whether a progress bar is drawn on stderr.
+        meter: Running meter of energy; None: energy is not measured.
 
     Returns:
         What it took.
@@ -111,16 +114,16 @@ def fit(
     }
     folder.mkdir(parents=True, exist_ok=True)
     steps = max(1, len(dataset.train) // recipe.batch_size) * (recipe.epochs - start.epoch)
-    compiled = _compile_pays(recipe, steps, where)
+    compiled = compile_pays(recipe.compile, steps, where)
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
         stack.enter_context(forked_random_state(where))
         stack.enter_context(_modes_restored(model))
         accelerator = stack.enter_context(own_accelerator(where, precision, compiled=compiled))
-        _move(model, where, channels_last=recipe.channels_last)
+        place(model, where, channels_last=recipe.channels_last)
         session = Session(model, dataset, recipe, seed, where, accelerator, start)
         journal = Journal(folder, identity, start.epoch, keep)
-        state = session.run(journal, validate, progress=progress)
+        state = session.run(journal, validate, progress=progress, meter=meter)
     return FitResult(
         epochs=state.epoch - start.epoch,
         train_seconds=state.train_seconds,
@@ -130,6 +133,8 @@ def fit(
         validation_accuracy=state.validation_accuracy,
         precision=precision,
         device=str(where),
+        data_seconds=state.data_seconds,
+        energy=None if state.energy is None else Energy(**state.energy),
     )
 
 
@@ -146,20 +151,6 @@ def _checked(start: int, keep: Iterable[int], epochs: int) -> frozenset[int]:
             f"epoch {odd[0]} cannot be kept: this training goes from {start} to {epochs}."
         )
     return kept
-
-
-def _compile_pays(recipe: Recipe, steps: int, device: torch.device) -> bool:
-    """Whether to compile: as the recipe says, or on CUDA in a long run with a compiler at hand."""
-    if recipe.compile != "auto":
-        return recipe.compile == "on"
-    compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
-
-
-def _move(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
-    """Bring the model to the device, in the recipe's memory format."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
 @contextmanager

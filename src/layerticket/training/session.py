@@ -21,6 +21,7 @@ from layerticket.training.checkpoint import fill_optimizer
 from layerticket.training.hardware import peak_memory_bytes, seed_epoch
 from layerticket.training.journal import Bar, Journal, State, progress_bar
 from layerticket.training.keeping import Start
+from layerticket.training.metering import Meter, Tally
 from layerticket.training.optimizer import make_optimizer
 from layerticket.training.recipe import Recipe, learning_rate_at
 
@@ -71,19 +72,26 @@ class Session:
         self.check_every = 50 if device.type == "cuda" else 5
 
     def run(
-        self, journal: Journal, validate: Callable[[nn.Module], float] | None, *, progress: bool
+        self,
+        journal: Journal,
+        validate: Callable[[nn.Module], float] | None,
+        *,
+        progress: bool,
+        meter: Meter | None = None,
     ) -> State:
         """Train from the journal's checkpoint, or from its start, to the last epoch."""
         epochs = self.recipe.epochs
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         state = journal.restore(self.model, self.optimizer)
+        tally = Tally(meter, state.energy, fresh=state.epoch == journal.start)
         images = self.steps * self.batch_size * (epochs - journal.start)
         with progress_bar(images, epochs, shown=progress) as bar:
             while state.epoch < epochs:
                 state = self.epoch(state, bar)
                 if validate is not None:
                     state = replace(state, validation_accuracy=float(validate(self.model)))
+                state = replace(state, energy=tally.read(final=state.epoch == epochs))
                 journal.record(state, self.model, self.optimizer)
         return state
 
@@ -92,8 +100,12 @@ class Session:
         self.model.train()
         seed_epoch(self.seed, state.epoch, self.device)
         start, total, pending = time.perf_counter(), 0.0, []
-        rate = 0.0
-        for step, (images, labels) in enumerate(self.batches(state.epoch), start=1):
+        rate = waited = 0.0
+        supply = self.batches(state.epoch)
+        for step in range(1, self.steps + 1):
+            asked = time.perf_counter()
+            images, labels = next(supply)
+            waited += time.perf_counter() - asked
             rate = learning_rate_at(self.recipe, state.epoch * self.steps + step - 1, self.steps)
             pending.append(self.step(images, labels, rate))
             if step % self.check_every == 0 or step == self.steps:
@@ -109,6 +121,7 @@ class Session:
             train_loss=total / self.steps,
             learning_rate=rate,
             train_seconds=state.train_seconds + seconds,
+            data_seconds=state.data_seconds + waited,
             images=state.images + self.steps * self.batch_size,
             peak_memory_bytes=max(state.peak_memory_bytes, peak_memory_bytes(self.device)),
         )

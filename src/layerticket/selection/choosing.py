@@ -9,62 +9,9 @@ from dataclasses import dataclass
 
 from layerticket.blocks import Block, Blocks
 from layerticket.errors import LayerticketError
+from layerticket.selection.budget import Budget, Costs, Goal, goal_of
 
-__all__ = ["Budget", "Selection", "downsampling_neighbours", "select"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """How much is to go: exactly one of the three."""
-
-    remove: int | None = None
-    """Number of blocks, >= 1."""
-    save_macs: float | None = None
-    """Least share of the network's multiply-accumulates to save, in (0, 1)."""
-    save_params: float | None = None
-    """Least share of the network's parameters to save, in (0, 1)."""
-
-    def __post_init__(self) -> None:
-        given = {
-            "remove": self.remove,
-            "save_macs": self.save_macs,
-            "save_params": self.save_params,
-        }
-        if sum(value is not None for value in given.values()) != 1:
-            raise LayerticketError(
-                f"a budget is exactly one of remove, save_macs and save_params; got {given}."
-            )
-        if self.remove is not None and self.remove < 1:
-            raise LayerticketError(f"remove is {self.remove}; it must be at least 1 block.")
-        for name in ("save_macs", "save_params"):
-            share = given[name]
-            if share is not None and not 0 < share < 1:
-                raise LayerticketError(f"{name} is {share}; it must be a share between 0 and 1.")
-
-    def parts(self, rounds: int) -> tuple["Budget", ...]:
-        """Return what has to be gone after each of `rounds` equal rounds; the last is the whole.
-
-        Raises:
-            LayerticketError: If `rounds` is below 1 or above the number of blocks to remove.
-
-        Example:
-            >>> [part.remove for part in Budget(remove=5).parts(2)]
-            [3, 5]
-        """
-        if rounds < 1 or (self.remove is not None and rounds > self.remove):
-            allowed = "1 or more" if self.remove is None else f"1 to {self.remove}, a block a round"
-            raise LayerticketError(f"rounds is {rounds}; with this budget it must be {allowed}.")
-        if rounds == 1:
-            return (self,)
-        steps = range(1, rounds)
-        if self.remove is not None:
-            early = [Budget(remove=-(-self.remove * step // rounds)) for step in steps]
-        elif self.save_macs is not None:
-            early = [Budget(save_macs=self.save_macs * step / rounds) for step in steps]
-        else:
-            assert self.save_params is not None
-            early = [Budget(save_params=self.save_params * step / rounds) for step in steps]
-        return (*early, self)
+__all__ = ["Selection", "downsampling_neighbours", "select"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +37,7 @@ def select(
     min_per_stage: int = 0,
     keep_neighbours: bool = False,
     gone: Sequence[str] = (),
+    costs: Costs | None = None,
 ) -> Selection:
     """Choose the lowest-scored blocks until the budget is met.
 
@@ -105,10 +53,13 @@ def select(
         keep_neighbours: Whether the blocks directly before and after each change of shape stay,
             as in the paper's implementation.
         gone: Blocks removed in earlier rounds; they count towards the budget.
+        costs: What `budget` is about, if that is a measured cost; their sum over the blocks is
+            taken for what their removal saves.
 
     Raises:
-        LayerticketError: If scores and blocks disagree, a pattern matches nothing, or the budget
-            cannot be met, or a score is not finite; the message gives the largest saving possible.
+        LayerticketError: If scores and blocks disagree, a score is not finite, measured costs are
+            missing, a pattern matches nothing, or the budget cannot be met; the message gives the
+            largest saving possible.
     """
     removed = list(blocks.named(gone))
     before = len(removed)
@@ -121,15 +72,16 @@ def select(
     staying = _protected(blocks, protect)
     if keep_neighbours:
         staying |= downsampling_neighbours(blocks)
+    goal = goal_of(budget, blocks, costs)
     left = Counter(block.stage for block in blocks.without(gone))
     for block in sorted(blocks.without(gone), key=lambda b: (scores[b.name], b.position)):
-        if _met(budget, blocks, removed):
+        if goal.met(removed):
             break
         if block.name not in staying and left[block.stage] > min_per_stage:
             removed.append(block)
             left[block.stage] -= 1
-    if not _met(budget, blocks, removed):
-        raise _impossible(budget, blocks, removed)
+    if not goal.met(removed):
+        raise _impossible(goal, blocks, removed)
     _warn_of_ties(scores, blocks, removed[before:], staying)
     names = [block.name for block in removed]
     return Selection(
@@ -175,27 +127,13 @@ def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
     return staying
 
 
-def _met(budget: Budget, blocks: Blocks, removed: list[Block]) -> bool:
-    if budget.remove is not None:
-        return len(removed) >= budget.remove
-    if budget.save_macs is not None:
-        return sum(b.macs for b in removed) >= budget.save_macs * blocks.macs
-    assert budget.save_params is not None
-    return sum(b.params for b in removed) >= budget.save_params * blocks.params
-
-
-def _impossible(budget: Budget, blocks: Blocks, removed: list[Block]) -> LayerticketError:
-    wanted = (
-        f"{budget.remove} blocks"
-        if budget.remove is not None
-        else f"{budget.save_macs:.1%} of the MACs"
-        if budget.save_macs is not None
-        else f"{budget.save_params:.1%} of the parameters"
-    )
+def _impossible(goal: Goal, blocks: Blocks, removed: list[Block]) -> LayerticketError:
     macs = sum(b.macs for b in removed) / max(blocks.macs, 1)
     params = sum(b.params for b in removed) / max(blocks.params, 1)
+    reached = sum(goal.cost(block) for block in removed) / goal.needed
     return LayerticketError(
-        f"the budget asks for {wanted}, but at most {len(removed)} of {len(blocks)} removable "
-        f"blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters. "
-        "Ask for less, protect fewer blocks, or lower min_per_stage."
+        f"the budget asks for {goal.words}, but at most {len(removed)} of {len(blocks)} removable "
+        f"blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters, "
+        f"{reached:.1%} of what is asked. Ask for less, protect fewer blocks, or lower "
+        "min_per_stage."
     )

@@ -1,0 +1,235 @@
+"""Electrical energy and carbon of what runs here, metered by CodeCarbon.
+
+Enters: what the user states about electricity and processor. Leaves: a meter, a sentence that
+tells how it measures, and kg of CO2e. Nothing is measured unless the user states something, and
+nothing is guessed: where a counter is absent and no power was stated, it is refused.
+
+Only energies of CodeCarbon are used. Its own carbon is not: for a country it does not know it
+falls back on 475 g/kWh with no more than a line in a log.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from layerticket.errors import LayerticketError
+from layerticket.training import Energy, Meter, resolve_device
+
+__all__ = ["CodeCarbonMeter", "Metering", "carbon_kg", "intensity_of", "metered"]
+
+INSTALL = (
+    "metering energy needs CodeCarbon, which is not installed. Install it: "
+    'pip install "layerticket[carbon]"; or leave out {flags}: the figures are then null.'
+)
+FLAGS = "country, carbon intensity, CPU and RAM power"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metering:
+    """What the user states; with nothing stated, energy is not metered and its figures are null."""
+
+    country: str | None = None
+    """Where the electricity comes from: three letters (ISO 3166), e.g. DEU, FRA, USA."""
+    carbon_intensity: float | None = None
+    """Or its carbon intensity as a number, in kg CO2e per kWh, e.g. 0.381."""
+    cpu_tdp: float | None = None
+    """Power of the processor at full load, in W, where its counters cannot be read; for a virtual
+    machine that of its share."""
+    ram_power: float | None = None
+    """Power of the memory, in W; it is left out unless stated."""
+
+    def __post_init__(self) -> None:
+        if self.country is not None and self.carbon_intensity is not None:
+            raise LayerticketError(
+                "country and carbon intensity are both given; the one stands for the other. "
+                "Choose one."
+            )
+        for name in ("carbon_intensity", "cpu_tdp", "ram_power"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise LayerticketError(f"{name} is {value}, but it must be above 0.")
+        if self.carbon_intensity is not None and self.carbon_intensity > 3:
+            raise LayerticketError(
+                f"carbon_intensity is {self.carbon_intensity} kg CO2e per kWh, more than any "
+                "power station emits. Give kg, not g: 0.381 and not 381."
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything was stated, so that energy is to be metered."""
+        stated = (self.country, self.carbon_intensity, self.cpu_tdp, self.ram_power)
+        return any(value is not None for value in stated)
+
+
+class CodeCarbonMeter:
+    """A running CodeCarbon tracker, read in laps."""
+
+    def __init__(self, tracker: Any, *, ram: bool, gpu: torch.device | None) -> None:  # noqa: ANN401 - CodeCarbon has no types
+        self._tracker, self._ram, self._gpu = tracker, ram, gpu
+        self._tracker.start_task(uuid.uuid4().hex)
+
+    def lap(self) -> Energy:
+        """Return the energy since the last lap; a lap costs about 4 ms."""
+        if self._gpu is not None:
+            torch.cuda.synchronize(self._gpu)
+        used = self._tracker.stop_task()
+        self._tracker.start_task(uuid.uuid4().hex)
+        return Energy(
+            cpu_kwh=float(used.cpu_energy),
+            gpu_kwh=float(used.gpu_energy) if self._gpu is not None else None,
+            ram_kwh=float(used.ram_energy) if self._ram else None,
+        )
+
+
+@contextmanager
+def metered(
+    metering: Metering | None, device: str = "auto"
+) -> Iterator[tuple[Meter | None, str | None]]:
+    """Lend a running meter; starting it takes seconds, which are before the first lap.
+
+    Args:
+        metering: What the user states.
+        device: Whose GPU is counted, if it is one.
+
+    Yields:
+        The meter and a sentence on how it measures; None and None when nothing was stated.
+
+    Raises:
+        LayerticketError: If CodeCarbon is not installed, the country is not known to it, or there
+            is neither a counter nor a stated power for the processor.
+    """
+    if metering is None or not metering.wanted:
+        yield None, None
+        return
+    where = resolve_device(device)
+    with _tracker(metering, where) as (tracker, method):
+        gpu = where if where.type == "cuda" else None
+        meter = CodeCarbonMeter(tracker, ram=metering.ram_power is not None, gpu=gpu)
+        yield meter, method
+
+
+def carbon_kg(kwh: float | None, metering: Metering | None) -> float | None:
+    """Carbon of an energy: kWh times intensity; None where either is not known.
+
+    Args:
+        kwh: Energy.
+        metering: States the intensity, or the country it is looked up for.
+
+    Returns:
+        kg CO2e.
+
+    Example:
+        >>> carbon_kg(2.0, Metering(carbon_intensity=0.25))
+        0.5
+    """
+    if kwh is None or metering is None:
+        return None
+    intensity = intensity_of(metering)
+    return None if intensity is None else kwh * intensity[0]
+
+
+def intensity_of(metering: Metering) -> tuple[float, str] | None:
+    """Carbon intensity in kg CO2e per kWh, and where it comes from; None when none was stated.
+
+    Raises:
+        LayerticketError: If CodeCarbon is not installed or does not know the country.
+    """
+    if metering.carbon_intensity is not None:
+        return metering.carbon_intensity, "stated by the user"
+    if metering.country is None:
+        return None
+    _codecarbon()
+    from codecarbon.input import DataSource
+
+    table = DataSource().get_global_energy_mix_data()
+    code = metering.country.upper()
+    if code not in table:
+        near = sorted(c for c in table if c[:2] == code[:2])
+        raise LayerticketError(
+            f"country {metering.country!r} is not in CodeCarbon's table of {len(table)} countries. "
+            f"Give the three letters of ISO 3166, such as {', '.join([*near, 'DEU', 'USA'][:3])}, "
+            "or the carbon intensity in kg CO2e per kWh."
+        )
+    entry = table[code]
+    return entry["carbon_intensity"] / 1000, f"{code} in {entry['year']}, table of CodeCarbon"
+
+
+@contextmanager
+def _tracker(metering: Metering, device: torch.device) -> Iterator[tuple[Any, str]]:
+    """Start and stop a silent tracker."""
+    codecarbon = _codecarbon()
+    logger = logging.getLogger("codecarbon")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # its own log_level comes too late for the first lines
+    try:
+        method = _method(metering, device)
+        tracker = codecarbon.OfflineEmissionsTracker(
+            tracking_mode="process",
+            force_cpu_power=metering.cpu_tdp,
+            force_ram_power=metering.ram_power or 0,
+            force_carbon_intensity_g_co2e_kwh=1.0,  # not used, see above
+            country_iso_code="DEU",  # not used either, but must be known
+            gpu_ids=_gpu_ids(device),
+            pue=1.0,
+            output_methods=[],
+            allow_multiple_runs=True,
+            log_level="error",
+        )
+        tracker.start()
+        if getattr(tracker, "_start_time", None) is None:  # it swallows its own errors
+            raise RuntimeError(
+                "CodeCarbon did not start, so energy cannot be metered. Leave out the energy "
+                f"options, or install another version than {version('codecarbon')}."
+            )
+        try:
+            yield tracker, method
+        finally:
+            tracker.stop()
+    finally:
+        logger.setLevel(before)
+
+
+def _method(metering: Metering, device: torch.device) -> str:
+    """Say in a sentence how energy is measured here; refuse what would be a guess."""
+    from codecarbon.core.cpu import is_rapl_available
+
+    if metering.cpu_tdp is not None:
+        cpu = f"CPU time of the process x {metering.cpu_tdp:g} W (stated) / hardware threads"
+    elif is_rapl_available():
+        cpu = "CPU by its RAPL counters (the whole package)"
+    else:
+        raise LayerticketError(
+            "the energy counters of this processor (RAPL) cannot be read. State its power at full "
+            "load in W with --cpu-tdp, or leave out all of the energy options: figures are null."
+        )
+    gpu = "GPU by its NVML counter (the whole board)" if device.type == "cuda" else "no GPU"
+    ram = f"RAM {metering.ram_power:g} W (stated)" if metering.ram_power else "RAM left out"
+    intensity = intensity_of(metering)
+    carbon = f"{intensity[0]:g} kg CO2e/kWh ({intensity[1]})" if intensity else "carbon not asked"
+    return f"CodeCarbon {version('codecarbon')}: {cpu}; {gpu}; {ram}; {carbon}"
+
+
+def _gpu_ids(device: torch.device) -> list[int] | None:
+    """Number of the GPU as NVML counts, which CUDA_VISIBLE_DEVICES does not change."""
+    if device.type != "cuda":
+        return None
+    import pynvml
+
+    pynvml.nvmlInit()
+    name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    return [int(pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByUUID(name)))]
+
+
+def _codecarbon() -> Any:  # noqa: ANN401 - a module without types
+    """Import CodeCarbon, or say how to get it."""
+    try:
+        import codecarbon
+    except ImportError as err:
+        raise LayerticketError(INSTALL.format(flags=FLAGS)) from err
+    return codecarbon

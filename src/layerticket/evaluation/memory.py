@@ -1,0 +1,108 @@
+"""Peak memory of training steps, measured in a process of its own.
+
+A process remembers its peak for life, so a network's own peak shows only in a fresh one: this
+module is run as ``python -m layerticket.evaluation.memory`` with one JSON object as its argument.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from layerticket.blocks import find_blocks
+from layerticket.data import noise
+from layerticket.errors import LayerticketError
+from layerticket.models import build_model
+from layerticket.surgery import remove_blocks
+from layerticket.training import Recipe, rehearse, resolve_device
+from layerticket.training.hardware import peak_memory_bytes
+
+__all__ = ["MemoryRequest", "PeakMemory", "peak_memory"]
+
+_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryRequest:
+    """A network by name, and how it would be trained."""
+
+    model: str
+    """Name of the dense network."""
+    shape: tuple[int, int, int]
+    """(C, H, W) of its images."""
+    classes: int
+    removed: tuple[str, ...] = ()
+    """Blocks that are taken out first."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """Batch size, precision and memory format."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeakMemory:
+    """Memory of a fresh process that took a few training steps."""
+
+    peak_bytes: int
+    """Most memory: of torch's allocator on a GPU, of the whole process on a CPU."""
+    before_bytes: int
+    """The same before the first step: on a CPU this is Python, torch and the network."""
+
+    @property
+    def training_bytes(self) -> int:
+        """What training itself added."""
+        return self.peak_bytes - self.before_bytes
+
+
+def peak_memory(request: MemoryRequest) -> PeakMemory:
+    """Measure the peak memory of a few training steps in a fresh process.
+
+    Args:
+        request: What to train; on noise, since the pixels do not matter.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        LayerticketError: If the network, a block or the device is not known.
+        RuntimeError: If the process fails.
+    """
+    resolve_device(request.device)
+    command = [sys.executable, "-m", "layerticket.evaluation.memory", json.dumps(asdict(request))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        kind = LayerticketError if "LayerticketError" in last else RuntimeError
+        raise kind(f"the peak memory of {request.model} could not be measured: {last}")
+    return PeakMemory(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _measure(request: MemoryRequest) -> PeakMemory:
+    """Measure in this process."""
+    channels, classes = request.shape[0], request.classes
+    model = build_model(request.model, classes=classes, channels=channels, seed=0)
+    if request.removed:
+        found = find_blocks(model, torch.zeros(1, *request.shape))
+        model = remove_blocks(model, found.named(request.removed))
+    data = noise(request.shape, classes=classes, images=request.recipe.batch_size)
+    device = resolve_device(request.device)
+    with rehearse({"": model}, data, request.recipe, device=request.device) as sides:
+        before = peak_memory_bytes(device)
+        for _ in range(_STEPS):
+            sides[""].step()
+        return PeakMemory(peak_bytes=peak_memory_bytes(device), before_bytes=before)
+
+
+def _main(argument: str) -> None:
+    """Answer one request on stdout."""
+    given: dict[str, Any] = json.loads(argument)
+    given["recipe"] = Recipe(**given["recipe"])
+    for name in ("shape", "removed"):
+        given[name] = tuple(given[name])
+    sys.stdout.write(json.dumps(asdict(_measure(MemoryRequest(**given)))) + "\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,113 @@
+"""Energy: nothing is guessed, null stays null, and the library's traps stay shut."""
+
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import Metering, carbon_kg, metered
+from layerticket.evaluation.energy import CodeCarbonMeter, intensity_of
+from layerticket.training import Energy
+
+
+class FakeTracker:
+    """Uses 1, 2, 3, ... kWh of CPU from lap to lap."""
+
+    def __init__(self):
+        self.laps, self.open = 0, False
+
+    def start_task(self, name):
+        assert not self.open
+        self.open = True
+
+    def stop_task(self):
+        assert self.open
+        self.open, self.laps = False, self.laps + 1
+        return SimpleNamespace(cpu_energy=self.laps, gpu_energy=7.0, ram_energy=0.5)
+
+
+def test_laps_name_only_the_parts_that_were_asked_for():
+    meter = CodeCarbonMeter(FakeTracker(), ram=False, gpu=None)
+    assert meter.lap() == Energy(cpu_kwh=1.0)
+    assert meter.lap() == Energy(cpu_kwh=2.0)
+    with_ram = CodeCarbonMeter(FakeTracker(), ram=True, gpu=None)
+    assert with_ram.lap().kwh == 1.5
+
+
+def test_parts_add_up_and_a_missing_part_stays_missing():
+    assert Energy().kwh is None
+    assert Energy(cpu_kwh=1.0) + Energy(cpu_kwh=2.0, gpu_kwh=1.0) == Energy(cpu_kwh=3.0)
+
+
+def test_nothing_stated_is_null_and_needs_no_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    for nothing in (None, Metering()):
+        with metered(nothing, "cpu") as found:
+            assert found == (None, None)
+    assert carbon_kg(1.0, None) is None
+    assert carbon_kg(1.0, Metering(cpu_tdp=100)) is None
+    assert carbon_kg(None, Metering(carbon_intensity=0.4)) is None
+    assert carbon_kg(2.0, Metering(carbon_intensity=0.4)) == 0.8
+
+
+def test_a_missing_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with (
+        pytest.raises(LayerticketError, match=r'pip install "layerticket\[carbon\]"'),
+        metered(Metering(cpu_tdp=100), "cpu"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"country": "DEU", "carbon_intensity": 0.4}, "both given"),
+        ({"carbon_intensity": 381}, "kg, not g"),
+        ({"carbon_intensity": 0}, "above 0"),
+        ({"cpu_tdp": -1}, "above 0"),
+    ],
+)
+def test_impossible_statements_are_refused(given, words):
+    with pytest.raises(LayerticketError, match=words):
+        Metering(**given)
+
+
+def test_countries_are_looked_up_and_unknown_ones_refused():
+    pytest.importorskip("codecarbon")
+    value, source = intensity_of(Metering(country="deu"))
+    assert 0.2 < value < 0.6
+    assert "DEU in 20" in source
+    with pytest.raises(LayerticketError, match=r"'GER' is not in .* DEU"):
+        intensity_of(Metering(country="GER"))
+
+
+def test_a_processor_without_counters_and_power_is_refused(monkeypatch):
+    pytest.importorskip("codecarbon")
+    monkeypatch.setattr("codecarbon.core.cpu.is_rapl_available", lambda: False)
+    with (
+        pytest.raises(LayerticketError, match="--cpu-tdp"),
+        metered(Metering(carbon_intensity=0.4), "cpu"),
+    ):
+        pass
+
+
+def test_cpu_time_is_metered_in_silence(capfd):
+    pytest.importorskip("codecarbon")
+    level = logging.getLogger("codecarbon").level
+    with metered(Metering(cpu_tdp=3600.0, carbon_intensity=0.4), "cpu") as (meter, method):
+        meter.lap()
+        matrix = torch.rand(300, 300)
+        for _ in range(150):
+            matrix @ matrix
+        used = meter.lap()
+    assert used.gpu_kwh is None
+    assert used.ram_kwh is None
+    assert 0 < used.cpu_kwh < 60 / 1000  # 3600 W for at most a minute
+    assert "3600 W (stated)" in method
+    assert "0.4 kg CO2e/kWh (stated by the user)" in method
+    assert logging.getLogger("codecarbon").level == level
+    assert capfd.readouterr() == ("", "")

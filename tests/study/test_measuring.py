@@ -1,0 +1,174 @@
+"""Block costs and tickets for them, with a clock that counts work instead of time."""
+
+import statistics
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from layerticket.blocks import find_blocks
+from layerticket.data import noise
+from layerticket.errors import LayerticketError
+from layerticket.macs import count_macs
+from layerticket.models import build_model
+from layerticket.selection import Budget
+from layerticket.study import measuring
+from layerticket.study.costing import find_measured
+from layerticket.study.forecast import forecast
+from layerticket.study.measuring import Bench, Steps, block_costs, held_costs, measure_steps
+from layerticket.ticket import find_ticket
+from layerticket.training import Energy, Recipe
+
+DATA = noise((3, 8, 8), classes=10, images=64)
+BENCH = Bench(
+    dataset=DATA,
+    recipe=Recipe(epochs=3, batch_size=8, precision="fp32", compile="off"),
+    device="cpu",
+    rounds=3,
+)
+BATCH = (torch.rand(8, 3, 8, 8), torch.arange(8))
+
+
+def network():
+    return build_model("resnet20", classes=10, channels=3, seed=0)
+
+
+@pytest.fixture
+def exact_clock(monkeypatch):
+    """A step takes as many seconds as the network has millions of MACs, plus one."""
+
+    def steps(models, bench):
+        seconds = {
+            name: [1 + count_macs(model, BATCH[0]) / 1e6] * 3 for name, model in models.items()
+        }
+        return Steps(
+            seconds=seconds,
+            kwh={name: [2 * t for t in taken] for name, taken in seconds.items()},
+            data_wait_share=dict.fromkeys(models, 0.0),
+            startup_seconds=dict.fromkeys(models, 0.5),
+            steps_per_epoch=8,
+            method=None,
+        )
+
+    for module in ("measuring", "costing", "forecast"):
+        monkeypatch.setattr(f"layerticket.study.{module}.measure_steps", steps)
+
+
+def find(budget):
+    return lambda costs: find_ticket(network(), BATCH, criterion="snip", budget=budget, costs=costs)
+
+
+def test_block_costs_are_what_each_removal_saves(exact_clock):
+    model = network()
+    blocks = find_blocks(model, BATCH[0][:1])
+    found = block_costs(model, blocks, BENCH)
+    assert found.total == 1 + blocks.macs / 1e6
+    for block in blocks:
+        assert found.blocks[block.name] == pytest.approx(block.macs / 1e6)
+
+
+def test_a_budget_of_time_is_met_as_measured(exact_clock):
+    model, budget = network(), Budget(save_time=0.2)
+    ticket, record = find_measured("resnet20", model, budget, find(budget), BENCH)
+    assert record["asked"] == 0.2 <= record["saved"]["value"]
+    fewer = (len(ticket.removed) - 1) / len(ticket.removed) * record["saved"]["value"]
+    assert fewer < 0.2
+
+
+def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, monkeypatch):
+    model, budget = network(), Budget(save_time=0.2)
+    honest, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
+    true = measuring.block_costs
+
+    def too_good(*args, **options):
+        found = true(*args, **options)
+        blocks = {name: 1.5 * cost for name, cost in found.blocks.items()}
+        return type(found)(what=found.what, total=found.total, blocks=blocks)
+
+    monkeypatch.setattr("layerticket.study.costing.block_costs", too_good)
+    corrected, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
+    assert corrected.removed == honest.removed
+    greedy = Budget(save_time=0.99)
+    with pytest.raises(LayerticketError, match="at most"):
+        find_measured("resnet20", model, greedy, find(greedy), BENCH)
+
+
+def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch):
+    model = network()
+    blocks = find_blocks(model, BATCH[0][:1])
+    exact = held_costs(model, blocks, BENCH, peak=lambda: 10**7)
+    dense = 10**7
+
+    def peak(name, removed, bench):
+        return round(dense - sum(exact.blocks[block] for block in removed))
+
+    monkeypatch.setattr("layerticket.study.costing._peak", peak)
+    # one block of the first stage: 2 convolutions keep their inputs, 2 norms theirs, and 2 ReLUs
+    # share theirs with the next; 8 images of 16x8x8 in float32
+    first = next(block for block in blocks if block.stage == 0)
+    weights = 3 * 4 * first.params
+    assert exact.blocks[first.name] - weights == pytest.approx(4 * 8 * 16 * 8 * 8 * 4, rel=0.01)
+    limit = dense - round(2.5 * max(exact.blocks.values()))
+    budget = Budget(max_memory=limit)
+    ticket, record = find_measured("resnet20", model, budget, find(budget), BENCH)
+    assert record["peak_bytes"] <= limit
+    assert len(ticket.removed) >= 3
+
+
+def test_energy_needs_a_statement():
+    model = network()
+    with pytest.raises(LayerticketError, match="--cpu-tdp"):
+        block_costs(model, find_blocks(model, BATCH[0][:1]), BENCH, energy=True)
+
+
+def test_real_steps_are_timed_and_leave_the_network_alone():
+    model = network()
+    before = [parameter.clone() for parameter in model.parameters()]
+    steps = measure_steps({"dense": model, "again": model}, BENCH)
+    assert all(len(t) == 3 and min(t) > 0 for t in steps.seconds.values())
+    assert steps.kwh is None
+    assert steps.steps_per_epoch == 8
+    assert all(0 < share < 1 for share in steps.data_wait_share.values())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_metered_steps_share_the_energy_of_their_window(monkeypatch):
+    class Meter:
+        def lap(self):
+            return Energy(cpu_kwh=6.0)
+
+    class Lent:
+        def __enter__(self):
+            return Meter(), "fake"
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(measuring, "metered", lambda *_: Lent())
+    monkeypatch.setattr(measuring, "math", SimpleNamespace(ceil=lambda _: 3))  # steps a window
+    steps = measure_steps({"dense": network()}, BENCH)
+    assert steps.kwh == {"dense": [2.0, 2.0, 2.0]}
+    assert steps.method == "fake"
+
+
+def test_a_forecast_multiplies_steps(exact_clock):
+    dense = network()
+    small = find_ticket(dense, BATCH, criterion="snip", budget=Budget(remove=3)).apply(dense)
+    found = forecast({"dense": dense, "ticket": small}, BENCH)
+    macs = {
+        name: count_macs(model, BATCH[0]) for name, model in (("dense", dense), ("ticket", small))
+    }
+    assert found["steps"] == 3 * 8
+    for name, count in macs.items():
+        assert found[name]["train_seconds"] == pytest.approx(24 * (1 + count / 1e6) + 0.5)
+        assert found[name]["co2_kg"] is None
+    rewound = forecast({"dense": dense, "ticket": small}, BENCH, start=1)
+    assert rewound["dense"]["train_seconds"] == found["dense"]["train_seconds"]
+    assert rewound["ticket"]["train_seconds"] == pytest.approx(
+        16 * (1 + macs["ticket"] / 1e6) + 0.5
+    )
+    saving = found["saving"]
+    assert saving["macs"] == 1 - macs["ticket"] / macs["dense"]
+    assert saving["time"] == pytest.approx(saving["energy"])
+    assert 0 < saving["realized_share"] < 1
+    assert statistics.fmean([saving["speedup"]["low"], saving["speedup"]["high"]]) > 1

@@ -1,0 +1,57 @@
+"""Table 4: seven rows, the paper's savings in FLOPs, resumed row by row."""
+
+import json
+
+import pytest
+import torch
+
+from layerticket.blocks import find_blocks
+from layerticket.data import noise
+from layerticket.evaluation.memory import PeakMemory
+from layerticket.models import build_model
+from layerticket.study import Bench, table4
+from layerticket.study.table4_text import PAPER
+from layerticket.training import Recipe
+
+
+@pytest.mark.parametrize("network", ["resnet32", "resnet56"])
+def test_macs_agree_with_the_paper(network):
+    dense = build_model(f"{network}-projection", classes=10, channels=3, seed=0)
+    blocks = find_blocks(dense, torch.zeros(1, 3, 32, 32))
+    assert len({block.macs for block in blocks}) == 1  # so it does not matter which go
+    for (name, removed), paper in PAPER.items():
+        if name == network:
+            saved = 100 * removed * blocks[0].macs / blocks.macs
+            assert abs(saved - paper["flops"]) <= 0.05
+
+
+def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
+    asked = []
+
+    def peak(request):
+        asked.append(request)
+        return PeakMemory(peak_bytes=300 - 50 * bool(request.removed), before_bytes=100)
+
+    monkeypatch.setattr(table4, "peak_memory", peak)
+    bench = Bench(
+        dataset=noise((3, 32, 32), classes=10, images=100),
+        recipe=Recipe(batch_size=2, precision="fp32", compile="off"),
+        device="cpu",
+        rounds=1,
+    )
+    rows = (("resnet32", 5),)
+    found = table4.table4(bench, tmp_path, rows=rows, command="this one")
+    row = found["rows"][0]
+    assert row["saved"]["training_memory"] == 0.25
+    assert row["saved"]["peak_memory"] == pytest.approx(1 / 6)
+    assert row["saved"]["energy"] is None
+    assert abs(100 * row["saved"]["macs"] - 34.13) <= 0.05
+    assert len(row["blocks"]) == 5
+    assert 0.3 < row["saved"]["held_bytes"] < 0.5
+    assert json.loads((tmp_path / "table4.json").read_text()) == found
+    text = (tmp_path / "table4.md").read_text()
+    assert "`this one`" in text
+    assert "5 (the paper's row 4) | 34.13 (34.13)" in text
+    assert "null (33.33)" in text
+    assert table4.table4(bench, tmp_path, rows=rows)["rows"] == found["rows"]
+    assert len(asked) == 2
