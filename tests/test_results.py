@@ -1,18 +1,23 @@
-"""Published results are what was measured: the page is made from the record beside it."""
+"""Published results are what was measured: each page is made from the record beside it."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from layerticket.report import comparison_page
+from layerticket.report import comparison_page, lottery_page
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PAGES = {"first-look": comparison_page, "table1": lottery_page}
 
 
-@pytest.mark.parametrize("name", ["first-look"])
+@pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_made_from_the_record(name):
     record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     page = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
-    assert comparison_page(record).strip() in page
-    assert all(run["test_accuracy"] for row in record["rows"] for run in row["runs"])
+    assert PAGES[name](record).strip() in page
+
+
+def test_every_record_has_a_page_and_every_page_a_record():
+    pages, records = ({f.stem for f in RESULTS.glob(f"*.{kind}")} for kind in ("md", "json"))
+    assert pages == records
