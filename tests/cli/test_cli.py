@@ -194,3 +194,9 @@ def test_the_installed_program_separates_answer_and_progress(tmp_path):
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("resnet20: test accuracy")
     assert "images/s" in done.stderr
+
+
+def test_find_tells_a_command_that_can_be_typed(run, tmp_path, cifar10_dir):
+    words = ["find", "resnet20", "--remove", "1", "--out", tmp_path / "t", "--data", "cifar10"]
+    told = run(*words, "--data-dir", cifar10_dir).out
+    assert told.endswith(f"--ticket {tmp_path / 't'} --data cifar10 --data-dir {cifar10_dir}\n")

@@ -180,7 +180,7 @@ def find(
         )
     else:
         record = find_in(model, dataset, seed=seed or 0, **how)
-    say(record, _text(model, record, choice.data), as_json=json)
+    say(record, _text(model, record, choice), as_json=json)
 
 
 def _lacking(model: str | None) -> LayerticketError:
@@ -207,8 +207,9 @@ def _of_run(run: Path, model: str | None, choice: DataChoice) -> tuple[str, Data
     return config["model"], replace(choice, **fields)
 
 
-def _text(model: str, record: dict[str, Any], data: str) -> str:
+def _text(model: str, record: dict[str, Any], choice: DataChoice) -> str:
     """Tell what was found, and how to go on."""
+    folder = "" if choice.data_dir is None else f" --data-dir {choice.data_dir}"
     macs, params, origin = record["macs"], record["params"], record["origin"]
     history = (
         f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, set back to epoch "
@@ -224,5 +225,5 @@ def _text(model: str, record: dict[str, Any], data: str) -> str:
         f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s, "
         f"{energy_text(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
-        f"--data {data}" + forecast_text(record["forecast"])
+        f"--data {choice.data}{folder}" + forecast_text(record["forecast"])
     )
