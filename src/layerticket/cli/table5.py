@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
+from layerticket import cli
 from layerticket.cli.evaluate import AttackChoice, EvaluationFiles
 from layerticket.cli.options import DeviceChoice, Json
-from layerticket.cli.output import complain, news, say
+from layerticket.cli.output import news, say
 from layerticket.data import load_data
-from layerticket.errors import LayerticketError
 from layerticket.files import write_atomically
 from layerticket.report import markdown, table5_table, table_text
 from layerticket.study.record import write_record
@@ -94,15 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, as of `layerticket`.
     """
-    try:
-        app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
-    except (CycloptsError, LayerticketError) as err:
-        return complain(err, 2)
-    except KeyboardInterrupt:
-        return complain("interrupted; give the same command again to go on", 130)
-    except (RuntimeError, OSError) as err:
-        return complain(err, 1)
-    return 0
+    return cli.main(argv, program=app)
 
 
 if __name__ == "__main__":
