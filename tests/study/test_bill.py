@@ -6,8 +6,8 @@ import pytest
 
 from layerticket.evaluation import Metering
 from layerticket.study import execute
-from layerticket.study.bill import SearchBill, energy_bill
-from layerticket.study.record import LATER_KEYS, RESULT_KEYS, load_result, write_record
+from layerticket.study.runs.bill import SearchBill, energy_bill
+from layerticket.study.runs.record import LATER_KEYS, RESULT_KEYS, load_result, write_record
 from layerticket.training import Energy
 from layerticket.training.metering import Tally
 from study_toy import CONFIG
@@ -27,7 +27,7 @@ class Meter:
 def meter(monkeypatch):
     meter = Meter()
     lent = contextlib.nullcontext((meter, "fake"))
-    monkeypatch.setattr("layerticket.study.run.metered", lambda *_: lent)
+    monkeypatch.setattr("layerticket.study.runs.run.metered", lambda *_: lent)
     return meter
 
 

@@ -14,9 +14,9 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation import Attack
 from layerticket.report import table5_table
 from layerticket.study import Conditions, evaluate_run
-from layerticket.study import evaluate as evaluate_module
-from layerticket.study.evaluations import EVALUATIONS, prepare
-from layerticket.study.table5 import PAPER, data_of, table5
+from layerticket.study.evaluating import evaluate as evaluate_module
+from layerticket.study.evaluating.evaluations import EVALUATIONS, prepare
+from layerticket.study.tables.table5 import PAPER, data_of, table5
 
 FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
 SOME = ("test", "corruptions", "noise", "fgsm", "pgd")

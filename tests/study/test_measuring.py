@@ -12,10 +12,10 @@ from layerticket.errors import LayerticketError
 from layerticket.macs import count_macs
 from layerticket.models import build_model
 from layerticket.selection import Budget
-from layerticket.study import measuring
-from layerticket.study.costing import find_measured
-from layerticket.study.forecast import forecast
-from layerticket.study.measuring import Bench, Steps, block_costs, held_costs, measure_steps
+from layerticket.study.search import measuring
+from layerticket.study.search.costing import find_measured
+from layerticket.study.search.forecast import forecast
+from layerticket.study.search.measuring import Bench, Steps, block_costs, held_costs, measure_steps
 from layerticket.ticket import find_ticket
 from layerticket.training import Energy, Recipe
 
@@ -51,7 +51,7 @@ def exact_clock(monkeypatch):
         )
 
     for module in ("measuring", "costing", "forecast"):
-        monkeypatch.setattr(f"layerticket.study.{module}.measure_steps", steps)
+        monkeypatch.setattr(f"layerticket.study.search.{module}.measure_steps", steps)
 
 
 def find(budget):
@@ -85,7 +85,7 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
         blocks = {name: 1.5 * cost for name, cost in found.blocks.items()}
         return type(found)(what=found.what, total=found.total, blocks=blocks)
 
-    monkeypatch.setattr("layerticket.study.costing.block_costs", too_good)
+    monkeypatch.setattr("layerticket.study.search.costing.block_costs", too_good)
     corrected, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
     assert corrected.removed == honest.removed
     greedy = Budget(save_time=0.99)
@@ -102,7 +102,7 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
     def peak(name, removed, bench):
         return round(dense - sum(exact.blocks[block] for block in removed))
 
-    monkeypatch.setattr("layerticket.study.costing._peak", peak)
+    monkeypatch.setattr("layerticket.study.search.costing._peak", peak)
     # one block of the first stage: 2 convolutions keep their inputs, 2 norms theirs, and 2 ReLUs
     # share theirs with the next; 8 images of 16x8x8 in float32
     first = next(block for block in blocks if block.stage == 0)

@@ -10,7 +10,7 @@ from layerticket.data import Split
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
 from layerticket.study import RunConfig, execute, find_result, load_result
-from layerticket.study.record import RESULT_KEYS
+from layerticket.study.runs.record import RESULT_KEYS
 from layerticket.tensors import load_tensors
 from layerticket.training import Recipe
 from layerticket.training.journal import CHECKPOINT, METRICS
@@ -122,7 +122,7 @@ def test_interrupted_work_resumes_to_the_same_end(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return 0.5
 
-        patch.setattr("layerticket.study.run.accuracy", fail)
+        patch.setattr("layerticket.study.runs.run.accuracy", fail)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     folder = tmp_path / "cut" / CONFIG.name

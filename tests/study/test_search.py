@@ -7,7 +7,7 @@ import pytest
 from layerticket.cli import main
 from layerticket.cli.options import bytes_of
 from layerticket.errors import LayerticketError
-from layerticket.study.bill import SearchBill
+from layerticket.study.runs.bill import SearchBill
 
 
 def answer(capsys, *words):

@@ -9,8 +9,9 @@ from layerticket.blocks import find_blocks
 from layerticket.data import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models import build_model
-from layerticket.study import Bench, table4
-from layerticket.study.table4_text import PAPER
+from layerticket.study import Bench
+from layerticket.study.tables import table4
+from layerticket.study.tables.table4_text import PAPER
 from layerticket.training import Recipe
 
 

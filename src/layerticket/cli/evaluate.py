@@ -13,7 +13,7 @@ from layerticket.data import load_data
 from layerticket.evaluation import Attack
 from layerticket.files import read_json
 from layerticket.study import EVALUATIONS, Conditions, evaluate_run, run_folder
-from layerticket.study.record import RUN
+from layerticket.study.runs.record import RUN
 
 __all__ = ["AttackChoice", "EvaluationFiles", "evaluate"]
 

@@ -14,7 +14,7 @@ from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.selection import Budget
 from layerticket.study import Bench, find_in, find_in_run, run_folder
-from layerticket.study.record import RUN
+from layerticket.study.runs.record import RUN
 from layerticket.training import Recipe
 
 __all__ = ["Goal", "Measuring", "Rules", "Scoring", "Training", "find"]

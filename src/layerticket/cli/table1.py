@@ -13,7 +13,7 @@ from layerticket.cli.train import RecipeChoice
 from layerticket.files import write_atomically
 from layerticket.report import lottery_page, lottery_rows, table_text
 from layerticket.selection import Budget
-from layerticket.study.table1 import PAPER_POINTS, PAPER_TABLE_1, Table1, lottery_table
+from layerticket.study.tables.table1 import PAPER_POINTS, PAPER_TABLE_1, Table1, lottery_table
 
 __all__ = ["program", "table1"]
 

@@ -18,8 +18,8 @@ from layerticket.cli.output import news, say
 from layerticket.data import load_data
 from layerticket.files import write_atomically
 from layerticket.report import markdown, table5_table, table_text
-from layerticket.study.record import write_record
-from layerticket.study.table5 import data_of, table5
+from layerticket.study.runs.record import write_record
+from layerticket.study.tables.table5 import data_of, table5
 
 __all__ = ["main", "run"]
 

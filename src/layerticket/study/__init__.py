@@ -1,15 +1,15 @@
 """A run as a value, and the verdict over paired runs."""
 
-from layerticket.study.conditions import Conditions
-from layerticket.study.evaluate import evaluate_run
-from layerticket.study.evaluations import EVALUATIONS
-from layerticket.study.find import find_in, find_in_run
-from layerticket.study.foresee import foresee_run
-from layerticket.study.measuring import Bench
-from layerticket.study.paired import Comparison, compare_paired
-from layerticket.study.run import RunConfig, execute, find_result, load_result
-from layerticket.study.steps import run_folder, train_run
-from layerticket.study.verdict import Verdict, sentence, verdict
+from layerticket.study.evaluating.conditions import Conditions
+from layerticket.study.evaluating.evaluate import evaluate_run
+from layerticket.study.evaluating.evaluations import EVALUATIONS
+from layerticket.study.runs.run import RunConfig, execute, find_result, load_result
+from layerticket.study.runs.train import run_folder, train_run
+from layerticket.study.search.find import find_in, find_in_run
+from layerticket.study.search.foresee import foresee_run
+from layerticket.study.search.measuring import Bench
+from layerticket.study.statistics.verdict import Verdict, sentence, verdict
+from layerticket.study.tables.paired import Comparison, compare_paired
 
 __all__ = [
     "EVALUATIONS",

@@ -1,6 +1,6 @@
 """Table 4 of the paper, measured here: what tickets of ResNet-32 and ResNet-56 save in training.
 
-    python -m layerticket.study.table4 --out DIR [--steps 15] [--batch-size 128]
+    python -m layerticket.study.tables.table4 --out DIR [--steps 15] [--batch-size 128]
 
 Networks have projection shortcuts and images 3x32x32 pixels of noise, on which costs do not
 depend. Blocks are chosen by GraSP at initialization, neighbours of down-samplings stay. Every row
@@ -31,10 +31,10 @@ from layerticket.evaluation.memory import MemoryRequest, peak_memory
 from layerticket.files import digest, read_json, write_atomically
 from layerticket.models import build_model
 from layerticket.selection import Budget
-from layerticket.study.environment import environment
-from layerticket.study.measuring import Bench, measure_steps
-from layerticket.study.record import write_record
-from layerticket.study.table4_text import PAPER, table4_text
+from layerticket.study.runs.environment import environment
+from layerticket.study.runs.record import write_record
+from layerticket.study.search.measuring import Bench, measure_steps
+from layerticket.study.tables.table4_text import PAPER, table4_text
 from layerticket.ticket import Ticket, find_ticket
 from layerticket.training import Recipe, resolve_device, resolve_precision
 
@@ -185,7 +185,9 @@ def _saved(
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and write the table; see the head of this module."""
-    parser = argparse.ArgumentParser(prog="python -m layerticket.study.table4", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m layerticket.study.tables.table4", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     parser.add_argument("--steps", type=int, default=15, help="timed rounds of steps a row")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -212,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
             ),
         )
         words = " ".join(sys.argv[1:] if argv is None else argv)
-        table4(bench, given.out, command=f"python -m layerticket.study.table4 {words}")
+        table4(bench, given.out, command=f"python -m layerticket.study.tables.table4 {words}")
     except LayerticketError as err:
         sys.stderr.write(f"table4: {err}\n")
         return 2

@@ -17,12 +17,12 @@ from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.lottery import draw_batch, find_in_training, rewind
 from layerticket.selection import Budget
-from layerticket.study.bill import SearchBill
-from layerticket.study.forecast import forecast
-from layerticket.study.measuring import Bench
-from layerticket.study.record import RUN, WEIGHTS, load_result
-from layerticket.study.search import search
-from layerticket.study.steps import TICKET, build_named
+from layerticket.study.runs.bill import SearchBill
+from layerticket.study.runs.record import RUN, WEIGHTS, load_result
+from layerticket.study.runs.train import TICKET, build_named
+from layerticket.study.search.forecast import forecast
+from layerticket.study.search.measuring import Bench
+from layerticket.study.search.search import search
 from layerticket.tensors import load_tensors
 from layerticket.ticket import Ticket, find_ticket
 from layerticket.training import Kept, Recipe, epoch_at, load_kept

@@ -16,9 +16,9 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation import Metering
 from layerticket.lottery import start_of
 from layerticket.models import build_model
-from layerticket.study.bill import SearchBill
-from layerticket.study.record import RUN
-from layerticket.study.run import RunConfig, execute
+from layerticket.study.runs.bill import SearchBill
+from layerticket.study.runs.record import RUN
+from layerticket.study.runs.run import RunConfig, execute
 from layerticket.ticket import Ticket
 from layerticket.training import Recipe, Start, epochs_at
 

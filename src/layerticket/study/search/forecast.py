@@ -20,7 +20,7 @@ from layerticket.evaluation import (
     realized_share,
 )
 from layerticket.macs import count_macs
-from layerticket.study.measuring import Bench, Steps, measure_steps
+from layerticket.study.search.measuring import Bench, Steps, measure_steps
 from layerticket.training import resolve_device
 from layerticket.training.hardware import place
 from layerticket.view import copy_of

@@ -17,9 +17,9 @@ from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import Metering, accuracy, metered
 from layerticket.files import exclusive
-from layerticket.study.bill import SearchBill, energy_bill
-from layerticket.study.config import RunConfig
-from layerticket.study.record import (
+from layerticket.study.runs.bill import SearchBill, energy_bill
+from layerticket.study.runs.config import RunConfig
+from layerticket.study.runs.record import (
     RESULT,
     WEIGHTS,
     claim,
@@ -66,7 +66,7 @@ def execute(
         search: What finding the trained ticket took; it is part of the run's bill.
 
     Returns:
-        The keys of ``study.record.RESULT_KEYS``; accuracies as fractions, None for what was not
+        The keys of ``RESULT_KEYS`` in `record`; accuracies as fractions, None for what was not
         measured.
 
     Raises:

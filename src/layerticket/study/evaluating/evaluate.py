@@ -13,11 +13,11 @@ from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import accuracy
 from layerticket.files import canonical_json, exclusive, read_json
-from layerticket.study.conditions import Conditions, Evaluation, first_images
-from layerticket.study.evaluations import prepare
-from layerticket.study.record import RUN, WEIGHTS, write_record
-from layerticket.study.run import load_result
-from layerticket.study.steps import TICKET, build_named
+from layerticket.study.evaluating.conditions import Conditions, Evaluation, first_images
+from layerticket.study.evaluating.evaluations import prepare
+from layerticket.study.runs.record import RUN, WEIGHTS, write_record
+from layerticket.study.runs.run import load_result
+from layerticket.study.runs.train import TICKET, build_named
 from layerticket.ticket import Ticket
 from layerticket.training.checkpoint import load_weights
 
@@ -73,7 +73,7 @@ def evaluate_prepared(
     Args:
         folder: The run.
         dataset: The data of the run.
-        prepared: From `layerticket.study.evaluations.prepare`.
+        prepared: From `layerticket.study.evaluating.evaluations.prepare`.
         conditions: As they were prepared.
         device: As in `evaluate_run`.
         tell: As in `evaluate_run`.

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from layerticket.study.forecast import forecast
-from layerticket.study.measuring import Bench
-from layerticket.study.steps import build_named
+from layerticket.study.runs.train import build_named
+from layerticket.study.search.forecast import forecast
+from layerticket.study.search.measuring import Bench
 from layerticket.ticket import Ticket
 
 __all__ = ["foresee_run"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from layerticket.evaluation import Metering, carbon_kg
 from layerticket.files import read_json
-from layerticket.study.record import write_record
+from layerticket.study.runs.record import write_record
 from layerticket.training import Energy
 
 __all__ = ["SEARCH", "SearchBill", "energy_bill"]

@@ -13,13 +13,13 @@ from typing import Any
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
-from layerticket.study.conditions import Conditions, Evaluation
-from layerticket.study.environment import environment
-from layerticket.study.evaluate import evaluate_prepared
-from layerticket.study.evaluations import prepare
-from layerticket.study.paired import SUMMARY
-from layerticket.study.record import RUN, load_result
-from layerticket.study.shifted import compare_shifted
+from layerticket.study.evaluating.conditions import Conditions, Evaluation
+from layerticket.study.evaluating.evaluate import evaluate_prepared
+from layerticket.study.evaluating.evaluations import prepare
+from layerticket.study.evaluating.shifted import compare_shifted
+from layerticket.study.runs.environment import environment
+from layerticket.study.runs.record import RUN, load_result
+from layerticket.study.tables.paired import SUMMARY
 
 __all__ = ["PAPER", "data_of", "table5"]
 

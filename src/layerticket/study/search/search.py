@@ -8,9 +8,9 @@ from torch import nn
 
 from layerticket.evaluation import carbon_kg, metered
 from layerticket.selection import Budget
-from layerticket.study.bill import SearchBill
-from layerticket.study.costing import FindTicket, find_measured
-from layerticket.study.measuring import Bench
+from layerticket.study.runs.bill import SearchBill
+from layerticket.study.search.costing import FindTicket, find_measured
+from layerticket.study.search.measuring import Bench
 from layerticket.ticket import Ticket
 
 __all__ = ["search"]

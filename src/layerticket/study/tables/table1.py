@@ -18,11 +18,11 @@ from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.selection import Budget
-from layerticket.study.environment import environment
-from layerticket.study.find import find_in_run
-from layerticket.study.record import write_record
-from layerticket.study.steps import train_run
-from layerticket.study.verdict import sentence, verdict
+from layerticket.study.runs.environment import environment
+from layerticket.study.runs.record import write_record
+from layerticket.study.runs.train import train_run
+from layerticket.study.search.find import find_in_run
+from layerticket.study.statistics.verdict import sentence, verdict
 from layerticket.ticket import Ticket
 from layerticket.training import Recipe, epoch_at
 

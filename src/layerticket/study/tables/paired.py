@@ -13,11 +13,11 @@ from typing import Any
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
-from layerticket.study.environment import environment
-from layerticket.study.find import find_in
-from layerticket.study.record import write_record
-from layerticket.study.steps import train_run
-from layerticket.study.verdict import sentence, verdict
+from layerticket.study.runs.environment import environment
+from layerticket.study.runs.record import write_record
+from layerticket.study.runs.train import train_run
+from layerticket.study.search.find import find_in
+from layerticket.study.statistics.verdict import sentence, verdict
 from layerticket.training import Recipe
 
 __all__ = ["Comparison", "compare_paired"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerticket.errors import LayerticketError
-from layerticket.study.verdict import mean_interval
+from layerticket.study.statistics.verdict import mean_interval
 
 __all__ = ["Difference", "ShiftedPair", "compare_shifted", "explained"]
 
@@ -103,7 +103,7 @@ def compare_shifted(
         slope: See `explained`.
 
     Returns:
-        The differences with their intervals, as `layerticket.study.verdict` computes them.
+        The differences with their intervals, as `study.statistics.verdict` computes.
 
     Raises:
         LayerticketError: If there are no pairs, or a figure is out of range.

@@ -13,7 +13,7 @@ from layerticket.data.shifts import PUBLISHED, Corrupted, open_published
 from layerticket.data.splits import fingerprint
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import corruption_accuracy
-from layerticket.study.conditions import Conditions, Evaluation, evaluation
+from layerticket.study.evaluating.conditions import Conditions, Evaluation, evaluation
 
 __all__ = ["published", "regenerated"]
 

@@ -16,8 +16,14 @@ from layerticket.data.splits import fingerprint
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation import ATTACKS, attacked_accuracy, shift_accuracy
 from layerticket.evaluation.autoattack import require_autoattack
-from layerticket.study.conditions import Conditions, Evaluation, Measure, evaluation, first_images
-from layerticket.study.corrupted import published, regenerated
+from layerticket.study.evaluating.conditions import (
+    Conditions,
+    Evaluation,
+    Measure,
+    evaluation,
+    first_images,
+)
+from layerticket.study.evaluating.corrupted import published, regenerated
 
 __all__ = ["EVALUATIONS", "prepare"]
 

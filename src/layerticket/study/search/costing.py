@@ -15,7 +15,7 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation import ratio_of
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
 from layerticket.selection import Budget, Costs
-from layerticket.study.measuring import Bench, block_costs, held_costs, measure_steps
+from layerticket.study.search.measuring import Bench, block_costs, held_costs, measure_steps
 from layerticket.ticket import Ticket
 
 __all__ = ["find_measured"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from layerticket.errors import LayerticketError
 from layerticket.files import canonical_json, read_json, write_atomically
-from layerticket.study.config import RunConfig
-from layerticket.study.environment import environment
+from layerticket.study.runs.config import RunConfig
+from layerticket.study.runs.environment import environment
 from layerticket.training.journal import CHECKPOINT
 
 __all__ = [

@@ -1,0 +1,3 @@
+"""Evaluating finished runs under named conditions."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""What paired seeds prove, and what they do not. Knows numbers only."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""The published tables, each from its runs."""
+
+__all__: list[str] = []
