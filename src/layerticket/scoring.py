@@ -26,7 +26,7 @@ from layerticket.view import (
     weight_versions,
 )
 
-__all__ = ["BlockScores", "score"]
+__all__ = ["ZERO_BRANCHES", "BlockScores", "prepared_view", "score"]
 
 ZERO_BRANCHES = (
     "Blocks whose last layer starts at zero (zero-initialized residual branches, the default of "
@@ -101,7 +101,7 @@ def score(
     versions = weight_versions(model)
     started = time.perf_counter()
     with preserved_random_state(0), torch.enable_grad(), reference_kernels():
-        view = _prepared_view(model, normalization, int(arguments.get("micro_batches", 1)))
+        view = prepared_view(model, normalization, int(arguments.get("micro_batches", 1)))
         values = known.fn(view, blocks, batch, **arguments)
     seconds = time.perf_counter() - started
     if weight_versions(model) != versions:
@@ -141,7 +141,7 @@ def _options(known: Criterion, batch: Batch, given: Mapping[str, Any]) -> dict[s
     return allowed | options
 
 
-def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> nn.Module:
+def prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> nn.Module:
     """Return a view in evaluation mode, its batch normalizations in the mode asked for."""
     view = view_of(model).eval()
     norms = [m for m in view.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

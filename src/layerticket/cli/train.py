@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, command_line
 from layerticket.cli.output import energy_text, forecast_text, news, say
+from layerticket.rivals import Candidate, load_candidate
 from layerticket.study import Bench, foresee_run, train_run
-from layerticket.ticket import Ticket
 from layerticket.training import Recipe, he2016
 
 __all__ = ["RecipeChoice", "train"]
@@ -82,7 +82,7 @@ def train(
     model
         Name of the dense network, as given to `find`.
     ticket
-        Folder of a ticket to train in place of the dense network.
+        Folder of a ticket, or of a rival of tickets, to train in place of the dense network.
     seed
         Draws theta_0 of a dense network, and order and augmentation of the images.
     initialization
@@ -99,7 +99,7 @@ def train(
     """
     recipe, dataset = how.recipe(), choice.load()
     if ticket is not None and initialization == "ticket":
-        recipe = _recipe_for(Ticket.load(ticket), how, seed)
+        recipe = _recipe_for(load_candidate(ticket), how, seed)
     if dry_run:
         bench = Bench(
             dataset=dataset, recipe=recipe, device=where.device, metering=energy.metering()
@@ -137,7 +137,7 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     )
 
 
-def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int) -> Recipe:
+def _recipe_for(ticket: Candidate, how: RecipeChoice, seed: int) -> Recipe:
     """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
     if ticket.seed != seed:
         news(

@@ -9,7 +9,7 @@ from layerticket.criteria.leave_one_out import LeaveOneOut
 from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
 
-__all__ = ["cka", "linear_cka"]
+__all__ = ["center_gram", "cka", "gram_cka", "linear_cka"]
 
 
 @criterion(
@@ -75,12 +75,17 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
         x: (N, ...), flattened to one row an example.
         y: (N, ...), of any width.
     """
-    gram_x, gram_y = _gram(x), _gram(y)
-    norms = gram_x.norm() * gram_y.norm()
-    return ((gram_x * gram_y).sum() / norms).item() if norms > 0 else 0.0
+    return gram_cka(center_gram(x), center_gram(y))
 
 
-def _gram(x: Tensor) -> Tensor:
+def gram_cka(x: Tensor, y: Tensor) -> float:
+    """Return the same from the matrices (N, N) of `center_gram`."""
+    norms = x.norm() * y.norm()
+    return ((x * y).sum() / norms).item() if norms > 0 else 0.0
+
+
+def center_gram(x: Tensor) -> Tensor:
+    """Return the inner products (N, N) of the examples of (N, ...), columns centered, float64."""
     rows = x.double().flatten(1)
     rows = rows - rows.mean(0)
     return rows @ rows.T  # (N, N)

@@ -19,7 +19,7 @@ from layerticket.criteria.weights import (
 )
 from layerticket.errors import LayerticketError
 
-__all__ = ["grasp", "scale_invariant"]
+__all__ = ["gradient_flow", "grasp", "scale_invariant"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,20 @@ def grasp(
         product = _hessian_product(model, batch, weights, gradient, loss_fn, micro_batches)
         saliency = {name: weights[name].detach() * product[name] for name in scored}
     return sum_over_blocks(model, blocks, saliency, reduction)
+
+
+def gradient_flow(
+    model: nn.Module, batch: Batch, loss_fn: LossFn = COOLED, micro_batches: int = 1
+) -> dict[str, Tensor]:
+    """Return ``theta * (H g)`` of every single weight by name; large: worth keeping.
+
+    Always the exact product: the shortcut of `grasp` holds for sums over whole tensors only. Cost:
+    one gradient and one double backward.
+    """
+    weights = network_weights(model)
+    gradient = loss_gradient(model, batch, weights, loss_fn, micro_batches)
+    product = _hessian_product(model, batch, weights, gradient, loss_fn, micro_batches)
+    return {name: weight.detach() * product[name] for name, weight in weights.items()}
 
 
 def scale_invariant(

@@ -1,13 +1,13 @@
 """SNIP: connection sensitivity."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from layerticket.batch import Batch, CrossEntropy, LossFn
 from layerticket.blocks import Blocks
 from layerticket.criteria.registry import Reduction, criterion
 from layerticket.criteria.weights import loss_gradient, network_weights, sum_over_blocks
 
-__all__ = ["snip"]
+__all__ = ["connection_sensitivity", "snip"]
 
 MEAN_LOSS = CrossEntropy()
 
@@ -46,7 +46,14 @@ def snip(
         [1] Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity",
         ICLR 2019. Differs from the authors' code: blocks instead of single weights.
     """
+    saliency = connection_sensitivity(model, batch, loss_fn, micro_batches)
+    return sum_over_blocks(model, blocks, saliency, reduction)
+
+
+def connection_sensitivity(
+    model: nn.Module, batch: Batch, loss_fn: LossFn = MEAN_LOSS, micro_batches: int = 1
+) -> dict[str, Tensor]:
+    """Return ``|theta * g|`` of every single weight by name, as the paper ranks them."""
     weights = network_weights(model)
     gradient = loss_gradient(model, batch, weights, loss_fn, micro_batches)
-    saliency = {name: (weights[name].detach() * g).abs() for name, g in gradient.items()}
-    return sum_over_blocks(model, blocks, saliency, reduction)
+    return {name: (weights[name].detach() * g).abs() for name, g in gradient.items()}

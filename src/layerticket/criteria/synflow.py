@@ -10,7 +10,7 @@ from layerticket.criteria.registry import Reduction, criterion
 from layerticket.criteria.weights import network_weights, sum_over_blocks
 from layerticket.errors import LayerticketError
 
-__all__ = ["synflow"]
+__all__ = ["synaptic_flow", "synflow"]
 
 
 @criterion(
@@ -46,6 +46,15 @@ def synflow(
         [1] Tanaka et al., "Pruning neural networks without any data by iteratively conserving
         synaptic flow", NeurIPS 2020. Differs: blocks instead of single weights, one round.
     """
+    return sum_over_blocks(model, blocks, synaptic_flow(model, batch), reduction)
+
+
+def synaptic_flow(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return ``|theta| * dR/d|theta|`` of every single weight by name, float64.
+
+    Raises:
+        LayerticketError: If the inputs are not one floating-point tensor.
+    """
     inputs = inputs_of(batch)
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise LayerticketError(
@@ -62,8 +71,7 @@ def synflow(
     ones = torch.ones_like(inputs[:1], dtype=torch.double)
     flow = logits_of(functional_call(model, state, (ones,))).sum()
     gradients = torch.autograd.grad(flow, [state[name] for name in names], allow_unused=True)
-    saliency = {
+    return {
         name: torch.zeros_like(state[name]) if g is None else state[name].detach() * g
         for name, g in zip(names, gradients, strict=True)
     }
-    return sum_over_blocks(model, blocks, saliency, reduction)

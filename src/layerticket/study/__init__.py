@@ -3,11 +3,14 @@
 from layerticket.study.evaluating.conditions import Conditions
 from layerticket.study.evaluating.evaluate import evaluate_run
 from layerticket.study.evaluating.evaluations import EVALUATIONS
+from layerticket.study.evaluating.similarity import similarity_of
 from layerticket.study.runs.run import RunConfig, execute, find_result, load_result
 from layerticket.study.runs.train import run_folder, train_run
 from layerticket.study.search.find import find_in, find_in_run
 from layerticket.study.search.foresee import foresee_run
+from layerticket.study.search.imp import find_imp
 from layerticket.study.search.measuring import Bench
+from layerticket.study.search.rivals import find_control, find_filters, find_weights
 from layerticket.study.statistics.verdict import Verdict, sentence, verdict
 from layerticket.study.tables.paired import Comparison, compare_paired
 
@@ -21,13 +24,18 @@ __all__ = [
     "compare_paired",
     "evaluate_run",
     "execute",
+    "find_control",
+    "find_filters",
+    "find_imp",
     "find_in",
     "find_in_run",
     "find_result",
+    "find_weights",
     "foresee_run",
     "load_result",
     "run_folder",
     "sentence",
+    "similarity_of",
     "train_run",
     "verdict",
 ]

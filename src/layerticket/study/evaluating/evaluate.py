@@ -13,12 +13,12 @@ from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import accuracy
 from layerticket.files import canonical_json, exclusive, read_json
+from layerticket.rivals import load_candidate, permanent
 from layerticket.study.evaluating.conditions import Conditions, Evaluation, first_images
 from layerticket.study.evaluating.evaluations import prepare
 from layerticket.study.runs.record import RUN, WEIGHTS, write_record
 from layerticket.study.runs.run import load_result
 from layerticket.study.runs.train import TICKET, build_named
-from layerticket.ticket import Ticket
 from layerticket.training.checkpoint import load_weights
 
 __all__ = ["EVALUATION", "evaluate_prepared", "evaluate_run", "trained_network"]
@@ -111,6 +111,8 @@ def evaluate_prepared(
 def trained_network(folder: Path, dataset: Dataset) -> nn.Module:
     """Build the network of a finished run, a ticket or dense, with its trained weights.
 
+    Masks of a rival are made permanent: its pruned weights are ordinary zeros.
+
     Args:
         folder: The run.
         dataset: The data of the run; gives classes and channels.
@@ -121,9 +123,9 @@ def trained_network(folder: Path, dataset: Dataset) -> nn.Module:
     config = read_json(folder / RUN)["config"]
     network = build_named(config["model"], dataset, config["seed"])
     if config["ticket"]:
-        network = Ticket.load(folder / TICKET).apply(network)
+        network = load_candidate(folder / TICKET).apply(network)
     load_weights(folder / WEIGHTS, network)
-    return network
+    return permanent(network)
 
 
 def _check_data(folder: Path, dataset: Dataset) -> None:

@@ -14,12 +14,11 @@ from torch import nn
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import Metering
-from layerticket.lottery import start_of
 from layerticket.models import build_model
+from layerticket.rivals import Candidate, load_candidate
 from layerticket.study.runs.bill import SearchBill
 from layerticket.study.runs.record import RUN
 from layerticket.study.runs.run import RunConfig, execute
-from layerticket.ticket import Ticket
 from layerticket.training import Recipe, Start, epochs_at
 
 __all__ = ["TICKET", "build_named", "run_folder", "train_run"]
@@ -50,7 +49,7 @@ def train_run(
     command: str = "",
     metering: Metering | None = None,
 ) -> dict[str, Any]:
-    """Train a dense network or a ticket as a run of its own folder in `out`.
+    """Train a dense network, a ticket or a rival of one as a run of its own folder in `out`.
 
     Args:
         model: Name of the dense network.
@@ -58,7 +57,7 @@ def train_run(
         recipe: How to train.
         seed: Decides theta_0 of a dense network, order and augmentation of the images.
         out: Folder of all runs.
-        ticket: Folder of a ticket to train instead of the dense network.
+        ticket: Folder of a ticket, of layers or a rival, to train instead of the dense network.
         initialization: Where a ticket's first weights come from: `ticket`: its own theta_0, or
             theta_i, from where training goes on along the schedule; `seed`: random weights, trained
             for all epochs (Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019).
@@ -77,7 +76,7 @@ def train_run(
         LayerticketError: If anything given does not fit.
         TrainingError: If training fails.
     """
-    found = None if ticket is None else Ticket.load(ticket)
+    found = None if ticket is None else load_candidate(ticket)
     drawn = seed if initialization_seed is None else initialization_seed
     source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
     start = _start(found, recipe, initialization, initialization_seed, drawn)
@@ -112,7 +111,7 @@ def _first(
     model: str,
     dataset: Dataset,
     seed: int,
-    found: Ticket | None,
+    found: Candidate | None,
     source: Literal["ticket", "model"],
     folder: Path,
 ) -> nn.Module:
@@ -124,7 +123,7 @@ def _first(
     return found.apply(dense, initialization=source)
 
 
-def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) -> str:
+def _source(found: Candidate | None, initialization: str, drawn: int, seed: int) -> str:
     """Spell where the first weights come from, as `RunConfig` wants it."""
     if found is not None and initialization == "ticket":
         return "ticket"
@@ -132,7 +131,7 @@ def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) ->
 
 
 def _start(
-    found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
+    found: Candidate | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
 ) -> Start:
     """Where training begins; refuses weights that are not new, and another schedule."""
     if found is None:
@@ -156,7 +155,7 @@ def _start(
             f"recipe has {names[0]} {found.origin.recipe.get(names[0])!r}; given is "
             f"{asdict(recipe)[names[0]]!r}. Give the recipe of that run."
         )
-    return start_of(found)
+    return Start(epoch=found.rewind_epoch, optimizer=found.optimizer)
 
 
 def run_folder(path: Path) -> Path:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from layerticket.rivals import load_candidate
 from layerticket.study.runs.train import build_named
 from layerticket.study.search.forecast import forecast
 from layerticket.study.search.measuring import Bench
-from layerticket.ticket import Ticket
 
 __all__ = ["foresee_run"]
 
@@ -31,7 +31,7 @@ def foresee_run(
     models = {"dense": build_named(model, bench.dataset, seed)}
     start = 0
     if ticket is not None:
-        found = Ticket.load(ticket)
+        found = load_candidate(ticket)
         models["ticket"], start = found.apply(models["dense"]), found.rewind_epoch
     names = {"model": model, "ticket_folder": None if ticket is None else str(ticket)}
     return names | forecast(models, bench, start=start)

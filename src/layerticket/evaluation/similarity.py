@@ -1,0 +1,97 @@
+"""How alike two networks represent the same images, layer by layer: linear CKA.
+
+Enters: two networks and images. Leaves: one figure a layer. Layers are matched by name.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Inputs, call, logits_of
+from layerticket.blocks.zero_test import first_tensor
+from layerticket.criteria.cka import center_gram, gram_cka
+from layerticket.errors import LayerticketError
+
+__all__ = ["HEAD", "STEM", "representations", "similarity"]
+
+STEM, HEAD = "stem", "head"
+
+
+def similarity(
+    dense: nn.Module, rival: nn.Module, names: Sequence[str], inputs: Inputs
+) -> dict[str, float | None]:
+    """Compare what two networks make of the same inputs, layer by layer.
+
+    For every layer ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius norms, where X and Y hold a
+    row for each example, centered over the examples: linear CKA on all examples at once (the full,
+    not the minibatch estimate; N examples bias it upwards where a layer is wider than N, equally
+    for all rivals). Both networks are in evaluation mode and are not modified.
+
+    Cost: two forward passes, and N^2 D multiplications for a layer of width D. Memory: the widest
+    layer, and an (N, N) matrix for each.
+
+    Args:
+        dense: The dense network, trained.
+        rival: The other one.
+        names: Layers to compare, as in ``named_modules()`` of the dense network; the input of the
+            first is compared as `stem`, the logits as `head`.
+        inputs: What both are called on, at least 3 examples.
+
+    Returns:
+        `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the rival lacks.
+
+    Raises:
+        LayerticketError: If there are fewer than three examples, or a layer is not called.
+
+    References:
+        Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019,
+        eq. 3-4. arXiv:1905.00414.
+    """
+    own, other = representations(dense, names, inputs), representations(rival, names, inputs)
+    if missing := [name for name in (STEM, *names, HEAD) if name not in own]:
+        raise LayerticketError(
+            f"the dense network has no layer {missing[0]!r} that was called. Name its blocks."
+        )
+    return {
+        name: gram_cka(own[name], other[name]) if name in other else None
+        for name in (STEM, *names, HEAD)
+    }
+
+
+def representations(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Tensor]:
+    """Return the centered Gram matrix (N, N) of every layer that the network has and calls.
+
+    A block that was removed, and an identity in its place, has no representation of its own.
+    """
+    grams: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+    there = [n for n in names if n in modules and not isinstance(modules[n], nn.Identity)]
+    modes = {module: module.training for module in model.modules()}
+
+    def watch(name: str) -> Any:  # noqa: ANN401 - a hook
+        def leave(_module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
+            tensor = first_tensor(output)
+            if tensor is not None:
+                grams[name] = center_gram(tensor)
+
+        return leave
+
+    def enter(_module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+        tensor = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
+        if tensor is not None:
+            grams[STEM] = center_gram(tensor)
+
+    handles = [modules[name].register_forward_hook(watch(name)) for name in there]
+    if names and names[0] in modules:
+        handles.append(modules[names[0]].register_forward_pre_hook(enter, with_kwargs=True))
+    try:
+        with torch.inference_mode():
+            grams[HEAD] = center_gram(logits_of(call(model.eval(), inputs)))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return grams

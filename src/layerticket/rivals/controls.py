@@ -1,0 +1,172 @@
+"""Controls for layers: tickets that ask no criterion, and what costs the same without a ticket.
+
+Enters: a ticket of layers, the reference. Leaves: tickets of equal cost, a number of epochs.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from layerticket.blocks import Block
+from layerticket.errors import LayerticketError, unknown_name
+from layerticket.rivals.matching import match_record, require_same_network
+from layerticket.surgery import remove_blocks
+from layerticket.ticket import Ticket, architecture_digest, weights_digest
+
+__all__ = ["CONTROLS", "Control", "control_match", "control_ticket", "equal_compute_epochs"]
+
+Control = Literal["random", "first", "last", "even"]
+CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even")
+TRIES = 200  # orders drawn for one random control; blocks of equal cost need one
+
+
+def control_ticket(
+    model: nn.Module,
+    reference: Ticket,
+    control: Control,
+    *,
+    draw: int = 0,
+    name: str = "",
+    seed: int | None = None,
+) -> Ticket:
+    """Make a ticket that removes blocks without looking at what they are worth.
+
+    `random` draws the blocks, `first` and `last` take those nearest to the input and to the output,
+    `even` spreads them over the depth. So many go that the MACs come as close to those of the
+    reference as they can. Cost: none.
+
+    Args:
+        model: The dense network at theta_0; not modified.
+        reference: Ticket of the same network whose cost is matched.
+        control: Which blocks go.
+        draw: Number of the random draw; other controls have only draw 0.
+        name: What the network is built by; recorded.
+        seed: Seed theta_0 was drawn with; recorded.
+
+    Returns:
+        An ordinary ticket. Its criterion is the control's name, it has no scores and no batch.
+
+    Raises:
+        LayerticketError: If the control is unknown, the draw makes no sense, or the reference is of
+            another network.
+    """
+    if control not in CONTROLS:
+        raise unknown_name("control", control, CONTROLS)
+    if draw < 0 or (draw and control != "random"):
+        raise LayerticketError(
+            f"draw is {draw}; it must be 0 or more, and only control 'random' has more than one."
+        )
+    architecture = architecture_digest(model)
+    require_same_network(architecture, reference, name or type(model).__name__)
+    order = _chosen(reference, control, draw)
+    gone = {block.name for block in order}
+    small = remove_blocks(model, order)
+    options = {"reference": reference.digest} | ({"draw": draw} if control == "random" else {})
+    return replace(
+        reference,
+        model=name or type(model).__name__,
+        weights=weights_digest(model),
+        criterion=control,
+        options=options,
+        batch="",
+        examples=0,
+        scores={},
+        removed=tuple(block.name for block in reference.blocks if block.name in gone),
+        kept=tuple(block.name for block in reference.blocks if block.name not in gone),
+        macs={
+            "dense": reference.macs["dense"],
+            "ticket": reference.macs["dense"] - sum(block.macs for block in order),
+        },
+        params={
+            "dense": reference.params["dense"],
+            "ticket": sum(parameter.numel() for parameter in small.parameters()),
+        },
+        seed=seed,
+        score_seconds=0.0,
+        versions={"torch": torch.__version__},
+        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
+        order=(tuple(block.name for block in order),),
+        later_scores=(),
+        origin=None,
+        optimizer={},
+    )
+
+
+def control_match(ticket: Ticket, reference: Ticket) -> dict[str, object]:
+    """Tell how close the cost of a control came to that of its reference."""
+    figures = {
+        figure: {
+            "dense": getattr(reference, figure)["dense"],
+            "reference": getattr(reference, figure)["ticket"],
+            "rival": getattr(ticket, figure)["ticket"],
+        }
+        for figure in ("macs", "params")
+    }
+    return match_record("macs", reference, figures)
+
+
+def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
+    """Epochs of the dense network that cost what the training of a ticket costs, in MACs.
+
+    A ticket found at initialization trains `epochs` epochs at its own share of the dense network's
+    MACs. One found in a training also needs that training up to the epoch it was scored at, and
+    goes on from the epoch it was set back to. Scoring itself, the gradient of a few images, is left
+    out: with 100 of 45,000 images it is a few thousandths of one epoch.
+
+    Args:
+        reference: The ticket.
+        epochs: Epochs of the schedule the ticket is trained by.
+
+    Returns:
+        The nearest whole number, at least 1.
+
+    Raises:
+        LayerticketError: If the schedule has no epoch behind the one the ticket was set back to.
+    """
+    left = epochs - reference.rewind_epoch
+    if left < 1:
+        raise LayerticketError(
+            f"the ticket goes on from epoch {reference.rewind_epoch}, and {epochs} epochs leave "
+            "nothing to train. Give the epochs of its schedule."
+        )
+    before = 0 if reference.origin is None else reference.origin.scored_epoch
+    share = reference.macs["ticket"] / reference.macs["dense"]
+    return max(1, round(before + left * share))
+
+
+def _chosen(reference: Ticket, control: Control, draw: int) -> tuple[Block, ...]:
+    """Choose the blocks that go, in the order of removal."""
+    blocks = reference.blocks
+    saved = reference.macs["dense"] - reference.macs["ticket"]
+    if control == "first":
+        return _closest([blocks[:count] for count in _counts(blocks)], saved)
+    if control == "last":
+        return _closest([blocks[::-1][:count] for count in _counts(blocks)], saved)
+    if control == "even":
+        return _closest([_spread(blocks, count) for count in _counts(blocks)], saved)
+    source = random.Random(f"blocks {draw}")
+    tried: list[tuple[Block, ...]] = []
+    for _ in range(TRIES):
+        order = tuple(source.sample(blocks, len(blocks)))
+        tried.append(_closest([order[:count] for count in _counts(blocks)], saved))
+        if sum(block.macs for block in tried[-1]) == saved:
+            return tried[-1]
+    return _closest(tried, saved)
+
+
+def _counts(blocks: Sequence[Block]) -> range:
+    return range(1, len(blocks) + 1)
+
+
+def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
+    """Take the middles of `count` equal parts of the depth."""
+    return tuple(blocks[(2 * i + 1) * len(blocks) // (2 * count)] for i in range(count))
+
+
+def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
+    """Take the choice whose MACs come nearest; of equals, the first."""
+    return min(choices, key=lambda chosen: abs(sum(block.macs for block in chosen) - saved))
