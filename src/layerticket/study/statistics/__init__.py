@@ -1,3 +1,6 @@
 """What paired seeds prove, and what they do not. Knows numbers only."""
 
-__all__: list[str] = []
+from layerticket.study.statistics.analysis import analyse
+from layerticket.study.statistics.verdict import Verdict, sentence, verdict
+
+__all__ = ["Verdict", "analyse", "sentence", "verdict"]

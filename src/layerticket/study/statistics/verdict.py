@@ -31,6 +31,8 @@ class Verdict:
     """Mean difference."""
     std: float | None
     """Standard deviation of the differences (n - 1 below); None for one seed."""
+    spread: float | None
+    """What the interval rests on: the deviation, or the floor set by the resolution if larger."""
     low: float | None
     """Lower end of the interval of the mean difference; None for one seed."""
     high: float | None
@@ -83,7 +85,7 @@ def verdict(
     differences = tuple(round(t - d, 12) for d, t in zip(dense, ticket, strict=True))
     n, mean = len(differences), fmean(differences)
     std = stdev(differences) if n > 1 else None
-    low = high = needed = None
+    low = high = needed = spread = None
     outcome: Literal["wins", "loses", "undecided"] = "undecided"
     if std is not None:
         spread = max(std, resolution / math.sqrt(6))
@@ -97,6 +99,7 @@ def verdict(
         differences=differences,
         mean=mean,
         std=std,
+        spread=spread,
         low=low,
         high=high,
         margin=margin,

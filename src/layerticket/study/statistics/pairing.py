@@ -1,0 +1,106 @@
+"""Which runs are compared with which. Enters: the runs of a study file. Leaves: paired figures."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+__all__ = ["Group", "done", "groups", "paired"]
+
+Run = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Runs of one method beside the dense runs of the same model."""
+
+    model: str
+    """Name of the dense network."""
+    budget: str
+    """How much was removed."""
+    method: str
+    """Label of the method; draws of one method share it."""
+    kind: str
+    """Kind of the method."""
+    runs: Mapping[int, Sequence[Run]]
+    """Finished runs by seed, those that have a dense run of the same seed."""
+    dense: Mapping[int, Run]
+    """Dense run of each of these seeds."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Paired seeds, ascending."""
+        return sorted(self.runs)
+
+
+def done(run: Run) -> bool:
+    """Whether a run ended and was tested."""
+    return run["status"] == "done" and run["test_accuracy"] is not None
+
+
+def groups(study: Mapping[str, Any]) -> list[Group]:
+    """Put the runs of each model, budget and method together, in the order of the study.
+
+    Args:
+        study: The object of ``study.json``.
+
+    Returns:
+        One group for each method that was planned; its runs are empty while none is finished.
+    """
+    dense: dict[str, dict[int, Run]] = defaultdict(dict)
+    found: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
+    for run in study["runs"]:
+        if run["kind"] != "dense":
+            key = run["model"], run["budget"] or "", _label(run), run["kind"]
+            found[key].append(run)
+        elif done(run):
+            dense[run["model"]][run["seed"]] = run
+    return [_group(key, runs, dense[key[0]]) for key, runs in found.items()]
+
+
+def _label(run: Run) -> str:
+    """Name a method without the number of its draw."""
+    if run["draw"] is None:
+        return str(run["method"])
+    return re.sub(rf" {run['draw']}$", "", run["method"])
+
+
+def _group(key: tuple[str, str, str, str], runs: Sequence[Run], dense: Mapping[int, Run]) -> Group:
+    by_seed: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        if done(run) and run["seed"] in dense:
+            by_seed[run["seed"]].append(run)
+    model, budget, method, kind = key
+    return Group(
+        model=model,
+        budget=budget,
+        method=method,
+        kind=kind,
+        runs=dict(by_seed),
+        dense={seed: dense[seed] for seed in by_seed},
+    )
+
+
+def paired(group: Group, figure: str, *, same: Sequence[str] = ()) -> list[tuple[float, float]]:
+    """Pair a figure of the dense network with that of the method, seed by seed.
+
+    Args:
+        group: The runs.
+        figure: Key of a run; draws of one seed are averaged.
+        same: Keys that have to be equal in both runs, or the figures cannot be compared.
+
+    Returns:
+        (dense, method) for each seed where both were measured.
+    """
+    return list(_pairs(group, figure, same))
+
+
+def _pairs(group: Group, figure: str, same: Sequence[str]) -> Iterator[tuple[float, float]]:
+    for seed in group.seeds:
+        dense, runs = group.dense[seed], group.runs[seed]
+        values = [run[figure] for run in runs]
+        alike = all(run[key] == dense[key] for run in runs for key in same)
+        if alike and dense[figure] is not None and None not in values:
+            yield float(dense[figure]), fmean(values)

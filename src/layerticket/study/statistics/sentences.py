@@ -1,0 +1,126 @@
+"""What was found, in words. Enters: comparisons. Leaves: sentences; differences in pp."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layerticket.study.statistics.controls import CRITERIA, plural
+
+__all__ = ["comparison_sentence", "study_sentence"]
+
+Comparison = Mapping[str, Any]
+
+
+def comparison_sentence(comparison: Comparison, margin: float) -> str:
+    """Say how one method compares with the dense network.
+
+    Args:
+        comparison: One of those `analyse` returns.
+        margin: Tolerated loss of accuracy, as a fraction.
+
+    Returns:
+        One English sentence.
+    """
+    name, difference, n = comparison["method"], comparison["difference"], comparison["n"]
+    if not n:
+        return f"{name}: no run is finished beside a dense one of the same seed."
+    mean, low, high = (difference[end] for end in ("mean", "low", "high"))
+    if low is None or high is None:
+        return f"{name} is undecided: {100 * mean:+.2f} pp in one seed, which decides nothing."
+    found = (
+        f"{100 * mean:+.2f} pp against dense over {n} paired seeds "
+        f"({100 * low:+.2f} to {100 * high:+.2f} pp)"
+    )
+    xi, outcome = f"{100 * margin:g} pp", comparison["outcome"]
+    if outcome == "undecided":
+        needed = comparison["seeds_needed"]
+        more = f"; about {needed} seeds in all should decide" if needed else ""
+        return f"{name} is undecided: {found} holds the margin of {xi}{more}."
+    side = "less" if outcome == "wins" else "more"
+    stands = "" if comparison["outcome_adjusted"] == outcome else _does_not_stand(comparison)
+    return f"{name} {outcome}: {found}, so it is {side} than {xi} worse{stands}."
+
+
+def _does_not_stand(comparison: Comparison) -> str:
+    return (
+        "; corrected for the study's "
+        f"{comparison['comparisons']} comparisons this is no longer certain"
+    )
+
+
+def study_sentence(comparisons: Sequence[Comparison], margin: float) -> str:
+    """Say in one sentence whether the tickets of a study won, and what they saved.
+
+    Args:
+        comparisons: Those of the study.
+        margin: Tolerated loss of accuracy, as a fraction.
+
+    Returns:
+        One English sentence.
+    """
+    tickets = [one for one in comparisons if one["kind"] in CRITERIA]
+    judged = [one for one in tickets if one["n"]]
+    if not tickets:
+        return "No verdict: the study has no tickets."
+    if not judged:
+        return "No verdict yet: no ticket is finished beside a dense network of the same seed."
+    return _one(judged[0], margin) if len(judged) == 1 else _several(judged, margin)
+
+
+def _one(ticket: Comparison, margin: float) -> str:
+    words = {"wins": "wins", "loses": "loses", "undecided": "neither wins nor loses yet"}
+    difference = ticket["difference"]
+    text = f"The {ticket['method']} ticket {words[ticket['outcome']]} at a margin of "
+    text += f"{100 * margin:g} pp: {100 * difference['mean']:+.2f} pp"
+    if difference["low"] is not None:
+        text += f" ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
+    text += f" over {_seeds(ticket['n'])}{_saved([ticket])}{_equals([ticket])}"
+    return text + "."
+
+
+def _several(tickets: Sequence[Comparison], margin: float) -> str:
+    counts = Counter(one["outcome"] for one in tickets)
+    stand = sum(one["outcome_adjusted"] == "wins" for one in tickets)
+    all_win = counts["wins"] == len(tickets)
+    every = "Both" if len(tickets) == 2 else f"All {len(tickets)}"
+    text = every if all_win else f"{counts['wins'] or 'None'} of {len(tickets)}"
+    text += f" tickets {'wins' if counts['wins'] == 1 else 'win'} at a margin of "
+    text += f"{100 * margin:g} pp"
+    if counts["wins"]:
+        text += f" ({stand} after correction for {tickets[0]['comparisons']} comparisons)"
+    if not all_win:
+        text += f", {counts['loses']} lose and {counts['undecided']} are undecided"
+    fewest, most = (pick(one["n"] for one in tickets) for pick in (min, max))
+    text += f", over {_seeds(most) if fewest == most else f'{fewest} to {most} paired seeds'}"
+    return text + f"{_saved(tickets)}{_equals(tickets)}."
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} paired seeds"
+
+
+def _saved(tickets: Sequence[Comparison]) -> str:
+    """Tell the range of MACs saved."""
+    shares = [one["macs_saving"] for one in tickets if one["macs_saving"] is not None]
+    if not shares:
+        return ""
+    low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
+    return f", saving {low if low == high else f'{low} to {high}'} % of the MACs"
+
+
+def _equals(tickets: Sequence[Comparison]) -> str:
+    """Tell how often a control does as well as the criterion."""
+    held = [one for one in tickets if one["controls"]]
+    equal = [one for one in held if any(c["outcome"] == "as well" for c in one["controls"])]
+    if not equal:
+        return ""
+    if len(held) == 1:
+        names = [c["method"] for c in held[0]["controls"] if c["outcome"] == "as well"]
+        verb = "do" if len(names) > 1 or plural(names[0]) else "does"
+        return f"; but {_and(names)} {verb} as well"
+    every = "each of them" if len(equal) == len(held) == len(tickets) else f"{len(equal)} of them"
+    return f"; but for {every} a control of equal cost does as well"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,206 @@
+import copy
+
+import pytest
+from scipy import stats
+
+from layerticket.study.statistics import analyse, verdict
+from layerticket.study.statistics.many import holm
+from made_study import break_run, make_study
+
+KEYS = {
+    "model", "budget", "method", "kind", "n", "seeds", "accuracy", "dense_accuracy", "difference",
+    "outcome", "p_value", "p_adjusted", "outcome_adjusted", "seeds_needed", "minimum_detectable",
+    "percentile", "macs_saving", "params_saving", "speedup", "memory_saving", "energy_saving",
+    "co2_saving", "evaluations", "similarity", "sentence",
+}  # fmt: skip
+
+
+def of(analysis, method, budget="remove 5"):
+    (found,) = [
+        one for one in analysis["comparisons"] if (one["method"], one["budget"]) == (method, budget)
+    ]
+    return found
+
+
+def runs_of(study, method, key="test_accuracy"):
+    return {run["seed"]: run[key] for run in study["runs"] if run["method"] == method}
+
+
+def set_accuracies(study, method, values):
+    for run in study["runs"]:
+        if run["method"] == method and run["seed"] < len(values):
+            run["test_accuracy"] = values[run["seed"]]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return make_study()
+
+
+@pytest.fixture
+def study(made):
+    return copy.deepcopy(made)
+
+
+def test_a_comparison_is_the_verdict_over_paired_seeds(study):
+    found = of(analyse(study), "grasp")
+    dense, grasp = runs_of(study, "dense"), runs_of(study, "grasp")
+    judged = verdict(list(dense.values()), list(grasp.values()), margin=0.01, resolution=1e-4)
+    assert found.keys() >= KEYS
+    assert (found["n"], found["seeds"]) == (5, [0, 1, 2, 3, 4])
+    assert found["difference"]["low"] == judged.low
+    assert found["outcome"] == judged.outcome
+    test = stats.ttest_rel(list(grasp.values()), [d - 0.01 for d in dense.values()],
+                           alternative="greater")  # fmt: skip
+    assert found["p_value"] == pytest.approx(test.pvalue, rel=1e-6)
+
+
+def test_the_study_is_left_as_it_was(study):
+    before = copy.deepcopy(study)
+    analyse(study)
+    assert study == before
+
+
+def test_adjusted_values_are_holms_over_all_comparisons(study):
+    comparisons = analyse(study)["comparisons"]
+    assert [one["p_adjusted"] for one in comparisons] == holm(
+        [one["p_value"] for one in comparisons]
+    )
+    assert all(one["comparisons"] == len(comparisons) == 7 for one in comparisons)
+
+
+def test_correction_can_take_a_win_away():
+    # One comparison wins at p = 0.02; among seven it does not stand.
+    study = make_study(seeds=3)
+    for method in {run["method"] for run in study["runs"]}:
+        set_accuracies(study, method, [0.92, 0.92, 0.92])
+    set_accuracies(study, "grasp", [0.9111, 0.9131, 0.9133])
+    for other in ("snip", "last blocks", "shallower", "weights snip", "filters grasp (filters)"):
+        set_accuracies(study, other, [0.90, 0.92, 0.91])
+    found = of(analyse(study), "grasp")
+    alone = of(analyse(study | {"runs": [r for r in study["runs"] if r["method"] in
+                                         ("dense", "grasp")]}), "grasp")  # fmt: skip
+    assert alone["p_adjusted"] == alone["p_value"] == found["p_value"] < found["p_adjusted"]
+    assert alone["outcome_adjusted"] == alone["outcome"]
+
+
+def test_draws_are_one_method_and_averaged_within_a_seed(study):
+    found = of(analyse(study), "random blocks")
+    draws = [runs_of(study, f"random blocks {draw}") for draw in range(4)]
+    means = [sum(draw[seed] for draw in draws) / 4 for seed in range(5)]
+    assert found["accuracy"]["mean"] == pytest.approx(sum(means) / 5)
+    assert found["percentile"] is None
+
+
+def test_percentile_ranks_a_ticket_within_its_seed(study):
+    set_accuracies(study, "grasp", [0.99] * 5)
+    found = of(analyse(study), "grasp")
+    assert (found["percentile"], found["percentile_of"]["tickets"]) == (1.0, 20)
+    assert found["percentile_of"]["low"] < 1
+    assert of(analyse(study), "weights snip")["percentile"] is None
+
+
+def test_unpaired_and_failed_runs_are_left_out(study):
+    lost = [r for r in study["runs"] if r["method"] == "grasp" and r["seed"] == 1]
+    break_run(lost[0], "out of memory")
+    study["runs"] = [r for r in study["runs"] if (r["method"], r["seed"]) != ("dense", 4)]
+    found = analyse(study)
+    assert of(found, "grasp")["seeds"] == [0, 2, 3]
+    assert of(found, "snip")["seeds"] == [0, 1, 2, 3]
+
+
+def test_a_method_without_a_finished_run_is_listed_with_nulls():
+    study = make_study(seeds=1, failed=1)
+    found = of(analyse(study), "grasp")
+    assert (found["n"], found["outcome"], found["p_value"]) == (0, "undecided", None)
+    assert found["difference"]["mean"] is found["macs_saving"] is found["speedup"]["mean"] is None
+    assert "no run is finished" in found["sentence"]
+
+
+def test_one_seed_decides_nothing():
+    found = analyse(make_study(seeds=1))
+    one = of(found, "grasp")
+    assert (one["outcome"], one["outcome_adjusted"], one["p_value"]) == ("undecided",) * 2 + (None,)
+    assert one["difference"]["low"] is one["difference"]["bootstrap_low"] is None
+    assert one["minimum_detectable"] is None
+    assert {control["outcome"] for control in one["controls"]} == {"not shown"}
+
+
+def test_savings_by_hand(study):
+    for run in study["runs"]:
+        if run["method"] == "dense":
+            run |= {"train_seconds": 20.0, "energy_kwh": 3.0, "peak_memory_bytes": 8}
+        if run["method"] == "grasp":
+            run |= {"train_seconds": 10.0, "energy_kwh": 2.0, "peak_memory_bytes": 6}
+    found = of(analyse(study), "grasp")
+    assert found["macs_saving"] == pytest.approx(5 * 4_718_592 / 69_484_672)
+    assert found["speedup"] == pytest.approx({"mean": 2.0, "low": 2.0, "high": 2.0})
+    assert found["energy_saving"] == pytest.approx(1 / 3)
+    assert found["memory_saving"] == pytest.approx(0.25)
+    assert of(analyse(study), "weights snip")["macs_saving"] == 0  # masks save none
+
+
+def test_nothing_measured_is_null_and_other_machines_are_not_compared(study):
+    for run in study["runs"]:
+        run["energy_kwh"] = None
+        if run["method"] == "grasp":
+            run["device"] = "cpu"
+    found = of(analyse(study), "grasp")
+    assert found["energy_saving"] is found["memory_saving"] is found["speedup"]["mean"] is None
+    assert of(analyse(study), "snip")["speedup"]["mean"] > 1
+
+
+def test_evaluations_are_paired_too(study):
+    before, after = (runs_of(study, name, "evaluations") for name in ("dense", "grasp"))
+    pairs = [after[s]["cifar10-c"]["accuracy"] - before[s]["cifar10-c"]["accuracy"] for s in before]
+    found = of(analyse(study), "grasp")["evaluations"]["cifar10-c"]
+    assert found["mean"] == pytest.approx(sum(pairs) / 5)
+    assert found["n"] == 5
+
+
+# Plain answers to "is the criterion more than its cost?"
+
+
+def control_of(study, method):
+    answers = of(analyse(study), "grasp")["controls"]
+    return next(one for one in answers if one["method"] == method)
+
+
+@pytest.mark.parametrize(
+    ("control", "outcome", "words"),
+    [
+        ([0.92, 0.921, 0.919, 0.92, 0.9205], "as well", "last blocks do as well as grasp"),
+        ([0.90, 0.901, 0.899, 0.90, 0.9005], "better", "grasp is better than last blocks"),
+        ([0.80, 0.99, 0.85, 0.95, 0.92], "not shown", "Not shown whether last blocks"),
+        ([0.925, 0.926, 0.924, 0.925, 0.9255], "as well", "last blocks are even better"),
+        ([0.916, 0.917, 0.915, 0.916, 0.9165], "as well", "real but smaller than that"),
+    ],
+)
+def test_controls_get_a_plain_answer(study, control, outcome, words):
+    set_accuracies(study, "grasp", [0.92, 0.9215, 0.9185, 0.92, 0.92])
+    set_accuracies(study, "last blocks", control)
+    answer = control_of(study, "last blocks")
+    assert answer["outcome"] == outcome
+    assert words in answer["sentence"]
+
+
+def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
+    answers = of(analyse(study), "grasp")["controls"]
+    assert [one["method"] for one in answers] == ["random blocks", "last blocks", "shallower"]
+    assert of(analyse(study), "filters grasp (filters)")["controls"] == []
+    for run in study["runs"]:
+        if run["method"] == "last blocks":
+            run["budget"] = "remove 4"
+    assert "last blocks" not in [one["method"] for one in of(analyse(study), "grasp")["controls"]]
+
+
+def test_the_verdict_of_the_study_in_a_sentence(study):
+    assert analyse(study)["verdict"].startswith("Both tickets win at a margin of 1 pp")
+    assert analyse(study | {"runs": []})["verdict"] == "No verdict: the study has no tickets."
+    study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp", "last blocks")]
+    set_accuracies(study, "last blocks", list(runs_of(study, "grasp").values()))
+    text = analyse(study)["verdict"]
+    assert text.startswith("The grasp ticket wins at a margin of 1 pp: ")
+    assert text.endswith("saving 34 % of the MACs; but last blocks do as well.")
+    failed = [r | {"status": "failed"} for r in study["runs"]]
+    assert analyse(study | {"runs": failed})["verdict"].startswith("No verdict yet")
