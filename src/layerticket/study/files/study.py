@@ -48,7 +48,9 @@ class StudyFile:
     """What is compared with the dense network."""
 
     def __post_init__(self) -> None:
-        for name in ("models", "seeds", "budgets", "methods"):
+        if not self.methods:
+            raise LayerticketError("there are no methods. Add one: [[methods]], method = ticket.")
+        for name in ("models", "seeds", "budgets"):
             values = getattr(self, name)
             if not values or any(values.index(v) != i for i, v in enumerate(values)):
                 raise LayerticketError(f"{name} are {values}; give at least one, and none twice.")
