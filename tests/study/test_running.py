@@ -80,8 +80,9 @@ def test_leaves_one_record_and_one_table(tmp_path):
         assert [point["epoch"] for point in row["curve"]] == [1, 2]
         assert row["evaluations"]["fgsm"]["images"] == 20
         assert (tmp_path / row["log"]).exists()
-        assert json.loads((tmp_path / row["folder"] / "run.json").read_text())["config"] == (
-            row["config"]
+        assert (
+            json.loads((tmp_path / row["folder"] / "run.json").read_text())["config"]
+            == (row["config"])
         )
     with (tmp_path / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -106,7 +107,10 @@ def test_what_is_finished_is_not_done_again(tmp_path):
 
 def test_a_lottery_added_later_finds_the_epochs_it_goes_back_to(tmp_path):
     first = run(tmp_path)
-    methods = [*study_table()["methods"], {"method": "lottery", "criterion": "magnitude", "rewind": "1"}]
+    methods = [
+        *study_table()["methods"],
+        {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
+    ]
     more = run(tmp_path, methods=methods)
     assert [row["status"] for row in more["runs"]] == ["done"] * 3
     # The dense network was trained once more, keeping the epoch; it ended at the same weights.

@@ -105,7 +105,10 @@ WRONG = {
     "unknown key": ({"modles": ["x"]}, "study: key 'modles'.*Did you mean 'models'"),
     "unknown recipe key": ({"recipe": {"epoch": 1}}, "study: recipe: key 'epoch'.*'epochs'"),
     "unknown budget": ({"budgets": [{"remov": 1}]}, r"budgets\[0\]: key 'remov'.*'remove'"),
-    "unknown attack key": ({"conditions": {"attack": {"stepz": 1}}}, "attack: key 'stepz'.*'steps'"),
+    "unknown attack key": (
+        {"conditions": {"attack": {"stepz": 1}}},
+        "attack: key 'stepz'.*'steps'",
+    ),
     "no title": ({"title": None}, "title is None.*text"),
     "a text for a number": ({"recipe": {"epochs": "four"}}, "epochs is 'four'.*whole number"),
     "true for a number": ({"margin": True}, "margin is True.*a number"),
@@ -185,7 +188,7 @@ def test_changes_that_hit_nothing_are_refused(tmp_path, change, message):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(LayerticketError, match="no study file 'qick'.*quick"):
+    with pytest.raises(LayerticketError, match=r"no study file 'qick'.*quick"):
         read_study("qick")
     (tmp_path / "bad.toml").write_text("title = ")
     with pytest.raises(LayerticketError, match=r"bad\.toml cannot be read as TOML"):

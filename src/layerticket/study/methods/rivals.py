@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.macs import count_macs
-from layerticket.study.methods.method import Method, Role, Search
 from layerticket.rivals import equal_compute_epochs, shallower
+from layerticket.study.methods.method import Method, Role, Search
 from layerticket.study.runs.train import build_named
 from layerticket.study.search.imp import find_imp
 from layerticket.study.search.rivals import find_control, find_filters, find_weights
