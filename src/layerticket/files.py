@@ -17,9 +17,22 @@ from typing import Any
 
 from layerticket.errors import LayerticketError
 
-__all__ = ["canonical_json", "digest", "exclusive", "read_json", "write_atomically"]
+__all__ = [
+    "FolderInUse",
+    "canonical_json",
+    "digest",
+    "exclusive",
+    "holder_of",
+    "in_use",
+    "read_json",
+    "write_atomically",
+]
 
 _LOCK = ".lock"
+
+
+class FolderInUse(LayerticketError):
+    """Another process writes the folder; it is free again when that process ends."""
 
 
 def canonical_json(value: object) -> str:
@@ -123,7 +136,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         Nothing; the folder is ours inside the with statement.
 
     Raises:
-        LayerticketError: If another process (or another use in this one) holds the folder.
+        FolderInUse: If another process (or another use in this one) holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -132,7 +145,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "not yet named"
-            raise LayerticketError(
+            raise FolderInUse(
                 f"{folder} is being written by another process ({holder}). "
                 "Wait until it ends, or choose another folder."
             ) from err
@@ -142,6 +155,31 @@ def exclusive(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             os.close(handle)  # closing lets go of the lock
+
+
+def in_use(folder: Path) -> bool:
+    """Tell whether a process holds a folder with `exclusive` at this moment.
+
+    Args:
+        folder: Any folder, there or not; nothing in it is changed.
+    """
+    if not (folder / _LOCK).exists():
+        return False
+    handle = os.open(folder / _LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def holder_of(folder: Path) -> str | None:
+    """Name the process that holds a folder, or held it last: "pid 7 on host"; None if none did."""
+    path = folder / _LOCK
+    text = path.read_text(errors="replace").strip() if path.exists() else ""
+    return text or None
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

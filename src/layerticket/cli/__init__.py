@@ -41,11 +41,24 @@ VERBS = {
         "layerticket evaluate runs/RUN --on cifar10-c,cifar10.2 --data-dir DIR --shift-dir DIR",
         "layerticket evaluate runs/RUN --on autoattack --attack-images 200 --epsilons 1 2",
     ),
+    "study": (
+        "Many runs from one file: run it, go on with it, look how it stands.",
+        "layerticket study run quick --out study",
+        "layerticket study run table2 --out table2 --data-dir DIR --set seeds=2 --workers 4",
+        "layerticket study status study",
+    ),
     "demo": (
         "The whole story on embedded data: find, train over paired seeds, judge.",
         "layerticket demo",
         "layerticket demo --criteria grasp random --seeds 5 --out demo-2",
     ),
+}
+
+PARTS = {
+    "study": {
+        "run": "Run a study, go on with it, or do what was added to it.",
+        "status": "Tell how a study stands, also while it is running.",
+    },
 }
 
 app = App(
@@ -60,12 +73,16 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for _verb, (_help, *_examples) in VERBS.items():
-    app.command(
-        f"layerticket.cli.{_verb}:{_verb}",
-        name=_verb,
-        help=_help,
-        help_epilogue="\n\n".join(["Examples:", *_examples]),
-    )
+    _epilogue = "\n\n".join(["Examples:", *_examples])
+    if _verb in PARTS:
+        _group = App(name=_verb, help=_help, help_epilogue=_epilogue)
+        for _part, _what in PARTS[_verb].items():
+            _group.command(f"layerticket.cli.{_verb}:{_part}", name=_part, help=_what)
+        app.command(_group)
+    else:
+        app.command(
+            f"layerticket.cli.{_verb}:{_verb}", name=_verb, help=_help, help_epilogue=_epilogue
+        )
 
 
 def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:

@@ -1,9 +1,12 @@
-"""A run as a value, and the verdict over paired runs."""
+"""Many runs as values, and the verdict over paired runs."""
 
 from layerticket.study.evaluating.conditions import Conditions
 from layerticket.study.evaluating.evaluate import evaluate_run
 from layerticket.study.evaluating.evaluations import EVALUATIONS
 from layerticket.study.evaluating.similarity import similarity_of
+from layerticket.study.files.reading import read_study, study_of, study_text
+from layerticket.study.files.study import StudyFile
+from layerticket.study.running import Crew, run_study
 from layerticket.study.runs.run import RunConfig, execute, find_result, load_result
 from layerticket.study.runs.train import run_folder, train_run
 from layerticket.study.search.find import find_in, find_in_run
@@ -12,6 +15,8 @@ from layerticket.study.search.imp import find_imp
 from layerticket.study.search.measuring import Bench
 from layerticket.study.search.rivals import find_control, find_filters, find_weights
 from layerticket.study.statistics.verdict import Verdict, sentence, verdict
+from layerticket.study.status import load_study, study_status
+from layerticket.study.store.standing import Standing
 from layerticket.study.tables.paired import Comparison, compare_paired
 
 __all__ = [
@@ -19,7 +24,10 @@ __all__ = [
     "Bench",
     "Comparison",
     "Conditions",
+    "Crew",
     "RunConfig",
+    "Standing",
+    "StudyFile",
     "Verdict",
     "compare_paired",
     "evaluate_run",
@@ -33,9 +41,15 @@ __all__ = [
     "find_weights",
     "foresee_run",
     "load_result",
+    "load_study",
+    "read_study",
     "run_folder",
+    "run_study",
     "sentence",
     "similarity_of",
+    "study_of",
+    "study_status",
+    "study_text",
     "train_run",
     "verdict",
 ]

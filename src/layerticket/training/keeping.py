@@ -15,7 +15,20 @@ from torch import Tensor
 from layerticket.errors import LayerticketError
 from layerticket.training.checkpoint import read_checkpoint
 
-__all__ = ["Kept", "Start", "epoch_at", "epochs_at", "kept_path", "load_kept", "require_kept"]
+__all__ = [
+    "Kept",
+    "NotKept",
+    "Start",
+    "epoch_at",
+    "epochs_at",
+    "kept_path",
+    "load_kept",
+    "require_kept",
+]
+
+
+class NotKept(LayerticketError):
+    """A training went past an epoch that was to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,13 +112,13 @@ def require_kept(folder: Path, epochs: Iterable[int]) -> None:
     """Refuse a run that lacks epochs which were to be kept.
 
     Raises:
-        LayerticketError: If one is missing; the message names those there are.
+        NotKept: If one is missing; the message names those there are.
     """
     missing = [epoch for epoch in epochs if not kept_path(folder, epoch).exists()]
     if missing:
         there = [int(path.stem.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
         names = ", ".join(map(str, sorted(there))) or "none"
-        raise LayerticketError(
+        raise NotKept(
             f"{folder} did not keep epoch {missing[0]} when it was trained (kept: {names}). Train "
             f"with --keep {','.join(map(str, missing))} into another --out folder, or delete "
             "this run and train it again so."

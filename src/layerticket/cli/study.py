@@ -1,0 +1,188 @@
+"""`layerticket study run` and `study status`: many runs from one file, watched while they run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from layerticket.cli.options import Json, command_line
+from layerticket.cli.output import energy_text, news, say
+from layerticket.study import Crew, Standing, read_study, run_study, study_status
+from layerticket.study.running import EXECUTORS
+
+__all__ = ["CrewChoice", "StudyFailedError", "run", "status"]
+
+
+class StudyFailedError(RuntimeError):
+    """Some runs of a study failed; the others are done."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrewChoice:
+    """Who does the work."""
+
+    executor: Annotated[str, Parameter(help=f"One of {', '.join(EXECUTORS)}.")] = "local"
+    workers: int | None = None
+    """Runs at a time; by default as many as there are GPUs or cores."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; each worker has a GPU of its own."""
+    ray_address: str | None = None
+    """Address of a Ray cluster, or auto; by default one is started on this machine."""
+    retries: int = 2
+    """Times a run is tried again whose worker died."""
+
+    def crew(self) -> Crew:
+        """Hand over what was chosen."""
+        return Crew(
+            executor=self.executor,
+            workers=self.workers,
+            device=self.device,
+            address=self.ray_address,
+            retries=self.retries,
+        )
+
+
+def run(
+    file: str,
+    /,
+    *,
+    out: Path,
+    change: Annotated[
+        tuple[str, ...], Parameter(name="--set", help="Change a setting: recipe.epochs=4.")
+    ] = (),
+    only: tuple[str, ...] = (),
+    data_dir: Path | None = None,
+    shift_dir: Path | None = None,
+    who: CrewChoice = CrewChoice(),
+    json: Json = False,
+) -> None:
+    """Run a study. The same command goes on with one that was cut off, or does what was added.
+
+    Parameters
+    ----------
+    file
+        A TOML file, or the bare name of a study that comes with us: quick, table1 ... table5.
+    out
+        Folder of the study: tickets, runs, logs, study.json and runs.csv.
+    only
+        Ids of single runs, as in study.json; by default all.
+    data_dir
+        Folder with the CIFAR files.
+    shift_dir
+        Folder with files of shifted images; --data-dir is searched too.
+    """
+    study, crew = read_study(file, change), who.crew()
+    with _watched() as show:
+        record = run_study(
+            study,
+            out,
+            crew=crew,
+            data_dir=data_dir,
+            shift_dir=shift_dir,
+            only=only,
+            command=command_line(),
+            tell=show,
+        )
+    say(record, _summary(record, out), as_json=json)
+    failed = [row for row in record["runs"] if row["status"] == "failed"]
+    if failed:
+        for row in failed:
+            news(f"failed: {_name(row)}: {row['error']} (log: {out / str(row['log'])})")
+        raise StudyFailedError(f"{len(failed)} of {len(record['runs'])} runs failed; see above.")
+
+
+def status(folder: Path, /, *, json: Json = False) -> None:
+    """Tell how a study stands, also while it is running.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    """
+    record = study_status(folder)
+    lines = [_line(record)]
+    lines += [f"failed: {run}: {error}" for run, error in record["failures"].items()]
+    say(record, "\n".join(lines), as_json=json)
+
+
+@contextmanager
+def _watched() -> Iterator[Callable[[Standing], None]]:
+    """Show how a study stands: live on a terminal, else a line whenever something ended."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told: list[tuple[int, ...]] = []
+
+        def line(standing: Standing) -> None:
+            now = (standing.done, standing.failed)
+            if now not in told:
+                told.append(now)
+                news(_line(asdict(standing)))
+
+        yield line
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda standing: live.update(_picture(asdict(standing)))
+
+
+def _picture(standing: Mapping[str, Any]) -> Table:
+    """Draw how a study stands."""
+    table = Table.grid(padding=(0, 2))
+    for name in ("done", "running", "failed", "waiting"):
+        table.add_row(name, f"{standing[name]:>5} of {standing['total']} runs")
+    table.add_row("epochs", f"{standing['epochs_done']:>5} of {standing['epochs']}")
+    table.add_row("training", _duration(standing["train_seconds"]))
+    table.add_row("energy", energy_text(standing["energy_kwh"], standing["co2_kg"]))
+    table.add_row("time left", _left(standing))
+    return table
+
+
+def _line(standing: Mapping[str, Any]) -> str:
+    """Tell how a study stands in one line."""
+    counts = ", ".join(f"{standing[n]} {n}" for n in ("done", "running", "failed", "waiting"))
+    return (
+        f"{counts} of {standing['total']} runs; {standing['epochs_done']} of {standing['epochs']} "
+        f"epochs, {_duration(standing['train_seconds'])} of training, "
+        f"{energy_text(standing['energy_kwh'], standing['co2_kg'])}; {_left(standing)} left"
+    )
+
+
+def _left(standing: Mapping[str, Any]) -> str:
+    seconds = standing["seconds_left"]
+    return "not known yet" if seconds is None else f"about {_duration(seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    """Spell a time."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+
+
+def _summary(record: Mapping[str, Any], out: Path) -> str:
+    """Tell what a study came to: mean accuracy of each method, and the verdict if there is one."""
+    cells: dict[tuple[str, ...], list[float]] = {}
+    for row in record["runs"]:
+        key = (row["model"], row["budget"] or "-", row["method"])
+        accuracies = cells.setdefault(key, [])
+        if row["test_accuracy"] is not None:
+            accuracies.append(row["test_accuracy"])
+    lines = [f"{record['title']} ({record['data']})"]
+    lines += [
+        f"  {model:20} {budget:14} {method:28} "
+        + (f"{100 * sum(v) / len(v):6.2f} % (n = {len(v)})" if v else "not finished")
+        for (model, budget, method), v in cells.items()
+    ]
+    lines += [record["verdict"]] if record["verdict"] else []
+    return "\n".join([*lines, f"Saved in {out}: study.json, runs.csv, runs/, tickets/, logs/"])
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Name a row for people."""
+    return f"{row['model']}, {row['method']}, {row['budget'] or 'dense'}, seed {row['seed']}"

@@ -1,0 +1,132 @@
+"""Processes of this machine, one job each at a time.
+
+Workers are started afresh (spawned), so that none inherits the threads or the CUDA state of this
+process. Each is told how many threads it may use, and which GPU is its own. A worker that dies
+takes its job with it and nothing else; another takes its place.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from layerticket.study.executors.executor import cores, environment_of, gpus, set_threads, stand_in
+from layerticket.study.jobs.perform import perform
+from layerticket.study.jobs.task import Outcome, Task
+
+__all__ = ["LocalExecutor"]
+
+CONTEXT = multiprocessing.get_context("spawn")
+GRACE = 5.0  # seconds a worker has to end by itself
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process, the line to it, and what it is at."""
+
+    process: SpawnProcess
+    line: Connection
+    task: Task | None = None
+
+
+class LocalExecutor:
+    """As many processes as there are GPUs or cores, or as told."""
+
+    def __init__(self, workers: int | None = None, device: str = "auto") -> None:
+        cards = gpus(device)
+        count = workers or len(cards) or cores()
+        threads = max(1, cores() // count)
+        self._threads = threads
+        self._places: list[Mapping[str, str]] = [
+            environment_of(threads, cards[number % len(cards)] if cards else None)
+            for number in range(count)
+        ]
+        self._workers: list[_Worker | None] = [None] * count
+
+    @property
+    def free(self) -> int:
+        """Workers that are at nothing, or not yet there."""
+        return sum(worker is None or worker.task is None for worker in self._workers)
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to a worker that has none; it is started if need be."""
+        idle = [n for n, w in enumerate(self._workers) if w is not None and w.task is None]
+        number = idle[0] if idle else self._workers.index(None)
+        worker = self._workers[number] or self._start(self._places[number])
+        self._workers[number], worker.task = worker, task
+        with contextlib.suppress(OSError):  # it died just now, which `wait` tells
+            worker.line.send(task)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Return what ended, after the first end or so many seconds."""
+        busy = {w.line: n for n, w in enumerate(self._workers) if w is not None and w.task}
+        if not busy:
+            time.sleep(seconds)
+            return []
+        return [self._outcome(busy[line]) for line in wait(list(busy), seconds)]  # type: ignore[index]
+
+    def _outcome(self, number: int) -> Outcome:
+        """Read what a worker sends, or find it dead."""
+        worker = self._workers[number]
+        assert worker is not None
+        assert worker.task is not None
+        name, worker.task = worker.task.job.name, None
+        try:
+            outcome: Outcome = worker.line.recv()
+        except (EOFError, OSError):
+            self._workers[number] = None
+            worker.process.join(GRACE)
+            worker.line.close()
+            code = worker.process.exitcode
+            return Outcome(name=name, ended="died", error=f"its worker ended with {_told(code)}")
+        return outcome
+
+    def _start(self, variables: Mapping[str, str]) -> _Worker:
+        """Start a worker with its own environment."""
+        ours, theirs = CONTEXT.Pipe()
+        with stand_in(variables):
+            process = CONTEXT.Process(target=_serve, args=(theirs, self._threads))
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def close(self) -> None:
+        """End all workers; one in the middle of a job loses the epoch it is in."""
+        for worker in self._workers:
+            if worker is not None:
+                worker.process.kill()
+                worker.process.join(GRACE)
+                worker.line.close()
+        self._workers = [None] * len(self._workers)
+
+
+def _told(code: int | None) -> str:
+    """Put an exit code in words."""
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+
+def _serve(line: Connection, threads: int) -> None:
+    """Do tasks as they come, until the runner is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends us
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    set_threads(threads)
+    while True:
+        try:
+            task: Task = line.recv()
+        except EOFError:
+            return
+        line.send(perform(task))
+
+
+def _end_with_the_runner() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,126 @@
+"""The folder of a study: where each thing in it lies, and what its jobs have left.
+
+``study.toml`` the study as it was run; ``plan.json`` its jobs and rows; ``jobs/`` a folder for each
+job with what it was and how it ended; ``tickets/``, ``runs/`` and ``logs/``; ``study.json``,
+``runs.csv`` everything together.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from layerticket.files import canonical_json, holder_of, in_use, read_json, write_atomically
+from layerticket.study.plan.job import Job, PlannedRun
+from layerticket.study.plan.unfold import Plan
+
+__all__ = ["StudyFolder"]
+
+JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """Paths in the folder of a study; reads and writes what stands in them."""
+
+    root: Path
+
+    @property
+    def study(self) -> Path:
+        """The study file as it was run."""
+        return self.root / "study.toml"
+
+    @property
+    def plan(self) -> Path:
+        """Jobs and rows."""
+        return self.root / "plan.json"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all trainings."""
+        return self.root / "runs"
+
+    def job(self, name: str) -> Path:
+        """Folder of a job."""
+        return self.root / "jobs" / name
+
+    def found(self, name: str) -> Path:
+        """Folder of what a search found."""
+        return self.root / "tickets" / name
+
+    def log(self, name: str) -> Path:
+        """Log of a job."""
+        return self.root / "logs" / f"{name}.log"
+
+    def record_of(self, name: str) -> dict[str, Any] | None:
+        """What a finished job ended with; None if it is not finished."""
+        path = self.job(name) / RECORD
+        return _read_once(path, path.stat().st_mtime_ns) if path.exists() else None
+
+    def failure_of(self, name: str) -> str | None:
+        """Why a job failed when it was tried last; None if it did not."""
+        path = self.job(name) / FAILURE
+        return str(read_json(path)["error"]) if path.exists() else None
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process is at work on a job."""
+        return in_use(self.job(name))
+
+    def run_held_with(self, name: str) -> Path | None:
+        """Return the run that the process at work on a job is training; None if there is none."""
+        holder = holder_of(self.job(name))
+        if holder is None:
+            return None
+        runs = self.root.glob("runs*/*/")
+        return next((run for run in runs if holder_of(run) == holder and in_use(run)), None)
+
+    def begin(self, job: Job) -> None:
+        """Write down what a job is; an old failure is forgotten."""
+        _write(self.job(job.name) / JOB, asdict(job))
+        self.forget_failure(job.name)
+
+    def forget_failure(self, name: str) -> None:
+        """Let a job that failed count as not yet tried."""
+        (self.job(name) / FAILURE).unlink(missing_ok=True)
+
+    def finish(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write down how a job ended well."""
+        _write(self.job(name) / RECORD, record)
+
+    def fail(self, name: str, error: str) -> None:
+        """Write down why a job failed."""
+        _write(self.job(name) / FAILURE, {"error": error})
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write jobs and rows down, unless they stand there already."""
+        record = {
+            "jobs": [asdict(job) for job in plan.jobs.values()],
+            "runs": [asdict(run) for run in plan.runs],
+        }
+        if not self.plan.exists() or canonical_json(read_json(self.plan)) != canonical_json(record):
+            _write(self.plan, record)
+
+    def read_plan(self) -> Plan:
+        """Read jobs and rows back.
+
+        Raises:
+            LayerticketError: If there is no plan.
+        """
+        record = read_json(self.plan)
+        jobs = [Job(**job) for job in record["jobs"]]
+        return Plan(
+            jobs={job.name: job for job in jobs},
+            runs=tuple(PlannedRun(**run) for run in record["runs"]),
+        )
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_once(path: Path, when: int) -> dict[str, Any]:
+    """Read a file that is not written twice."""
+    return read_json(path)
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")

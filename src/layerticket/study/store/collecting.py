@@ -1,0 +1,175 @@
+"""Collects the folder of a study into ``study.json`` and one flat table.
+
+Enters: a study, its folder and plan. Leaves: one JSON object that a report needs nothing beside.
+A figure that was not measured is null.
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layerticket.files import read_json
+from layerticket.study.files.reading import study_table
+from layerticket.study.files.study import StudyFile
+from layerticket.study.jobs.doing import dataset_of
+from layerticket.study.jobs.folder import StudyFolder
+from layerticket.study.jobs.task import Surroundings
+from layerticket.study.plan.job import PlannedRun
+from layerticket.study.plan.unfold import Plan
+from layerticket.study.runs.environment import environment
+from layerticket.study.runs.record import RUN, write_record
+from layerticket.study.statistics.analysis import analyse
+from layerticket.study.store.standing import cause_of, curve_of, status_of
+from layerticket.study.store.table import write_table
+
+__all__ = ["STUDY", "collect", "repeat_command"]
+
+STUDY = "study.json"
+SCHEMA = 1
+TRAINED = (
+    "test_accuracy",
+    "validation_accuracy",
+    "epochs",
+    "train_seconds",
+    "images_per_second",
+    "energy_kwh",
+    "co2_kg",
+    "energy_method",
+    "peak_memory_bytes",
+    "params",
+    "device",
+    "precision",
+)
+SEARCHED = ("search_seconds", "search_energy_kwh", "sparse_macs", "match")
+OF_BLOCKS = ("ticket", "lottery", "control")  # kinds that remove blocks
+
+
+def collect(
+    study: StudyFile, folder: StudyFolder, plan: Plan, around: Surroundings
+) -> dict[str, Any]:
+    """Collect what is there, and write it to ``study.json`` and ``runs.csv``.
+
+    Args:
+        study: The study.
+        folder: Where it lies.
+        plan: Its jobs and rows.
+        around: Where and with what it was run.
+
+    Returns:
+        What was written.
+    """
+    dataset = dataset_of(around)
+    networks = _networks(folder, plan)
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "title": study.title,
+        "study": study_table(study),
+        "command": around.command,
+        "data": dataset.title,
+        "classes": dataset.classes,
+        "test_images": len(dataset.test),
+        "margin": study.margin,
+        "confidence": study.confidence,
+        "environment": environment(around.device),
+        "networks": networks,
+        "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
+    }
+    record |= analyse(record)
+    write_record(folder.root / STUDY, record)
+    write_table(folder.root, record["runs"])
+    return record
+
+
+def repeat_command(around: Surroundings, run: str) -> str:
+    """Return the command that does one row again, and what it needs, in another folder."""
+    words = ["layerticket", "study", "run", "study.toml", "--only", run, "--out", "again"]
+    if around.data_dir is not None:
+        words += ["--data-dir", str(around.data_dir)]
+    return shlex.join(words)
+
+
+def _networks(folder: StudyFolder, plan: Plan) -> dict[str, Any]:
+    """Return what is known about the dense networks by name."""
+    found = {}
+    for job in plan.jobs.values():
+        record = folder.record_of(job.name) if job.kind == "network" else None
+        if record is not None:
+            found[job.model] = record
+    return found
+
+
+def _row(
+    run: PlannedRun,
+    folder: StudyFolder,
+    plan: Plan,
+    around: Surroundings,
+    networks: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Put one row together from what its jobs left."""
+    records = {kind: folder.record_of(name) for kind, name in run.jobs.items()}
+    trained, search = records["train"], records.get("search") or {}
+    place = None if trained is None else folder.root / trained["run"]
+    evaluated, similar = records.get("evaluate"), records.get("similarity")
+    log, error = _log_and_error(run, folder, plan)
+    names = ("id", "model", "budget", "method", "kind", "draw", "seed")
+    row: dict[str, Any] = {name: getattr(run, name) for name in names}
+    row |= {
+        "folder": None if trained is None else trained["run"],
+        "status": status_of(run, folder, plan),
+        "error": error,
+        "log": log,
+        **{key: None if trained is None else trained[key] for key in TRAINED},
+        "macs": _macs(run, search, networks),
+        **{key: search.get(key) for key in SEARCHED},
+        **_blocks(run, search, networks),
+        "curve": [] if place is None else curve_of(place),
+        "evaluations": {} if evaluated is None else evaluated["results"],
+        "similarity": similar,
+        "config": None if place is None else read_json(place / RUN)["config"],
+        "repeat": repeat_command(around, run.id),
+    }
+    if run.kind == "dense":
+        row |= {"search_seconds": 0.0, "search_energy_kwh": 0.0}  # there is nothing to search
+    return row
+
+
+def _macs(run: PlannedRun, search: Mapping[str, Any], networks: Mapping[str, Any]) -> int | None:
+    """Multiply-accumulates of the network that is trained; None as long as they are unknown."""
+    if "macs" in search:
+        return int(search["macs"]["ticket"])
+    known = networks.get(run.model) if run.kind == "dense" else None
+    return None if known is None else int(known["macs"])
+
+
+def _blocks(
+    run: PlannedRun, search: Mapping[str, Any], networks: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell which blocks went and stayed, and their scores.
+
+    A network without some of its filters or weights has all of its blocks; one of another depth
+    has blocks of its own, which are not named.
+    """
+    if run.kind in OF_BLOCKS:
+        found = {key: search.get(key, []) for key in ("removed", "kept")}
+        return {**found, "scores": search.get("scores")}
+    known = networks.get(run.model) if "model" not in search else None
+    names = [] if known is None else [block["name"] for block in known["blocks"]]
+    return {"removed": [], "kept": names, "scores": None}
+
+
+def _log_and_error(
+    run: PlannedRun, folder: StudyFolder, plan: Plan
+) -> tuple[str | None, str | None]:
+    """Return the log to look at, and why the row failed if it did."""
+    cause = cause_of(run, folder, plan)
+    name = run.jobs["train"] if cause is None else cause[0]
+    log, error = folder.log(name), None
+    if cause is not None:
+        own = name in run.jobs.values()
+        error = cause[1] if own else f"{name}, which comes before, failed: {cause[1]}"
+    return (_from(log, folder.root) if log.exists() else None, error)
+
+
+def _from(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

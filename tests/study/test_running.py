@@ -1,0 +1,283 @@
+"""Studies as they run: nothing twice, nothing lost, failures told, and all executors agree."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+import tomli_w
+import torch
+
+from layerticket.errors import LayerticketError
+from layerticket.files import exclusive
+from layerticket.study.executors.executor import cores
+from layerticket.study.files.reading import study_of
+from layerticket.study.jobs.folder import StudyFolder
+from layerticket.study.running import Crew, run_study
+from layerticket.study.status import load_study, study_status
+from layerticket.tensors import load_tensors
+from toy_study import FILE, WHOM, study_table
+
+HERE = Crew(executor="here")
+SAME = ("id", "method", "seed", "test_accuracy", "validation_accuracy", "macs", "params", "removed")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers have it
+    yield
+    torch.set_num_threads(before)
+
+
+def run(out, crew=HERE, only=(), **changes):
+    return run_study(study_of(study_table(**changes)), out, crew=crew, only=only)
+
+
+def ends(record):
+    """What has to be the same however a study came to its end."""
+    curves = [[e["train_loss"] for e in row["curve"]] for row in record["runs"]]
+    return [{key: row[key] for key in SAME} for row in record["runs"]], curves
+
+
+def weights(out, record):
+    return [load_tensors(out / row["folder"] / "model.safetensors")[0] for row in record["runs"]]
+
+
+def equal_weights(one, other):
+    return all(
+        torch.equal(mine[name], theirs[name])
+        for mine, theirs in zip(one, other, strict=True)
+        for name in mine
+    )
+
+
+def tries(out):
+    """How often each job was begun."""
+    logs = (out / "logs").glob("*.log")
+    return {log.stem: log.read_text().count("begins:") for log in logs}
+
+
+def test_leaves_one_record_and_one_table(tmp_path):
+    record = run(tmp_path, evaluate=["fgsm"], conditions={"images": 20})
+    assert record == load_study(tmp_path) == json.loads((tmp_path / "study.json").read_text())
+    dense, ticket = record["runs"]
+    assert (dense["method"], dense["budget"], dense["removed"]) == ("dense", None, [])
+    assert (ticket["method"], ticket["budget"], ticket["kind"]) == ("snip", "remove 1", "ticket")
+    network = record["networks"]["toy_study:residual"]
+    assert dense["macs"] == network["macs"] > ticket["macs"]
+    assert dense["params"] == network["params"] > ticket["params"]
+    assert len(network["blocks"]) == 3 == len(ticket["kept"]) + len(ticket["removed"])
+    assert dense["kept"] == [block["name"] for block in network["blocks"]]
+    assert ticket["search_seconds"] > 0
+    for row in record["runs"]:
+        assert row["status"] == "done"
+        assert row["error"] is row["energy_kwh"] is row["similarity"] is None
+        assert [point["epoch"] for point in row["curve"]] == [1, 2]
+        assert row["evaluations"]["fgsm"]["images"] == 20
+        assert (tmp_path / row["log"]).exists()
+        assert (
+            json.loads((tmp_path / row["folder"] / "run.json").read_text())["config"]
+            == (row["config"])
+        )
+    with (tmp_path / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["dense", "snip"]
+    assert float(rows[1]["test_accuracy"]) == ticket["test_accuracy"]
+    assert float(rows[1]["accuracy on fgsm"]) == ticket["evaluations"]["fgsm"]["accuracy"]
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "runs.parquet")
+    assert parquet.column("test_accuracy").to_pylist()[1] == ticket["test_accuracy"]
+
+
+def test_what_is_finished_is_not_done_again(tmp_path):
+    first = run(tmp_path)
+    before = tries(tmp_path)
+    assert ends(run(tmp_path)) == ends(first)
+    assert tries(tmp_path) == before
+    more = run(tmp_path, seeds=2)
+    assert [row["seed"] for row in more["runs"]] == [0, 0, 1, 1]
+    assert before.items() <= tries(tmp_path).items()
+    assert set(tries(tmp_path).values()) == {1}
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
+
+
+def test_a_lottery_added_later_finds_the_epochs_it_goes_back_to(tmp_path):
+    first = run(tmp_path)
+    methods = [
+        *study_table()["methods"],
+        {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
+    ]
+    more = run(tmp_path, methods=methods)
+    assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    # The dense network was trained once more, keeping the epoch; it ended at the same weights.
+    assert more["runs"][0]["folder"].startswith("runs-keeping-1/")
+    assert equal_weights(weights(tmp_path, first)[:1], weights(tmp_path, more)[:1])
+    assert more["runs"][2]["epochs"] == 1
+
+
+def test_a_failure_is_told_and_stops_nothing_else(tmp_path):
+    record = run(tmp_path, models=["toy_study:broken", "toy_study:residual"])
+    rows = {(row["model"].partition(":")[2], row["method"]): row for row in record["runs"]}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        ("broken", "dense"): "failed",
+        ("broken", "snip"): "failed",
+        ("residual", "dense"): "done",
+        ("residual", "snip"): "done",
+    }
+    assert rows["broken", "dense"]["error"] == "RuntimeError: this layer is on strike"
+    log = (tmp_path / rows["broken", "dense"]["log"]).read_text()
+    assert "Traceback" in log
+    assert "this layer is on strike" in log
+    standing = study_status(tmp_path)
+    assert (standing["done"], standing["failed"], standing["waiting"]) == (2, 2, 0)
+    assert set(standing["failures"]) == {row["id"] for key, row in rows.items() if key[0][0] == "b"}
+
+
+def test_what_comes_after_a_failure_names_its_cause(tmp_path, monkeypatch):
+    import toy_study
+
+    built = []
+
+    def fails_in_training(num_classes, in_channels):
+        built.append(0)
+        if len(built) > 1:  # the first is only looked at
+            raise MemoryError("no room")
+        return toy_study.residual(num_classes, in_channels)
+
+    monkeypatch.setattr(toy_study, "late", fails_in_training, raising=False)
+    lottery = [{"method": "lottery", "criterion": "magnitude"}]
+    record = run(tmp_path, models=["toy_study:late"], methods=lottery)
+    dense, after = record["runs"]
+    assert dense["error"] == "MemoryError: no room"
+    assert after["status"] == "failed"
+    assert after["error"].endswith("which comes before, failed: MemoryError: no room")
+    assert after["log"] == dense["log"]
+    monkeypatch.setattr(toy_study, "late", toy_study.residual)
+    again = run(tmp_path, models=["toy_study:late"], methods=lottery)  # failures are tried again
+    assert [row["status"] for row in again["runs"]] == ["done", "done"]
+
+
+def test_a_job_of_another_process_is_waited_for(tmp_path):
+    study = study_of(study_table())
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "shared", only=(whole["runs"][0]["id"],))  # writes the plan
+    folder = StudyFolder(tmp_path / "shared")
+    name = next(r.jobs["train"] for r in folder.read_plan().runs if r.method == "snip")
+    seen = []
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(folder.job(name)))
+
+        def tell(standing):
+            seen.append(standing)
+            stack.close()
+
+        record = run_study(study, folder.root, crew=HERE, tell=tell)
+    assert seen[0].running == 1
+    assert ends(record) == ends(whole)
+
+
+def test_single_rows_and_wrong_wishes(tmp_path):
+    with pytest.raises(LayerticketError, match="no run of this study"):
+        run(tmp_path, only=("nothing",))
+    first = load_study(tmp_path)["runs"]
+    record = run(tmp_path, only=(first[0]["id"],))
+    assert [row["status"] for row in record["runs"]] == ["done", "waiting"]
+    assert first[1]["id"] in first[1]["repeat"]
+    with pytest.raises(LayerticketError, match="Did you mean 'local'"):
+        Crew(executor="locl")
+    with pytest.raises(LayerticketError, match="workers 0"):
+        Crew(workers=0)
+    with pytest.raises(LayerticketError, match="holds no study"):
+        study_status(tmp_path / "nowhere")
+
+
+def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
+    with pytest.raises(LayerticketError, match="Did you mean 'fgsm'"):
+        run(tmp_path, evaluate=["fgsmm"])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv(FILE, str(tmp_path / "killed"))
+    changes = {"models": ["toy_study:mortal", "toy_study:broken"]}
+    record = run(tmp_path / "killed-once", Crew(workers=cores()), **changes)
+    assert (tmp_path / "killed").exists()
+    assert [row["status"] for row in record["runs"]] == ["done", "done", "failed", "failed"]
+    assert sorted(tries(tmp_path / "killed-once").values())[-1] == 2
+    resumed = [
+        path
+        for path in (tmp_path / "killed-once" / "runs").glob("*/run.json")
+        if "resumed" in json.loads(path.read_text())
+    ]
+    assert len(resumed) == 1  # it went on from the checkpoint
+    whole = run(tmp_path / "whole", **changes)
+    assert ends(record) == ends(whole)
+    done = [{**r, "runs": r["runs"][:2]} for r in (record, whole)]
+    assert equal_weights(
+        weights(tmp_path / "killed-once", done[0]), weights(tmp_path / "whole", done[1])
+    )
+
+
+def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv(FILE, str(tmp_path / "no" / "folder"))
+    monkeypatch.setattr("layerticket.study.executors.here.perform", dying)
+    record = run(tmp_path / "study", Crew(executor="here", retries=1))
+    assert record["runs"][0]["status"] == "failed"
+    assert record["runs"][0]["error"] == "its worker ended with SIGKILL, 2 times of 2"
+
+
+def dying(task, redirect):
+    from layerticket.study.jobs.task import Outcome
+
+    return Outcome(name=task.job.name, ended="died", error="its worker ended with SIGKILL")
+
+
+def command(tmp_path, out, **changes):
+    file = tmp_path / "toy.toml"
+    file.write_text(tomli_w.dumps(study_table(**changes)))
+    return [
+        *(sys.executable, "-m", "layerticket.cli", "study", "run", str(file)),
+        *("--out", str(out), "--workers", "1", "--json"),
+    ]
+
+
+def surroundings(**more):
+    paths = os.pathsep.join([os.path.dirname(__file__) + "/..", *sys.path])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_runner_that_is_killed_loses_nothing(tmp_path, monkeypatch):
+    changes = {"models": ["toy_study:mortal"]}
+    words = command(tmp_path, tmp_path / "cut", **changes)
+    env = surroundings(**{FILE: str(tmp_path / "killed"), WHOM: "parent"})
+    ended = subprocess.run(words, env=env, capture_output=True, timeout=800)
+    assert ended.returncode == -signal.SIGKILL
+    assert study_status(tmp_path / "cut")["done"] == 0
+    again = run(tmp_path / "cut", **changes)  # its worker is gone too, or this would wait
+    whole = run(tmp_path / "whole", **changes)
+    assert ends(again) == ends(whole)
+    assert equal_weights(weights(tmp_path / "cut", again), weights(tmp_path / "whole", whole))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_runners_share_the_work(tmp_path):
+    words = command(tmp_path, tmp_path / "both", seeds=3)
+    pair = [
+        subprocess.Popen(words, env=surroundings(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    told = [process.communicate(timeout=800) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], told
+    records = [json.loads(out) for out, _ in told]  # exactly one object each
+    assert ends(records[0]) == ends(records[1]) == ends(run(tmp_path / "alone", seeds=3))
+    began = "".join(log.read_text() for log in (tmp_path / "both" / "logs").glob("*.log"))
+    assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))
