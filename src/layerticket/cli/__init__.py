@@ -41,6 +41,11 @@ VERBS = {
         "layerticket evaluate runs/RUN --on cifar10-c,cifar10.2 --data-dir DIR --shift-dir DIR",
         "layerticket evaluate runs/RUN --on autoattack --attack-images 200 --epsilons 1 2",
     ),
+    "report": (
+        "Write the report of a study: one page that works offline, tables, figures.",
+        "layerticket report my-study",
+        "layerticket report my-study --out paper --json",
+    ),
     "demo": (
         "The whole story on embedded data: find, train over paired seeds, judge.",
         "layerticket demo",
