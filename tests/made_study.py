@@ -88,6 +88,7 @@ def run(
     names = [block["name"] for block in blocks]
     count = len(removed) if removed is not None else 0
     masked = kind == "weights"
+    whole = removed is not None and kind in ("ticket", "lottery", "control")
     macs = MACS[model] - (0 if masked else count * BLOCK_MACS)
     share = macs / MACS[model]
     seconds = 1450 * MACS[model] / 69e6 * (0.12 + 0.88 * share) * (1 + rng.gauss(0, 0.015))
@@ -126,8 +127,8 @@ def run(
         "search_energy_kwh": 2e-5 if scored and energy else None,
         "device": "cuda",
         "precision": "bf16",
-        "removed": [] if masked or removed is None else removed,
-        "kept": [] if masked or removed is None else [n for n in names if n not in removed],
+        "removed": [] if not whole else removed,
+        "kept": [] if not whole else [n for n in names if n not in removed],
         "scores": {n: -rng.random() - 2.0 * (n in (removed or [])) for n in names}
         if scored
         else None,

@@ -47,6 +47,11 @@ VERBS = {
         "layerticket study run table2 --out table2 --data-dir DIR --set seeds=2 --workers 4",
         "layerticket study status study",
     ),
+    "report": (
+        "Write the report of a study: one page that works offline, tables, figures.",
+        "layerticket report my-study",
+        "layerticket report my-study --out paper --json",
+    ),
     "demo": (
         "The whole story on embedded data: find, train over paired seeds, judge.",
         "layerticket demo",

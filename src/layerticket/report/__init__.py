@@ -1,6 +1,7 @@
 """Tables and pages of measured figures; pure: never trains, never measures."""
 
 from layerticket.report.markdown import comparison_page, markdown
+from layerticket.report.page.write import write_report
 from layerticket.report.robustness import table5_table
 from layerticket.report.table1 import lottery_page, lottery_rows
 from layerticket.report.tables import blocks_table, comparison_table, table_text
@@ -14,4 +15,5 @@ __all__ = [
     "markdown",
     "table5_table",
     "table_text",
+    "write_report",
 ]

@@ -1,0 +1,148 @@
+"""The tables of the report that belong to no chart: rivals, runs, failures.
+
+Enters: a study. Leaves: tables with raw figures.
+"""
+
+import json
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from layerticket.report import words
+from layerticket.report.figures.style import label_of
+from layerticket.report.grid import Column, Grid
+
+__all__ = ["failures", "rivals_grid", "runs_grid"]
+
+RIVALS = ("control", "shallower", "filters", "weights", "imp", "equal_compute")
+Study = Mapping[str, Any]
+
+
+def rivals_grid(study: Study) -> Grid | None:
+    """List what the tickets are held against, and how closely its cost was matched.
+
+    Args:
+        study: The object of ``study.json``.
+
+    Returns:
+        The table; None if the study has no rivals.
+    """
+    shown = [one for one in study["comparisons"] if one["kind"] in RIVALS]
+    if not shown:
+        return None
+    columns = [
+        Column(title="network", words=True, context=True),
+        Column(title="budget", words=True, absent="", context=True),
+        Column(title="rival", words=True),
+        Column(title="kind", words=True),
+        Column(title="seeds"),
+        Column(
+            title="difference to dense",
+            show=lambda v: words.interval(dict(zip(("mean", "low", "high"), v, strict=True))),
+            parts=("mean", "low", "high"),
+        ),
+        Column(title="outcome", words=True),
+        Column(title="MACs", show=words.millions),
+        Column(title="parameters", show=words.count),
+        Column(title="MACs without masked weights", show=words.millions, absent="—"),
+        Column(title="match", words=True, absent="—"),
+    ]
+    rows = [_rival(one, study) for one in shown]
+    return Grid(name="rivals", title="What the tickets had to beat", columns=columns, rows=rows)
+
+
+def _rival(one: Mapping[str, Any], study: Study) -> tuple[Any, ...]:
+    runs = [
+        run
+        for run in study["runs"]
+        if (run["model"], run["budget"]) == (one["model"], one["budget"])
+        and run["kind"] == one["kind"]
+        and label_of(run) == one["method"]
+        and run["status"] == "done"
+    ]
+    found = one["difference"]
+    ends = None if found["mean"] is None else (found["mean"], found["low"], found["high"])
+    matches = [run["match"] for run in runs if run["match"]]
+    return (
+        one["model"],
+        one["budget"],
+        one["method"],
+        one["kind"].replace("_", " "),
+        one["n"],
+        ends,
+        one["outcome"],
+        _mean([run["macs"] for run in runs]),
+        _mean([run["params"] for run in runs]),
+        _mean([run["sparse_macs"] for run in runs]),
+        closeness(matches[0]) if matches else None,
+    )
+
+
+def _mean(values: list[Any]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def closeness(match: Mapping[str, Any]) -> str:
+    """Tell how close a match came, whatever figures its record holds.
+
+    Example:
+        >>> closeness({"of": "macs", "wanted": 0.5, "reached": 0.498})
+        'of macs, wanted 0.5, reached 0.498'
+    """
+    return ", ".join(f"{str(key).replace('_', ' ')} {_plain(v)}" for key, v in match.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def runs_grid(study: Study) -> Grid:
+    """List every run with its figures.
+
+    Args:
+        study: The object of ``study.json``.
+
+    Returns:
+        The table.
+    """
+    figures = {
+        "seed": Column(title="seed"),
+        "status": Column(title="status", words=True),
+        "test_accuracy": Column(title="test accuracy", show=words.accuracy),
+        "validation_accuracy": Column(title="validation accuracy", show=words.accuracy),
+        "macs": Column(title="MACs", show=words.millions),
+        "params": Column(title="parameters", show=words.count),
+        "epochs": Column(title="epochs"),
+        "train_seconds": Column(title="training", show=words.duration),
+        "energy_kwh": Column(title="energy", show=words.energy),
+        "co2_kg": Column(title="CO2e", show=words.carbon),
+        "device": Column(title="device", words=True),
+        "precision": Column(title="precision", words=True),
+        "folder": Column(title="folder", words=True),
+    }
+    columns = [
+        Column(title="network", words=True, context=True),
+        Column(title="budget", words=True, absent="", context=True),
+        Column(title="method", words=True),
+        *figures.values(),
+    ]
+    rows = [
+        (run["model"], run["budget"], run["method"], *(run[key] for key in figures))
+        for run in study["runs"]
+    ]
+    return Grid(name="runs", title="Every run", columns=columns, rows=rows)
+
+
+def failures(study: Study) -> list[Mapping[str, Any]]:
+    """List the runs that failed, with their error.
+
+    Args:
+        study: The object of ``study.json``.
+
+    Returns:
+        Those runs.
+    """
+    return [run for run in study["runs"] if run["status"] == "failed"]
