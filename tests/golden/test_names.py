@@ -14,4 +14,4 @@ def test_public_names():
 
 
 def test_verbs():
-    assert list(VERBS) == ["blocks", "find", "train", "evaluate", "report", "demo"]
+    assert list(VERBS) == ["blocks", "find", "train", "evaluate", "study", "report", "demo"]
