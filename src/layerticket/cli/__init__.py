@@ -27,6 +27,9 @@ VERBS = {
         "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
         "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
         "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
+        "layerticket find resnet32-projection --rival filters --criterion snip "
+        "--reference tickets/a --out rivals/filters",
+        "layerticket find resnet32 --rival random --draw 3 --reference tickets/a --out rivals/r3",
     ),
     "train": (
         "Train a network, or the ticket found in it; the same command resumes.",

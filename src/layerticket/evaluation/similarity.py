@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, logits_of
+from layerticket.batch import Inputs, call, logits_of, size_of
 from layerticket.blocks.zero_test import first_tensor
 from layerticket.criteria.cka import center_gram, gram_cka
 from layerticket.errors import LayerticketError
@@ -49,8 +49,12 @@ def similarity(
         Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019,
         eq. 3-4. arXiv:1905.00414.
     """
+    if size_of(inputs) < 3:
+        raise LayerticketError(
+            f"{size_of(inputs)} examples always look alike; give at least 3, better 500."
+        )
     own, other = representations(dense, names, inputs), representations(rival, names, inputs)
-    if missing := [name for name in (STEM, *names, HEAD) if name not in own]:
+    if missing := [name for name in (*names, STEM, HEAD) if name not in own]:
         raise LayerticketError(
             f"the dense network has no layer {missing[0]!r} that was called. Name its blocks."
         )

@@ -4,7 +4,8 @@ Enters: a network, a batch, a criterion by name. Leaves: a tensor for every weig
 guards as `layerticket.scoring` does: nothing of the caller's is changed.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -57,6 +58,18 @@ class Saliency:
         object.__setattr__(self, "normalization", self.normalization or modes[0])
         if derives and self.temperature is None:
             object.__setattr__(self, "temperature", TEMPERATURES[self.criterion])
+
+    @classmethod
+    def named(cls, criterion: str, options: Mapping[str, Any]) -> "Saliency":
+        """Make a criterion from its options by name.
+
+        Raises:
+            LayerticketError: If an option is unknown or makes no sense.
+        """
+        known = [one.name for one in fields(cls)][1:]
+        if unknown := sorted(set(options) - set(known)):
+            raise unknown_name(f"option of {criterion!r} for single weights", unknown[0], known)
+        return cls(criterion=criterion, **options)
 
     @property
     def reads_data(self) -> bool:

@@ -12,6 +12,7 @@ from layerticket.errors import LayerticketError, unknown_name
 from layerticket.macs import count_macs, count_params
 from layerticket.rivals.filters.costs import Tally, count_filters
 from layerticket.rivals.filters.coupling import Group, coupled_channels, without_channels
+from layerticket.rivals.filters.oracle import require_equal_to_silenced, silence_channels
 from layerticket.rivals.filters.record import FilterTicket
 from layerticket.rivals.filters.scores import FilterCriterion
 from layerticket.rivals.matching import match_record, require_same_network
@@ -70,12 +71,8 @@ def find_filter_ticket(
     if not isinstance(example, Tensor) or example.ndim != 4:
         raise LayerticketError("filters are removed from networks of images (N, C, H, W) only.")
     started = time.perf_counter()
-    groups = coupled_channels(model, example)
-    scores, tally = how.scores(model, groups, batch), Tally.of(model, example, groups)
     wanted = _figures(reference.apply(model), example)
-    taken = take_channels(tally, groups, scores, match, wanted[match])
-    removed = {layer: taken[g.root] for g in groups for layer in g.filters if taken.get(g.root)}
-    small = without_channels(model, removed, example)
+    small, removed, scores = _shrink(model, batch, how, match, wanted[match])
     seconds = time.perf_counter() - started
     dense, reached = _figures(model, example), _figures(small, example)
     three = {f: {"dense": dense[f], "reference": wanted[f], "rival": reached[f]} for f in MATCHES}
@@ -98,6 +95,21 @@ def find_filter_ticket(
         scores=scores,
         input_shape=tuple(example.shape[1:]),
     )
+
+
+def _shrink(
+    model: nn.Module, batch: Batch, how: FilterCriterion, match: Match, wanted: int
+) -> tuple[nn.Module, dict[str, tuple[int, ...]], dict[str, list[float]]]:
+    """Score, choose and remove; returns the smaller network, what went, and the scores."""
+    images = inputs_of(batch)
+    example = head(images, 1)
+    groups = coupled_channels(model, example)
+    scores = how.scores(model, groups, batch)
+    taken = take_channels(Tally.of(model, example, groups), groups, scores, match, wanted)
+    removed = {layer: taken[g.root] for g in groups for layer in g.filters if g.root in taken}
+    small = without_channels(model, removed, example)
+    require_equal_to_silenced(small, silence_channels(model, groups, removed), head(images, 4))
+    return small, removed, scores
 
 
 def take_channels(

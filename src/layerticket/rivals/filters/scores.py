@@ -64,7 +64,7 @@ class FilterCriterion:
             return cls(name=name, draw=draw)
         if draw:
             raise LayerticketError(f"draw is {draw}, but only criterion 'random' draws.")
-        weights = Saliency(criterion="magnitude" if name == "l1" else name, **options)
+        weights = Saliency.named("magnitude" if name == "l1" else name, options)
         return cls(
             name=name, slices=slices or ("filters" if name == "l1" else "all"), saliency=weights
         )

@@ -61,7 +61,7 @@ def find_weight_ticket(
         Lee et al., ICLR 2019, arXiv:1810.02340; Wang et al., ICLR 2020, arXiv:2002.07376; Tanaka et
         al., NeurIPS 2020, arXiv:2006.05467, algorithm 1.
     """
-    how = Saliency(criterion=criterion, **options)
+    how = Saliency.named(criterion, options)
     architecture = architecture_digest(model)
     require_same_network(architecture, reference, name or type(model).__name__)
     started = time.perf_counter()

@@ -1,0 +1,148 @@
+"""Blocks without a criterion, at the cost of the ticket; networks and epochs of equal cost."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from layerticket.blocks import Block
+from layerticket.errors import LayerticketError
+from layerticket.macs import count_macs, count_params
+from layerticket.models import build_model
+from layerticket.rivals import (
+    CONTROLS,
+    control_match,
+    control_ticket,
+    equal_compute_epochs,
+    load_candidate,
+    shallower,
+)
+from layerticket.rivals.controls import _chosen
+from layerticket.ticket import Origin, Ticket
+from toy_rivals import batch_of, projected, resnet20, ticket_of
+
+
+def block(position, macs):
+    return Block(name=str(position), position=position, stage=0, shape=(1,), params=1, macs=macs,
+                 call="plain", post_norm=False)  # fmt: skip
+
+
+def reference_of(costs, saved, base=None):
+    """A ticket of blocks that cost so much, which saved so much."""
+    base = base or ticket_of(projected(), batch_of())
+    return dataclasses.replace(
+        base,
+        blocks=tuple(block(i, macs) for i, macs in enumerate(costs)),
+        macs={"dense": sum(costs) + 10, "ticket": sum(costs) + 10 - saved},
+    )
+
+
+def names(reference, control, draw=0):
+    return [int(one.name) for one in _chosen(reference, control, draw)]
+
+
+def test_which_blocks_go():
+    base = ticket_of(projected(), batch_of())
+    reference = reference_of([1] * 9, 3, base)
+    assert names(reference, "first") == [0, 1, 2]
+    assert names(reference, "last") == [8, 7, 6]
+    assert names(reference, "even") == [1, 4, 7]
+    assert len(set(names(reference, "random"))) == 3
+    unequal = reference_of([5, 1, 1, 2], 4, base)
+    assert names(unequal, "first") == [0]  # 5 is nearer to 4 than 0 or 6
+    assert names(unequal, "last") == [3, 2, 1]
+    for draw in range(20):  # 1 + 1 + 2 is the only sum of 4
+        assert sorted(names(unequal, "random", draw)) == [1, 2, 3]
+
+
+def test_random_blocks_are_drawn_evenly_and_the_same_for_the_same_draw():
+    reference = reference_of([1] * 5, 1)
+    drawn = [names(reference, "random", draw)[0] for draw in range(500)]
+    assert drawn == [names(reference, "random", draw)[0] for draw in range(500)]
+    counts = torch.bincount(torch.tensor(drawn), minlength=5)
+    assert counts.min() > 70  # 100 expected, standard deviation 9
+    assert counts.max() < 130
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_is_an_ordinary_ticket_of_equal_cost(control, tmp_path):
+    batch = batch_of(10, 3, 16, 20)
+    reference = ticket_of(resnet20(), batch, remove=2)
+    model = build_model("resnet20-projection", classes=10, channels=3, seed=4)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ticket = control_ticket(model, reference, control, name="resnet20-projection", seed=4)
+    assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
+    small = ticket.apply(model)
+    assert count_macs(small, batch[0]) == ticket.macs["ticket"] == reference.macs["ticket"]
+    assert count_params(small) == ticket.params["ticket"]
+    assert control_match(ticket, reference)["difference"] == 0
+    assert (ticket.criterion, ticket.scores, ticket.batch, ticket.seed) == (control, {}, "", 4)
+    assert ticket.options["reference"] == reference.digest
+    assert set(ticket.removed) | set(ticket.kept) == {b.name for b in reference.blocks}
+    assert set(ticket.order[0]) == set(ticket.removed)
+    for name, tensor in small.state_dict().items():  # theta_0 of this seed, not the reference's
+        assert torch.equal(tensor, state[name])
+    found = load_candidate(ticket.save(tmp_path / "t"))
+    assert isinstance(found, Ticket)
+    assert found.digest == ticket.digest
+
+
+def test_draws_differ_and_senseless_ones_are_refused():
+    model, reference = resnet20(), ticket_of(resnet20(), batch_of(10, 3, 16, 20))
+    drawn = {control_ticket(model, reference, "random", draw=d).removed for d in range(9)}
+    assert len(drawn) > 1
+    for control, draw in (("last", 1), ("random", -1)):
+        with pytest.raises(LayerticketError, match="draw is"):
+            control_ticket(model, reference, control, draw=draw)
+    with pytest.raises(LayerticketError, match="control 'lst' is not known"):
+        control_ticket(model, reference, "lst")
+    with pytest.raises(LayerticketError, match="another network"):
+        control_ticket(projected(), reference, "last")
+
+
+@pytest.mark.parametrize("name", ["resnet44", "resnet32-projection"])
+def test_the_shallower_network_is_the_nearest_in_cost(name):
+    model = build_model(name, classes=10, channels=3, seed=0)
+    batch = batch_of(10, 3, 16, 20)
+    reference = ticket_of(model, batch, remove=3)
+    found = shallower(name, reference)
+    suffix = name[8:]
+    costs = {
+        other: count_macs(build_model(other, classes=10, channels=3, seed=0), batch[0])
+        for other in (f"resnet{depth}{suffix}" for depth in (20, 32, 44))
+        if other != name
+    }
+    nearest = min(costs, key=lambda other: abs(costs[other] - reference.macs["ticket"]))
+    if name == "resnet32-projection":
+        assert found == nearest == "resnet20-projection"
+    else:
+        assert found == nearest == "resnet32"
+
+
+def test_shallower_keeps_source_and_options_and_knows_its_limits():
+    reference = reference_of([1] * 4, 1)
+    stages = tuple(dataclasses.replace(b, stage=i, macs=10) for i, b in enumerate(reference.blocks))
+    reference = dataclasses.replace(reference, blocks=stages, macs={"dense": 1000, "ticket": 950})
+    options = ",zero_init_last=False"
+    assert shallower(f"timm:resnet34{options}", reference) == f"timm:resnet18{options}"
+    assert shallower("torchvision:resnet152", reference) == "torchvision:resnet101"
+    assert shallower("timm:resnet50", reference) == "timm:resnet26"
+    for name, message in (
+        ("resnet20", "shallowest"),
+        ("timm:vit_tiny_patch16_224", "family"),
+        ("my.module:net", "family"),
+        ("resnet56", "has 3"),  # this ticket has four stages
+    ):
+        with pytest.raises(LayerticketError, match=message):
+            shallower(name, reference)
+
+
+def test_equal_compute():
+    reference = reference_of([10] * 9, 30)  # 100 -> 70
+    assert equal_compute_epochs(reference, 200) == 140
+    assert equal_compute_epochs(reference, 1) == 1
+    origin = Origin(run="r", scored_epoch=10, rewind_epoch=2, recipe={"epochs": 10})
+    late = dataclasses.replace(reference, origin=origin)
+    assert equal_compute_epochs(late, 10) == 16  # 10 dense epochs, then 8 at 0.7
+    with pytest.raises(LayerticketError, match="leave nothing to train"):
+        equal_compute_epochs(late, 2)

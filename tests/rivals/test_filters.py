@@ -1,0 +1,303 @@
+"""Filters really go, as many as the ticket leaves, and what stays is a slice of theta_0."""
+
+import copy
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from layerticket.errors import LayerticketError
+from layerticket.macs import count_macs, count_params
+from layerticket.models import build_model
+from layerticket.rivals import FilterTicket, find_filter_ticket, load_candidate
+from layerticket.rivals.filters.costs import Tally, count_filters
+from layerticket.rivals.filters.coupling import coupled_channels, without_channels
+from layerticket.rivals.filters.finding import take_channels
+from layerticket.rivals.filters.oracle import require_equal_to_silenced, silence_channels
+from layerticket.rivals.filters.scores import FilterCriterion
+from tiny import owned_by_the_caller
+from toy_rivals import CenteredPadding, batch_of, projected, resnet20, ticket_of
+
+MATCHES = ("filters", "macs", "params")
+
+
+def figures(model, images):
+    return {
+        "filters": count_filters(model),
+        "macs": count_macs(model, images[:1]),
+        "params": count_params(model),
+    }
+
+
+def test_groups_are_those_read_off_the_network():
+    groups = {g.root: g for g in coupled_channels(projected(), batch_of()[0][:1])}
+    assert {root: (g.size, g.filters) for root, g in groups.items()} == {
+        "0": (4, ("0", "3.conv2", "4.conv2")),
+        "3.conv1": (4, ("3.conv1",)),
+        "4.conv1": (4, ("4.conv1",)),
+        "5.conv1": (6, ("5.conv1",)),
+        "5.conv2": (6, ("5.conv2", "5.skip.0", "6.conv2")),
+        "6.conv1": (6, ("6.conv1",)),
+    }
+    readers = {part.layer for part in groups["5.conv2"].parts if part.side == "in"}
+    assert readers == {"6.conv1", "9"}
+    assert count_filters(projected()) == 4 + 8 + 8 + 18 + 12
+
+
+def test_the_tally_counts_what_the_smaller_network_has():
+    model, (images, _) = projected(), batch_of()
+    groups = coupled_channels(model, images[:1])
+    tally = Tally.of(model, images[:1], groups)
+    removed = {}
+    assert {f: tally.total(f) for f in MATCHES} == figures(model, images)
+    for group, channels in zip(groups, [(1, 3), (0,), (), (2, 4, 5), (0, 1), (3,)], strict=True):
+        for channel in channels:
+            before = {f: tally.total(f) for f in MATCHES}
+            costs = {f: tally.without(group, channel, f) for f in MATCHES}
+            tally.take(group, channel)
+            assert {f: before[f] - tally.total(f) for f in MATCHES} == costs
+        removed |= dict.fromkeys(group.filters, channels)
+    small = without_channels(model, removed, images[:1])
+    assert {f: tally.total(f) for f in MATCHES} == figures(small, images)
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "l1", "random"])
+@pytest.mark.parametrize("match", MATCHES)
+def test_the_match_is_met_and_said(criterion, match):
+    model, batch = projected(), batch_of()
+    reference = ticket_of(model, batch)
+    before = owned_by_the_caller(model)
+    rival = find_filter_ticket(model, batch, criterion=criterion, match=match, reference=reference)
+    assert owned_by_the_caller(model) == before
+    small = rival.apply(model)
+    have, wanted = figures(small, batch[0]), figures(reference.apply(model), batch[0])
+    told = rival.match
+    assert {f: told[f]["rival"] for f in MATCHES} == have
+    assert {f: told[f]["reference"] for f in MATCHES} == wanted
+    assert told["difference"] == have[match] - wanted[match]
+    assert told["relative_difference"] == told["difference"] / wanted[match]
+    assert rival.params["ticket"] == have["params"] < rival.params["dense"]
+    assert rival.macs["ticket"] == have["macs"] < rival.macs["dense"]
+    assert rival.examples == (12 if criterion in ("snip", "grasp") else 0)
+    if match == "filters":
+        assert have["filters"] == wanted["filters"]
+    # no single further channel would have brought it nearer
+    groups = coupled_channels(small, batch[0][:1])
+    tally = Tally.of(small, batch[0][:1], groups)
+    for group in groups:
+        if group.size > 1:
+            nearer = abs(told["difference"] - tally.without(group, 0, match))
+            assert nearer >= abs(told["difference"])
+
+
+def test_what_stays_is_a_slice_of_theta_0():
+    model, batch = projected(), batch_of()
+    rival = find_filter_ticket(model, batch, match="macs", reference=ticket_of(model, batch, 2))
+    dense, groups = model.state_dict(), coupled_channels(model, batch[0][:1])
+    kept = {}
+    for group in groups:
+        gone = rival.removed.get(group.root, ())
+        assert all(rival.removed.get(layer, ()) == gone for layer in group.filters)
+        for part in group.parts:
+            lost = {i for channel in gone for i in part.indices[channel]}
+            kept[part.layer, part.side] = lost
+    small = rival.apply(model)
+    assert sum(len(gone) for gone in rival.removed.values()) > 0
+    for name, tensor in small.state_dict().items():
+        layer, whole = name.rpartition(".")[0], dense[name]
+        for axis, side in enumerate(("out", "in")[: min(whole.ndim, 2)]):
+            lost = kept.get((layer, side), set())
+            stay = [i for i in range(whole.shape[axis]) if i not in lost]
+            whole = whole.index_select(axis, torch.tensor(stay))
+        assert torch.equal(tensor, whole), name
+
+
+def test_scores_are_sums_over_what_goes():
+    model, batch = projected(), batch_of()
+    groups = coupled_channels(model, batch[0][:1])
+    l1 = FilterCriterion.of("l1").scores(model, groups, batch)
+    w = {name: p.detach().double().abs() for name, p in model.named_parameters() if p.ndim > 1}
+    expected = sum(w[f"{n}.weight"].sum((1, 2, 3)) for n in ("0", "3.conv2", "4.conv2")) / 3
+    assert l1["0"] == pytest.approx(expected.tolist(), rel=1e-12)
+    every = FilterCriterion.of("l1", slices="all").scores(model, groups, batch)
+    read = w["6.conv2.weight"].sum((0, 2, 3)) + w["6.conv1.weight"].sum((1, 2, 3))
+    assert every["6.conv1"] == pytest.approx(read.tolist(), rel=1e-12)
+    one, other = (FilterCriterion.of("random", draw=d).scores(model, groups, batch) for d in (0, 1))
+    assert one != other
+    assert one == FilterCriterion.of("random").scores(model, groups, batch)
+
+
+def test_channels_of_the_lowest_score_go_and_one_of_each_group_stays():
+    model, (images, _) = projected(), batch_of()
+    groups = coupled_channels(model, images[:1])
+    # 5.conv1 scores lowest, then 3.conv1; all others high
+    scores = {g.root: [10.0 + i for i in range(g.size)] for g in groups}
+    scores |= {"5.conv1": [0.5, 0.1, 0.6, 0.2, 0.3, 0.4], "3.conv1": [3.0, 1.0, 2.0, 4.0]}
+    tally = Tally.of(model, images[:1], groups)
+    taken = take_channels(tally, groups, scores, "filters", 50 - 7)
+    assert taken == {"5.conv1": (0, 1, 3, 4, 5), "3.conv1": (1, 2)}
+    # a channel of the stem takes 3 filters along: passed over where only 2 are to go
+    scores = {g.root: [10.0] * g.size for g in groups} | {"0": [0.0, 1.0, 2.0, 3.0]}
+    tally = Tally.of(model, images[:1], groups)
+    assert take_channels(tally, groups, scores, "filters", 48) == {"3.conv1": (0, 1)}
+
+
+def test_saves_loads_and_applies_to_a_fresh_network(tmp_path):
+    model, batch = projected(), batch_of()
+    rival = find_filter_ticket(model, batch, reference=ticket_of(model, batch), name="toy", seed=0)
+    folder = rival.save(tmp_path / "rival")
+    rival.save(folder)  # the same again is no change
+    found = load_candidate(folder)
+    assert isinstance(found, FilterTicket)
+    assert found.digest == rival.digest
+    assert (found.removed, found.match, found.scores) == (rival.removed, rival.match, rival.scores)
+    other = projected(seed=1)
+    for initialization, source in (("ticket", model), ("model", other)):
+        small = found.apply(other, initialization=initialization)
+        expected = without_channels(source, rival.removed, batch[0][:1])
+        assert small.state_dict().keys() == expected.state_dict().keys()
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(small.state_dict()[name], tensor)
+    another = find_filter_ticket(
+        model, batch, criterion="random", reference=ticket_of(model, batch), name="toy", seed=0
+    )
+    assert another.digest != rival.digest
+    with pytest.raises(LayerticketError, match="another rival"):
+        another.save(folder)
+    path = folder / "rival.json"
+    path.write_text(path.read_text().replace('"criterion": "snip"', '"criterion": "grasp"'))
+    with pytest.raises(LayerticketError, match="changed after it was written"):
+        load_candidate(folder)
+
+
+@pytest.mark.parametrize("match", ["filters", "macs"])
+def test_resnet20_is_matched_and_trains_a_step(match):
+    model, batch = resnet20(), batch_of(10, 3, 16, 20)
+    reference = ticket_of(model, batch)
+    rival = find_filter_ticket(model, batch, criterion="grasp", match=match, reference=reference)
+    if match == "filters":
+        assert rival.match["filters"] == {"dense": 784, "reference": rival.match[match]["rival"],
+                                          "rival": rival.match[match]["reference"]}  # fmt: skip
+        assert 784 - rival.match["filters"]["rival"] in (32, 64, 128)  # a block of a stage
+    else:
+        assert abs(rival.match["relative_difference"]) < 1e-3
+    small = rival.apply(model).train()
+    assert not any(p.grad is not None for p in small.parameters())
+    nn.functional.cross_entropy(small(batch[0]), batch[1]).backward()
+    assert all(p.grad.abs().sum() > 0 for p in small.parameters())
+
+
+def test_torchvision_resnet18_is_matched_and_trains_a_step():
+    pytest.importorskip("torchvision")
+    model = build_model("torchvision:resnet18", classes=5, channels=3, seed=0)
+    batch = batch_of(5, 3, 32, 10)
+    rival = find_filter_ticket(model, batch, reference=ticket_of(model, batch))
+    assert rival.match["difference"] == 0
+    assert rival.match["filters"]["dense"] == 4800
+    small = rival.apply(model).train()
+    nn.functional.cross_entropy(small(batch[0]), batch[1]).backward()
+    assert all(p.grad is not None for p in small.parameters())
+
+
+def test_frozen_weights_and_modes_stay_as_they_are():
+    model, batch = projected(), batch_of()
+    reference = ticket_of(model, batch)
+    model[3].eval()
+    model[4].conv1.weight.requires_grad_(False)
+    small = find_filter_ticket(model, batch, reference=reference).apply(model)
+    assert not small[3].bn1.training
+    assert small[4].bn1.training
+    frozen = [name for name, p in small.named_parameters() if not p.requires_grad]
+    assert frozen == ["4.conv1.weight"]
+
+
+def test_padded_shortcuts_are_refused_ours_by_name_and_foreign_ones_by_the_oracle():
+    batch = batch_of(10, 3, 16, 20)
+    padded = build_model("resnet20", classes=10, channels=3, seed=0)
+    with pytest.raises(LayerticketError, match=r"option A.*resnet32-projection"):
+        find_filter_ticket(padded, batch, reference=ticket_of(padded, batch))
+    model, batch = projected(), batch_of()
+    model[5].skip = CenteredPadding()
+    images, example = batch[0].double(), batch[0][:1]
+    groups = coupled_channels(model, example)
+    stem = next(g for g in groups if "0" in g.filters)
+    removed = dict.fromkeys(stem.filters, (3,))
+    small, silent = (
+        without_channels(model, removed, example),
+        silence_channels(model, groups, removed),
+    )
+    with pytest.raises(LayerticketError, match="computes something else"):
+        require_equal_to_silenced(small, silent, images)
+
+
+def test_removal_equals_silence_where_channels_are_coupled_rightly():
+    model, (images, _) = projected(), batch_of()
+    for module in model.modules():  # as after training: nothing is 0 or 1
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    groups = coupled_channels(model, images[:1])
+    by_root = {g.root: g for g in groups}
+    removed = {"5.conv1": (0, 4)} | dict.fromkeys(by_root["0"].filters, (1, 3))
+    small, silent = (
+        without_channels(model, removed, images[:1]),
+        silence_channels(model, groups, removed),
+    )
+    require_equal_to_silenced(small, silent, images)
+    wrong = without_channels(model, removed | {"5.conv1": (0, 3)}, images[:1])
+    with pytest.raises(LayerticketError, match="computes something else"):
+        require_equal_to_silenced(wrong, silent, images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"criterion": "synflow"}, "criterion for filters 'synflow' is not known"),
+        ({"match": "time"}, "match 'time' is not known"),
+        ({"criterion": "random", "slices": "all"}, "no option but draw"),
+        ({"criterion": "l1", "draw": 1}, "only criterion 'random' draws"),
+        ({"criterion": "l1", "temperature": 2.0}, "belong to a loss"),
+        ({"slices": "rows"}, "allowed are 'filters' and 'all'"),
+    ],
+)
+def test_unknown_wishes_are_refused(options, message):
+    model, batch = projected(), batch_of()
+    with pytest.raises(LayerticketError, match=message):
+        find_filter_ticket(model, batch, reference=ticket_of(model, batch), **options)
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    model, batch = projected(), batch_of()
+    reference = ticket_of(model, batch)
+    wider = copy.deepcopy(model)
+    wider[9] = nn.Linear(6, 4)
+    with pytest.raises(LayerticketError, match="another network"):
+        find_filter_ticket(wider, batch, reference=reference)
+    rival = find_filter_ticket(model, batch, reference=reference)
+    with pytest.raises(LayerticketError, match="differs in classes, names or shapes"):
+        rival.apply(wider)
+    with pytest.raises(LayerticketError, match="initialization is 'seed'"):
+        rival.apply(model, initialization="seed")
+    example = batch[0][:1]
+    for removed, message in (
+        ({"3.conv1": (9,)}, "cannot go"),
+        ({"3.conv1": (0, 1, 2, 3)}, "cannot go"),
+        ({"9": (0,)}, "cannot go"),
+        ({"0": (1,), "3.conv2": (2,)}, "coupled with"),
+    ):
+        with pytest.raises(LayerticketError, match=message):
+            without_channels(model, removed, example)
+    grouped = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten(), nn.Linear(96, 3))
+    with pytest.raises(LayerticketError, match="3 groups"):
+        coupled_channels(grouped, example)
+    with pytest.raises(LayerticketError, match="no filter"):
+        coupled_channels(nn.Sequential(nn.Conv2d(3, 3, 6), nn.Flatten()), example)
+
+    def absent(name):
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(LayerticketError, match=r'pip install "layerticket\[filters\]"'):
+        coupled_channels(model, example)

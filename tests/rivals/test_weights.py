@@ -1,0 +1,322 @@
+"""Masked weights: exactly as many as the ticket leaves, and zero for good."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from layerticket.blocks import find_blocks
+from layerticket.errors import LayerticketError
+from layerticket.macs import count_macs, count_params
+from layerticket.rivals import (
+    Saliency,
+    WeightTicket,
+    find_weight_ticket,
+    kept_shares,
+    load_candidate,
+    next_weight_ticket,
+    permanent,
+    plain_state,
+)
+from layerticket.rivals.weights.masks import masked, masked_optimizer
+from layerticket.rivals.weights.ranking import keep_highest
+from layerticket.scoring import score
+from layerticket.training import Kept, Recipe, Start, fit
+from layerticket.training.checkpoint import read_checkpoint
+from layerticket.view import copy_of, view_of
+from tiny import TwoBlocks, half_square, one, owned_by_the_caller
+from toy_rivals import batch_of, projected, ticket_of
+from toy_training import make_data
+
+CRITERIA = ("snip", "grasp", "synflow", "magnitude")
+RECIPE = Recipe(epochs=3, batch_size=16, precision="fp32", weight_decay=0.1)
+
+
+def found(criterion="snip", model=None, **options):
+    model, batch = model or projected(), batch_of()
+    if criterion == "synflow":
+        options.setdefault("rounds", 4)
+    reference = ticket_of(model, batch)
+    return (
+        model,
+        reference,
+        find_weight_ticket(
+            model, batch, criterion=criterion, reference=reference, name="toy", seed=0, **options
+        ),
+    )
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_as_many_parameters_are_left_as_in_the_ticket(criterion):
+    model = projected()
+    before = owned_by_the_caller(model)
+    _, reference, rival = found(criterion, model)
+    assert owned_by_the_caller(model) == before
+    small = permanent(rival.apply(model))
+    zeros = {name: int((p == 0).sum()) for name, p in small.named_parameters() if p.ndim > 1}
+    assert zeros == dict(rival.removed)
+    assert count_params(small) - sum(zeros.values()) == reference.params["ticket"]
+    assert rival.params == {"dense": count_params(model), "ticket": reference.params["ticket"]}
+    assert rival.match["difference"] == 0
+    assert rival.macs["ticket"] == rival.macs["dense"] == count_macs(model, batch_of()[0])
+    assert rival.options.get("rounds") == (4 if criterion == "synflow" else 1)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_lowest_of_the_whole_network_go(criterion):
+    model, _, rival = found(criterion, rounds=1)
+    saliency = Saliency(criterion=criterion).of(model, batch_of())
+    kept = torch.cat([saliency[n][m] for n, m in rival.masks.items()])
+    gone = torch.cat([saliency[n][~m] for n, m in rival.masks.items()])
+    assert gone.max() <= kept.min()
+
+
+def test_saliencies_by_hand():
+    model = TwoBlocks(1.0, 2.0)  # g = (18, 12), H g = (306, 264), see tiny
+    view = view_of(model)
+    from layerticket.criteria.grasp import gradient_flow
+    from layerticket.criteria.snip import connection_sensitivity
+    from layerticket.criteria.synflow import synaptic_flow
+
+    flat = lambda values: [v.item() for v in values.values()]  # noqa: E731 - short
+    assert flat(connection_sensitivity(view, one(), half_square)) == [18.0, 24.0]
+    assert flat(gradient_flow(view, one(), half_square)) == [306.0, 528.0]
+    assert flat(synaptic_flow(view, one())) == [3.0, 4.0]  # R = (1 + a)(1 + b)
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "synflow", "magnitude"])
+def test_summed_over_blocks_they_are_the_block_scores(criterion):
+    model, batch = projected(), batch_of()
+    exact = {"hessian": "exact"} if criterion == "grasp" else {}
+    scores = score(model, find_blocks(model, batch[0][:1]), batch, criterion, **exact).values
+    saliency = Saliency(criterion=criterion).of(model, batch)
+    for block, value in scores.items():
+        own = sum(v.sum().item() for n, v in saliency.items() if n.startswith(f"{block}."))
+        assert own == pytest.approx(value, rel=1e-9)
+
+
+def test_rounds_follow_the_exponential_schedule():
+    assert kept_shares(0.8**3, rounds=3) == pytest.approx([0.8, 0.64, 0.512])
+    assert kept_shares(0.25, rounds=2) == (0.5, 0.25)
+    assert kept_shares(0.9, rounds=1) == (0.9,)
+    assert kept_shares(0.9) == (0.9,)
+    assert kept_shares(0.8) == (0.8,)
+    shares = kept_shares(0.1)
+    assert shares[:-1] == pytest.approx([0.8**r for r in range(1, 11)])
+    assert (len(shares), shares[-1]) == (11, 0.1)
+    for wrong in ({"target": 1.0}, {"target": 0.5, "rounds": 0}, {"target": 0.5, "step": 1.0}):
+        with pytest.raises(LayerticketError, match="between 0 and 1"):
+            kept_shares(**wrong)
+
+
+def test_rounds_are_scored_on_what_is_left():
+    _, _, one_round = found("synflow", rounds=1)
+    _, _, many = found("synflow", rounds=20)
+    assert any(not torch.equal(one_round.masks[n], many.masks[n]) for n in many.masks)
+    assert one_round.params == many.params
+
+
+def test_ranking_by_hand():
+    saliency = {"a": torch.tensor([[3.0, 1.0]]), "b": torch.tensor([2.0, 5.0, 0.0])}
+    every = {n: torch.ones_like(v, dtype=torch.bool) for n, v in saliency.items()}
+    masks = keep_highest(saliency, every, 3)
+    assert masks["a"].tolist() == [[True, False]]
+    assert masks["b"].tolist() == [True, True, False]
+    masks["b"][1] = False  # what is gone stays gone, however large
+    with pytest.warns(UserWarning, match="no weight is left in b"):
+        masks = keep_highest(saliency, masks, 1)
+    assert masks["a"].tolist() == [[True, False]]
+    with pytest.warns(UserWarning, match="2 weights that stay have the same saliency"):
+        keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 2)
+    with pytest.raises(LayerticketError, match="4 weights are to stay of 3"):
+        keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 4)
+
+
+def zeros_hold(network, rival):
+    state = network.state_dict()
+    for name, mask in rival.masks.items():
+        assert torch.equal(state[f"{name}_mask"].bool(), mask)
+        assert not state[f"{name}_orig"][~mask].any(), name
+        owner, _, own = name.rpartition(".")
+        assert not getattr(network.get_submodule(owner), own)[~mask].any(), name
+    return True
+
+
+def watched(rival):
+    """A network of the rival that is looked at before every call."""
+    network = rival.apply(projected())
+    seen = []
+    network.register_forward_pre_hook(lambda m, _: seen.append(zeros_hold(m, rival)))
+    return network, seen
+
+
+def train(network, folder, **options):
+    how = {"seed": 1, "device": "cpu", "progress": False} | options
+    return fit(network, make_data(), RECIPE, folder=folder, **how)
+
+
+def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, monkeypatch):
+    _, _, rival = found()
+    network, seen = watched(rival)
+    train(network, tmp_path / "whole")
+    assert len(seen) >= 12
+    assert zeros_hold(network, rival)
+    kept = [network.state_dict()[f"{n}_orig"][m] for n, m in rival.masks.items()]
+    first = [rival.init[n][m] for n, m in rival.masks.items()]
+    assert all(not torch.equal(a, b) for a, b in zip(kept, first, strict=True))  # it did train
+    _, momentum, _ = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    for name, mask in rival.masks.items():
+        assert not momentum[f"{name}_orig/momentum_buffer"][~mask].any()
+        assert momentum[f"{name}_orig/momentum_buffer"][mask].any()
+
+    other, _ = watched(rival)
+    calls = iter([0.1, KeyboardInterrupt()])
+
+    def judge(_):
+        if isinstance(value := next(calls), BaseException):
+            raise value
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        train(other, tmp_path / "cut", validate=judge)
+    resumed, seen = watched(rival)
+    train(resumed, tmp_path / "cut")
+    assert len(seen) >= 8
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_masked_network_can_be_copied_before_and_ordinary_after_training(tmp_path):
+    _, _, rival = found()
+    network = rival.apply(projected())
+    images = batch_of()[0]
+    assert torch.equal(copy_of(network).eval()(images), network.eval()(images))
+    train(network, tmp_path)
+    before = network.eval()(images)
+    state = plain_state(network.state_dict())
+    plain = permanent(network)
+    assert plain is network
+    assert not prune.is_pruned(plain)
+    assert torch.equal(plain(images), before)
+    assert plain.state_dict().keys() == projected().state_dict().keys() == state.keys()
+    assert all(torch.equal(state[n], t) for n, t in plain.state_dict().items())
+    ordinary = projected()
+    assert permanent(ordinary) is ordinary
+
+
+def test_kept_weights_are_those_of_theta_0(tmp_path):
+    model, _, rival = found("grasp")
+    folder = rival.save(tmp_path / "rival")
+    loaded = load_candidate(folder)
+    assert isinstance(loaded, WeightTicket)
+    assert loaded.digest == rival.digest
+    other = projected(seed=1)
+    for initialization, source in (("ticket", model), ("model", other)):
+        state = permanent(loaded.apply(other, initialization=initialization)).state_dict()
+        for name, tensor in source.state_dict().items():
+            mask = rival.masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+            assert torch.equal(state[name][mask], tensor[mask])
+            assert not state[name][~mask].any()
+    assert torch.equal(other.state_dict()["0.weight"], projected(seed=1).state_dict()["0.weight"])
+    masks = {n: ~m for n, m in rival.masks.items()}
+    changed = copy.copy(rival)
+    object.__setattr__(changed, "masks", masks)
+    assert changed.digest != rival.digest
+
+
+def kept_at(epoch, model, seed):
+    random = torch.Generator().manual_seed(seed)
+    weights = {n: torch.rand(t.shape, generator=random) + 0.1 if t.is_floating_point() else t
+               for n, t in model.state_dict().items()}  # fmt: skip
+    optimizer = {f"{n}/momentum_buffer": torch.ones_like(p) for n, p in model.named_parameters()}
+    return Kept(epoch=epoch, weights=weights, optimizer=optimizer if 0 < epoch < 3 else {})
+
+
+def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
+    model, reference, _ = found()
+    theta_1 = kept_at(1, model, 1)
+    step = {"rewind_to": theta_1, "reference": reference, "run": "r", "recipe": RECIPE}
+    example = batch_of()[0][:1]
+    first = next_weight_ticket(
+        model, example, trained=kept_at(3, model, 2), within=None, share=0.9, **step
+    )
+    total = sum(m.numel() for m in first.masks.values())
+    assert sum(int(m.sum()) for m in first.masks.values()) == round(0.9 * total)
+    assert first.rewind_epoch == 1
+    network = first.apply(projected(seed=5))
+    for name, tensor in plain_state(network.state_dict()).items():
+        mask = first.masks.get(name)
+        assert torch.equal(tensor, theta_1.weights[name] * (1 if mask is None else mask))
+    assert torch.equal(
+        first.optimizer["0.weight_orig/momentum_buffer"], first.masks["0.weight"] * 1.0
+    )
+    start = Start(epoch=1, optimizer=first.optimizer)
+    train(network, tmp_path, start=start)
+    assert zeros_hold(network, first)
+
+    trained = Kept(epoch=3, weights=network.state_dict(), optimizer={})
+    second = next_weight_ticket(model, example, trained=trained, within=first, share=0.0, **step)
+    assert second.params["ticket"] == reference.params["ticket"]
+    assert all(bool((first.masks[n] | ~second.masks[n]).all()) for n in first.masks)
+    assert (first.options["round"], second.options["round"]) == (1, 2)
+    alive = {n: plain_state(network.state_dict())[n].abs()[first.masks[n]] for n in first.masks}
+    stay = {n: plain_state(network.state_dict())[n].abs()[second.masks[n]] for n in first.masks}
+    lowest = torch.cat(list(alive.values())).sort().values
+    assert torch.cat(list(stay.values())).min() == lowest[-sum(len(v) for v in stay.values())]
+    with pytest.raises(LayerticketError, match="leaves nothing to train"):
+        next_weight_ticket(
+            model, example, trained=trained, within=None, share=0.9,
+            **step | {"rewind_to": kept_at(3, model, 1)},
+        )  # fmt: skip
+    odd = Kept(epoch=3, weights={"x": torch.ones(1)}, optimizer={})
+    with pytest.raises(LayerticketError, match="do not fit"):
+        next_weight_ticket(model, example, trained=odd, within=None, share=0.9, **step)
+
+
+def test_tied_and_foreign_weights_are_refused():
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    every = torch.ones(3, 3, dtype=torch.bool)
+    for name, mask in (("0.weight", every), ("2.weight", every), ("1.bias", every)):
+        with pytest.raises(LayerticketError, match="cannot be masked"):
+            masked(tied, {name: mask})
+    kept = masked_optimizer({"a/step": torch.tensor(2.0), "b/m": torch.ones(2)}, {"a": every})
+    assert set(kept) == {"a_orig/step", "b/m"}
+
+
+def test_wishes_that_make_no_sense_are_refused():
+    for options, message in (
+        ({"criterion": "hrank"}, "criterion for weights 'hrank' is not known"),
+        ({"criterion": "synflow", "normalization": "batch"}, "criterion 'synflow' has 'running'"),
+        ({"criterion": "magnitude", "micro_batches": 2}, "belong to a loss"),
+        ({"criterion": "synflow", "temperature": 2.0}, "belong to a loss"),
+    ):
+        with pytest.raises(LayerticketError, match=message):
+            Saliency(**options)
+    model, batch = projected(), batch_of()
+    with torch.no_grad():
+        model[3].conv1.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(LayerticketError, match="not finite"):
+        Saliency(criterion="snip").of(model, batch)
+    silent = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+    nn.init.zeros_(silent[1].weight)
+    with pytest.raises(LayerticketError, match="ranks nothing"):
+        Saliency(criterion="snip").of(silent, batch)
+    reference = ticket_of(projected(), batch, remove=3)
+    small = {"dense": reference.params["dense"], "ticket": 10}
+    object.__setattr__(reference, "params", small)
+    with pytest.raises(LayerticketError, match="removes fewer parameters"):
+        find_weight_ticket(projected(), batch, reference=reference)
+
+
+def test_sparse_macs_by_hand():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(144, 3)
+    )
+    from layerticket.rivals.weights.finding import _sparse_macs
+
+    gone = {"0.weight": 18, "2.weight": 32}
+    macs = {"": 36 * 72 + 432, "0": 36 * 72, "1": 0, "2": 432}
+    assert _sparse_macs(model, macs, gone) == 36 * 54 + 400
