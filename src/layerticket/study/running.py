@@ -59,6 +59,12 @@ class Crew:
                 f"workers {self.workers}, retries {self.retries}: they must be at least 1 and 0."
             )
 
+    @property
+    def seen_device(self) -> str:
+        """The device as workers see it: of the GPUs, each sees only its own."""
+        numbered = self.device.startswith("cuda:") and self.executor != "here"
+        return "cuda" if numbered else self.device
+
     @contextmanager
     def at_work(self) -> Iterator[Executor]:
         """Lend an executor."""
@@ -160,7 +166,7 @@ def run_study(
         validation_fraction=study.validation_fraction,
         data_dir=None if data_dir is None else data_dir.expanduser().resolve(),
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
-        device=crew.device,
+        device=crew.seen_device,
         metering=study.energy,
         command=command,
     )

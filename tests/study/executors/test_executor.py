@@ -6,6 +6,7 @@ import pytest
 
 from layerticket.study.executors import executor
 from layerticket.study.executors.executor import environment_of, gpus, stand_in
+from layerticket.study.running import Crew
 
 
 def test_variables_stand_only_inside(monkeypatch):
@@ -43,3 +44,17 @@ def test_each_worker_can_have_a_gpu_of_its_own(monkeypatch, visible, device, exp
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("wish", "executor", "seen"),
+    [
+        ("cuda:1", "local", "cuda"),
+        ("cuda:1", "ray", "cuda"),
+        ("cuda:1", "here", "cuda:1"),
+        ("auto", "local", "auto"),
+        ("cpu", "local", "cpu"),
+    ],
+)
+def test_a_worker_calls_its_gpu_the_first(wish, executor, seen):
+    assert Crew(executor=executor, device=wish).seen_device == seen
