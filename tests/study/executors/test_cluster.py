@@ -7,8 +7,9 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.study.executors import cluster
+from layerticket.study.executors.crew import Crew
 from layerticket.study.files.reading import study_of
-from layerticket.study.running import Crew, run_study
+from layerticket.study.running import run_study
 from layerticket.tensors import load_tensors
 from toy_study import FILE, study_table
 
@@ -16,7 +17,7 @@ from toy_study import FILE, study_table
 def test_without_ray_the_way_to_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(LayerticketError, match=r'pip install "layerticket\[ray\]"'):
-        cluster.RayExecutor(1)
+        cluster.RayExecutor(1, 1)
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from layerticket.study.executors import executor
+from layerticket.study.executors.crew import Crew
 from layerticket.study.executors.executor import environment_of, gpus, stand_in
-from layerticket.study.running import Crew
 
 
 def test_variables_stand_only_inside(monkeypatch):

@@ -32,7 +32,7 @@ class RayExecutor:
     """As many tasks at once as the cluster has GPUs or cores for, or as told."""
 
     def __init__(
-        self, workers: int | None = None, device: str = "auto", address: str | None = None
+        self, workers: int | None, threads: int, device: str = "auto", address: str | None = None
     ) -> None:
         self._before = dict(os.environ)
         self._ray = _ray()
@@ -45,8 +45,7 @@ class RayExecutor:
         wanted = 1 if device != "cpu" and there.get("GPU", 0) >= 1 else 0
         slots = int(there.get("GPU" if wanted else "CPU", 1))
         self._count = workers or slots
-        processors = cores() if address is None else int(there.get("CPU", 1))
-        self._threads = max(1, processors // self._count)
+        self._threads = threads
         remote = self._ray.remote(num_cpus=1, num_gpus=wanted, max_retries=0)
         self._do = remote(_do)
         self._running: dict[Any, Task] = {}
