@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from layerticket.cli import PARTS
+
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 PAGES = [page for page in (README, *sorted((REPO / "docs").rglob("*.md"))) if page.is_file()]
@@ -120,6 +122,7 @@ def test_commands_exist(words, monkeypatch, capsys):
     if verb:
         listed = re.search(rf"^\W*{re.escape(verb[0])}\s", overview, flags=re.MULTILINE)
         assert listed, f"{verb[0]!r} is no verb of {PROGRAM}:\n{overview}"
+        verb += words[1:2] if words[0] in PARTS and words[1] in PARTS[words[0]] else []
     known = set(re.findall(r"--[a-z][\w-]*", help_of(verb, monkeypatch, capsys)))
     used = {word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)}
     assert used <= known, f"unknown to `{PROGRAM} {' '.join(verb)}`: {sorted(used - known)}"

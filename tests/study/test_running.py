@@ -14,10 +14,11 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
+from layerticket.study.executors.crew import Crew
 from layerticket.study.executors.executor import cores
 from layerticket.study.files.reading import study_of
 from layerticket.study.jobs.folder import StudyFolder
-from layerticket.study.running import Crew, run_study
+from layerticket.study.running import run_study
 from layerticket.study.status import load_study, study_status
 from layerticket.tensors import load_tensors
 from toy_study import FILE, WHOM, study_table
@@ -180,6 +181,14 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
     assert ends(record) == ends(whole)
 
 
+def test_a_study_keeps_its_threads(tmp_path):
+    folder = StudyFolder(tmp_path)
+    assert folder.threads(None, 3) == 3
+    assert folder.threads(None, 1) == 3
+    assert folder.threads(2, 1) == 2
+    assert folder.threads(None, 1) == 2
+
+
 def test_single_rows_and_wrong_wishes(tmp_path):
     with pytest.raises(LayerticketError, match="no run of this study"):
         run(tmp_path, only=("nothing",))
@@ -262,7 +271,8 @@ def test_a_runner_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     assert ended.returncode == -signal.SIGKILL
     assert study_status(tmp_path / "cut")["done"] == 0
     again = run(tmp_path / "cut", **changes)  # its worker is gone too, or this would wait
-    whole = run(tmp_path / "whole", **changes)
+    # One worker had all cores; the study keeps their number, though we have one here.
+    whole = run(tmp_path / "whole", Crew(executor="here", threads=cores()), **changes)
     assert ends(again) == ends(whole)
     assert equal_weights(weights(tmp_path / "cut", again), weights(tmp_path / "whole", whole))
 
@@ -278,6 +288,8 @@ def test_two_runners_share_the_work(tmp_path):
     told = [process.communicate(timeout=800) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], told
     records = [json.loads(out) for out, _ in told]  # exactly one object each
-    assert ends(records[0]) == ends(records[1]) == ends(run(tmp_path / "alone", seeds=3))
+    assert ends(records[0]) == ends(records[1])
+    alone = run(tmp_path / "alone", Crew(executor="here", threads=cores()), seeds=3)
+    assert ends(records[0]) == ends(alone)
     began = "".join(log.read_text() for log in (tmp_path / "both" / "logs").glob("*.log"))
     assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))

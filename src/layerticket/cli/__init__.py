@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from layerticket.cli.output import complain
 from layerticket.errors import LayerticketError
 
-__all__ = ["VERBS", "app", "main"]
+__all__ = ["PARTS", "VERBS", "app", "main"]
 
 VERBS = {
     "blocks": (

@@ -14,7 +14,7 @@ from rich.table import Table
 from layerticket.cli.options import Json, command_line
 from layerticket.cli.output import energy_text, news, say
 from layerticket.study import Crew, Standing, read_study, run_study, study_status
-from layerticket.study.running import EXECUTORS
+from layerticket.study.executors.crew import EXECUTORS
 
 __all__ = ["CrewChoice", "StudyFailedError", "run", "status"]
 
@@ -33,6 +33,8 @@ class CrewChoice:
     """Runs at a time; by default as many as there are GPUs or cores."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; each worker has a GPU of its own."""
+    threads: int | None = None
+    """Threads of each worker; by default as the study was begun with, or its share of the cores."""
     ray_address: str | None = None
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
     retries: int = 2
@@ -45,6 +47,7 @@ class CrewChoice:
             workers=self.workers,
             device=self.device,
             address=self.ray_address,
+            threads=self.threads,
             retries=self.retries,
         )
 

@@ -4,9 +4,10 @@ from layerticket.study.evaluating.conditions import Conditions
 from layerticket.study.evaluating.evaluate import evaluate_run
 from layerticket.study.evaluating.evaluations import EVALUATIONS
 from layerticket.study.evaluating.similarity import similarity_of
+from layerticket.study.executors.crew import Crew
 from layerticket.study.files.reading import read_study, study_of, study_text
 from layerticket.study.files.study import StudyFile
-from layerticket.study.running import Crew, run_study
+from layerticket.study.running import run_study
 from layerticket.study.runs.run import RunConfig, execute, find_result, load_result
 from layerticket.study.runs.train import run_folder, train_run
 from layerticket.study.search.find import find_in, find_in_run

@@ -6,119 +6,29 @@ there is not done again; what was cut off goes on.
 
 import functools
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from layerticket.errors import LayerticketError, unknown_name
 from layerticket.files import write_atomically
 from layerticket.study.evaluating.evaluations import prepare
-from layerticket.study.executors.cluster import RayExecutor
+from layerticket.study.executors.board import Board
+from layerticket.study.executors.crew import Crew
 from layerticket.study.executors.executor import Executor
-from layerticket.study.executors.here import HereExecutor
-from layerticket.study.executors.local import LocalExecutor
 from layerticket.study.files.reading import study_text
 from layerticket.study.files.study import StudyFile
 from layerticket.study.jobs.doing import dataset_of
 from layerticket.study.jobs.folder import StudyFolder
-from layerticket.study.jobs.task import Outcome, Surroundings, Task
+from layerticket.study.jobs.task import Surroundings, Task
 from layerticket.study.plan.unfold import Plan, unfold
 from layerticket.study.store.collecting import collect, repeat_command
 from layerticket.study.store.standing import Standing, standing_of
 
-__all__ = ["EXECUTORS", "Crew", "run_study"]
+__all__ = ["run_study"]
 
-EXECUTORS = ("local", "ray", "here")
 TICK = 1.0  # seconds between two looks at what others do
 COLLECTED = 20.0  # seconds between two versions of study.json while the study runs
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Crew:
-    """Who does the work; the results are the same."""
-
-    executor: str = "local"
-    """local: processes of this machine; ray: a Ray cluster; here: this process."""
-    workers: int | None = None
-    """Jobs at a time; None: as many as there are GPUs or cores."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; each worker has one GPU."""
-    address: str | None = None
-    """Address of a Ray cluster; None: one is started here."""
-    retries: int = 2
-    """Times a job is tried again whose worker died."""
-
-    def __post_init__(self) -> None:
-        if self.executor not in EXECUTORS:
-            raise unknown_name("executor", self.executor, EXECUTORS)
-        if (self.workers is not None and self.workers < 1) or self.retries < 0:
-            raise LayerticketError(
-                f"workers {self.workers}, retries {self.retries}: they must be at least 1 and 0."
-            )
-
-    @contextmanager
-    def at_work(self) -> Iterator[Executor]:
-        """Lend an executor."""
-        made: Executor
-        if self.executor == "ray":
-            made = RayExecutor(self.workers, self.device, self.address)
-        elif self.executor == "local":
-            made = LocalExecutor(self.workers, self.device)
-        else:
-            made = HereExecutor()
-        try:
-            yield made
-        finally:
-            made.close()
-
-
-@dataclass(slots=True)
-class _Board:
-    """Which jobs are left, at work and over."""
-
-    plan: Plan
-    folder: StudyFolder
-    retries: int
-    left: dict[str, None] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    deaths: Counter[str] = field(default_factory=Counter)
-    again: dict[str, float] = field(default_factory=dict)
-    """When a job that another process is at may be tried again."""
-
-    def ready(self) -> str | None:
-        """Return the first job that can be begun now; those that never can be are given up."""
-        for name in list(self.left):
-            needs = self.plan.jobs[name].needs.values()
-            if self.failed.intersection(needs):
-                self.failed.add(name)
-                del self.left[name]
-            elif self.again.get(name, 0.0) <= time.monotonic() and all(
-                self.folder.record_of(need) is not None for need in needs
-            ):
-                return name
-        return None
-
-    def ended(self, outcome: Outcome) -> None:
-        """Take note of how a try ended."""
-        name = outcome.name
-        self.running.discard(name)
-        if outcome.ended == "died":
-            self.deaths[name] += 1
-            if self.deaths[name] > self.retries:
-                tries = self.deaths[name]
-                self.folder.fail(name, f"{outcome.error}, {tries} times of {tries}")
-                self.failed.add(name)
-            else:
-                self.left[name] = None
-        elif outcome.ended == "busy":
-            self.again[name] = time.monotonic() + TICK
-            self.left[name] = None
-        elif outcome.ended == "failed":
-            self.failed.add(name)
 
 
 def run_study(
@@ -160,7 +70,7 @@ def run_study(
         validation_fraction=study.validation_fraction,
         data_dir=None if data_dir is None else data_dir.expanduser().resolve(),
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
-        device=crew.device,
+        device=crew.seen_device,
         metering=study.energy,
         command=command,
     )
@@ -169,11 +79,11 @@ def run_study(
     store = functools.partial(collect, study, folder, plan, around)
     store()
     wanted = plan.only(only) if only else plan
-    board = _Board(wanted, folder, crew.retries)
+    board = Board(wanted, folder, crew.retries)
     board.left = {name: None for name in wanted.jobs if folder.record_of(name) is None}
     try:
         if board.left:
-            with crew.at_work() as executor:
+            with crew.at_work(folder.threads(crew.threads, crew.share)) as executor:
                 _work(board, executor, around, _Teller(tell, store, plan, folder))
     finally:
         record = store()
@@ -195,7 +105,7 @@ def _prepared(study: StudyFile, around: Surroundings) -> Plan:
     return plan
 
 
-def _work(board: _Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:
+def _work(board: Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:
     """Hand out jobs until none is left."""
     while board.left or board.running:
         while executor.free and (name := board.ready()) is not None:

@@ -7,6 +7,7 @@ runner's own, so that a worker that dies is handled in the same way everywhere.
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ class RayExecutor:
     """As many tasks at once as the cluster has GPUs or cores for, or as told."""
 
     def __init__(
-        self, workers: int | None = None, device: str = "auto", address: str | None = None
+        self, workers: int | None, threads: int, device: str = "auto", address: str | None = None
     ) -> None:
+        self._before = dict(os.environ)
         self._ray = _ray()
         cards = gpus(device)
         with stand_in(QUIET):
@@ -43,7 +45,7 @@ class RayExecutor:
         wanted = 1 if device != "cpu" and there.get("GPU", 0) >= 1 else 0
         slots = int(there.get("GPU" if wanted else "CPU", 1))
         self._count = workers or slots
-        self._threads = max(1, (cores() if address is None else slots) // self._count)
+        self._threads = threads
         remote = self._ray.remote(num_cpus=1, num_gpus=wanted, max_retries=0)
         self._do = remote(_do)
         self._running: dict[Any, Task] = {}
@@ -82,6 +84,17 @@ class RayExecutor:
         self._running = {}
         if self._ours:
             self._ray.shutdown()
+            _put_back(self._before)
+
+
+def _put_back(before: Mapping[str, str]) -> None:
+    """Undo what Ray did to the environment of this process."""
+    for name in [*os.environ]:
+        if name.startswith("RAY_") or name == "PYTHONBREAKPOINT":
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def _do(task: Task, threads: int, paths: list[str], folder: str) -> Outcome:

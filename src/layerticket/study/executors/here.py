@@ -2,6 +2,9 @@
 
 import time
 
+import torch
+
+from layerticket.study.executors.executor import set_threads
 from layerticket.study.jobs.perform import perform
 from layerticket.study.jobs.task import Outcome, Task
 
@@ -11,8 +14,10 @@ __all__ = ["HereExecutor"]
 class HereExecutor:
     """Does each task at once, in the process that asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._ended: list[Outcome] = []
+        self._before = torch.get_num_threads()
+        set_threads(threads)
 
     @property
     def free(self) -> int:
@@ -31,4 +36,5 @@ class HereExecutor:
         return ended
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Give this process its threads back."""
+        set_threads(self._before)

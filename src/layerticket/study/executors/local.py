@@ -38,10 +38,9 @@ class _Worker:
 class LocalExecutor:
     """As many processes as there are GPUs or cores, or as told."""
 
-    def __init__(self, workers: int | None = None, device: str = "auto") -> None:
+    def __init__(self, workers: int | None, threads: int, device: str = "auto") -> None:
         cards = gpus(device)
         count = workers or len(cards) or cores()
-        threads = max(1, cores() // count)
         self._threads = threads
         self._places: list[Mapping[str, str]] = [
             environment_of(threads, cards[number % len(cards)] if cards else None)

@@ -70,8 +70,8 @@ def _search(task: Task) -> dict[str, Any]:
     job, root, around = task.job, task.around.root, task.around
     method = method_of(_settings(job.spec), job.name)
     out = StudyFolder(root).found(job.name)
-    if out.exists() and "dense" not in method.wants:
-        shutil.rmtree(out)  # left by a search that was cut off; one with trainings goes on instead
+    if out.exists() and not method.trains:
+        shutil.rmtree(out)  # left by a search that was cut off
     dense, reference = task.given.get("dense"), task.given.get("reference")
     at = Search(
         model=job.model,
@@ -80,7 +80,6 @@ def _search(task: Task) -> dict[str, Any]:
         seed=int(job.seed or 0),
         recipe=Recipe(**job.spec["recipe"]),
         out=out,
-        runs=StudyFolder(root).runs,
         draw=job.spec["draw"],
         dense=None if dense is None else root / dense["run"],
         reference=None if reference is None else root / reference["ticket"],

@@ -93,6 +93,18 @@ class StudyFolder:
         """Write down why a job failed."""
         _write(self.job(name) / FAILURE, {"error": error})
 
+    def threads(self, asked: int | None, share: int) -> int:
+        """Return the threads of each worker: as asked, or as begun with, or else its share.
+
+        A study keeps them, so that it ends with the same bits when it goes on with other workers.
+        """
+        path = self.root / "threads.json"
+        known = int(read_json(path)["threads"]) if path.exists() else None
+        chosen = asked or known or share
+        if chosen != known:
+            _write(path, {"threads": chosen})
+        return chosen
+
     def write_plan(self, plan: Plan) -> None:
         """Write jobs and rows down, unless they stand there already."""
         record = {

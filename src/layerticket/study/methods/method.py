@@ -35,8 +35,6 @@ class Search:
     recipe: Recipe
     out: Path
     """Folder of what is found."""
-    runs: Path
-    """Folder of runs, for a search that trains."""
     draw: int | None = None
     dense: Path | None = None
     """Run that trained the dense network, for a method that wants it."""
@@ -69,6 +67,8 @@ class Method(ABC):
     """Its label by default, with the names of fields in braces."""
     wants: ClassVar[tuple[Role, ...]] = ()
     """What has to be there before: the trained dense network, the reference ticket."""
+    trains: ClassVar[bool] = False
+    """Whether the search trains networks, in its own folder, where it goes on if cut off."""
     label: str = ""
     """How tables call it; by default after its settings."""
 

@@ -128,6 +128,7 @@ class ImpMethod(_Matched):
     kind: ClassVar[str] = "imp"
     wording: ClassVar[str] = "weights imp"
     wants: ClassVar[tuple[Role, ...]] = ("dense", "reference")
+    trains: ClassVar[bool] = True
     rounds: int = 3
     """Times it is pruned; all but the last are trained on the way."""
     rewind: str = "0"

@@ -1,0 +1,60 @@
+"""What a worker is given: its share of the cores, its GPU, and nothing that stays behind."""
+
+import os
+
+import pytest
+
+from layerticket.study.executors import executor
+from layerticket.study.executors.crew import Crew
+from layerticket.study.executors.executor import environment_of, gpus, stand_in
+
+
+def test_variables_stand_only_inside(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    seen = {}
+
+    def fail_inside():
+        with stand_in(environment_of(2, "1")):
+            seen.update(os.environ)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_inside()
+    assert (seen["OMP_NUM_THREADS"], seen["CUDA_VISIBLE_DEVICES"]) == ("2", "1")
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [
+        (None, "auto", ["0", "1", "2"]),
+        (None, "cuda:1", ["1"]),
+        ("4,GPU-abc,6", "cuda", ["4", "GPU-abc", "6"]),
+        ("4,GPU-abc,6", "cuda:2", ["6"]),
+        (None, "cpu", []),
+    ],
+)
+def test_each_worker_can_have_a_gpu_of_its_own(monkeypatch, visible, device, expected):
+    monkeypatch.setattr(executor.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(executor.torch.cuda, "device_count", lambda: 3)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("wish", "executor", "seen"),
+    [
+        ("cuda:1", "local", "cuda"),
+        ("cuda:1", "ray", "cuda"),
+        ("cuda:1", "here", "cuda:1"),
+        ("auto", "local", "auto"),
+        ("cpu", "local", "cpu"),
+    ],
+)
+def test_a_worker_calls_its_gpu_the_first(wish, executor, seen):
+    assert Crew(executor=executor, device=wish).seen_device == seen
