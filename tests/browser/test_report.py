@@ -1,4 +1,4 @@
-"""The report as readers meet it: in a real browser, without network, from the keyboard, on paper."""
+"""The report as readers meet it: in a real browser, from the keyboard, on paper."""
 
 import pytest
 

@@ -40,7 +40,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
     Args:
         study: The object of ``study.json``; it is not modified.
         out: Folder to write into; made if missing.
-        figures: Whether PNG and SVG are drawn, about a second each.
+        figures: Whether PNG and SVG are drawn, about a third of a second each.
 
     Returns:
         The files written, the page first.
