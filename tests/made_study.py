@@ -153,7 +153,7 @@ def run(
             "seed": seed,
             "recipe": {"epochs": 30, "batch_size": 128, "learning_rate": 0.1, "schedule": "cosine"},
         },
-        "repeat": f"layerticket train {model} --epochs 30 --seed {seed} --data cifar10 --data-dir DIR",
+        "repeat": f"layerticket train {model} --epochs 30 --seed {seed} --data cifar10",
     }
 
 

@@ -1,4 +1,4 @@
-"""The report as readers meet it: in a real browser, without network, from the keyboard, on paper."""
+"""The report as readers meet it: in a real browser, from the keyboard, on paper."""
 
 import pytest
 
@@ -131,6 +131,13 @@ def test_a_phone_scrolls_one_way_only(opened):
     page = opened(viewport=PHONE)
     see_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_sheet_of_paper_is_wide_enough(opened):
+    page = opened(viewport={"width": 750, "height": 1050})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 750
 
 
 def test_it_prints_light_and_with_every_chart(opened):

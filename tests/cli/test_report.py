@@ -8,7 +8,9 @@ from made_study import make_study
 
 @pytest.fixture
 def folder(tmp_path):
-    study = make_study(seeds=2, models=("resnet20",), removals=(1,), full=False)
+    study = make_study(
+        seeds=1, models=("resnet20",), methods=(("grasp", "ticket", -0.1, 0),), full=False
+    )
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").write_text(json.dumps(study), encoding="utf-8")
     return tmp_path / "study"

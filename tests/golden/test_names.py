@@ -1,7 +1,7 @@
 """The words people remember. Changing one changes the interface: CHANGELOG."""
 
 import layerticket
-from layerticket.cli import VERBS
+from layerticket.cli import PARTS, VERBS
 
 
 def test_public_names():
@@ -15,3 +15,4 @@ def test_public_names():
 
 def test_verbs():
     assert list(VERBS) == ["blocks", "find", "train", "evaluate", "study", "report", "demo"]
+    assert {verb: list(parts) for verb, parts in PARTS.items()} == {"study": ["run", "status"]}

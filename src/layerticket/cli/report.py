@@ -7,12 +7,10 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
-from layerticket.files import read_json
 from layerticket.report import write_report
+from layerticket.study import load_study
 
 __all__ = ["report"]
-
-STUDY = "study.json"
 
 
 def report(
@@ -34,7 +32,7 @@ def report(
     figures
         Whether figures are also drawn as PNG and SVG.
     """
-    study = read_json(folder / STUDY)
+    study = load_study(folder)
     written = write_report(study, folder if out is None else out, figures=figures)
     record = {
         "report": str(written[0]),

@@ -78,6 +78,8 @@ def duration(seconds: float | None) -> str:
     """Tell a time in a unit of its size."""
     if seconds is None:
         return ABSENT
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

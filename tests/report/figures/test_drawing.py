@@ -1,4 +1,6 @@
 import json
+import re
+from importlib.resources import files
 
 import pytest
 
@@ -92,14 +94,9 @@ def contrast(one, other):
 
 
 def themes():
-    import re
-    from importlib.resources import files
-
     text = (files("layerticket.report.page") / "assets" / "style.css").read_text()
-    found = []
-    for block in re.findall(r":root(?:\[[^\]]*\])? \{(.*?)\n\}", text, flags=re.DOTALL)[:2]:
-        found.append(dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)))
-    return found
+    blocks = re.findall(r":root(?:\[[^\]]*\])? \{(.*?)\n\}", text, flags=re.DOTALL)[:2]
+    return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in blocks]
 
 
 @pytest.mark.parametrize("theme", themes(), ids=["light", "dark"])

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from layerticket.errors import LayerticketError
 from layerticket.report import write_report
+from layerticket.report.figures.collect import charts_of
+from layerticket.report.figures.static import pictures
+from layerticket.report.page.clean import clean
 from layerticket.study.statistics import analyse
 from made_study import make_study
-
-VOID = {"meta", "link", "br", "i", "rect", "img"}
 
 
 class Reader(HTMLParser):
@@ -53,7 +54,7 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def study():
-    return make_study(failed=1)
+    return make_study(seeds=2, failed=1)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,8 @@ def test_the_first_screen_answers_the_three_questions(written, study):
     for question in ("Did it win?", "What did it save?", "Can I trust it?"):
         assert question in first
     assert "34.0 % less" in first
-    assert "random blocks do as well" in first
-    assert "1 of 55 runs failed" in first
+    assert "random blocks" in first
+    assert "1 of 22 runs failed" in first
 
 
 def test_the_page_names_nothing_outside_itself(written):
@@ -113,7 +114,7 @@ def test_tables_keep_raw_figures(written, study):
     text = (written[0] / "tables" / "comparisons.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["method"] for row in rows] == [one["method"] for one in study["comparisons"]]
-    first, known = rows[0], study["comparisons"][0]
+    first, known = rows[1], study["comparisons"][1]
     assert float(first["difference to dense mean"]) == known["difference"]["mean"]
     assert float(first["training speed low"]) == known["speedup"]["low"]
     runs = list(csv.DictReader(io.StringIO(
@@ -122,15 +123,16 @@ def test_tables_keep_raw_figures(written, study):
     assert [row["test accuracy"] for row in runs if row["status"] == "failed"] == [""]
 
 
-def test_the_same_study_gives_the_same_files(written, study, tmp_path):
-    # Figures carry no date and no random name.
-    again = write_report(make_study(failed=1), tmp_path)
-    svg = "figures/comparisons.svg"
-    assert (tmp_path / svg).read_bytes() == (written[0] / svg).read_bytes()
+def test_the_same_study_gives_the_same_files(written, tmp_path):
+    study = make_study(seeds=2, failed=1)
+    again = write_report(study, tmp_path, figures=False)
     assert again[0].read_bytes() == written[1][0].read_bytes()
+    chart = charts_of(study)["differences"][0]
+    for kind, content in pictures(chart).items():  # no date in it and no random name
+        assert content == (written[0] / "figures" / f"{chart.name}.{kind}").read_bytes()
 
 
-def test_the_study_is_left_as_it_was(tmp_path):
+def test_the_study_is_left_as_it_was(tmp_path, light_page):
     study = make_study(seeds=1)
     before = copy.deepcopy(study)
     write_report(study, tmp_path, figures=False)
@@ -221,29 +223,41 @@ def studies(draw):
             run["similarity"] = draw(st.none() | st.just({"layers": {}, "mean": None}))
             run["curve"] = draw(st.just([]) | st.just([{"epoch": 1, "train_loss": None}]))
             run["evaluations"] = draw(st.just({}) | st.just({NASTY: {"accuracy": None}}))
-    return study | analyse(study)
+            if run["status"] in ("running", "waiting"):  # nothing is known of it yet
+                known = ("id", "model", "budget", "method", "kind", "draw", "seed", "status")
+                run |= {key: None for key in run if key not in known}
+                run |= {"removed": [], "kept": [], "curve": [], "evaluations": {}}
+    unjudged = {"comparisons": [], "verdict": None}
+    return study | (analyse(study) if draw(st.integers(0, 5)) else unjudged)
+
+
+@pytest.fixture(scope="module")
+def light_page():
+    """Leave plotly.js out of pages that no browser opens: 5 MB less to write and to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.offline.get_plotlyjs", lambda: "let plotly = '</script>';")
+        yield
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(study=studies())
-def test_any_study_renders_and_its_words_stay_words(study, tmp_path):
+def test_any_study_renders_and_its_words_stay_words(study, tmp_path, light_page):
     write_report(study, tmp_path, figures=False)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     reader = read(tmp_path / "report.html")
-    assert "b" not in reader.tags or "<b>&amp;" not in page
-    assert page.count("<script") - page.split("<script>", 1)[1].count("<script ") >= 1
-    assert "alert('x')" not in re.sub(r"<script id=.*?</script>", "", page, flags=re.DOTALL)
+    assert page.count("<script") == page.count("</script>") == 3
+    assert "<b>&amp;" not in page
     drawings = re.search(r'<script id="drawings"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert isinstance(json.loads(drawings[1]), dict)
-    assert "49" not in reader.seen or "7 * 7" in reader.seen or study["title"] != NASTY
+    if study["title"] == NASTY:
+        assert "<script>alert('x')</script><b>&amp; $x$" in reader.seen
 
 
-def test_figures_draw_any_letters(tmp_path):
-    study = make_study(seeds=2, models=("resnet20",), methods=((NASTY, "ticket", -0.1, 0),))
-    study["title"] = NASTY + "日本"
-    write_report(study, tmp_path)
-    assert NASTY.replace("\x00", "\ufffd") in ET.parse(
-        tmp_path / "figures" / "comparisons.svg"
-    ).getroot().itertext().__next__() or list((tmp_path / "figures").glob("*.png"))
+def test_figures_draw_any_letters():
+    label = NASTY + "日本"
+    study = clean(make_study(seeds=2, models=("resnet20",), methods=((label, "ticket", -0.1, 0),)))
+    chart = charts_of(study)["differences"][0]
+    text = " ".join(ET.fromstring(pictures(chart)["svg"]).itertext())
+    assert "<script>alert('x')</script><b>&amp; $x$ | `y`" in text

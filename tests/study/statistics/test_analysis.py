@@ -196,6 +196,11 @@ def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
 
 def test_the_verdict_of_the_study_in_a_sentence(study):
     assert analyse(study)["verdict"].startswith("Both tickets win at a margin of 1 pp")
+    for method, values in {"grasp": [0.8, 0.81, 0.8, 0.81, 0.8], "snip": [0.8] * 5}.items():
+        changed = copy.deepcopy(study)
+        set_accuracies(changed, method, values)
+        assert "1 of 2 tickets wins" in (text := analyse(changed)["verdict"])
+        assert ", 1 loses and none is undecided, over 5 paired seeds" in text
     assert analyse(study | {"runs": []})["verdict"] == "No verdict: the study has no tickets."
     study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp", "last blocks")]
     set_accuracies(study, "last blocks", list(runs_of(study, "grasp").values()))

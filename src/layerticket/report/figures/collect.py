@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from layerticket.report.figures.accuracy import accuracy_chart
 from layerticket.report.figures.chart import Chart, HeatMap
 from layerticket.report.figures.curves import FIGURES, curve_chart
 from layerticket.report.figures.dots import cost_chart, robustness_chart
-from layerticket.report.figures.outcomes import accuracy_chart, difference_chart
+from layerticket.report.figures.outcomes import difference_chart
 from layerticket.report.figures.similarity import similarity_map
 from layerticket.report.figures.strips import strip_map
 from layerticket.report.figures.style import looks

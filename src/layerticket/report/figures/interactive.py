@@ -83,7 +83,7 @@ def _chart(chart: Chart) -> Json:
             "xanchor": "left",
         },
         shapes=[_guide(guide) for guide in chart.guides],
-        annotations=[_guide_label(guide) for guide in chart.guides],
+        annotations=[_guide_label(guide, len(chart.guides) > 1) for guide in chart.guides],
     )
     layout["margin"]["t"] = above
     return {"data": [trace for one in chart.series for trace in _traces(one)], "layout": layout}
@@ -172,10 +172,13 @@ def _guide(guide: Guide) -> Json:
     }
 
 
-def _guide_label(guide: Guide) -> Json:
+def _guide_label(guide: Guide, several: bool) -> Json:
+    """Name a guide above it; of two that may be close one is named to its left."""
     place = {"x": guide.at, "y": 1, "yref": "paper", "yanchor": "bottom"}
     if guide.axis == "y":
         place = {"y": guide.at, "x": 1, "xref": "paper", "xanchor": "right", "yanchor": "bottom"}
+    if several and guide.axis == "x":
+        place["xanchor"] = "right" if guide.strong else "left"
     return place | {
         "text": _text(guide.label),
         "showarrow": False,

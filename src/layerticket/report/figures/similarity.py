@@ -30,9 +30,10 @@ def similarity_map(study: Mapping[str, Any], model: str, budget: str | None) -> 
     ]
     if not runs:
         return None
-    columns = list(dict.fromkeys(name for run in runs for name in run["similarity"]["layers"]))
-    known = [block["name"] for block in study["networks"].get(model, {}).get("blocks", [])]
-    columns.sort(key=lambda name: known.index(name) if name in known else len(known))
+    fullest = max(runs, key=lambda run: len(run["similarity"]["layers"]))  # in order of depth
+    columns = list(
+        dict.fromkeys(name for run in (fullest, *runs) for name in run["similarity"]["layers"])
+    )
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         for name, value in run["similarity"]["layers"].items():

@@ -15,14 +15,14 @@ __all__ = ["COLOURS", "DENSE", "Look", "label_of", "looks"]
 COLOURS = {
     "ink": "#1b1f24",
     "blue": "#0072b2",
-    "vermillion": "#d55e00",
+    "vermilion": "#d55e00",
     "green": "#009e73",
     "purple": "#cc79a7",
     "orange": "#e69f00",
     "sky": "#56b4e9",
     "grey": "#7a828c",
 }
-_TURNS = ("blue", "vermillion", "green", "purple", "orange", "sky", "grey")
+_TURNS = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 _SHAPES = {
     "ticket": "circle",
     "lottery": "diamond",

@@ -25,6 +25,7 @@ from layerticket.report.page.text import report_text
 __all__ = ["write_report"]
 
 SCHEMA = 1
+UNJUDGED = "No verdict yet: no run of this study has been compared."
 NEEDED = (
     "schema", "title", "runs", "comparisons", "verdict", "networks", "margin", "confidence",
     "environment", "data", "classes", "test_images", "command", "study",
@@ -40,7 +41,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
     Args:
         study: The object of ``study.json``; it is not modified.
         out: Folder to write into; made if missing.
-        figures: Whether PNG and SVG are drawn, about a second each.
+        figures: Whether PNG and SVG are drawn, about a third of a second each.
 
     Returns:
         The files written, the page first.
@@ -50,7 +51,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
             matplotlib is not installed.
     """
     _check(study)
-    known: Mapping[str, Any] = clean(dict(study))
+    known: Mapping[str, Any] = clean(dict(study) | {"verdict": study["verdict"] or UNJUDGED})
     parts = sections(known)
     grids = list(_grids(known, parts))
     written: list[Path] = []

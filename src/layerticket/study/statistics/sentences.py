@@ -89,7 +89,9 @@ def _several(tickets: Sequence[Comparison], margin: float) -> str:
     if counts["wins"]:
         text += f" ({stand} after correction for {tickets[0]['comparisons']} comparisons)"
     if not all_win:
-        text += f", {counts['loses']} lose and {counts['undecided']} are undecided"
+        lost, unclear = counts["loses"], counts["undecided"]
+        text += f", {lost or 'none'} {'loses' if lost < 2 else 'lose'} and "
+        text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
     fewest, most = (pick(one["n"] for one in tickets) for pick in (min, max))
     text += f", over {_seeds(most) if fewest == most else f'{fewest} to {most} paired seeds'}"
     return text + f"{_saved(tickets)}{_equals(tickets)}."
