@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from layerticket.surgery.configuration import carry_over, shortened
-from layerticket.surgery.numbering import Renaming, by_list, pretrained, renaming, within
+from layerticket.surgery.numbering import Renaming, by_list, is_entry, pretrained, renaming, within
 from layerticket.view import preserved_random_state
 
 __all__ = ["make_valid"]
@@ -37,7 +37,7 @@ def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> 
     Args:
         small: The network without the entries `removed`, renumbered; changed in place.
         dense: The network they were removed from; not modified.
-        removed: Names of entries, as in `dense`.
+        removed: Names of what was removed, as in `dense`.
 
     Warns:
         UserWarning: If no configuration of the class describes the smaller network: it runs and
@@ -48,7 +48,8 @@ def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> 
         mine = [name[start:] for name in removed if within(name, root)]
         if not mine:
             continue
-        reason = _fit(small.get_submodule(root), dense.get_submodule(root), by_list(mine))
+        entries = by_list(n for n in mine if is_entry(dense, f"{root}.{n}" if root else n))
+        reason = _fit(small.get_submodule(root), dense.get_submodule(root), entries)
         if reason:
             warnings.warn(
                 f"{type(small.get_submodule(root)).__name__} without {', '.join(mine)} runs and "
@@ -69,7 +70,7 @@ def _fit(small: Any, dense: Any, gone: dict[str, list[int]]) -> str:  # noqa: AN
     except Exception as err:
         return f"the class cannot be built from the configuration alone ({_short(err)})"
     known = {(renamed(name), what) for name, what in _differences(dense, before)}
-    config, lengths = small.config, {name: len(before.get_submodule(name)) for name in gone}
+    config, lengths = small.config, {name: _length(dense, name) for name in gone}
     for container, indices in gone.items():
         total, lengths[container] = lengths[container], lengths[container] - len(indices)
         best: tuple[int, Any] | None = None

@@ -49,7 +49,7 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     for block in removed:
         take_out(small, block.name, "rich" if block.name in entries else block.call)
     close_gaps(small, entries)
-    make_valid(small, model, entries)
+    make_valid(small, model, [block.name for block in removed])
     _own(small, {id(p) for p in going})
     small.zero_grad(set_to_none=True)
     return small
