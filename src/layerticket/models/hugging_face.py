@@ -65,7 +65,7 @@ def hugging_face_model(
         build = getattr(kind, "from_config", None) or kind._from_config
         return build(config, dtype=dtype)  # type: ignore[no-any-return]  # untyped library
     except (TypeError, ValueError, RuntimeError, OSError, ImportError, KeyError) as err:
-        raise LayerticketError(f"'hf:{path}' cannot be built: {_first_line(err)}") from err
+        raise LayerticketError(f"'hf:{path}' cannot be built: {_one_line(err)}") from err
 
 
 def _library() -> Any:  # noqa: ANN401 - the package
@@ -113,9 +113,9 @@ def _configuration(transformers: Any, record: Mapping[str, Any], path: str) -> A
     kind = fields.pop("model_type", None)
     try:
         return transformers.AutoConfig.for_model(kind, **fields)
-    except (TypeError, ValueError, KeyError) as err:
+    except Exception as err:  # each class validates in its own way
         raise LayerticketError(
-            f"'hf:{path}' is no valid configuration of model_type {kind!r}: {_first_line(err)}"
+            f"'hf:{path}' is no valid configuration of model_type {kind!r}: {_one_line(err)}"
         ) from err
 
 
@@ -152,5 +152,5 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Modu
     return model
 
 
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split()) or type(err).__name__
