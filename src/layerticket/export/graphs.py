@@ -59,7 +59,7 @@ class Traced:
             LayerticketError: If PyTorch cannot trace the network.
         """
         args, kwargs = arguments(self.inputs)
-        batch = torch.export.Dim("batch", min=1)
+        batch = torch.export.Dim.DYNAMIC
         given = {"args": args} if args else {"kwargs": kwargs}
         dynamic = map_tensors(given, lambda _: {0: batch}) if self.any_batch else None
         try:
