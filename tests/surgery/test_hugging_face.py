@@ -308,3 +308,16 @@ with torch.no_grad():
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert json.loads(out.stdout) == pytest.approx(logits(small, family).sum().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama"])
+def test_leaving_one_out_gives_what_removing_gives(name):
+    from layerticket.criteria.leave_one_out import LeaveOneOut
+
+    family = FAMILIES[name]
+    model = family.build()
+    found = find_blocks(model, family.inputs)
+    without = LeaveOneOut(model, found, family.inputs)
+    for block in found:
+        small = remove_blocks(model, [block]).eval()
+        assert torch.equal(without.without(block.name).logits, logits(small, family))

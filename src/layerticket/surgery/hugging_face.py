@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerticket.blocks.numbering import Renaming, by_list, is_entry, pretrained, renaming, within
 from layerticket.surgery.configuration import carry_over, shortened
-from layerticket.surgery.numbering import Renaming, by_list, is_entry, pretrained, renaming, within
 from layerticket.view import preserved_random_state
 
 __all__ = ["make_valid"]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from layerticket.blocks import Block, take_out
+from layerticket.blocks.numbering import close_gaps, is_entry
 from layerticket.errors import LayerticketError
 from layerticket.surgery.hugging_face import make_valid
-from layerticket.surgery.numbering import close_gaps, is_entry
 from layerticket.view import copy_of
 
 __all__ = ["remove_blocks", "zero_blocks"]
