@@ -29,6 +29,7 @@ ROOMS = [
     "lottery",
     "rivals",
     "evaluation",
+    "export",
     "study",
     "report",
     "cli",

@@ -29,12 +29,23 @@ Kwargs = dict[str, Any]
 
 
 def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return a copy of every module by name with all parameters zero; zeros take no memory."""
+    """Return a copy of every module by name with all parameters zero; zeros take no memory.
+
+    Stacked matrices (experts) share one stretch of zeros: their kernels want true strides.
+    """
+    stacks = [p.numel() for p in model.parameters() if p.ndim == 3]
+    zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def zero(p: nn.Parameter) -> nn.Parameter:
+        if p.ndim != 3:
+            return nn.Parameter(torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape))
+        kind = p.dtype, p.device
+        if kind not in zeros:
+            zeros[kind] = torch.zeros(max(stacks), dtype=p.dtype, device=p.device)
+        return nn.Parameter(zeros[kind][: p.numel()].view(p.shape))
+
     memo: dict[int, object] = {
-        id(p): nn.Parameter(torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape))
-        if p.is_floating_point()
-        else p
-        for p in model.parameters()
+        id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()
     }
     return dict(copy.deepcopy(model, memo).eval().named_modules())
 

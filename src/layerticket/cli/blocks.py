@@ -29,7 +29,7 @@ def blocks(
     ----------
     model
         resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        or package.module:function.
+        hf:CONFIG-OR-FOLDER, or package.module:function.
     input_shape
         Channels, height and width of one image; 3,32,32 unless --data is given.
     data

@@ -57,7 +57,7 @@ def find(
     ----------
     model
         resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        or package.module:function. With --run it is taken from there.
+        hf:CONFIG-OR-FOLDER, or package.module:function. With --run it is taken from there.
     out
         Folder the ticket is written to.
     seed

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of
 from layerticket.blocks import Blocks, take_out
+from layerticket.blocks.numbering import is_entry
+from layerticket.blocks.zero_test import find_input
 from layerticket.view import preserved_random_state, view_of
 
 __all__ = ["LeaveOneOut", "Outcome"]
@@ -73,7 +75,8 @@ class LeaveOneOut:
         """Number of the call that is a block's."""
         self._recording = True
         self._next = self._stop = 0
-        self._head = ""
+        self._head = self._idle = ""
+        """The last layer; the block that lets its input through instead of being taken out."""
         self._features: Tensor | None = None
         for name, module in self._net.named_modules():
             if name and not any(name.startswith(f"{block}.") for block in self._how):
@@ -85,10 +88,17 @@ class LeaveOneOut:
         self._report()
 
     def without(self, name: str) -> Outcome:
-        """Run the network with the identity in place of one block."""
+        """Run the network with the identity in place of one block.
+
+        A layer of a Hugging Face network stays in its place and lets its input through: its
+        configuration says by place what kind of layer comes next.
+        """
         parent = self._net.get_submodule(name.rpartition(".")[0])
         children = dict(parent._modules)
-        take_out(self._net, name, self._how[name])
+        if is_entry(self._net, name):
+            self._idle = name
+        else:
+            take_out(self._net, name, self._how[name])
         try:
             if not self.unshared:
                 try:
@@ -98,6 +108,7 @@ class LeaveOneOut:
                     self._report()
             return self._run(0)
         finally:
+            self._idle = ""
             parent._modules.clear()
             parent._modules.update(children)
 
@@ -152,7 +163,8 @@ class LeaveOneOut:
                 return self._record(name, own, args, kwargs)
             if self._next < self._stop:
                 return self._replay(name, own, args, kwargs)
-            return own(*args, **kwargs)
+            output = own(*args, **kwargs)
+            return _let_through(output, args, kwargs) if name == self._idle else output
 
         module.forward = forward
 
@@ -183,6 +195,19 @@ class LeaveOneOut:
             return copy.deepcopy(expected.saved[0])
         self._next += 1
         return own(*args, **kwargs)
+
+
+def _let_through(output: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - as the module's
+    """Return a module's output with its input in the place of the first tensor."""
+    where = find_input(args, kwargs)
+    assert where is not None
+    x = args[where] if isinstance(where, int) else kwargs[where]
+    if isinstance(output, Tensor):
+        return x
+    if isinstance(output, Mapping):
+        return type(output)({**output, next(iter(output)): x})  # type: ignore[call-arg]  # any mapping
+    rest = [x, *output[1:]]
+    return output._make(rest) if hasattr(output, "_make") else type(output)(rest)
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any nesting

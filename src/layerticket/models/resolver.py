@@ -1,4 +1,4 @@
-"""From a name to a freshly initialized network; knows no data and loads no weights."""
+"""From a name to a freshly initialized network; knows no data, and loads weights only if asked."""
 
 import ast
 import difflib
@@ -15,6 +15,7 @@ from torch import nn
 
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
+from layerticket.models.hugging_face import hugging_face_model
 from layerticket.view import preserved_random_state
 
 __all__ = ["build_model", "model_names"]
@@ -22,7 +23,12 @@ __all__ = ["build_model", "model_names"]
 Options = dict[str, object]
 
 PROJECTION = "-projection"
-OTHER_SOURCES = ("timm:NAME", "torchvision:NAME", "package.module:function")
+OTHER_SOURCES = (
+    "timm:NAME",
+    "torchvision:NAME",
+    "hf:CONFIG-OR-FOLDER",
+    "package.module:function",
+)
 
 
 def model_names() -> tuple[str, ...]:
@@ -38,10 +44,11 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
 
     Args:
         name: ``resnet32`` and its like (identity shortcuts), ``resnet32-projection``,
-            ``timm:NAME``, ``torchvision:NAME``, or ``package.module:function`` for a function
-            that returns a network; the current directory is importable. The function is given
-            ``num_classes`` and ``in_channels`` where it has parameters of these names. Options
-            of timm, torchvision and functions follow a comma:
+            ``timm:NAME``, ``torchvision:NAME``, ``hf:CONFIG-OR-FOLDER`` for a ``config.json`` of
+            Hugging Face's library (see `hugging_face_model` for its options `task` and
+            `weights`), or ``package.module:function`` for a function that returns a network; the
+            current directory is importable. The function is given ``num_classes`` and
+            ``in_channels`` where it has parameters of these names. Options follow a comma:
             ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
@@ -68,6 +75,8 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
         target, options = _options(rest, name)
         if source == "timm":
             return _timm(target, classes, channels, options)
+        if source == "hf":
+            return hugging_face_model(target, classes=classes, channels=channels, options=options)
         if source == "torchvision":
             return _torchvision(target, classes, channels, options)
         return _from_function(source, target, classes, channels, options)

@@ -1,6 +1,6 @@
 """From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from layerticket.batch import Batch, head, inputs_of
-from layerticket.blocks import Blocks, find_blocks
+from layerticket.blocks import Block, Blocks, find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Costs, Selection, select
-from layerticket.surgery import remove_blocks
+from layerticket.surgery import name_after_removal, remove_blocks
 from layerticket.ticket.record import Ticket, architecture_digest, weights_digest
 from layerticket.view import preserved_random_state, view_of
 
@@ -71,7 +71,7 @@ def find_ticket(
     small, gone = model, () if within is None else within.removed
     found: list[tuple[BlockScores, Selection]] = []
     for part in budget.parts(rounds):
-        scores = score(small, blocks.without(gone), batch, criterion, **options)
+        scores = _scores(small, blocks.without(gone), gone, batch, criterion, **options)
         chosen = select(
             scores.values,
             blocks,
@@ -82,7 +82,7 @@ def find_ticket(
             gone=gone,
             costs=measured,
         )
-        small, gone = remove_blocks(small, blocks.named(chosen.order)), chosen.removed
+        small, gone = _without(small, blocks.named(chosen.order), gone), chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
         raise LayerticketError(
@@ -98,6 +98,32 @@ def find_ticket(
         )
     ticket = _ticket(model, blocks, small, found, within)
     return replace(ticket, model=name or ticket.model, seed=seed)
+
+
+def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
+    """Return blocks under the names they have in the network that `gone` was removed from."""
+    now = name_after_removal(small, gone)
+    return tuple(replace(block, name=now(block.name)) for block in blocks)
+
+
+def _scores(
+    small: nn.Module,
+    blocks: Blocks,
+    gone: Sequence[str],
+    batch: Batch,
+    criterion: str,
+    **options: Any,  # noqa: ANN401 - see `score`
+) -> BlockScores:
+    """Score what is left; the values carry the names of the dense network."""
+    current = _renamed(small, blocks, gone)
+    scores = score(small, replace(blocks, removable=current), batch, criterion, **options)
+    pairs = zip(blocks, current, strict=True)
+    return replace(scores, values={old.name: scores.values[new.name] for old, new in pairs})
+
+
+def _without(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> nn.Module:
+    """Remove further blocks, named as in the dense network, from what is left of it."""
+    return remove_blocks(small, _renamed(small, blocks, gone))
 
 
 def _dense_blocks(model: nn.Module, batch: Batch, within: Ticket | None) -> Blocks:

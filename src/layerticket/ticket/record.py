@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from layerticket.blocks import Block
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
-from layerticket.surgery import remove_blocks
+from layerticket.surgery import name_after_removal, remove_blocks
 from layerticket.tensors import load_tensors, save_tensors, tensor_digest
 
 __all__ = ["Origin", "Ticket", "architecture_digest", "weights_digest"]
@@ -114,8 +114,18 @@ class Ticket:
         gone = set(self.removed)
         small = remove_blocks(model, [block for block in self.blocks if block.name in gone])
         if initialization == "ticket":
-            small.load_state_dict(dict(self.init))
+            small.load_state_dict(self._weights_for(small))
         return small
+
+    def _weights_for(self, small: nn.Module) -> dict[str, Tensor]:
+        """Return the first weights under the names of the smaller network.
+
+        Tickets of earlier versions name the layers of Hugging Face networks as the dense one does.
+        """
+        if self.init.keys() == small.state_dict().keys():
+            return dict(self.init)
+        now = name_after_removal(small, self.removed)
+        return {now(name): value for name, value in self.init.items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write the ticket to a folder, each file at once or not at all; returns the folder.

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from layerticket.blocks import Block, take_out
+from layerticket.blocks.numbering import close_gaps, is_entry
 from layerticket.errors import LayerticketError
+from layerticket.surgery.hugging_face import make_valid
 from layerticket.view import copy_of
 
 __all__ = ["remove_blocks", "zero_blocks"]
@@ -16,7 +18,10 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     """Return a new, really smaller network without the blocks; `model` is not modified.
 
     The result is of the caller's own class, keeps the names of all parameters that remain,
-    holds its own copy of their values, and needs nothing of layerticket.
+    holds its own copy of their values, and needs nothing of layerticket. Networks of Hugging
+    Face's library have their layers numbered without gaps and their configuration corrected, so
+    that they can be saved, loaded and generated from like any other of their class; the names of
+    layers behind a removed one move, see `name_after_removal`.
 
     Args:
         model: The dense network.
@@ -24,6 +29,9 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
 
     Raises:
         LayerticketError: If a block is not in the network, or the network cannot be copied.
+
+    Warns:
+        UserWarning: If no configuration of a Hugging Face class describes the smaller network.
     """
     removed = list({block.name: block for block in blocks}.values())
     present = dict(model.named_modules())
@@ -37,8 +45,11 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     # so that they are never duplicated.
     going = [p for block in removed for p in present[block.name].parameters()]
     small = copy_of(model, {id(p): p for p in going})
+    entries = [block.name for block in removed if is_entry(model, block.name)]
     for block in removed:
-        take_out(small, block.name, block.call)
+        take_out(small, block.name, "rich" if block.name in entries else block.call)
+    close_gaps(small, entries)
+    make_valid(small, model, [block.name for block in removed])
     _own(small, {id(p) for p in going})
     small.zero_grad(set_to_none=True)
     return small
