@@ -144,9 +144,9 @@ def zeros_hold(network, rival):
     return True
 
 
-def watched(rival):
+def watched(rival, initialization="ticket"):
     """A network of the rival that is looked at before every call."""
-    network = rival.apply(projected())
+    network = rival.apply(projected(seed=8), initialization=initialization)
     seen = []
     network.register_forward_pre_hook(lambda m, _: seen.append(zeros_hold(m, rival)))
     return network, seen
@@ -157,9 +157,10 @@ def train(network, folder, **options):
     return fit(network, make_data(), RECIPE, folder=folder, **how)
 
 
-def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, monkeypatch):
+@pytest.mark.parametrize("initialization", ["ticket", "model"])
+def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, initialization):
     _, _, rival = found()
-    network, seen = watched(rival)
+    network, seen = watched(rival, initialization)
     train(network, tmp_path / "whole")
     assert len(seen) >= 12
     assert zeros_hold(network, rival)
@@ -171,7 +172,7 @@ def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, monkey
         assert not momentum[f"{name}_orig/momentum_buffer"][~mask].any()
         assert momentum[f"{name}_orig/momentum_buffer"][mask].any()
 
-    other, _ = watched(rival)
+    other, _ = watched(rival, initialization)
     calls = iter([0.1, KeyboardInterrupt()])
 
     def judge(_):
@@ -181,7 +182,7 @@ def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, monkey
 
     with pytest.raises(KeyboardInterrupt):
         train(other, tmp_path / "cut", validate=judge)
-    resumed, seen = watched(rival)
+    resumed, seen = watched(rival, initialization)
     train(resumed, tmp_path / "cut")
     assert len(seen) >= 8
     for name, tensor in network.state_dict().items():
