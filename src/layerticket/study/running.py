@@ -35,7 +35,7 @@ def run_study(
     study: StudyFile,
     out: Path,
     *,
-    crew: Crew = Crew(),
+    crew: Crew = Crew(),  # noqa: B008 - frozen
     data_dir: Path | None = None,
     shift_dir: Path | None = None,
     only: tuple[str, ...] = (),
