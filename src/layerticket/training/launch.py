@@ -17,13 +17,22 @@ from torch import distributed
 from layerticket.errors import LayerticketError
 from layerticket.training.processes import ALONE, Processes
 
-__all__ = ["processes"]
+__all__ = ["launched", "processes"]
 
 # A process waits this long for process 0, which may be testing; a process that dies is noticed at
 # once, because its connections close.
 _PATIENCE = timedelta(hours=12)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _OTHER_ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+
+
+def launched() -> int:
+    """How many processes a launcher started together with this one.
+
+    Raises:
+        LayerticketError: If the environment holds no number.
+    """
+    return _number("WORLD_SIZE", 1)
 
 
 @contextmanager
@@ -44,7 +53,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if distributed.is_available() and distributed.is_initialized():
         yield _joined(distributed.group.WORLD)
         return
-    count = _number("WORLD_SIZE", 1)
+    count = launched()
     if count == 1:
         yield ALONE
         return

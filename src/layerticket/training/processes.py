@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from layerticket.errors import LayerticketError
-from layerticket.training.failure import ECHO, TrainingError
+from layerticket.errors import ECHO, LayerticketError
+from layerticket.training.failure import TrainingError
 
 __all__ = ["ALONE", "Processes"]
 
