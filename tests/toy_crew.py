@@ -1,0 +1,37 @@
+"""What the processes of a test train: a network without batch norm and dropout, few images."""
+
+import torch
+from torch import nn
+
+from layerticket.training import Recipe, fit
+from toy_training import make_data
+
+__all__ = ["RECIPE", "make_plain", "train"]
+
+RECIPE = Recipe(epochs=3, batch_size=17, precision="fp32")  # 17 images: parts of 8 and 9
+
+
+def make_plain(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 9, 3, padding=1),
+            nn.GroupNorm(3, 9),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(9, 3),
+        )
+
+
+def share_right(model):
+    """Share of the validation images that are right, with a figure that tells much more."""
+    images, labels = make_data().validation.images, make_data().validation.labels
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(model(images / 255), labels))
+
+
+def train(folder, model=None, recipe=RECIPE, **options):
+    options = {"seed": 5, "device": "cpu", "progress": False, "validate": share_right} | options
+    model = model or make_plain()
+    return fit(model, make_data(), recipe, folder=folder, **options), model
