@@ -11,7 +11,7 @@ __all__ = ["crew"]
 TESTS = Path(__file__).resolve().parent
 
 
-def crew(code, *words, count=2, limit=120, launcher=()):
+def crew(code, *words, count=2, limit=200, launcher=()):
     """Run code in `count` processes; return exit code, stdout and stderr of each, by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

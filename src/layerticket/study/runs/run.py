@@ -101,7 +101,7 @@ def execute(
         )
     folder, keep = Path(out) / config.name, frozenset(keep_epochs)
     with processes(device) as team:
-        team.agree({"run": config.digest}, "Give every process the same command.")
+        _agree(team, config, metering)
         look = functools.partial(_finished, config, out, keep)
         if (finished := team.first(look)) is not None:
             return finished
@@ -117,6 +117,18 @@ def execute(
             result |= energy_bill(result["energy"], search, metering, method)
             team.first(lambda: _close(folder, result))
             return result
+
+
+def _agree(team: Processes, config: RunConfig, metering: Metering | None) -> None:
+    """Refuse processes that were given different runs, and what they cannot measure."""
+    team.agree({"run": config.digest}, "Give every process the same command.")
+    if team.count > 1 and metering is not None and metering.wanted:
+        raise team.echoed(
+            LayerticketError(
+                f"energy is metered in one process, but {team.count} train together. Leave out "
+                "the energy options: the figures are null then."
+            )
+        )
 
 
 def _close(folder: Path, result: dict[str, Any]) -> None:
