@@ -12,7 +12,7 @@ from layerticket.tensors import load_tensors
 from layerticket.training import Processes, Spread, processes, same_on_all_ranks
 from layerticket.training.journal import CHECKPOINT, METRICS
 from layerticket.training.spread import global_batch_norms
-from toy_crew import make_plain, train
+from toy_crew import make_masked, make_plain, train
 from toy_training import make_model
 
 EXACT = 1e-5
@@ -48,13 +48,10 @@ from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
 from layerticket.training import Spread, processes, same_on_all_ranks
-from toy_crew import make_plain, train
+from toy_crew import make_masked, make_plain, train
 from toy_training import make_model
 
 out = Path(sys.argv[1])
-def cut(_):
-    raise KeyboardInterrupt
-
 with processes("cpu") as team:
     result, model = train(out / "ddp", keep_epochs=(0, 2))
     assert (result.processes, result.device) == (2, "cpu")
@@ -64,8 +61,8 @@ with processes("cpu") as team:
         calls.append(0)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        from toy_crew import share_right
-        return share_right(model)
+        from toy_crew import loss_of
+        return loss_of(model)
     try:
         train(out / "cut", validate=stop)
     except KeyboardInterrupt:
@@ -85,6 +82,11 @@ with processes("cpu") as team:
     # Batch norms see their own images only, and all processes end with those of process 0.
     _, normed = train(out / "bn", make_model())
     same_on_all_ranks(normed)
+    for name, spread in (("masked", Spread()), ("masked-shard", Spread(shard=True))):
+        _, net = train(out / name, make_masked(), spread=spread)
+        zeros = make_masked()[0].weight_mask == 0
+        assert zeros.any()
+        assert (net[0].weight_orig[zeros] == 0).all()
     assert team.first(lambda: team.rank) == 0
     assert team.gather(team.rank) == [0, 1]
 """
@@ -104,6 +106,9 @@ def test_two_processes_train_as_one_does(tmp_path):
     # Interrupted and gone on with: the same bits as uninterrupted, with two processes.
     for whole, cut in (("ddp", "cut"), ("shard", "cut2")):
         assert_close(tmp_path / whole, tmp_path / cut, tolerance=0)
+    train(tmp_path / "masked1", make_masked())
+    for name in ("masked", "masked-shard"):
+        assert_close(tmp_path / "masked1", tmp_path / name)
     train(tmp_path / "bn1", make_model())
     bn, bn1 = (load_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("bn", "bn1"))
     assert not torch.equal(bn["model/1.running_mean"], bn1["model/1.running_mean"])
