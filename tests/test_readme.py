@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def commands(markdown: str) -> list[tuple[int, list[str]]]:
         if fence.language != "bash":
             continue
         joined = re.sub(r"\\\n\s*", " ", fence.text)
-        for code in joined.splitlines():
+        for line in joined.splitlines():
+            code = re.sub(rf"^.* -m {PROGRAM}\.cli +", f"{PROGRAM} ", line)  # under a launcher
             if not code.startswith(PROGRAM + " "):
                 continue
             lexer = shlex.shlex(code, posix=True, punctuation_chars=True)
@@ -128,6 +130,14 @@ def test_commands_exist(words, monkeypatch, capsys):
     assert used <= known, f"unknown to `{PROGRAM} {' '.join(verb)}`: {sorted(used - known)}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_shell_blocks_are_shell(page):
+    for fence in fences(text_of(page)):
+        if fence.language == "bash":
+            done = subprocess.run(["bash", "-n"], input=fence.text, text=True, capture_output=True)
+            assert done.returncode == 0, f"{name_of(page)}:{fence.line}: {done.stderr}"
+
+
 # The reader of pages itself.
 
 PAGE = """\
@@ -159,6 +169,7 @@ pip install layerticket
 layerticket find resnet20 \\
   --remove=2 --out "my ticket" --json | jq .macs  # a remark
 layerticket --version
+torchrun --nproc-per-node 2 -m layerticket.cli train a --seed 1
 layerticket demo && echo done
 ```
 """
@@ -181,6 +192,7 @@ def test_commands_are_read_as_a_shell_would():
     assert [words for _, words in commands(PAGE)] == [
         ["find", "resnet20", "--remove=2", "--out", "my ticket", "--json"],
         ["--version"],
+        ["train", "a", "--seed", "1"],
         ["demo"],
     ]
 

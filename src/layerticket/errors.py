@@ -3,7 +3,10 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["LayerticketError", "unknown_name"]
+__all__ = ["ECHO", "LayerticketError", "unknown_name"]
+
+ECHO = "said by process 0 too"
+"""Note on an exception that every process of a training raises, so that it is printed once."""
 
 
 class LayerticketError(ValueError):

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the wo
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -106,6 +107,8 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
     try:
+        if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
+            _alone(words)
         program(words, exit_on_error=False, print_error=False)
     except (CycloptsError, LayerticketError) as err:
         return complain(err, 2)
@@ -114,3 +117,10 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     except (RuntimeError, OSError) as err:
         return complain(err, 1)
     return 0
+
+
+def _alone(words: Sequence[str]) -> None:
+    """Refuse what a launcher started several times."""
+    from layerticket.cli.options import alone  # imports half of the package
+
+    alone(" ".join(["layerticket", *words[:1]]))

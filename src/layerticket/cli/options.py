@@ -12,8 +12,17 @@ from cyclopts import Parameter
 from layerticket.data import DATASETS, Dataset, load_data
 from layerticket.errors import LayerticketError
 from layerticket.evaluation import Metering
+from layerticket.training import launched
 
-__all__ = ["DataChoice", "DeviceChoice", "EnergyChoice", "Json", "bytes_of", "command_line"]
+__all__ = [
+    "DataChoice",
+    "DeviceChoice",
+    "EnergyChoice",
+    "Json",
+    "alone",
+    "bytes_of",
+    "command_line",
+]
 
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")
@@ -69,6 +78,19 @@ class EnergyChoice:
     def metering(self) -> Metering:
         """Hand over what was stated."""
         return Metering(**asdict(self))
+
+
+def alone(what: str) -> None:
+    """Refuse several processes for what one process does.
+
+    Raises:
+        LayerticketError: If a launcher started several.
+    """
+    if (count := launched()) > 1:
+        raise LayerticketError(
+            f"`{what}` is the work of one process, but {count} were started. Run it without "
+            "torchrun or accelerate launch; only `train` is spread over processes."
+        )
 
 
 def bytes_of(text: str | None) -> int | None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from layerticket.errors import ECHO
+
 __all__ = ["complain", "energy_text", "forecast_text", "news", "say"]
 
 
@@ -53,6 +55,8 @@ def news(line: str) -> None:
 
 
 def complain(what: object, code: int) -> int:
-    """Print an error as one line on stderr and return the exit code."""
+    """Print an error as one line on stderr and return the exit code; an echo is not printed."""
+    if ECHO in getattr(what, "__notes__", ()):
+        return code
     news(f"layerticket: {' '.join(str(what).split()) or type(what).__name__}")
     return code

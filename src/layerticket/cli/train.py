@@ -7,11 +7,18 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, command_line
+from layerticket.cli.options import (
+    DataChoice,
+    DeviceChoice,
+    EnergyChoice,
+    Json,
+    alone,
+    command_line,
+)
 from layerticket.cli.output import energy_text, forecast_text, news, say
 from layerticket.rivals import Candidate, load_candidate
 from layerticket.study import Bench, foresee_run, train_run
-from layerticket.training import Recipe, he2016
+from layerticket.training import TRACKERS, Recipe, Spread, Tracking, he2016, processes
 
 __all__ = ["RecipeChoice", "train"]
 
@@ -58,6 +65,37 @@ class RecipeChoice:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadChoice:
+    """Several processes, started by torchrun or accelerate launch."""
+
+    shard: Annotated[bool, Parameter(negative=())] = False
+    """Divide weights, gradients and momentum over the processes, for networks that do not fit."""
+    sync_batch_norm: Annotated[bool, Parameter(negative=())] = False
+    """Let batch norms see the images of all processes (GPUs only)."""
+
+    def spread(self) -> Spread:
+        """Hand over what was chosen."""
+        return Spread(shard=self.shard, sync_batch_norm=self.sync_batch_norm)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackChoice:
+    """Curves of the training, for programs that show them."""
+
+    track: Annotated[
+        tuple[str, ...], Parameter(help=f"Trackers to log to: {', '.join(TRACKERS)}.")
+    ] = ()
+    track_dir: Path | None = None
+    """Folder for what trackers write; by default `tracking` in the folder of the run."""
+
+    def tracking(self) -> Tracking:
+        """Hand over what was chosen."""
+        return Tracking(trackers=self.track, folder=self.track_dir)
+
+
 def train(
     model: str,
     /,
@@ -72,6 +110,8 @@ def train(
     choice: DataChoice = DataChoice(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
     energy: EnergyChoice = EnergyChoice(),  # noqa: B008
+    several: SpreadChoice = SpreadChoice(),
+    curves: TrackChoice = TrackChoice(),
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> None:
@@ -97,33 +137,37 @@ def train(
     dry_run
         Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
-    recipe, dataset = how.recipe(), choice.load()
-    if ticket is not None and initialization == "ticket":
-        recipe = _recipe_for(load_candidate(ticket), how, seed)
-    if dry_run:
-        bench = Bench(
-            dataset=dataset, recipe=recipe, device=where.device, metering=energy.metering()
+    tracking, metering = curves.tracking(), energy.metering()
+    with processes(where.device) as team:
+        recipe, dataset = how.recipe(), team.in_turn(choice.load)
+        if ticket is not None and initialization == "ticket":
+            recipe = _recipe_for(load_candidate(ticket), how, seed, aloud=team.rank == 0)
+        if dry_run:
+            alone("train --dry-run")
+            bench = Bench(dataset=dataset, recipe=recipe, device=where.device, metering=metering)
+            foreseen = foresee_run(model, seed=seed, bench=bench, ticket=ticket)
+            say(foreseen, forecast_text(foreseen).strip(), as_json=json)
+            return
+        record = train_run(
+            model,
+            dataset,
+            recipe,
+            seed=seed,
+            out=out,
+            ticket=ticket,
+            initialization=initialization,
+            initialization_seed=init_seed,
+            keep=keep,
+            validation_fraction=choice.validation_fraction,
+            device=where.device,
+            progress=True,
+            command=command_line(),
+            metering=metering,
+            spread=several.spread(),
+            tracking=tracking,
         )
-        foreseen = foresee_run(model, seed=seed, bench=bench, ticket=ticket)
-        say(foreseen, forecast_text(foreseen).strip(), as_json=json)
-        return
-    record = train_run(
-        model,
-        dataset,
-        recipe,
-        seed=seed,
-        out=out,
-        ticket=ticket,
-        initialization=initialization,
-        initialization_seed=init_seed,
-        keep=keep,
-        validation_fraction=choice.validation_fraction,
-        device=where.device,
-        progress=True,
-        command=command_line(),
-        metering=energy.metering(),
-    )
-    say(record, _text(model, record, ticket), as_json=json)
+    if team.rank == 0:
+        say(record, _text(model, record, ticket), as_json=json)
 
 
 def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
@@ -137,17 +181,22 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     )
 
 
-def _recipe_for(ticket: Candidate, how: RecipeChoice, seed: int) -> Recipe:
+def _recipe_for(ticket: Candidate, how: RecipeChoice, seed: int, *, aloud: bool) -> Recipe:
     """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
+    tell = news if aloud else _hush
     if ticket.seed != seed:
-        news(
+        tell(
             f"note: the ticket starts at its own theta_{ticket.rewind_epoch}, and seed {seed} "
             "decides the data order only; --initialization seed draws weights anew."
         )
     if ticket.origin is None or not ticket.rewind_epoch or how != RecipeChoice():
         return how.recipe()
-    news(
+    tell(
         f"note: the ticket goes on from epoch {ticket.rewind_epoch} of {ticket.origin.run}, with "
         f"the recipe of that run ({ticket.origin.recipe['epochs']} epochs)."
     )
     return Recipe(**ticket.origin.recipe)
+
+
+def _hush(line: str) -> None:
+    """Leave a line to process 0."""

@@ -6,7 +6,7 @@ neither the batch size nor the device changes what is done to an image. The pixe
 where the split lies, without a loop over images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def batches(
     drop_last: bool = False,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Go once through a split.
 
@@ -43,6 +44,8 @@ def batches(
         drop_last: Whether a last batch of fewer than B images is left out.
         dtype: Type of the images given; they are normalized in float32.
         channels_last: Whether images lie in memory as (B, H, W, C); their shape stays.
+        part: Begin and end of the share of every batch that is wanted, 0 to B; what is done to
+            an image does not depend on it. None: whole batches.
 
     Returns:
         Pairs of images (B, C, H, W), normalized, and labels (B,) int64.
@@ -58,12 +61,13 @@ def batches(
             "Make batch_size smaller."
         )
     size = len(split) - len(split) % batch_size if drop_last else len(split)
-    starts = range(0, size, batch_size)
+    begin, end = (0, batch_size) if part is None else part
+    slices = [slice(start + begin, min(start + end, size)) for start in range(0, size, batch_size)]
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pairs = (
-        _training_pairs(dataset, split, batch_size, starts, generator("epoch", seed, epoch))
+        _training_pairs(dataset, split, slices, generator("epoch", seed, epoch))
         if train
-        else _plain_pairs(dataset, split, batch_size, starts)
+        else _plain_pairs(dataset, split, slices)
     )
     return (
         (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
@@ -138,26 +142,24 @@ def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor)
 
 
 def _training_pairs(
-    dataset: Dataset, split: Split, batch_size: int, starts: range, draws: torch.Generator
+    dataset: Dataset, split: Split, slices: Sequence[slice], draws: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches."""
     device, count, scale = split.images.device, len(split), _scale(dataset, split)
     order = torch.randperm(count, generator=draws).to(device)
     top, left, flip = (draw.to(device) for draw in _draw(dataset.augment, count, draws))
-    for start in starts:
-        now = slice(start, start + batch_size)
+    for now in slices:
         images = _normalized(split.images[order[now]], *scale)
         images = augmented(images, dataset.augment.pad, top[now], left[now], flip[now])
         yield images, split.labels[order[now]]
 
 
 def _plain_pairs(
-    dataset: Dataset, split: Split, batch_size: int, starts: range
+    dataset: Dataset, split: Split, slices: Sequence[slice]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches in order, as they are."""
     scale = _scale(dataset, split)
-    for start in starts:
-        now = slice(start, start + batch_size)
+    for now in slices:
         yield _normalized(split.images[now], *scale), split.labels[now]
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "fill_optimizer",
     "load_checkpoint",
     "load_weights",
+    "optimizer_state",
     "read_checkpoint",
     "save_checkpoint",
     "save_weights",
@@ -67,10 +68,8 @@ def save_checkpoint(
         LayerticketError: If part of the state is not a tensor.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:
-                tensors[f"optimizer/{name}/{key}"] = value
+    state = optimizer_state(model, optimizer)
+    tensors |= {f"optimizer/{name}": value for name, value in state.items()}
     save_tensors(path, tensors, facts)
 
 
@@ -112,6 +111,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], d
         for kind in ("model/", "optimizer/")
     )
     return weights, momentum, facts
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state as ``parameter/key``; the tensors are its own, not copies.
+
+    Args:
+        model: Model the optimizer works on.
+        optimizer: Not modified.
+    """
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
 
 
 def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:

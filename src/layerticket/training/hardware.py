@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -19,11 +19,13 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 
 from layerticket.errors import LayerticketError
+from layerticket.training.processes import Processes
 
 __all__ = [
     "compile_pays",
     "forked_random_state",
     "own_accelerator",
+    "own_device",
     "peak_memory_bytes",
     "place",
     "repeatable_kernels",
@@ -68,6 +70,30 @@ def resolve_device(wish: str) -> torch.device:
             )
         return torch.device("cuda", device.index or 0)
     return torch.device("cpu")
+
+
+def own_device(wish: str, team: Processes) -> torch.device:
+    """Device of this process: as `resolve_device`, or the GPU that has the process's number.
+
+    Args:
+        wish: "auto", "cpu" or "cuda"; "cuda:1" too where there is one process.
+        team: The processes.
+
+    Returns:
+        The device.
+
+    Raises:
+        LayerticketError: If the device is unknown or absent, or is to serve several processes.
+    """
+    device = resolve_device(wish)
+    if team.count == 1 or device.type == "cpu":
+        return device
+    if ":" in wish:
+        raise LayerticketError(
+            f"device {wish!r} cannot serve {team.count} processes. Use auto: each takes the GPU of "
+            "its number; CUDA_VISIBLE_DEVICES leaves out the others."
+        )
+    return resolve_device(f"cuda:{team.local_rank}")
 
 
 def resolve_precision(
@@ -126,9 +152,10 @@ def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> Non
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
-def seed_epoch(seed: int, epoch: int, device: torch.device) -> None:
-    """Seed torch's random numbers (dropout and the like) from the seed and the epoch alone."""
-    value = int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:7])
+def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
+    """Seed torch's random numbers (dropout and the like) from seed, epoch and process alone."""
+    words = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
+    value = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7])
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(value)
@@ -155,12 +182,24 @@ def repeatable_kernels() -> Iterator[None]:
 
 @contextmanager
 def own_accelerator(
-    device: torch.device, precision: Literal["bf16", "fp32"], *, compiled: bool
+    device: torch.device,
+    precision: Literal["bf16", "fp32"],
+    *,
+    compiled: bool,
+    count: int = 1,
+    **more: Any,  # noqa: ANN401 - handed on as it is
 ) -> Iterator[Accelerator]:
     """Lend an Accelerator of our own, leaving one that the caller may have as it was.
 
     Accelerate keeps precision and device once per process; two trainings of one process may
     differ in both, so the shared state is set aside and brought back.
+
+    Args:
+        device: Where this process computes.
+        precision: Number format of the mathematics.
+        compiled: Whether torch.compile is used.
+        count: How many processes take part; another number is refused.
+        more: Further arguments of Accelerator.
     """
     shared = (AcceleratorState._shared_state, PartialState._shared_state)
     before = [dict(state) for state in shared]
@@ -171,11 +210,12 @@ def own_accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=device.type == "cpu",
             dynamo_backend="inductor" if compiled else "no",
+            **more,
         )
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes != count:
             raise LayerticketError(
-                f"training was started in {accelerator.num_processes} processes, but one run is "
-                "trained by one process. Start several runs (seeds) side by side instead."
+                f"{accelerator.num_processes} processes were started, but this is done by {count}. "
+                "Start this in one process; to train in several, use torchrun or accelerate launch."
             )
         yield accelerator
     finally:

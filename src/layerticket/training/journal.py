@@ -22,10 +22,12 @@ from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import load_checkpoint, save_checkpoint
 from layerticket.training.keeping import kept_path, require_kept
 
-__all__ = ["CHECKPOINT", "METRICS", "Bar", "Journal", "State", "progress_bar"]
+__all__ = ["CHECKPOINT", "METRICS", "Bar", "Journal", "State", "figures", "progress_bar"]
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+# What an identity means that does not tell: one process, each batch norm for itself.
+_FEWER = {"processes": 1, "shard": False, "sync_batch_norm": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +57,17 @@ class State:
     def images_per_second(self) -> float:
         """Training images a second so far."""
         return self.images / self.train_seconds if self.train_seconds else 0.0
+
+
+def figures(state: State) -> dict[str, float | None]:
+    """What there is to tell after an epoch."""
+    return {
+        "train_loss": state.train_loss,
+        "learning_rate": state.learning_rate,
+        "validation_accuracy": state.validation_accuracy,
+        "train_seconds": state.train_seconds,
+        "images_per_second": state.images_per_second,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ class Journal:
             self._keep(state, model, optimizer)
             return state
         found = load_tensors(path)[1]
-        if found.get("identity") != self.identity:
+        if _FEWER | (found.get("identity") or {}) != _FEWER | self.identity:
             raise LayerticketError(
                 f"{path} belongs to another training: {self._differences(found)}. "
                 "Use the settings and the machine it was begun with, or another folder."
@@ -99,14 +112,7 @@ class Journal:
 
     def record(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
         """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
-        line = {
-            "epoch": state.epoch,
-            "train_loss": state.train_loss,
-            "learning_rate": state.learning_rate,
-            "validation_accuracy": state.validation_accuracy,
-            "train_seconds": state.train_seconds,
-            "images_per_second": state.images_per_second,
-        }
+        line = {"epoch": state.epoch, **figures(state)}
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         self._keep(state, model, optimizer)  # first, so that no checkpoint goes without it
@@ -138,8 +144,8 @@ class Journal:
 
     def _differences(self, found: dict[str, Any]) -> str:
         """Name the first thing in which two trainings differ."""
-        other = found.get("identity") or {}
-        for key, mine in self.identity.items():
+        other = _FEWER | (found.get("identity") or {})
+        for key, mine in (_FEWER | self.identity).items():
             if other.get(key) != mine:
                 return f"its {key} is {other.get(key)!r}, asked for is {mine!r}"
         return "it holds more settings than are known here"

@@ -31,8 +31,14 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
-    """SGD of the recipe; the learning rate is set anew at every step by the loop."""
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> SGD:
+    """SGD of the recipe; the learning rate is set anew at every step by the loop.
+
+    Args:
+        model: The network; not modified.
+        recipe: Momentum and weight decay.
+        fused: Whether one kernel updates all weights; torch has none for sharded ones.
+    """
     decayed, free = parameter_groups(model)
     groups = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
@@ -43,5 +49,5 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        fused=True,
+        fused=fused,
     )

@@ -41,9 +41,10 @@ RESULT_KEYS = (
     "data_wait_share",
     "energy",
     "energy_method",
+    "processes",
 )
 # Not in runs finished before these were measured, where they read as null.
-LATER_KEYS = ("data_wait_share", "energy", "energy_method")
+LATER_KEYS = ("data_wait_share", "energy", "energy_method", "processes")
 
 
 def find_result(config: RunConfig, out: Path) -> dict[str, Any] | None:
@@ -94,9 +95,13 @@ def load_result(folder: Path) -> dict[str, Any]:
     return {key: result[key] for key in RESULT_KEYS} | {"run": str(folder)}
 
 
-def claim(folder: Path, config: RunConfig, device: str, command: str) -> None:
+def claim(folder: Path, config: RunConfig, device: str, command: str, processes: int = 1) -> None:
     """Write ``run.json``, or check that it is ours and note that the run was resumed."""
-    session = {"environment": environment(device), "command": command}
+    session = {
+        "environment": environment(device),
+        "command": command,
+        "processes": processes,
+    }
     path = folder / RUN
     if path.exists():
         record = _check_owner(folder, config)

@@ -27,7 +27,15 @@ from layerticket.study.runs.record import (
     load_result,
     write_record,
 )
-from layerticket.training import FitResult, Start, fit
+from layerticket.training import (
+    FitResult,
+    Processes,
+    Spread,
+    Start,
+    Tracking,
+    fit,
+    processes,
+)
 from layerticket.training.checkpoint import save_weights
 from layerticket.training.journal import CHECKPOINT
 from layerticket.training.keeping import require_kept
@@ -48,8 +56,12 @@ def execute(
     command: str = "",
     metering: Metering | None = None,
     search: SearchBill = SearchBill(),  # noqa: B008 - frozen
+    spread: Spread = Spread(),  # noqa: B008 - frozen
+    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Do a run, go on with it, or return what it ended with long ago.
+
+    In several processes all of them call this; process 0 holds the folder, tests and writes.
 
     Args:
         config: The run.
@@ -64,6 +76,8 @@ def execute(
         command: Command line to be noted in ``run.json``.
         metering: What the user states about energy; by default it is not metered.
         search: What finding the trained ticket took; it is part of the run's bill.
+        spread: Choices for several processes; like their number, not part of the run's hash.
+        tracking: Trackers that curves are sent to; not part of the run's hash.
 
     Returns:
         The keys of ``RESULT_KEYS`` in `record`; accuracies as fractions, None for what was not
@@ -71,7 +85,8 @@ def execute(
 
     Raises:
         LayerticketError: If the data or the start are not those of the config, the folder is in
-            use, damaged or another run's, or a finished run did not keep the epochs asked for.
+            use, damaged or another run's, a finished run did not keep the epochs asked for, or
+            processes were given different runs.
         TrainingError: If training fails.
     """
     if dataset.fingerprint != config.data_fingerprint:
@@ -85,23 +100,41 @@ def execute(
             f"{config.start_epoch}. Set the run up with the epoch it starts at."
         )
     folder, keep = Path(out) / config.name, frozenset(keep_epochs)
-    finished = _finished(config, out, keep)
-    if finished is not None:
-        return finished
-    with exclusive(folder):
-        finished = _finished(config, out, keep)  # it may have been finished while we got here
-        if finished is not None:
+    with processes(device) as team:
+        _agree(team, config, metering)
+        look = functools.partial(_finished, config, out, keep)
+        if (finished := team.first(look)) is not None:
             return finished
-        claim(folder, config, device, command)
-        with metered(metering, device) as (meter, method):
-            train = functools.partial(
-                fit, start=start, keep_epochs=keep, device=device, progress=progress, meter=meter
+        with team.holding(exclusive(folder)):
+            if (finished := team.first(look)) is not None:
+                return finished  # by another while we got here
+            team.first(lambda: claim(folder, config, device, command, team.count))
+            how: dict[str, Any] = {"start": start, "keep_epochs": keep, "device": device}
+            with metered(metering, device) as (meter, method):
+                how |= {"progress": progress, "meter": meter, "spread": spread}
+                train = functools.partial(fit, tracking=tracking, **how)
+                result = _train(config, dataset, build(), folder, device, train, team)
+            result |= energy_bill(result["energy"], search, metering, method)
+            team.first(lambda: _close(folder, result))
+            return result
+
+
+def _agree(team: Processes, config: RunConfig, metering: Metering | None) -> None:
+    """Refuse processes that were given different runs, and what they cannot measure."""
+    team.agree({"run": config.digest}, "Give every process the same command.")
+    if team.count > 1 and metering is not None and metering.wanted:
+        raise team.echoed(
+            LayerticketError(
+                f"energy is metered in one process, but {team.count} train together. Leave out "
+                "the energy options: the figures are null then."
             )
-            result = _train(config, dataset, build(), folder, device, train)
-        result |= energy_bill(result["energy"], search, metering, method)
-        write_record(folder / RESULT, result)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        return result
+        )
+
+
+def _close(folder: Path, result: dict[str, Any]) -> None:
+    """Write down that the run is finished."""
+    write_record(folder / RESULT, result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _finished(config: RunConfig, out: Path, keep: frozenset[int]) -> dict[str, Any] | None:
@@ -119,6 +152,7 @@ def _train(
     folder: Path,
     device: str,
     train: Callable[..., FitResult],
+    team: Processes,
 ) -> dict[str, Any]:
     """Train, test once, and leave the weights."""
     judge = functools.partial(
@@ -133,9 +167,9 @@ def _train(
         folder=folder,
         validate=functools.partial(judge, split=dataset.validation) if watched else None,
     )
-    result = _result(folder, model, fitted, judge(model, split=dataset.test))
-    save_weights(folder / WEIGHTS, model)
-    return result
+    tested = team.first(lambda: judge(model, split=dataset.test))
+    team.first(lambda: save_weights(folder / WEIGHTS, model))
+    return _result(folder, model, fitted, tested)
 
 
 def _result(folder: Path, model: nn.Module, fitted: FitResult, tested: float) -> dict[str, Any]:
@@ -156,4 +190,5 @@ def _result(folder: Path, model: nn.Module, fitted: FitResult, tested: float) ->
         "data_wait_share": fitted.data_seconds / fitted.train_seconds,
         "energy": None if fitted.energy is None else asdict(fitted.energy),
         "energy_method": None,
+        "processes": fitted.processes,
     }

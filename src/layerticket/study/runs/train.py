@@ -19,7 +19,7 @@ from layerticket.rivals import Candidate, load_candidate
 from layerticket.study.runs.bill import SearchBill
 from layerticket.study.runs.record import RUN
 from layerticket.study.runs.run import RunConfig, execute
-from layerticket.training import Recipe, Start, epochs_at
+from layerticket.training import Recipe, Spread, Start, Tracking, epochs_at, processes
 
 __all__ = ["TICKET", "build_named", "run_folder", "train_run"]
 
@@ -48,6 +48,8 @@ def train_run(
     progress: bool = True,
     command: str = "",
     metering: Metering | None = None,
+    spread: Spread = Spread(),  # noqa: B008 - frozen
+    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Train a dense network, a ticket or a rival of one as a run of its own folder in `out`.
 
@@ -68,6 +70,8 @@ def train_run(
         progress: Whether a progress bar is drawn on stderr.
         command: Command line to be noted in the run.
         metering: What the user states about energy; by default it is not metered.
+        spread: Choices for a training in several processes.
+        tracking: Trackers that curves are sent to.
 
     Returns:
         What `layerticket train --json` prints.
@@ -95,7 +99,7 @@ def train_run(
     return execute(
         config,
         dataset=dataset,
-        build=lambda: _first(model, dataset, drawn, found, source, Path(out) / config.name),
+        build=lambda: _first(model, dataset, drawn, found, source, Path(out) / config.name, device),
         out=out,
         start=start,
         keep_epochs=epochs_at(keep, recipe.epochs),
@@ -104,6 +108,8 @@ def train_run(
         command=command,
         metering=metering,
         search=SearchBill.of(ticket),
+        spread=spread,
+        tracking=tracking,
     )
 
 
@@ -114,12 +120,14 @@ def _first(
     found: Candidate | None,
     source: Literal["ticket", "model"],
     folder: Path,
+    device: str,
 ) -> nn.Module:
     """Build the network to train; its ticket is left in the folder of the run."""
     dense = build_named(model, dataset, seed)
     if found is None:
         return dense
-    found.save(folder / TICKET)  # so that the run explains itself
+    with processes(device) as team:
+        team.first(lambda: found.save(folder / TICKET))  # so that the run explains itself
     return found.apply(dense, initialization=source)
 
 

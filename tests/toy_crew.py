@@ -1,0 +1,74 @@
+"""What the processes of a test train: a network without batch norm and dropout, few images."""
+
+import torch
+from torch import nn
+
+from layerticket.rivals.weights.masks import masked
+from layerticket.training import Recipe, fit
+from toy_training import make_data
+
+__all__ = ["RECIPE", "Block", "loss_of", "make_masked", "make_plain", "make_residual", "train"]
+
+RECIPE = Recipe(epochs=3, batch_size=17, precision="fp32")  # 17 images: parts of 8 and 9
+
+
+def make_plain(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 9, 3, padding=1),
+            nn.GroupNorm(3, 9),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(9, 3),
+        )
+
+
+def make_masked():
+    """The same with half of the first weights masked."""
+    model = make_plain()
+    weight = model[0].weight.detach()
+    return masked(model, {"0.weight": weight.abs() > weight.abs().median()})
+
+
+def loss_of(model):
+    """Loss on the validation images, which tells more than an accuracy of twenty."""
+    images, labels = make_data().validation.images, make_data().validation.labels
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(model(images / 255), labels))
+
+
+def train(folder, model=None, recipe=RECIPE, **options):
+    options = {"seed": 5, "device": "cpu", "progress": False, "validate": loss_of} | options
+    model = model or make_plain()
+    return fit(model, make_data(), recipe, folder=folder, **options), model
+
+
+class Block(nn.Module):
+    """x + f(x), with a norm that does not mix images."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(2, width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, images):
+        return images + self.branch(images)
+
+
+def make_residual(num_classes, in_channels):
+    """A residual network whose training takes no time."""
+    width = 4
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1),
+        *(Block(width) for _ in range(3)),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, num_classes),
+    )
