@@ -17,6 +17,7 @@ from layerticket.cli.rivals import (
     rival_text,
 )
 from layerticket.criteria import criterion_names
+from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.study import find_in, find_in_run, run_folder
@@ -71,45 +72,51 @@ def find(
     balanced
         Draw equally many images of every class.
     """
-    options = {name: value for name, value in asdict(scoring).items() if value is not None}
     run = None if training.run is None else run_folder(training.run)
+    options = {name: value for name, value in asdict(scoring).items() if value is not None}
+    shared: dict[str, Any] = {
+        "criterion": criterion,
+        "out": out,
+        "rounds": rounds,
+        "options": options,
+    }
     images_of = {"images": images, "balanced": balanced}
     if rival.rival is not None:
         refuse_beside_a_rival(goal=goal, rules=rules, measuring=measuring)
         model, choice = _network(model, run, training, choice)
+        place = {"metering": energy.metering(), "device": where.device}
         request = RivalRequest(
-            criterion=criterion,
-            seed=seed,
-            out=out,
-            rounds=rounds,
-            options=options,
-            images=images_of,
-            where={"metering": energy.metering(), "device": where.device},
-            run=run,
-            rewind=training.rewind,
+            **shared, seed=seed, images=images_of, where=place, run=run, rewind=training.rewind
         )
         found = find_rival(rival, model, choice.load(), request)
         say(found, rival_text(model, found, rival, choice), as_json=json)
         return
-    how: dict[str, Any] = {
-        "budget": goal.budget(),
-        "out": out,
-        "criterion": criterion,
-        "rounds": 1 if rounds is None else rounds,
-        "rules": asdict(rules),
-        "options": options,
-        "foresee": measuring.forecast_epochs is not None,
-        **images_of,
-    }
+    how = shared | images_of | {"budget": goal.budget(), "rules": asdict(rules)}
+    how["rounds"] = 1 if rounds is None else rounds
+    how["foresee"] = measuring.forecast_epochs is not None
     model, choice = _network(model, run, training, choice)
     dataset = choice.load()
     how["bench"] = measuring.bench(dataset, energy, where.device)
-    if run is None:
-        record = find_in(model, dataset, seed=seed or 0, **how)
-    else:
-        how |= {"rewind_to": training.rewind or 0, "score_at": training.score_epoch or "100%"}
-        record = find_in_run(run, dataset, seed=seed, **how)
+    record = _find_ticket(model, run, dataset, seed, training, how)
     say(record, _text(model, record, choice), as_json=json)
+
+
+def _find_ticket(
+    model: str,
+    run: Path | None,
+    dataset: Dataset,
+    seed: int | None,
+    training: Training,
+    how: dict[str, Any],
+) -> dict[str, Any]:
+    """Find a ticket at initialization, or in a run."""
+    if run is None:
+        return find_in(model, dataset, seed=seed or 0, **how)
+    points = how | {
+        "rewind_to": training.rewind or 0,
+        "score_at": training.score_epoch or "100%",
+    }
+    return find_in_run(run, dataset, seed=seed, **points)
 
 
 def _network(
