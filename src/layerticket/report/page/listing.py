@@ -3,7 +3,6 @@
 Enters: a study. Leaves: tables with raw figures.
 """
 
-import json
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -84,19 +83,33 @@ def _mean(values: list[Any]) -> float | None:
 
 
 def closeness(match: Mapping[str, Any]) -> str:
-    """Tell how close a match came, whatever figures its record holds.
+    """Tell how close a match came: in what was matched first, then in what was not.
+
+    A record names what was matched and holds, for each figure, what the reference and the rival
+    have; or what was asked for and what was reached.
 
     Example:
-        >>> closeness({"of": "macs", "wanted": 0.5, "reached": 0.498})
-        'of macs, wanted 0.5, reached 0.498'
+        >>> closeness({"by": "filters", "filters": {"reference": 1200, "rival": 1200},
+        ...            "macs": {"reference": 1000, "rival": 1039}})
+        'filters equal; MACs 3.9 % more'
+        >>> closeness({"of": "macs", "asked": 1000, "reached": 980})
+        'MACs 2.0 % less'
     """
-    return ", ".join(f"{str(key).replace('_', ' ')} {_plain(v)}" for key, v in match.items())
+    if "asked" in match:
+        return _off(match["of"], match["asked"], match["reached"])
+    figures = {name: v for name, v in match.items() if isinstance(v, Mapping) and "rival" in v}
+    order = sorted(figures, key=lambda name: name != match["by"])
+    return "; ".join(_off(n, figures[n]["reference"], figures[n]["rival"]) for n in order)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _off(figure: str, wanted: float, reached: float) -> str:
+    """Tell how far a figure is off what was wanted."""
+    name = {"macs": "MACs", "params": "parameters"}.get(figure, figure)
+    if wanted == reached:
+        return f"{name} equal"
+    share = 100 * abs(reached - wanted) / wanted
+    size = f"{share:.1f} %" if share >= 0.05 else "under 0.1 %"
+    return f"{name} {size} {'more' if reached > wanted else 'less'}"
 
 
 def runs_grid(study: Study) -> Grid:
