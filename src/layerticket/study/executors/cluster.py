@@ -4,6 +4,7 @@ All workers have to see the folder of the study and the images at the same paths
 runner's own, so that a worker that dies is handled in the same way everywhere.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -34,13 +35,17 @@ class RayExecutor:
     def __init__(
         self, workers: int | None, threads: int, device: str = "auto", address: str | None = None
     ) -> None:
-        self._before = dict(os.environ)
-        self._ray = _ray()
-        cards = gpus(device)
-        with stand_in(QUIET):
-            self._ours = not self._ray.is_initialized()
-            if self._ours:
-                self._ray.init(**_wishes(address, workers or len(cards) or cores(), len(cards)))
+        with contextlib.ExitStack() as undoing:
+            undoing.callback(_put_back, dict(os.environ))
+            self._ray = _ray()
+            if not self._ray.is_initialized():
+                undoing.callback(self._ray.shutdown)
+                cards = len(gpus(device))
+                with stand_in(QUIET):
+                    self._ray.init(**_wishes(address, workers or cards or cores(), cards))
+            # Ray tells of workers that died by printing.
+            undoing.enter_context(contextlib.redirect_stdout(sys.stderr))
+            self._undoing = undoing.pop_all()
         there = self._ray.cluster_resources()
         wanted = 1 if device != "cpu" and there.get("GPU", 0) >= 1 else 0
         slots = int(there.get("GPU" if wanted else "CPU", 1))
@@ -82,9 +87,7 @@ class RayExecutor:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running = {}
-        if self._ours:
-            self._ray.shutdown()
-            _put_back(self._before)
+        self._undoing.close()
 
 
 def _put_back(before: Mapping[str, str]) -> None:
