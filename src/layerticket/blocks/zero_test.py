@@ -80,10 +80,7 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():
-                drawn = 0.1 * torch.randn_like(parameter.contiguous())
-                if drawn.numel() == 1:  # a gain of the whole branch must not mute it by chance
-                    drawn.fill_(1)
-                owner._parameters[key] = nn.Parameter(drawn)
+                owner._parameters[key] = nn.Parameter(_lively(parameter))
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
         output = first_tensor(_call_with(active, point.clone(), where, args, kwargs))
@@ -94,6 +91,17 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     if torch.allclose(branches[0], branches[1], rtol=1e-5, atol=1e-6):
         return "adds the same to every input, as a position embedding does"
     return ""
+
+
+def _lively(parameter: Tensor) -> Tensor:
+    """Draw values that neither mute nor drown what flows through, however many layers follow.
+
+    Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
+    """
+    blank = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+    if parameter.ndim > 1:
+        return blank.normal_(std=(parameter.shape[0] / max(1, parameter.numel())) ** 0.5)
+    return blank.uniform_(0.5, 1.5) if parameter.numel() > 1 else blank.fill_(1)
 
 
 def _call_with(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
