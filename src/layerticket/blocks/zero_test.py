@@ -16,10 +16,12 @@ from layerticket.batch import tensors_of
 
 __all__ = [
     "branch_test",
+    "call_with",
     "find_input",
     "first_argument",
     "first_tensor",
     "isolated",
+    "lively",
     "zero_test",
     "zeroed_modules",
 ]
@@ -58,7 +60,10 @@ def zero_test(
     if any(value is not None for value in kwargs.values()):
         form = "rich"
     try:
-        output = _call_with(module, x.clone(), where, args, kwargs)
+        try:
+            output = call_with(module, x.clone(), where, args, kwargs)
+        except RuntimeError:  # kernels that read memory without strides
+            output = call_with(_with_memory(module), x.clone(), where, args, kwargs)
     except Exception as err:
         return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
     first = first_tensor(output)
@@ -74,16 +79,26 @@ def zero_test(
     return "", "rich"
 
 
+def _with_memory(module: nn.Module) -> nn.Module:
+    """Copy a module, every zero in a place of its own."""
+    memo: dict[int, object] = {
+        id(p): nn.Parameter(torch.zeros(p.shape, dtype=p.dtype, device=p.device))
+        for p in module.parameters()
+        if p.is_floating_point()
+    }
+    return copy.deepcopy(module, memo)
+
+
 def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> str:
     """With random weights the module must add something, and something that depends on x."""
     active = copy.deepcopy(module)
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():
-                owner._parameters[key] = nn.Parameter(_lively(parameter))
+                owner._parameters[key] = nn.Parameter(lively(parameter))
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
-        output = first_tensor(_call_with(active, point.clone(), where, args, kwargs))
+        output = first_tensor(call_with(active, point.clone(), where, args, kwargs))
         assert output is not None
         branches.append(output - point)
     if torch.allclose(branches[0], torch.zeros_like(x), atol=1e-6):
@@ -93,7 +108,7 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     return ""
 
 
-def _lively(parameter: Tensor) -> Tensor:
+def lively(parameter: Tensor) -> Tensor:
     """Draw values that neither mute nor drown what flows through, however many layers follow.
 
     Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
@@ -104,7 +119,7 @@ def _lively(parameter: Tensor) -> Tensor:
     return blank.uniform_(0.5, 1.5) if parameter.numel() > 1 else blank.fill_(1)
 
 
-def _call_with(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
+def call_with(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
     """Call a module on recorded arguments with x in the place of its input."""
     args, kwargs = isolated(args), isolated(kwargs)
     if isinstance(where, int):

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import torch
 
-from layerticket.blocks import find_blocks
+from layerticket.blocks import Granularity, block_record, find_blocks
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
 from layerticket.data import image_shape
@@ -14,6 +14,8 @@ from layerticket.report import blocks_table, table_text
 
 __all__ = ["blocks"]
 
+WORDS = {"block": "blocks", "branch": "branches and blocks"}
+
 
 def blocks(
     model: str,
@@ -21,6 +23,7 @@ def blocks(
     *,
     input_shape: str | None = None,
     data: str | None = None,
+    granularity: Granularity = "block",
     json: Json = False,
 ) -> None:
     """List the residual blocks of a network that can be removed.
@@ -34,6 +37,8 @@ def blocks(
         Channels, height and width of one image; 3,32,32 unless --data is given.
     data
         Take shape and number of classes from this data set instead.
+    granularity
+        block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
     """
     if data is not None and input_shape is not None:
         raise LayerticketError("--data and --input-shape are both given; choose one.")
@@ -42,17 +47,17 @@ def blocks(
     else:
         shape, classes = image_shape(data)
     network = build_model(model, classes=classes, channels=shape[0], seed=0)
-    found = find_blocks(network, torch.zeros(1, *shape))
+    found = find_blocks(network, torch.zeros(1, *shape), granularity=granularity)
     record = {
         "model": model,
         "params": found.params,
         "macs": found.macs,
-        "blocks": [asdict(block) for block in found],
+        "blocks": [block_record(block) for block in found],
         "rejected": [asdict(rejection) for rejection in found.rejected],
     }
     lines = [
         f"{model} on {'x'.join(map(str, shape))}: {found.params:,} parameters, "
-        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable blocks.",
+        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable {WORDS[granularity]}.",
         "",
     ]
     if len(found):

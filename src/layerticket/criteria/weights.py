@@ -33,11 +33,15 @@ def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
         LayerticketError: If a block has none.
     """
     names = list(network_weights(model))
-    owned = {b.name: [n for n in names if n.startswith(f"{b.name}.")] for b in blocks}
+    owned = {b.name: [n for n in names if _lies_in(n, b.modules)] for b in blocks}
     for block, weights in owned.items():
         if not weights:
             raise LayerticketError(f"block {block!r} has no weight matrix to be scored by.")
     return owned
+
+
+def _lies_in(weight: str, modules: tuple[str, ...]) -> bool:
+    return any(weight.startswith(f"{module}.") for module in modules)
 
 
 def loss_gradient(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of, tensors_of
 from layerticket.blocks import Block, Blocks, find_blocks
+from layerticket.errors import LayerticketError
 from layerticket.macs import count_macs
 from layerticket.study.architectures.specs import Spec, build
 from layerticket.surgery import remove_blocks, zero_blocks
@@ -38,10 +39,13 @@ def examine(spec: Spec) -> dict[str, Any]:
         normalization stands behind the addition), `backward` (in training mode; every gradient is
         finite, and a weight that had one before still has one) and `export` (`torch.export` gives
         the same output); null where there is nothing to remove. `reasons`: why candidates must
-        stay, with their number.
+        stay, with their number. `branches`: what can go by itself at the granularity of branches;
+        `branches_same`: whether the network without every second one computes what it computes
+        with those at zero (null where that cannot be said, or blocks have one branch only).
     """
     model, example = build(spec)
     found = find_blocks(model, example)
+    branches = find_blocks(model, example, granularity="branch")
     small, gone = _remove_most(model, found, example)
     row: dict[str, Any] = {
         "name": spec.name,
@@ -57,6 +61,8 @@ def examine(spec: Spec) -> dict[str, Any]:
         "same_as_zeros": None,
         "backward": None,
         "export": None,
+        "branches": len(branches),
+        "branches_same": _branches_same(model, branches, example),
         "reasons": _reasons(found),
     }
     if gone:
@@ -110,15 +116,34 @@ def _tried(
     """Run the smaller network forward and backward, and export it."""
     with torch.no_grad():
         dense, output = (logits_of(call(net.eval(), example)) for net in (model, small))
-        zeros = None
-        if not any(block.post_norm for block in gone):
-            zeros = logits_of(call(zero_blocks(model, gone).eval(), example))
     return {
         "forward": bool(output.shape == dense.shape and output.isfinite().all()),
-        "same_as_zeros": None if zeros is None else _close(output, zeros),
+        "same_as_zeros": _same_as_zeros(model, gone, example, output),
         "backward": _backward(model, small, example),
         "export": _exports(small, example, output),
     }
+
+
+def _same_as_zeros(
+    model: nn.Module, gone: tuple[Block, ...], example: Inputs, output: Tensor
+) -> bool | None:
+    """Tell whether an output is that of the network with the blocks at zero, where that is due."""
+    try:
+        zeroed = zero_blocks(model, gone)
+    except LayerticketError:  # zeros would mute a normalization behind an addition
+        return None
+    with torch.no_grad():
+        return _close(output, logits_of(call(zeroed.eval(), example)))
+
+
+def _branches_same(model: nn.Module, branches: Blocks, example: Inputs) -> bool | None:
+    """Take every second branch out, if blocks have several, and compare as above."""
+    if all(block.branch is None for block in branches):
+        return None
+    gone = branches.removable[::2]
+    with torch.no_grad():
+        output = logits_of(call(remove_blocks(model, gone).eval(), example))
+    return _same_as_zeros(model, gone, example, output)
 
 
 def _backward(model: nn.Module, small: nn.Module, example: Inputs) -> bool:

@@ -1,23 +1,23 @@
-"""All architectures of a list, each in a process of its own, so that none can stop the others.
-
-Run as ``python -m layerticket.study.architectures.survey SPEC`` it examines one and prints the row.
-"""
+"""All architectures of a list, each in a process of its own, so that none can stop the others."""
 
 import json
-import os
+import multiprocessing
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from layerticket.files import digest
 from layerticket.study.architectures.examine import examine
 from layerticket.study.architectures.specs import Spec
 
 __all__ = ["survey"]
+
+LIBRARIES = ("timm", "torchvision", "transformers")
 
 
 def survey(
@@ -71,36 +71,38 @@ def _finished(journal: Path) -> dict[str, dict[str, Any]]:
 
 
 def _apart(spec: Spec, seconds: float, memory: int) -> dict[str, Any]:
-    """Examine in a fresh process with limits; a failure becomes a row with `error`."""
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(spec)), str(memory)]
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    """Examine in a process of its own with limits; a failure becomes a row with `error`."""
+    context = multiprocessing.get_context("forkserver")  # imports once, not for every network
+    context.set_forkserver_preload([__name__, *LIBRARIES])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(spec, memory, theirs))
+    process.start()
+    theirs.close()
+    row: dict[str, Any] = {"name": spec.name, "inputs": spec.inputs}
     try:
-        ran = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-            env=os.environ | one,
-        )
-    except subprocess.TimeoutExpired:
-        return {"name": spec.name, "inputs": spec.inputs, "error": f"took over {seconds:g} s"}
-    if ran.returncode:
-        last = (ran.stderr.strip().splitlines() or [f"ended with code {ran.returncode}"])[-1]
-        return {"name": spec.name, "inputs": spec.inputs, "error": last}
-    row: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return row
+        if ours.poll(seconds):
+            return row | ours.recv()
+        process.kill()
+        return row | {"error": f"took over {seconds:g} s"}
+    except EOFError:
+        process.join()
+        return row | {"error": f"its process ended with code {process.exitcode}"}
+    finally:
+        process.join()
+        ours.close()
+
+
+def _answer(spec: Spec, memory: int, back: Connection) -> None:
+    """Examine one architecture and send the row, or what went wrong."""
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    try:
+        row = examine(spec)
+    except Exception as err:
+        row = {"error": " ".join(f"{type(err).__name__}: {err}".split())[:300]}
+    back.send(row)
+    back.close()
 
 
 def _outcome(row: dict[str, Any]) -> str:
     return row.get("error") or f"{row['blocks']} blocks, saving {row['macs_saving']}"
-
-
-def _main(spec: str, memory: str) -> None:
-    """Answer for one architecture on stdout."""
-    resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
-    sys.stdout.write(json.dumps(examine(Spec(**json.loads(spec)))) + "\n")
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
