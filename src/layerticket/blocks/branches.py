@@ -157,7 +157,7 @@ class _Searcher:
         name: str,
         muted: nn.Module,
         calls: dict[str, _Call],
-        given: Any,
+        given: Any,  # noqa: ANN401 - a module and its arguments
         r: Tensor,
     ) -> tuple[list[str], dict[str, Cut]]:
         """Find modules whose output is added to the stream, and blocks the stream runs through."""
@@ -196,13 +196,12 @@ def _calls(muted: nn.Module, given: Any) -> dict[str, _Call]:  # noqa: ANN401
                 calls[name].times += 1
                 return
             first, where = first_tensor(output), find_input(args, kwargs)
-            extra = len(args) > 1 or any(value is not None for value in kwargs.values())
             usable = first is not None and type(output) in (Tensor, nn.Parameter, tuple)
             given_to: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
             calls[name] = _Call(
                 order=len(calls),
                 where=where,
-                alone=where == 0 and not extra,
+                alone=where == 0 and len(args) == 1 and not kwargs,
                 repeats=_repeats(output, given_to) if type(output) is tuple else None,
                 shape=tuple(first.shape) if first is not None and usable else None,
             )

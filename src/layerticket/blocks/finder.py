@@ -3,16 +3,17 @@
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+import torch
 from torch import nn
 
-from layerticket.batch import Inputs
+from layerticket.batch import Inputs, call
 from layerticket.blocks.branches import Part, find_parts
 from layerticket.blocks.probe import Finding, probe, runs
 from layerticket.blocks.records import Block, Blocks, Granularity, Rejection
 from layerticket.blocks.taking_out import remove_from
 from layerticket.errors import LayerticketError
 from layerticket.macs import count_params, module_macs
-from layerticket.view import view_of
+from layerticket.view import reference_kernels, view_of
 
 __all__ = ["find_blocks"]
 
@@ -174,12 +175,15 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]
 
     One forward pass for all blocks together; block by block only where that one fails.
     """
+    cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
     def failure(gone: Collection[Block]) -> str:
         small = view_of(model).eval()
         for block in gone:
             remove_from(small, block)
-        return runs(small, example)
+        reason = runs(small, example)
+        lost = not reason and cached and _cached(small, example) != cached
+        return "its cache of keys and values counts the tokens there" if lost else reason
 
     if not blocks or not failure(blocks):
         return {}
@@ -188,6 +192,14 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]
         for block in blocks
         if (reason := failure([block]))
     }
+
+
+def _cached(model: nn.Module, example: Inputs) -> int:
+    """Return how many tokens the cache a language model returns says it holds; 0: no cache."""
+    with torch.no_grad(), reference_kernels():
+        output = call(view_of(model).eval(), example)
+    count = getattr(getattr(output, "past_key_values", None), "get_seq_length", None)
+    return 0 if count is None else int(count())
 
 
 def _other_candidates(

@@ -74,7 +74,8 @@ def find_ticket(
     small, gone = model, () if within is None else within.removed
     found: list[tuple[BlockScores, Selection]] = []
     for part in budget.parts(rounds):
-        scores = _scores(small, blocks.without(gone), gone, batch, criterion, **options)
+        whole = _whole(blocks, gone)
+        scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
         chosen = select(
             scores.values,
             blocks,
@@ -85,7 +86,7 @@ def find_ticket(
             gone=gone,
             costs=measured,
         )
-        small, gone = _without(small, blocks.named(chosen.order), gone), chosen.removed
+        small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
         raise LayerticketError(
@@ -103,10 +104,27 @@ def find_ticket(
     return replace(ticket, model=name or ticket.model, seed=seed)
 
 
+def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:
+    """Return the names of blocks that went as a whole; branches leave numbers as they are."""
+    return [block.name for block in blocks.named(gone) if block.branch is None]
+
+
 def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
     """Return blocks under the names they have in the network that `gone` was removed from."""
     now = name_after_removal(small, gone)
-    return tuple(replace(block, name=now(block.name)) for block in blocks)
+    return tuple(_under(block, now) for block in blocks)
+
+
+def _under(block: Block, now: Callable[[str], str]) -> Block:
+    """Rename a block and what it is made of."""
+    if block.branch is None:
+        return replace(block, name=now(block.name))
+    cuts = tuple(replace(cut, name=now(cut.name)) for cut in block.branch.cuts)
+    return replace(
+        block,
+        name=now(block.name),
+        branch=replace(block.branch, of=now(block.branch.of), cuts=cuts),
+    )
 
 
 def _scores(

@@ -90,7 +90,7 @@ def build(spec: Spec) -> tuple[nn.Module, Inputs]:
         model = _from_config(spec.name.partition(":")[2], spec.config).eval()
     generator = torch.Generator().manual_seed(0)
     drawn = {name: _draw(name, shape, generator) for name, shape in spec.inputs.items()}
-    return model, drawn["images"] if "images" in drawn else drawn
+    return model, drawn.get("images", drawn)
 
 
 def _from_config(name: str, config: dict[str, Any]) -> nn.Module:

@@ -81,7 +81,8 @@ def _apart(spec: Spec, seconds: float, memory: int) -> dict[str, Any]:
     row: dict[str, Any] = {"name": spec.name, "inputs": spec.inputs}
     try:
         if ours.poll(seconds):
-            return row | ours.recv()
+            row.update(ours.recv())
+            return row
         process.kill()
         return row | {"error": f"took over {seconds:g} s"}
     except EOFError:
