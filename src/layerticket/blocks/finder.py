@@ -8,9 +8,11 @@ from torch import nn
 
 from layerticket.batch import Inputs, call
 from layerticket.blocks.branches import Part, find_parts
+from layerticket.blocks.outputs import needed_outputs
 from layerticket.blocks.probe import Finding, probe, runs
 from layerticket.blocks.records import Block, Blocks, Granularity, Rejection
 from layerticket.blocks.taking_out import remove_from
+from layerticket.blocks.zero_test import FURTHER, NO_TENSOR
 from layerticket.errors import LayerticketError
 from layerticket.macs import count_params, module_macs
 from layerticket.view import reference_kernels, view_of
@@ -40,6 +42,9 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     if granularity not in ("block", "branch"):
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
     findings, macs = probe(model, example), module_macs(model, example)
+    unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
+    for name in unsure - needed_outputs(model, example, unsure):
+        findings[name].reason = ""
     passing = {name for name, finding in findings.items() if finding.reason == ""}
     chosen = sorted(_outermost(model, passing), key=lambda name: findings[name].order)
     candidates = [_block(model, name, findings[name], macs[name]) for name in chosen]
@@ -217,4 +222,6 @@ def _other_candidates(
         and (finding.composite or type(model.get_submodule(name)) in classes)
         and not any(above in removable for above in _above(name))
     }
-    return sorted(_maximal(candidates), key=lambda n: findings[n].order)
+    opaque = {name for name in candidates if findings[name].reason == NO_TENSOR}
+    opened = {name for name in opaque if any(_inside(other, name) for other in candidates)}
+    return sorted(_maximal(candidates - opened), key=lambda n: findings[n].order)

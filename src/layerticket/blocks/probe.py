@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from layerticket.batch import Inputs, call
 from layerticket.blocks.plain_parts import find_norms, find_pointwise
 from layerticket.blocks.zero_test import (
+    FURTHER,
+    NO_TENSOR,
     branch_test,
     find_input,
     first_argument,
     first_tensor,
+    idempotent,
     isolated,
     zero_test,
     zeroed_modules,
@@ -128,7 +131,7 @@ class _Prober:
     ) -> None:
         where = find_input(args, kwargs)
         if where is None:
-            finding.reason = "takes no floating-point tensor"
+            finding.reason = NO_TENSOR
             return
         x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
         finding.shape = tuple(x.shape[1:])
@@ -139,12 +142,15 @@ class _Prober:
         rest = (where, isolated(args), isolated(kwargs))
         finding.reason, finding.call = zero_test(self.zero[name], generic, *rest)
         for without in (self.normless, self.bare):
-            if finding.reason:
+            if finding.reason not in ("", FURTHER):
                 reason, form = zero_test(without[name], generic, *rest)
-                if not reason:
-                    finding.reason, finding.call, finding.post_norm = "", form, True
-        if not finding.reason:
-            finding.reason = branch_test(self.zero[name], generic, *rest)
+                if reason in ("", FURTHER):
+                    finding.reason, finding.call, finding.post_norm = reason, form, True
+        if finding.reason in ("", FURTHER):
+            finding.reason = branch_test(self.zero[name], generic, *rest) or finding.reason
+        if finding.reason in ("", FURTHER) and not finding.post_norm:
+            signed = torch.randn_like(x)
+            finding.post_norm = not idempotent(self.zero[name], signed, *rest)
 
 
 def _matrices(module: nn.Module) -> set[int]:

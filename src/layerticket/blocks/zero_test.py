@@ -15,17 +15,22 @@ from torch import Tensor, nn
 from layerticket.batch import tensors_of
 
 __all__ = [
+    "FURTHER",
+    "NO_TENSOR",
     "branch_test",
     "call_with",
     "find_input",
     "first_argument",
     "first_tensor",
+    "idempotent",
     "isolated",
     "lively",
     "zero_test",
     "zeroed_modules",
 ]
 
+FURTHER = "returns further outputs that later modules may need"
+NO_TENSOR = "takes no floating-point tensor"
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -57,13 +62,10 @@ def zero_test(
 ) -> tuple[str, Literal["plain", "rich"]]:
     """Call the zeroed module on x; the reason is empty when it returns x."""
     form: Literal["plain", "rich"] = "plain" if where == 0 and len(args) == 1 else "rich"
-    if any(value is not None for value in kwargs.values()):
+    if kwargs:
         form = "rich"
     try:
-        try:
-            output = call_with(module, x.clone(), where, args, kwargs)
-        except RuntimeError:  # kernels that read memory without strides
-            output = call_with(_with_memory(module), x.clone(), where, args, kwargs)
+        output = _call_zeroed(module, x, where, args, kwargs)
     except Exception as err:
         return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
     first = first_tensor(output)
@@ -75,8 +77,28 @@ def zero_test(
         return "", form
     known = {t.data_ptr() for t in tensors_of([args, kwargs])} | {first.data_ptr()}
     if any(t.data_ptr() not in known for t in tensors_of(_parts(output))[1:]):
-        return "returns further outputs that later modules may need", "rich"
+        return FURTHER, "rich"
     return "", "rich"
+
+
+def idempotent(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> bool:
+    """Tell whether the zeroed module leaves alone what it returns itself, whatever the signs.
+
+    So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
+    pass; another activation changes its own output again.
+    """
+    once = first_tensor(_call_zeroed(module, x, where, args, kwargs))
+    assert once is not None
+    again = first_tensor(_call_zeroed(module, once, where, args, kwargs))
+    return again is not None and torch.allclose(again, once, rtol=1e-3, atol=1e-4)
+
+
+def _call_zeroed(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
+    """Call a module whose zeros take no memory; kernels that cannot read these get real ones."""
+    try:
+        return call_with(module, x.clone(), where, args, kwargs)
+    except RuntimeError:
+        return call_with(_with_memory(module), x.clone(), where, args, kwargs)
 
 
 def _with_memory(module: nn.Module) -> nn.Module:

@@ -60,7 +60,10 @@ def loss_gradient(
     """
     total: dict[str, Tensor] = {}
     for share, part in split(batch, micro_batches):
-        handles = [w.register_hook(_adding(total, name, share)) for name, w in weights.items()]
+        handles = [
+            w.register_hook(_adding(total, name, share))  # type: ignore[no-untyped-call]  # torch
+            for name, w in weights.items()
+        ]
         try:
             torch.autograd.grad(loss_fn(model, part), list(weights.values()), allow_unused=True)
         finally:
