@@ -12,7 +12,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 MARK := $(VENV)/.installing
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
-TEXTS := src tests docs $(wildcard benchmarks studies *.md)
+TEXTS := src tests docs $(wildcard benchmarks examples studies *.md)
 
 help: ## list these words
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'

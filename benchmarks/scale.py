@@ -29,7 +29,7 @@ BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads"
            "num_key_value_heads": 4, "vocab_size": 32000, "num_hidden_layers": 22}  # fmt: skip
 RESNETS = [(f"resnet{depth}", "grasp", {}) for depth in (20, 32, 44, 56, 110, 1202)]
 WIDE = [
-    ("resnet1202, 64 images", "snip", {"normalization": "running", "micro_batches": 16}),
+    ("resnet1202, 40 images", "grasp", {}),
 ]
 LLAMAS = [(f"llama {layers} layers", "snip", {}) for layers in (4, 8, 16, 32, 64)]
 LARGE = [

@@ -36,7 +36,7 @@ class Losses(TrainerCallback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_log(self, args, state, control, logs=None, **_) -> None:  # noqa: ANN001, ANN003
+    def on_log(self, args, state, control, logs=None, **_) -> None:
         """Take the loss."""
         if logs and "loss" in logs:
             self.values.append(float(logs["loss"]))

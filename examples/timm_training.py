@@ -44,7 +44,7 @@ def main(epochs: int = 4, steps: int = 8) -> list[float]:
     return losses
 
 
-def _mixed(model, mixup, images, labels):  # noqa: ANN001, ANN202
+def _mixed(model, mixup, images, labels):
     images, targets = mixup(images, labels)
     return model(images), targets
 

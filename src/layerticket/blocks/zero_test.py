@@ -65,7 +65,7 @@ def zero_test(
     if kwargs:
         form = "rich"
     try:
-        output = _call_zeroed(module, x, where, args, kwargs)
+        output = call_with(module, x.clone(), where, args, kwargs)
     except Exception as err:
         return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
     first = first_tensor(output)
@@ -87,28 +87,10 @@ def idempotent(module: nn.Module, x: Tensor, where: int | str, args: Args, kwarg
     So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
     pass; another activation changes its own output again.
     """
-    once = first_tensor(_call_zeroed(module, x, where, args, kwargs))
+    once = first_tensor(call_with(module, x.clone(), where, args, kwargs))
     assert once is not None
-    again = first_tensor(_call_zeroed(module, once, where, args, kwargs))
+    again = first_tensor(call_with(module, once.clone(), where, args, kwargs))
     return again is not None and torch.allclose(again, once, rtol=1e-3, atol=1e-4)
-
-
-def _call_zeroed(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
-    """Call a module whose zeros take no memory; kernels that cannot read these get real ones."""
-    try:
-        return call_with(module, x.clone(), where, args, kwargs)
-    except RuntimeError:
-        return call_with(_with_memory(module), x.clone(), where, args, kwargs)
-
-
-def _with_memory(module: nn.Module) -> nn.Module:
-    """Copy a module, every zero in a place of its own."""
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(torch.zeros(p.shape, dtype=p.dtype, device=p.device))
-        for p in module.parameters()
-        if p.is_floating_point()
-    }
-    return copy.deepcopy(module, memo)
 
 
 def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> str:
