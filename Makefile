@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-all check fix clean
+.PHONY: help setup demo architectures test test-all check fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -12,7 +12,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 MARK := $(VENV)/.installing
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
-TEXTS := src tests docs $(wildcard benchmarks studies *.md)
+TEXTS := src tests docs $(wildcard benchmarks examples studies *.md)
 
 help: ## list these words
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(DEV) ## lint, formatting, types, spelling; changes nothing
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m codespell_lib $(TEXTS)
+
+architectures: $(DEV) ## the table of docs/architectures.md; an hour or so, resumes
+	$(PY) -m layerticket.cli.architectures --out docs/architectures.md
 
 fix: $(DEV) ## repair what ruff can repair, and format
 	@$(PY) -m ruff check --fix .; code=$$?; $(PY) -m ruff format . && exit $$code

@@ -42,7 +42,7 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     Returns:
         MACs by name as in ``named_modules()``; ``""`` is the whole model.
     """
-    view = view_of(model).eval()
+    view = view_of(model).eval().requires_grad_(False)  # the counter asks a leaf for its history
     totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
     counter = FlopCounterMode(display=False)
 

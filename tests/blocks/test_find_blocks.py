@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import LayerticketError, find_blocks, remove_blocks, score
+from layerticket import LayerticketError, find_blocks, remove_blocks, score, zero_blocks
 from layerticket.models.cifar_resnet import CifarResNet
 from tiny import (
     ConvBlock,
@@ -553,3 +553,116 @@ def test_hugging_face_networks(name):
         assert small(**example).logits.shape == model.eval()(**example).logits.shape
     assert set(small.state_dict()) < set(model.state_dict())
     assert not [k for k in small.state_dict() if k.startswith(tuple(f"{b.name}." for b in gone))]
+
+
+class Act(nn.Module):
+    """A residual block with an activation behind the addition."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.fc, self.act = nn.Linear(8, 8), act
+
+    def forward(self, x):
+        return self.act(x + self.fc(x))
+
+
+@pytest.mark.parametrize(
+    ("act", "exact"),
+    [(nn.ReLU(), True), (nn.SiLU(), False), (nn.LeakyReLU(), False)],
+)
+def test_an_activation_behind_the_addition(act, exact):
+    model = chain(Act(act), Act(act))
+    found = find_blocks(model, VECTORS / 10)
+    assert [(b.name, b.post_norm) for b in found] == [("1", not exact), ("2", not exact)]
+    if exact:  # what the first lets pass, the second does
+        small, zeros = remove_blocks(model, found[1:]), zero_blocks(model, found[1:])
+        assert torch.equal(small(VECTORS), zeros(VECTORS))
+
+
+def test_outputs_that_nobody_needs_do_not_keep_a_block():
+    class Tells(nn.Module):
+        """Returns further tensors that it makes itself."""
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x, hint):
+            y = x + self.fc(x) * (1 if hint is None else hint)
+            return y, y.sigmoid()
+
+    class Stack(nn.Module):
+        def __init__(self, heeds):
+            super().__init__()
+            self.stem, self.layers = nn.Linear(4, 8), nn.ModuleList(Tells() for _ in range(3))
+            self.heeds = heeds
+
+        def forward(self, x):
+            x, hint = self.stem(x), None
+            for layer in self.layers:
+                x, told = layer(x, hint)
+                hint = told if self.heeds and hint is None else hint
+            return x
+
+    assert names(Stack(heeds=False), VECTORS) == ["layers.0", "layers.1", "layers.2"]
+    assert "layers.0" not in names(Stack(heeds=True), VECTORS)
+    told = reasons(Stack(heeds=True), VECTORS)["layers.0"]
+    assert told == "returns further outputs that later modules may need"
+
+
+def test_arguments_given_by_name_are_taken_even_if_they_are_none():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x, state=None):
+            return x + self.fc(x)
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.layers = nn.Linear(4, 8), nn.ModuleList(Named() for _ in range(2))
+
+        def forward(self, x):
+            x = self.stem(x)
+            for layer in self.layers:
+                x = layer(x, state=None)
+            return x
+
+    assert names(Stack(), VECTORS) == ["layers.0", "layers.1"]
+
+
+def test_a_deep_branch_of_many_small_layers_depends_on_its_input():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layers = [m for _ in range(6) for m in (nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())]
+            self.net = nn.Sequential(*layers)
+
+        def forward(self, x):
+            return x + self.net(x)
+
+    assert names(chain(Deep()), VECTORS) == ["1"]
+
+
+def test_a_network_that_is_opaque_outside_tells_what_is_inside():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.layer = nn.Embedding(9, 8), PreNormBlock()
+
+        def forward(self, ids):
+            x = self.embed(ids)
+            return self.layer(self.layer(x))
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = Inner(), nn.Linear(8, 3)
+
+        def forward(self, ids):
+            return self.head(self.inner(ids))
+
+    told = reasons(Outer(), torch.arange(6).reshape(2, 3))
+    assert told["inner.layer"] == "is called more than once in a forward pass"

@@ -6,7 +6,30 @@ because a normalization stands behind the addition (post-norm transformers), the
 are taken as identities and the test is repeated. No architecture is named anywhere.
 """
 
-from layerticket.blocks.finder import find_blocks, take_out
-from layerticket.blocks.records import Block, Blocks, Rejection
+from layerticket.blocks.finder import find_blocks
+from layerticket.blocks.records import (
+    Block,
+    Blocks,
+    Branch,
+    Cut,
+    Granularity,
+    Rejection,
+    block_of,
+    block_record,
+)
+from layerticket.blocks.taking_out import cut_out, remove_from, take_out
 
-__all__ = ["Block", "Blocks", "Rejection", "find_blocks", "take_out"]
+__all__ = [
+    "Block",
+    "Blocks",
+    "Branch",
+    "Cut",
+    "Granularity",
+    "Rejection",
+    "block_of",
+    "block_record",
+    "cut_out",
+    "find_blocks",
+    "remove_from",
+    "take_out",
+]

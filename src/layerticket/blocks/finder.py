@@ -1,79 +1,122 @@
 """Chooses the removable blocks among the modules that pass the zero-function test."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
+import torch
 from torch import nn
 
-from layerticket.batch import Inputs
+from layerticket.batch import Inputs, call
+from layerticket.blocks.branches import Part, find_parts
+from layerticket.blocks.outputs import needed_outputs
 from layerticket.blocks.probe import Finding, probe, runs
-from layerticket.blocks.records import Block, Blocks, Rejection
+from layerticket.blocks.records import Block, Blocks, Granularity, Rejection
+from layerticket.blocks.taking_out import remove_from
+from layerticket.blocks.zero_test import FURTHER, NO_TENSOR
+from layerticket.errors import LayerticketError
 from layerticket.macs import count_params, module_macs
-from layerticket.view import view_of
+from layerticket.view import reference_kernels, view_of
 
-__all__ = ["find_blocks", "take_out"]
+__all__ = ["find_blocks"]
 
 PART = "is a branch of a larger block, which must stay"
 
 
-def find_blocks(model: nn.Module, example: Inputs) -> Blocks:
+def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity = "block") -> Blocks:
     """Find the removable residual blocks of any network; the model is not modified.
 
     Args:
         model: Any network that supports ``copy.deepcopy``.
         example: Inputs to call it on (a tensor, a tuple or a dict); one example is enough.
+        granularity: `block`: a block goes as a whole; `branch`: where a block has several
+            residual branches (attention, then a multilayer perceptron), each can go by itself.
 
     Returns:
         Removable blocks in the order of execution, and the other candidates with the reason why
         each must stay. Plain networks have no removable block; that is a result, not an error.
 
     Raises:
-        LayerticketError: If the model cannot be copied or does not run on `example`.
+        LayerticketError: If the model cannot be copied or does not run on `example`, or
+            `granularity` is neither.
     """
-    findings = probe(model, example)
-    chosen = _outermost(model, {name for name, f in findings.items() if f.reason == ""})
-    unsafe = _breaks_without(model, example, findings, chosen)
-    macs = module_macs(model, example)
-    blocks: list[Block] = []
-    stages: dict[tuple[str, tuple[int, ...]], int] = {}
-    for name in sorted(chosen - unsafe.keys(), key=lambda n: findings[n].order):
-        finding, container = findings[name], name.rpartition(".")[0]
-        blocks.append(
-            Block(
-                name=name,
-                position=len(blocks),
-                stage=stages.setdefault((container, finding.shape), len(stages)),
-                shape=finding.shape,
-                params=count_params(model.get_submodule(name)),
-                macs=macs[name],
-                call=finding.call,
-                post_norm=finding.post_norm,
-            )
-        )
+    if granularity not in ("block", "branch"):
+        raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
+    findings, macs = probe(model, example), module_macs(model, example)
+    unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
+    for name in unsure - needed_outputs(model, example, unsure):
+        findings[name].reason = ""
+    passing = {name for name, finding in findings.items() if finding.reason == ""}
+    chosen = sorted(_outermost(model, passing), key=lambda name: findings[name].order)
+    candidates = [_block(model, name, findings[name], macs[name]) for name in chosen]
+    unsafe = _breaks_without(model, example, candidates)
+    blocks = tuple(block for block in candidates if block.name not in unsafe)
+    names = {block.name for block in blocks}
     rejected = [
         Rejection(name=name, reason=unsafe.get(name) or findings[name].reason or PART)
-        for name in _other_candidates(model, findings, {block.name for block in blocks})
+        for name in _other_candidates(model, findings, names)
     ]
+    if granularity == "branch":
+        parts = find_parts(model, example, blocks, passing)
+        branches = [piece for block in blocks for piece in _split(model, block, parts, macs)]
+        unsafe = _breaks_without(model, example, branches)
+        rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
+        blocks = tuple(branch for branch in branches if branch.name not in unsafe)
     return Blocks(
-        removable=tuple(blocks),
+        removable=_numbered(blocks),
         rejected=tuple(rejected),
         params=count_params(model),
         macs=macs[""],
     )
 
 
-def take_out(model: nn.Module, name: str, how: Literal["plain", "rich"]) -> None:
-    """Remove one block from a network the caller may change.
+def _block(model: nn.Module, name: str, finding: Finding, macs: int) -> Block:
+    """Describe a block; its place among the others is filled in later."""
+    return Block(
+        name=name,
+        position=-1,
+        stage=-1,
+        shape=finding.shape,
+        params=count_params(model.get_submodule(name)),
+        macs=macs,
+        call=finding.call,
+        post_norm=finding.post_norm,
+    )
 
-    A `plain` block is replaced by ``nn.Identity``, so every name and index stays. A `rich` one
-    is deleted from its list; the other entries keep their names.
-    """
-    parent = model.get_submodule(name.rpartition(".")[0])
-    key = name.rpartition(".")[2]
-    if how == "plain":
-        parent._modules[key] = nn.Identity()
-    else:
-        del parent._modules[key]
+
+def _split(
+    model: nn.Module, block: Block, parts: dict[str, list[Part]], macs: dict[str, int]
+) -> list[Block]:
+    """Put the branches of a block in its place; a block with one branch stays as it is."""
+    whole = [replace(block, branch=None)]
+    return [
+        replace(
+            block,
+            name=part.name,
+            params=sum(
+                p.numel()
+                for p in {
+                    id(p): p
+                    for cut in part.branch.cuts
+                    for p in model.get_submodule(cut.name).parameters()
+                }.values()
+            ),
+            macs=sum(macs[cut.name] for cut in part.branch.cuts),
+            branch=part.branch,
+        )
+        for part in parts[block.name]
+    ] or whole
+
+
+def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Fill in positions and stages; branches share a stage with branches of their kind."""
+    stages: dict[tuple[str, str, tuple[int, ...]], int] = {}
+    numbered = []
+    for position, block in enumerate(blocks):
+        of = block.name if block.branch is None else block.branch.of
+        kind = block.name.removeprefix(of)
+        stage = stages.setdefault((of.rpartition(".")[0], kind, block.shape), len(stages))
+        numbered.append(replace(block, position=position, stage=stage))
+    return tuple(numbered)
 
 
 def _outermost(model: nn.Module, passing: set[str]) -> set[str]:
@@ -128,31 +171,40 @@ def _is_stage(model: nn.Module, name: str, inner: set[str]) -> bool:
 
 
 def _kind(module: nn.Module) -> tuple[type, ...]:
-    """Return the classes of a module and of all modules with weights in it, in order."""
-    return tuple(type(m) for m in module.modules() if any(True for _ in m.parameters()))
+    """Return the classes of a module and of all modules with weight matrices in it, in order."""
+    return tuple(type(m) for m in module.modules() if any(p.ndim > 1 for p in m.parameters()))
 
 
-def _breaks_without(
-    model: nn.Module, example: Inputs, findings: dict[str, Finding], chosen: set[str]
-) -> dict[str, str]:
+def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]) -> dict[str, str]:
     """Take blocks out for real and run; return the ones the model's own code does not run without.
 
     One forward pass for all blocks together; block by block only where that one fails.
     """
+    cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
-    def failure(names: set[str]) -> str:
+    def failure(gone: Collection[Block]) -> str:
         small = view_of(model).eval()
-        for name in names:
-            take_out(small, name, findings[name].call)
-        return runs(small, example)
+        for block in gone:
+            remove_from(small, block)
+        reason = runs(small, example)
+        lost = not reason and cached and _cached(small, example) != cached
+        return "its cache of keys and values counts the tokens there" if lost else reason
 
-    if not chosen or not failure(chosen):
+    if not blocks or not failure(blocks):
         return {}
     return {
-        name: f"is needed by the model's own code, which fails without it: {reason}"
-        for name in chosen
-        if (reason := failure({name}))
+        block.name: f"is needed by the model's own code, which fails without it: {reason}"
+        for block in blocks
+        if (reason := failure([block]))
     }
+
+
+def _cached(model: nn.Module, example: Inputs) -> int:
+    """Return how many tokens the cache a language model returns says it holds; 0: no cache."""
+    with torch.no_grad(), reference_kernels():
+        output = call(view_of(model).eval(), example)
+    count = getattr(getattr(output, "past_key_values", None), "get_seq_length", None)
+    return 0 if count is None else int(count())
 
 
 def _other_candidates(
@@ -170,4 +222,6 @@ def _other_candidates(
         and (finding.composite or type(model.get_submodule(name)) in classes)
         and not any(above in removable for above in _above(name))
     }
-    return sorted(_maximal(candidates), key=lambda n: findings[n].order)
+    opaque = {name for name in candidates if findings[name].reason == NO_TENSOR}
+    opened = {name for name in opaque if any(_inside(other, name) for other in candidates)}
+    return sorted(_maximal(candidates - opened), key=lambda n: findings[n].order)

@@ -5,20 +5,22 @@ returns its input when its parameters are zero, or the reason why not. Which of 
 modules are blocks is decided in `finder`.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from layerticket.batch import Inputs, call
+from layerticket.blocks.plain_parts import find_norms, find_pointwise
 from layerticket.blocks.zero_test import (
+    FURTHER,
+    NO_TENSOR,
     branch_test,
     find_input,
     first_argument,
     first_tensor,
+    idempotent,
     isolated,
     zero_test,
     zeroed_modules,
@@ -42,6 +44,7 @@ class Finding:
     """Shape of the first floating-point input, without the batch dimension."""
     call: Literal["plain", "rich"] = "plain"
     post_norm: bool = False
+    """Whether it passes only with its normalizations, or activations as well, at identity."""
     composite: bool = False
     """Whether weights lie in its children."""
     calls: int = 0
@@ -62,7 +65,7 @@ def runs(model: nn.Module, example: Inputs) -> str:
 def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
     """Put every module with weights to the zero-function test; the model is not modified.
 
-    Cost: one forward pass, and for each level of nesting about two more.
+    Cost: one forward pass, and for each level of nesting about three more.
 
     Returns:
         A finding for every module that holds a weight matrix, by name.
@@ -72,7 +75,7 @@ def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
     """
     with preserved_random_state(0):
         recorder = view_of(model).eval()
-        prober = _Prober(model, _find_norms(model, example))
+        prober = _Prober(model, find_norms(model, example), find_pointwise(model))
         for name, module in recorder.named_modules():
             if name in prober.findings:
                 module.register_forward_pre_hook(prober.enter(name), with_kwargs=True)
@@ -85,41 +88,15 @@ def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
     return prober.findings
 
 
-def _find_norms(model: nn.Module, example: Inputs) -> set[str]:
-    """Find normalizations by behaviour: own vectors only, and f(3x) = f(x) for any x."""
-    norms = {name for name, m in model.named_modules() if isinstance(m, _NormBase)}
-    recorder = view_of(model).eval()
-
-    def watch(name: str, module: nn.Module) -> None:
-        alone = copy.deepcopy(module)
-
-        def enter(_: nn.Module, args: Args) -> None:
-            if len(args) == 1 and isinstance(args[0], Tensor) and args[0].is_floating_point():
-                x = torch.randn_like(args[0])
-                once, thrice = first_tensor(alone(x)), first_tensor(alone(3 * x))
-                if once is None or thrice is None or once.shape != x.shape:
-                    return
-                if torch.allclose(once, thrice, rtol=1e-2, atol=1e-3):
-                    norms.add(name)
-
-        module.register_forward_pre_hook(enter)
-
-    for name, module in recorder.named_modules():
-        own = list(module.parameters())
-        if own and all(p.ndim == 1 for p in own) and not list(module.children()):
-            watch(name, module)
-    runs(recorder, example)
-    return norms
-
-
 class _Prober:
     """Holds the test copies of a model while one forward pass visits its modules."""
 
-    def __init__(self, model: nn.Module, norms: set[str]) -> None:
-        self.zero = zeroed_modules(model)
-        self.normless = zeroed_modules(model)
+    def __init__(self, model: nn.Module, norms: set[str], pointwise: set[str]) -> None:
+        self.zero, self.normless, self.bare = (zeroed_modules(model) for _ in range(3))
         for name in norms:
-            self.normless[name].forward = first_argument
+            self.normless[name].forward = self.bare[name].forward = first_argument
+        for name in pointwise:
+            self.bare[name].forward = first_argument
         self.findings = {
             name: Finding(order=-1, composite=bool(_matrices(module) - _own_matrices(module)))
             for name, module in model.named_modules()
@@ -154,7 +131,7 @@ class _Prober:
     ) -> None:
         where = find_input(args, kwargs)
         if where is None:
-            finding.reason = "takes no floating-point tensor"
+            finding.reason = NO_TENSOR
             return
         x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
         finding.shape = tuple(x.shape[1:])
@@ -164,12 +141,16 @@ class _Prober:
         generic = torch.rand_like(x) + 0.5  # non-negative, so that a ReLU behind lets it pass
         rest = (where, isolated(args), isolated(kwargs))
         finding.reason, finding.call = zero_test(self.zero[name], generic, *rest)
-        if finding.reason and name in self.normless:
-            reason, form = zero_test(self.normless[name], generic, *rest)
-            if not reason:
-                finding.reason, finding.call, finding.post_norm = "", form, True
-        if not finding.reason:
-            finding.reason = branch_test(self.zero[name], generic, *rest)
+        for without in (self.normless, self.bare):
+            if finding.reason not in ("", FURTHER):
+                reason, form = zero_test(without[name], generic, *rest)
+                if reason in ("", FURTHER):
+                    finding.reason, finding.call, finding.post_norm = reason, form, True
+        if finding.reason in ("", FURTHER):
+            finding.reason = branch_test(self.zero[name], generic, *rest) or finding.reason
+        if finding.reason in ("", FURTHER) and not finding.post_norm:
+            signed = torch.randn_like(x)
+            finding.post_norm = not idempotent(self.zero[name], signed, *rest)
 
 
 def _matrices(module: nn.Module) -> set[int]:

@@ -1,17 +1,54 @@
 """What is known of a block, and of a candidate that must stay."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, overload
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, overload
 
 from layerticket.errors import LayerticketError, unknown_name
 
-__all__ = ["Block", "Blocks", "Rejection"]
+__all__ = [
+    "Block",
+    "Blocks",
+    "Branch",
+    "Cut",
+    "Granularity",
+    "Rejection",
+    "block_of",
+    "block_record",
+]
+
+Granularity = Literal["block", "branch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """A module of a branch, and what stands in its place when the branch is gone."""
+
+    name: str
+    """As in ``named_modules()``."""
+    gives: Literal["input", "zeros"]
+    """`zeros`: nothing is added to the stream. `input`: what enters passes through."""
+    argument: int | str
+    """Which argument of the call the stream is."""
+    alone: bool
+    """Whether it is called with that tensor and nothing else, and returns one tensor."""
+    repeats: tuple[int | str | None, ...] | None
+    """Where it returns a tuple: for each entry after the first, the argument that it is or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """Where a residual branch lies, and how it is taken out."""
+
+    of: str
+    """Name of the residual block it is a part of."""
+    cuts: tuple[Cut, ...]
+    """First the module whose output is added to the stream, then what is idle without it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """One residual block that the identity can replace."""
+    """One residual block that the identity can replace, or one of several branches of it."""
 
     name: str
     """As in ``named_modules()``."""
@@ -28,7 +65,33 @@ class Block:
     call: Literal["plain", "rich"]
     """`plain`: one tensor in, one out. `rich`: more arguments or outputs, inside a list."""
     post_norm: bool
-    """Whether a normalization stands behind the addition."""
+    """Whether a normalization, or an activation other than ReLU, stands behind the addition."""
+    branch: Branch | None = None
+    """For a branch, how it is taken out; None: the block goes as a whole."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that go, each without its parts."""
+        return (self.name,) if self.branch is None else tuple(c.name for c in self.branch.cuts)
+
+
+def block_record(block: Block) -> dict[str, Any]:
+    """Return a block as JSON values; what is said of branches is there for branches only."""
+    record = asdict(block)
+    return {key: value for key, value in record.items() if key != "branch" or value is not None}
+
+
+def block_of(record: Mapping[str, Any]) -> Block:
+    """Read a block back from what `block_record` returned."""
+    branch = record.get("branch")
+    if branch is not None:
+        branch = Branch(of=branch["of"], cuts=tuple(_cut_of(cut) for cut in branch["cuts"]))
+    return Block(**{**record, "shape": tuple(record["shape"]), "branch": branch})
+
+
+def _cut_of(record: Mapping[str, Any]) -> Cut:
+    repeats = record["repeats"]
+    return Cut(**{**record, "repeats": None if repeats is None else tuple(repeats)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

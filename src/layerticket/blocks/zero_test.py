@@ -15,15 +15,22 @@ from torch import Tensor, nn
 from layerticket.batch import tensors_of
 
 __all__ = [
+    "FURTHER",
+    "NO_TENSOR",
     "branch_test",
+    "call_with",
     "find_input",
     "first_argument",
     "first_tensor",
+    "idempotent",
     "isolated",
+    "lively",
     "zero_test",
     "zeroed_modules",
 ]
 
+FURTHER = "returns further outputs that later modules may need"
+NO_TENSOR = "takes no floating-point tensor"
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -55,10 +62,10 @@ def zero_test(
 ) -> tuple[str, Literal["plain", "rich"]]:
     """Call the zeroed module on x; the reason is empty when it returns x."""
     form: Literal["plain", "rich"] = "plain" if where == 0 and len(args) == 1 else "rich"
-    if any(value is not None for value in kwargs.values()):
+    if kwargs:
         form = "rich"
     try:
-        output = _call_with(module, x.clone(), where, args, kwargs)
+        output = call_with(module, x.clone(), where, args, kwargs)
     except Exception as err:
         return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
     first = first_tensor(output)
@@ -70,8 +77,20 @@ def zero_test(
         return "", form
     known = {t.data_ptr() for t in tensors_of([args, kwargs])} | {first.data_ptr()}
     if any(t.data_ptr() not in known for t in tensors_of(_parts(output))[1:]):
-        return "returns further outputs that later modules may need", "rich"
+        return FURTHER, "rich"
     return "", "rich"
+
+
+def idempotent(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> bool:
+    """Tell whether the zeroed module leaves alone what it returns itself, whatever the signs.
+
+    So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
+    pass; another activation changes its own output again.
+    """
+    once = first_tensor(call_with(module, x.clone(), where, args, kwargs))
+    assert once is not None
+    again = first_tensor(call_with(module, once.clone(), where, args, kwargs))
+    return again is not None and torch.allclose(again, once, rtol=1e-3, atol=1e-4)
 
 
 def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> str:
@@ -80,13 +99,10 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():
-                drawn = 0.1 * torch.randn_like(parameter.contiguous())
-                if drawn.numel() == 1:  # a gain of the whole branch must not mute it by chance
-                    drawn.fill_(1)
-                owner._parameters[key] = nn.Parameter(drawn)
+                owner._parameters[key] = nn.Parameter(lively(parameter))
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
-        output = first_tensor(_call_with(active, point.clone(), where, args, kwargs))
+        output = first_tensor(call_with(active, point.clone(), where, args, kwargs))
         assert output is not None
         branches.append(output - point)
     if torch.allclose(branches[0], torch.zeros_like(x), atol=1e-6):
@@ -96,7 +112,18 @@ def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwar
     return ""
 
 
-def _call_with(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
+def lively(parameter: Tensor) -> Tensor:
+    """Draw values that neither mute nor drown what flows through, however many layers follow.
+
+    Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
+    """
+    blank = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+    if parameter.ndim > 1:
+        return blank.normal_(std=(parameter.shape[0] / max(1, parameter.numel())) ** 0.5)
+    return blank.uniform_(0.5, 1.5) if parameter.numel() > 1 else blank.fill_(1)
+
+
+def call_with(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> Any:  # noqa: ANN401
     """Call a module on recorded arguments with x in the place of its input."""
     args, kwargs = isolated(args), isolated(kwargs)
     if isinstance(where, int):

@@ -1,18 +1,27 @@
 """`layerticket blocks`: which blocks of a network can be removed, and why others must stay."""
 
 from dataclasses import asdict
+from typing import Annotated, Any
 
 import torch
+from cyclopts import Parameter
 
-from layerticket.blocks import find_blocks
+from layerticket.blocks import Granularity, block_record, find_blocks
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
-from layerticket.data import image_shape
+from layerticket.criteria import criterion_names
+from layerticket.data import image_shape, load_data
 from layerticket.errors import LayerticketError
+from layerticket.lottery import draw_batch
 from layerticket.models import build_model
 from layerticket.report import blocks_table, table_text
+from layerticket.study.runs.train import build_named
+from layerticket.study.search.spread import score_spread
 
 __all__ = ["blocks"]
+
+SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
+WORDS = {"block": "blocks", "branch": "branches and blocks"}
 
 
 def blocks(
@@ -21,6 +30,11 @@ def blocks(
     *,
     input_shape: str | None = None,
     data: str | None = None,
+    granularity: Granularity = "block",
+    spread: Annotated[str | None, Parameter(help=f"{SPREAD} {', '.join(criterion_names())}.")] = (
+        None
+    ),
+    repeats: int = 3,
     json: Json = False,
 ) -> None:
     """List the residual blocks of a network that can be removed.
@@ -34,6 +48,10 @@ def blocks(
         Channels, height and width of one image; 3,32,32 unless --data is given.
     data
         Take shape and number of classes from this data set instead.
+    granularity
+        block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
+    repeats
+        For --spread, so many initializations, and so many batches of --data for each.
     """
     if data is not None and input_shape is not None:
         raise LayerticketError("--data and --input-shape are both given; choose one.")
@@ -42,23 +60,43 @@ def blocks(
     else:
         shape, classes = image_shape(data)
     network = build_model(model, classes=classes, channels=shape[0], seed=0)
-    found = find_blocks(network, torch.zeros(1, *shape))
-    record = {
+    found = find_blocks(network, torch.zeros(1, *shape), granularity=granularity)
+    record: dict[str, Any] = {
         "model": model,
         "params": found.params,
         "macs": found.macs,
-        "blocks": [asdict(block) for block in found],
+        "blocks": [block_record(block) for block in found],
         "rejected": [asdict(rejection) for rejection in found.rejected],
     }
     lines = [
         f"{model} on {'x'.join(map(str, shape))}: {found.params:,} parameters, "
-        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable blocks.",
+        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable {WORDS[granularity]}.",
         "",
     ]
     if len(found):
         lines += [table_text(blocks_table(record)).rstrip(), ""]
     lines += [f"stays: {r.name} {r.reason}" for r in found.rejected]
+    if spread is not None:
+        record["spread"] = told = _spread(model, data, spread, repeats, granularity)
+        lines += ["", f"{spread}: {told['sentence']}"]
     say(record, "\n".join(lines), as_json=json)
+
+
+def _spread(
+    model: str, data: str | None, criterion: str, repeats: int, granularity: Granularity
+) -> dict[str, Any]:
+    """Score over initializations and batches of a data set."""
+    if data is None:
+        raise LayerticketError("--spread scores on images: say which with --data, e.g. digits.")
+    dataset = load_data(data)
+    return score_spread(
+        lambda seed: build_named(model, dataset, seed),
+        lambda number: draw_batch(dataset, None, seed=number, balanced=True),
+        criterion=criterion,
+        seeds=repeats,
+        batches=repeats,
+        granularity=granularity,
+    )
 
 
 def _shape(text: str) -> tuple[int, int, int]:

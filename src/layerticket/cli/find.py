@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from layerticket.blocks import Granularity
 from layerticket.cli.find_options import Goal, Measuring, Rules, Scoring, Training
 from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json
 from layerticket.cli.output import energy_text, forecast_text, say
@@ -35,6 +36,7 @@ def find(
     out: Path,
     goal: Goal = Goal(),  # noqa: B008
     criterion: Annotated[str, Parameter(help=f"One of {CRITERIA}.")] = "grasp",
+    granularity: Granularity = "block",
     seed: int | None = None,
     rounds: int | None = None,
     images: int | None = None,
@@ -61,6 +63,8 @@ def find(
         hf:CONFIG-OR-FOLDER, or package.module:function. With --run it is taken from there.
     out
         Folder the ticket is written to.
+    granularity
+        block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
     seed
         Draws theta_0, the scoring images, and the scores of criterion random; by default 0, or
         that of --run, which has its theta_0 already.
@@ -82,7 +86,8 @@ def find(
     }
     images_of = {"images": images, "balanced": balanced}
     if rival.rival is not None:
-        refuse_beside_a_rival(goal=goal, rules=rules, measuring=measuring)
+        whole = granularity == "block"
+        refuse_beside_a_rival(goal=goal, rules=rules, measuring=measuring, granularity=not whole)
         model, choice = _network(model, run, training, choice)
         place = {"metering": energy.metering(), "device": where.device}
         request = RivalRequest(
@@ -93,6 +98,7 @@ def find(
         return
     how = shared | images_of | {"budget": goal.budget(), "rules": asdict(rules)}
     how["rounds"] = 1 if rounds is None else rounds
+    how["granularity"] = granularity
     how["foresee"] = measuring.forecast_epochs is not None
     model, choice = _network(model, run, training, choice)
     dataset = choice.load()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of
-from layerticket.blocks import Blocks, take_out
+from layerticket.blocks import Block, Blocks, cut_out, take_out
 from layerticket.blocks.numbering import is_entry
 from layerticket.blocks.zero_test import find_input
 from layerticket.view import preserved_random_state, view_of
@@ -69,7 +69,8 @@ class LeaveOneOut:
         """Run the whole network once and keep what the runs without a block will share."""
         self._net = view_of(model)
         self._inputs = inputs
-        self._how = {block.name: block.call for block in blocks}
+        self._how = {_end(block): block for block in blocks}
+        self._ends = {block.name: _end(block) for block in blocks}
         self._calls: list[_Call] = []
         self._starts: dict[str, int] = {}
         """Number of the call that is a block's."""
@@ -88,17 +89,19 @@ class LeaveOneOut:
         self._report()
 
     def without(self, name: str) -> Outcome:
-        """Run the network with the identity in place of one block.
+        """Run the network with the identity in place of one block, or zeros in that of a branch.
 
         A layer of a Hugging Face network stays in its place and lets its input through: its
         configuration says by place what kind of layer comes next.
         """
+        name = self._ends[name]
+        block = self._how[name]
         parent = self._net.get_submodule(name.rpartition(".")[0])
         children = dict(parent._modules)
-        if is_entry(self._net, name):
+        if block.branch is None and is_entry(self._net, name):
             self._idle = name
         else:
-            take_out(self._net, name, self._how[name])
+            _silence(self._net, block)
         try:
             if not self.unshared:
                 try:
@@ -208,6 +211,19 @@ def _let_through(output: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - 
         return type(output)({**output, next(iter(output)): x})  # type: ignore[call-arg]  # any mapping
     rest = [x, *output[1:]]
     return output._make(rest) if hasattr(output, "_make") else type(output)(rest)
+
+
+def _end(block: Block) -> str:
+    """Return the module whose output goes: of a branch, the one that is added to the stream."""
+    return block.modules[0]
+
+
+def _silence(net: nn.Module, block: Block) -> None:
+    """Take a block out; of a branch only the end, since the rest is idle without it."""
+    if block.branch is None:
+        take_out(net, block.name, block.call)
+    else:
+        cut_out(net, block.branch.cuts[:1])
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any nesting

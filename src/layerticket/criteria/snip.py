@@ -5,7 +5,12 @@ from torch import Tensor, nn
 from layerticket.batch import Batch, CrossEntropy, LossFn
 from layerticket.blocks import Blocks
 from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.weights import loss_gradient, network_weights, sum_over_blocks
+from layerticket.criteria.weights import (
+    block_weights,
+    loss_gradient,
+    network_weights,
+    sum_over_blocks,
+)
 
 __all__ = ["connection_sensitivity", "snip"]
 
@@ -29,7 +34,8 @@ def snip(
     ``g`` is the gradient of the mean loss. The derivative of the loss for a switch on a weight
     (paper, eq. 4) equals ``theta * g`` at switch 1; its magnitude is the connection sensitivity.
     The paper normalizes by the sum over the network, which does not change an order and is left
-    out. Cost: one gradient.
+    out. Cost: one gradient; memory: the weights, the gradient of the blocks' weights, and the
+    activations of one micro-batch.
 
     Args:
         model: Untrained network, in the mode the gradient is to be taken in.
@@ -46,8 +52,12 @@ def snip(
         [1] Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity",
         ICLR 2019. Differs from the authors' code: blocks instead of single weights.
     """
-    saliency = connection_sensitivity(model, batch, loss_fn, micro_batches)
-    return sum_over_blocks(model, blocks, saliency, reduction)
+    scored = {name for names in block_weights(model, blocks).values() for name in names}
+    weights = {name: w for name, w in network_weights(model).items() if name in scored}
+    gradient = loss_gradient(model, batch, weights, loss_fn, micro_batches)
+    return sum_over_blocks(
+        model, blocks, lambda name: (weights[name].detach() * gradient[name]).abs(), reduction
+    )
 
 
 def connection_sensitivity(

@@ -1,6 +1,6 @@
 """What per-weight criteria share: which weights, their gradient, and sums over blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,15 @@ def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
         LayerticketError: If a block has none.
     """
     names = list(network_weights(model))
-    owned = {b.name: [n for n in names if n.startswith(f"{b.name}.")] for b in blocks}
+    owned = {b.name: [n for n in names if _lies_in(n, b.modules)] for b in blocks}
     for block, weights in owned.items():
         if not weights:
             raise LayerticketError(f"block {block!r} has no weight matrix to be scored by.")
     return owned
+
+
+def _lies_in(weight: str, modules: tuple[str, ...]) -> bool:
+    return any(weight.startswith(f"{module}.") for module in modules)
 
 
 def loss_gradient(
@@ -51,23 +55,41 @@ def loss_gradient(
 
     Micro-batches bound the memory; their share-weighted sum is the gradient of the whole batch
     wherever examples do not influence one another (no batch statistics). A weight the loss does
-    not depend on has gradient zero. ``.grad`` is not touched.
+    not depend on has gradient zero. ``.grad`` is not touched. Memory: one gradient a weight,
+    however many micro-batches there are, and the activations of one of them.
     """
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    total: dict[str, Tensor] = {}
     for share, part in split(batch, micro_batches):
-        gradients = torch.autograd.grad(
-            loss_fn(model, part), list(weights.values()), allow_unused=True
-        )
-        for name, gradient in zip(weights, gradients, strict=True):
-            if gradient is not None:
-                total[name] += share * gradient
-    return total
+        handles = [
+            w.register_hook(_adding(total, name, share))  # type: ignore[no-untyped-call]  # torch
+            for name, w in weights.items()
+        ]
+        try:
+            torch.autograd.grad(loss_fn(model, part), list(weights.values()), allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {n: total[n] if n in total else torch.zeros_like(w) for n, w in weights.items()}
+
+
+def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tensor], Tensor]:
+    """Return a hook that adds a gradient to the total and passes on zeros that take no memory."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        part = gradient.detach() if share == 1 else share * gradient.detach()
+        if name in total:
+            total[name] += part
+        else:
+            total[name] = part
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    return hook
 
 
 def sum_over_blocks(
     model: nn.Module,
     blocks: Blocks,
-    saliency: Mapping[str, Tensor],
+    saliency: Mapping[str, Tensor] | Callable[[str], Tensor],
     reduction: Reduction = "sum",
 ) -> dict[str, float]:
     """Add up (or average) per-weight saliencies over each block, in float64.
@@ -75,7 +97,8 @@ def sum_over_blocks(
     Args:
         model: The network the blocks belong to.
         blocks: Its removable blocks.
-        saliency: A tensor of each weight's shape, by the weight's name.
+        saliency: A tensor of each weight's shape, by the weight's name; a function is called for
+            one weight after the other, so that they need not be in memory together.
         reduction: `sum` over the block's weights, or `mean` over them.
 
     Returns:
@@ -86,9 +109,11 @@ def sum_over_blocks(
     """
     if reduction not in ("sum", "mean"):
         raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
+    of = saliency if callable(saliency) else saliency.__getitem__
+    sizes = {name: weight.numel() for name, weight in network_weights(model).items()}
     scores: dict[str, float] = {}
     for block, names in block_weights(model, blocks).items():
-        total = sum(saliency[name].double().sum().item() for name in names)
-        count = sum(saliency[name].numel() for name in names)
+        total = sum(of(name).double().sum().item() for name in names)
+        count = sum(sizes[name] for name in names)
         scores[block] = total / count if reduction == "mean" else total
     return scores

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from layerticket.blocks import Block, take_out
+from layerticket.blocks import Block, remove_from, take_out
 from layerticket.blocks.numbering import close_gaps, is_entry
 from layerticket.errors import LayerticketError
 from layerticket.surgery.hugging_face import make_valid
@@ -43,13 +43,16 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
             )
     # Parameters of removed blocks are shared with the copy until they are dropped from it,
     # so that they are never duplicated.
-    going = [p for block in removed for p in present[block.name].parameters()]
+    going = [p for block in removed for n in block.modules for p in present[n].parameters()]
     small = copy_of(model, {id(p): p for p in going})
-    entries = [block.name for block in removed if is_entry(model, block.name)]
+    entries = [b.name for b in removed if b.branch is None and is_entry(model, b.name)]
     for block in removed:
-        take_out(small, block.name, "rich" if block.name in entries else block.call)
+        if block.name in entries:
+            take_out(small, block.name, "rich")
+        else:
+            remove_from(small, block)
     close_gaps(small, entries)
-    make_valid(small, model, [block.name for block in removed])
+    make_valid(small, model, [block.name for block in removed if block.branch is None])
     _own(small, {id(p) for p in going})
     small.zero_grad(set_to_none=True)
     return small
@@ -66,14 +69,20 @@ def zero_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     """
     zeroed = copy_of(model)
     for block in blocks:
-        if block.post_norm:
+        if block.post_norm and not _ends_in_zeros(block):
             raise LayerticketError(
                 f"block {block.name!r} is post-norm; zeros would mute its input."
             )
         with torch.no_grad():
-            for parameter in zeroed.get_submodule(block.name).parameters():
-                parameter.zero_()
+            for name in block.modules:
+                for parameter in zeroed.get_submodule(name).parameters():
+                    parameter.zero_()
     return zeroed
+
+
+def _ends_in_zeros(block: Block) -> bool:
+    """Tell whether what goes is added to the stream, so that a normalization behind it stays."""
+    return block.branch is not None and block.branch.cuts[0].gives == "zeros"
 
 
 def _own(small: nn.Module, shared: set[int]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from layerticket.batch import Batch, head, inputs_of
-from layerticket.blocks import Block, Blocks, find_blocks
+from layerticket.blocks import Block, Blocks, Granularity, find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
 from layerticket.scoring import BlockScores, score
@@ -34,6 +34,7 @@ def find_ticket(
     rounds: int = 1,
     within: Ticket | None = None,
     costs: Callable[[Blocks], Costs] | None = None,
+    granularity: Granularity = "block",
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
 ) -> Ticket:
     """Find a ticket: score the blocks of a network, remove the lowest.
@@ -56,6 +57,8 @@ def find_ticket(
         within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
             from the dense network. So a network can be trained between rounds.
         costs: Measures the blocks of the dense network, for a budget of measured costs.
+        granularity: `branch`: the branches of a block may go one by one, see `find_blocks`; with
+            `within`, that ticket's own.
         **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
 
     Returns:
@@ -66,12 +69,13 @@ def find_ticket(
             cannot be met, there are fewer blocks to remove than rounds, or `within` is of another
             network.
     """
-    blocks = _dense_blocks(model, batch, within)
+    blocks = _dense_blocks(model, batch, within, granularity)
     measured = None if costs is None else costs(blocks)
     small, gone = model, () if within is None else within.removed
     found: list[tuple[BlockScores, Selection]] = []
     for part in budget.parts(rounds):
-        scores = _scores(small, blocks.without(gone), gone, batch, criterion, **options)
+        whole = _whole(blocks, gone)
+        scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
         chosen = select(
             scores.values,
             blocks,
@@ -82,7 +86,7 @@ def find_ticket(
             gone=gone,
             costs=measured,
         )
-        small, gone = _without(small, blocks.named(chosen.order), gone), chosen.removed
+        small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
         raise LayerticketError(
@@ -100,10 +104,27 @@ def find_ticket(
     return replace(ticket, model=name or ticket.model, seed=seed)
 
 
+def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:
+    """Return the names of blocks that went as a whole; branches leave numbers as they are."""
+    return [block.name for block in blocks.named(gone) if block.branch is None]
+
+
 def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
     """Return blocks under the names they have in the network that `gone` was removed from."""
     now = name_after_removal(small, gone)
-    return tuple(replace(block, name=now(block.name)) for block in blocks)
+    return tuple(_under(block, now) for block in blocks)
+
+
+def _under(block: Block, now: Callable[[str], str]) -> Block:
+    """Rename a block and what it is made of."""
+    if block.branch is None:
+        return replace(block, name=now(block.name))
+    cuts = tuple(replace(cut, name=now(cut.name)) for cut in block.branch.cuts)
+    return replace(
+        block,
+        name=now(block.name),
+        branch=replace(block.branch, of=now(block.branch.of), cuts=cuts),
+    )
 
 
 def _scores(
@@ -126,10 +147,12 @@ def _without(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> 
     return remove_blocks(small, _renamed(small, blocks, gone))
 
 
-def _dense_blocks(model: nn.Module, batch: Batch, within: Ticket | None) -> Blocks:
+def _dense_blocks(
+    model: nn.Module, batch: Batch, within: Ticket | None, granularity: Granularity
+) -> Blocks:
     """Find the removable blocks of the dense network, or take over those of a ticket of it."""
     if within is None:
-        return find_blocks(model, head(inputs_of(batch), 1))
+        return find_blocks(model, head(inputs_of(batch), 1), granularity=granularity)
     if within.init.keys() != model.state_dict().keys():
         raise LayerticketError(
             f"this {type(model).__name__} is not cut down to the ticket given; its parameters have "

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from layerticket.blocks import Block
+from layerticket.blocks import Block, block_of, block_record
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
 from layerticket.surgery import name_after_removal, remove_blocks
@@ -181,7 +181,7 @@ class Ticket:
         apart = ("init", "blocks", "origin", "optimizer")
         names = [name for name in self.__dataclass_fields__ if name not in apart]
         record: dict[str, Any] = {"schema": SCHEMA} | {name: getattr(self, name) for name in names}
-        record["blocks"] = [asdict(block) for block in self.blocks]
+        record["blocks"] = [block_record(block) for block in self.blocks]
         record["origin"] = None if self.origin is None else asdict(self.origin)
         record["init"] = tensor_digest(self.init)
         record["optimizer"] = _optimizer_digest(self.optimizer)
@@ -216,9 +216,7 @@ def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the JSON values of a record into those of a ticket, its tensors left out."""
     apart = ("schema", "checksum", "init", "optimizer")
     fields = {key: value for key, value in record.items() if key not in apart}
-    fields["blocks"] = tuple(
-        Block(**{**block, "shape": tuple(block["shape"])}) for block in record["blocks"]
-    )
+    fields["blocks"] = tuple(block_of(block) for block in record["blocks"])
     for name in ("removed", "kept", "later_scores"):
         fields[name] = tuple(record.get(name, ()))
     fields["order"] = tuple(tuple(names) for names in record.get("order", ()))

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from layerticket.blocks import Granularity
 from layerticket.data import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
@@ -38,6 +39,7 @@ def find_in(
     seed: int,
     out: Path,
     criterion: str = "grasp",
+    granularity: Granularity = "block",
     images: int | None = None,
     balanced: bool = True,
     rounds: int = 1,
@@ -55,6 +57,7 @@ def find_in(
         seed: Decides theta_0, the scoring batch and the draw of criterion `random`.
         out: Folder of the ticket.
         criterion: A registered name.
+        granularity: Whether blocks go as a whole, or each residual branch of them by itself.
         images: Size of the scoring batch; None: ten of every class, as GraSP's authors take.
         balanced: Whether every class appears equally often.
         rounds: Rounds of scoring and removing, see `find_ticket`.
@@ -76,6 +79,7 @@ def find_in(
         dense,
         draw_batch(dataset, images, seed=seed, balanced=balanced),
         criterion=criterion,
+        granularity=granularity,
         budget=budget,
         name=model,
         seed=seed,
@@ -94,6 +98,7 @@ def find_in_run(
     budget: Budget,
     out: Path,
     criterion: str,
+    granularity: Granularity = "block",
     seed: int | None = None,
     rewind_to: str | int = 0,
     score_at: str | int = "100%",
@@ -116,6 +121,7 @@ def find_in_run(
         budget: How much is to go.
         out: Folder of the ticket.
         criterion: A registered name.
+        granularity: As in `find_in`; in the run of a ticket, that ticket's own.
         seed: Decides the scoring batch and the draw of criterion `random`; None: the run's.
         rewind_to: Epoch i the kept weights are set back to, or a share such as "25%"; the run has
             to have kept it.
@@ -149,6 +155,7 @@ def find_in_run(
         recipe=recipe,
         within=within,
         criterion=criterion,
+        granularity=granularity,
         budget=budget,
         name=config["model"],
         seed=_seed_of(config, within),

@@ -1,0 +1,195 @@
+"""How finding and scoring blocks grows with depth, in CPU seconds and in memory.
+
+``python benchmarks/scale.py --out docs/results/scale`` prints ratios that are 1 where the cost of
+a block does not depend on the depth; ``--billion`` adds a Llama configuration of a billion
+parameters (about 9 GB of memory, minutes on one core). Every network is measured in a process of
+its own, on one thread. What was measured before is read from the JSON file and not measured again.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import layerticket as lt
+from layerticket.batch import head, inputs_of, model_loss
+from layerticket.models import build_model
+from layerticket.report import markdown
+from layerticket.study.runs.environment import environment
+
+IMAGES, CLASSES = 8, 10
+SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 4}
+BILLION = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32,
+           "num_key_value_heads": 4, "vocab_size": 32000, "num_hidden_layers": 22}  # fmt: skip
+RESNETS = [(f"resnet{depth}", "grasp", {}) for depth in (20, 32, 44, 56, 110, 1202)]
+WIDE = [
+    ("resnet1202, 40 images", "grasp", {}),
+]
+LLAMAS = [(f"llama {layers} layers", "snip", {}) for layers in (4, 8, 16, 32, 64)]
+LARGE = [
+    ("llama 1.1 billion, float32", "snip", {"micro_batches": 4}),
+    ("llama 1.1 billion, bfloat16", "snip", {"micro_batches": 4}),
+]
+
+
+def network(name: str):
+    """Build a network and a batch."""
+    if name.startswith("resnet"):
+        depth, _, images = name.partition(", ")
+        count = int(images.split()[0]) if images else IMAGES
+        model = build_model(depth, classes=CLASSES, channels=3, seed=0)
+        return model, (torch.randn(count, 3, 32, 32), torch.arange(count) % CLASSES)
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    billion = "billion" in name
+    settings = BILLION if billion else SMALL | {"vocab_size": 1000}
+    if not billion:
+        settings = settings | {"num_hidden_layers": int(name.split()[1])}
+    torch.set_default_dtype(torch.bfloat16 if name.endswith("bfloat16") else torch.float32)
+    model = LlamaForCausalLM(LlamaConfig(**settings, max_position_embeddings=128, use_cache=False))
+    torch.set_default_dtype(torch.float32)
+    length = 64 if billion else 32
+    ids = torch.randint(settings["vocab_size"], (4, length))
+    return model, {"input_ids": ids, "labels": ids}
+
+
+def peak() -> int:
+    """Return the most memory this process has had, in bytes (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(name: str, criterion: str, options: dict) -> dict:
+    """Measure in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    started, before = time.process_time(), peak()
+    model, batch = network(name)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    built, built_peak = time.process_time(), peak()
+    blocks = lt.find_blocks(model, head(inputs_of(batch), 1))
+    found, found_peak = time.process_time(), peak()
+    loss = {"loss_fn": model_loss} if isinstance(batch, dict) else {}
+    scores = lt.score(model, blocks, batch, criterion, **options, **loss)
+    scored, scored_peak = time.process_time(), peak()
+    return {
+        "network": name,
+        "criterion": criterion,
+        "options": options,
+        "examples": scores.examples,
+        "blocks": len(blocks),
+        "params": sum(p.numel() for p in model.parameters()),
+        "weight_bytes": weights,
+        "build_cpu_seconds": built - started,
+        "find_cpu_seconds": found - built,
+        "score_cpu_seconds": scored - found,
+        "build_peak_bytes": built_peak - before,
+        "find_peak_bytes": found_peak - before,
+        "peak_bytes": scored_peak - before,
+        "process_peak_bytes": scored_peak,
+    }
+
+
+def apart(case: tuple[str, str, dict]) -> dict:
+    """Measure in a fresh process."""
+    command = [sys.executable, __file__, "--one", json.dumps(case)]
+    one = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | one, check=False)
+    if ran.returncode:
+        raise SystemExit(f"{case[0]}: {ran.stderr[-2000:]}")
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def page(record: dict) -> str:
+    """Write the figures as Markdown."""
+    rows, first = [], {}
+    for row in record["rows"]:
+        family = row["network"].split()[0].rstrip("0123456789")
+        small = None if row["options"] else first.setdefault(family, row)
+        rows.append(
+            (
+                row["network"],
+                row["criterion"] + "".join(f", {k}={v}" for k, v in row["options"].items()),
+                str(row["blocks"]),
+                f"{row['params'] / 1e6:,.1f} M",
+                f"{row['find_cpu_seconds']:.1f}{more(row, small, 'find_cpu_seconds', 1e3)}",
+                f"{row['score_cpu_seconds']:.1f}{more(row, small, 'score_cpu_seconds', 1e3)}",
+                f"{row['weight_bytes'] / 1e9:.2f}",
+                f"{row['find_peak_bytes'] / 1e9:.2f}",
+                f"{row['peak_bytes'] / 1e9:.2f}{more(row, small, 'peak_bytes', 1e-6)}",
+            )
+        )
+    header = (
+        "network",
+        "criterion",
+        "blocks",
+        "parameters",
+        "find, CPU s (ms)",
+        "score, CPU s (ms)",
+        "weights, GB",
+        "peak after find, GB",
+        "peak after score, GB (MB)",
+    )
+    where = record["environment"]
+    parts = [
+        "# Scale",
+        TEXT,
+        f"```bash\n{record['command']}\n```",
+        f"{where['cpu']}, one thread, no GPU; Python {where['python']}, PyTorch {where['torch']}, "
+        f"transformers {where['transformers']}. Other programs were running; CPU seconds do not "
+        "count what they took.",
+        markdown((header, rows)).rstrip(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+TEXT = """\
+Cost of finding and scoring blocks at random initialization. Every network is measured in a process
+of its own; memory is the peak of the process beyond Python, PyTorch and the libraries, weights
+included. In brackets: what a further block costs, from the smallest network of the family to this
+one; where that stays the same, the cost grows linearly with depth."""
+
+
+def more(row: dict, small: dict | None, key: str, unit: float) -> str:
+    """Cost of a further block, beyond the smallest network of the family."""
+    if small is None or row is small:
+        return ""
+    return f" ({unit * (row[key] - small[key]) / (row['blocks'] - small['blocks']):.1f})"
+
+
+def main() -> None:
+    """Measure what is missing, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--billion", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(*json.loads(given.one))))
+        return
+    import transformers
+
+    file = given.out.with_suffix(".json") if given.out else None
+    old = json.loads(file.read_text())["rows"] if file and file.exists() else []
+    known = {(row["network"], row["criterion"]): row for row in old}
+    rows = []
+    record = {
+        "command": " ".join(["python", *sys.argv]),
+        "environment": environment("cpu") | {"transformers": transformers.__version__},
+        "rows": rows,
+    }
+    for case in [*RESNETS, *WIDE, *LLAMAS, *(LARGE if given.billion else [])]:
+        rows.append(known.get(case[:2]) or apart(case))
+        print(json.dumps(rows[-1]), flush=True)
+        if file:
+            file.write_text(json.dumps(record, indent=1) + "\n")
+            given.out.with_suffix(".md").write_text(page(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A small language model in Hugging Face's Trainer.
+
+``python examples/hugging_face_trainer.py``
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+import layerticket as lt
+
+LENGTH = 32
+
+
+def windows(text: bytes, count: int) -> list[dict[str, torch.Tensor]]:
+    """Cut bytes into examples; a byte is a token."""
+    starts = torch.randint(
+        0, len(text) - LENGTH, (count,), generator=torch.Generator().manual_seed(0)
+    )
+    ids = [torch.tensor(list(text[start : start + LENGTH])) for start in starts.tolist()]
+    return [{"input_ids": row, "labels": row} for row in ids]
+
+
+class Losses(TrainerCallback):
+    """Keeps what the trainer logs."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        """Take the loss."""
+        if logs and "loss" in logs:
+            self.values.append(float(logs["loss"]))
+
+
+def main(steps: int = 20) -> list[float]:
+    """Find a ticket in a small Llama, train it on this very file; returns the losses."""
+    set_seed(0)
+    data = windows(Path(__file__).read_bytes(), 256)
+    dense = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=256,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+        )
+    )
+    batch = {key: torch.stack([row[key] for row in data[:16]]) for key in data[0]}
+    ticket = lt.find_ticket(dense, batch, criterion="snip", budget=lt.Budget(remove=2))
+    losses = Losses()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=16,
+            learning_rate=3e-3,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        model = ticket.apply(dense)
+        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[losses]).train()
+    return losses.values
+
+
+if __name__ == "__main__":
+    losses = main()
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")

@@ -1,0 +1,57 @@
+"""A ticket in a LightningModule: ``python examples/lightning_trainer.py`` (pytorch-lightning)."""
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import layerticket as lt
+from layerticket.data import load_data
+from layerticket.lottery import draw_batch
+from layerticket.models import build_model
+
+
+class Classifier(pl.LightningModule):
+    """Trains any network; that it is a ticket makes no difference."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.losses: list[float] = []
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = F.cross_entropy(self.network(batch[0]), batch[1])
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+def main(steps: int = 30) -> list[float]:
+    """Find a ticket, train it with Lightning's Trainer; returns the losses."""
+    digits = load_data("digits")
+    images, labels = draw_batch(digits, 600, seed=0, balanced=True)
+    dense = build_model("resnet20", classes=10, channels=1, seed=0)
+    ticket = lt.find_ticket(
+        dense, (images[:100], labels[:100]), criterion="grasp", budget=lt.Budget(remove=3)
+    )
+    module = Classifier(ticket.apply(dense))
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(TensorDataset(images, labels), batch_size=60, shuffle=True))
+    return module.losses
+
+
+if __name__ == "__main__":
+    losses = main()
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")

@@ -1,0 +1,54 @@
+"""A ticket trained with the pieces of timm's training script: ``python examples/timm_training.py``.
+
+The script itself is not part of timm's package; these are the calls it makes.
+"""
+
+import torch
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from timm.models.vision_transformer import VisionTransformer
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+
+import layerticket as lt
+from layerticket.data import load_data
+from layerticket.lottery import draw_batch
+
+
+def main(epochs: int = 4, steps: int = 8) -> list[float]:
+    """Find a ticket in a small ViT, train it with Mixup and an average of weights."""
+    torch.manual_seed(0)
+    digits = load_data("digits")
+    dense = VisionTransformer(8, 2, 1, 10, embed_dim=48, depth=6, num_heads=3, drop_path_rate=0.1)
+    batch = draw_batch(digits, None, seed=0, balanced=True)
+    ticket = lt.find_ticket(dense, batch, criterion="snip", budget=lt.Budget(remove=2))
+    model = ticket.apply(dense).train()
+
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=2e-3, weight_decay=0.05)
+    scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=epochs)
+    mixup = Mixup(mixup_alpha=0.2, cutmix_alpha=0.0, label_smoothing=0.1, num_classes=10)
+    average = ModelEmaV3(model, decay=0.9)
+    loss_fn = SoftTargetCrossEntropy()
+    losses = []
+    for epoch in range(epochs):
+        for step in range(steps):
+            images, labels = draw_batch(digits, 60, seed=epoch * steps + step, balanced=True)
+            loss = loss_fn(*_mixed(model, mixup, images, labels))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            average.update(model)
+            losses.append(loss.item())
+        scheduler.step(epoch + 1)
+    return losses
+
+
+def _mixed(model, mixup, images, labels):
+    images, targets = mixup(images, labels)
+    return model(images), targets
+
+
+if __name__ == "__main__":
+    losses = main()
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")

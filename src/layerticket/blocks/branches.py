@@ -1,0 +1,248 @@
+"""Finds the residual branches inside residual blocks: y = x + f(x), then z = y + g(y).
+
+What enters: the blocks of a network, and which of the modules inside pass the zero-function test
+themselves. What leaves: the branches of every block that has several. Two kinds are told apart by
+putting a random tensor r in the place of what a module returns, with all matrices of the block at
+zero: where the block then returns x + c r, the module's output is added to the stream; where it
+returns c r, the module is a residual block of its own that the stream runs through.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Inputs, call
+from layerticket.blocks.muted import idle_modules, muted_copy, response
+from layerticket.blocks.plain_parts import find_norms, find_pointwise
+from layerticket.blocks.records import Block, Branch, Cut
+from layerticket.blocks.zero_test import call_with, find_input, first_tensor, isolated
+from layerticket.view import preserved_random_state, reference_kernels, view_of
+
+__all__ = ["Part", "find_parts"]
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One branch of a block."""
+
+    name: str
+    """The module of it that holds most parameters."""
+    branch: Branch
+
+
+@dataclass(slots=True)
+class _Call:
+    """How a module was called inside its block."""
+
+    order: int
+    where: int | str | None
+    alone: bool
+    repeats: tuple[int | str | None, ...] | None
+    shape: tuple[int, ...] | None
+    """Shape of the first output; None: neither a tensor nor a tuple that begins with one."""
+    times: int = 1
+
+    def cut(self, name: str, gives: Literal["input", "zeros"]) -> Cut | None:
+        """Say how the module is replaced, if it can be."""
+        if self.where is None or self.shape is None or self.times > 1:
+            return None
+        alone = self.alone and self.repeats is None
+        return Cut(name=name, gives=gives, argument=self.where, alone=alone, repeats=self.repeats)
+
+
+def find_parts(
+    model: nn.Module, example: Inputs, blocks: tuple[Block, ...], passing: set[str]
+) -> dict[str, list[Part]]:
+    """Find the branches of each block, in the order of execution; the model is not modified.
+
+    Args:
+        model: The network.
+        example: Inputs to call it on.
+        blocks: Its removable blocks.
+        passing: Names of the modules that pass the zero-function test.
+
+    Returns:
+        Block name -> its branches; empty for a block that has only one.
+
+    Cost: a forward pass of the network, and for each block about one of it per module inside.
+    """
+    searcher = _Searcher(blocks, passing)
+    with preserved_random_state(0):
+        searcher.unseen = find_norms(model, example) | find_pointwise(model)
+        view, recorder = view_of(model).eval(), view_of(model).eval()
+        for name in searcher.wanted:
+            alone = view.get_submodule(name)
+            hook = searcher.visit(name, alone)
+            recorder.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
+        with torch.no_grad(), reference_kernels():
+            call(recorder, example)
+    return {block.name: list(searcher.expand(block.name)) for block in blocks}
+
+
+@dataclass(slots=True)
+class _Searcher:
+    """Visits the blocks, and the blocks within blocks, while the network runs once."""
+
+    blocks: tuple[Block, ...]
+    passing: set[str]
+    unseen: set[str] = field(default_factory=set)
+    """Names of normalizations and activations, which may stand behind an addition."""
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> set[str]:
+        """The blocks, and what passes the zero-function test inside of them."""
+        names = {block.name for block in self.blocks}
+        return names | {p for p in self.passing if any(p.startswith(f"{n}.") for n in names)}
+
+    def visit(self, name: str, module: nn.Module) -> Any:  # noqa: ANN401 - a hook
+        """Return a hook that finds the branches of one module where it is called."""
+
+        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
+            where = find_input(args, kwargs)
+            if where is None or name in self.parts:
+                return
+            x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
+            generic = torch.rand_like(x) + 0.5
+            rest = (generic, where, isolated(args), isolated(kwargs))
+            self.parts[name] = self._split(name, module, rest)
+
+        return hook
+
+    def expand(self, name: str) -> Iterator[Part]:
+        """List the branches of a block; a block within it is replaced by its own branches."""
+        parts = self.parts.get(name, [])
+        if len(parts) < 2:
+            return
+        for part in parts:
+            inner = list(self.expand(part.name)) if part.name in self.parts else []
+            yield from inner or [part]
+
+    def _split(self, name: str, module: nn.Module, given: Any) -> list[Part]:  # noqa: ANN401
+        """Find the branches of one module, given how it is called."""
+        unseen = {n.removeprefix(f"{name}.") for n in self.unseen if n.startswith(f"{name}.")}
+        post_norm = any(b.post_norm for b in self.blocks if f"{name}.".startswith(f"{b.name}."))
+        muted = muted_copy(module, unseen if post_norm else set())
+        calls = _calls(muted, given)
+        x = given[0]
+        if not calls or not _near(response(muted, {}, given), x):
+            return []
+        r = torch.randn_like(x) + 1  # its sum tells a factor
+        ends, through = self._ends(name, muted, calls, given, r)
+        found = [(calls[n].order, _part(name, module, [c])) for n, c in through.items()]
+        last = [
+            end
+            for end in ends
+            if not any(_hides(muted, end, later, given, r) for later in ends if later != end)
+        ]
+        if len(last) + len(through) < 2:
+            return []
+        for end in last:
+            idle = [n for n in idle_modules(module, end, given) if n in calls]
+            cuts = [calls[end].cut(end, "zeros"), *(calls[n].cut(n, "input") for n in idle)]
+            if cuts[0] is not None:
+                kept = [cut for cut in cuts if cut is not None]
+                found.append((calls[end].order, _part(name, module, kept)))
+        return [part for _, part in sorted(found, key=lambda pair: pair[0])]
+
+    def _ends(
+        self,
+        name: str,
+        muted: nn.Module,
+        calls: dict[str, _Call],
+        given: Any,  # noqa: ANN401 - a module and its arguments
+        r: Tensor,
+    ) -> tuple[list[str], dict[str, Cut]]:
+        """Find modules whose output is added to the stream, and blocks the stream runs through."""
+        x: Tensor = given[0]
+        ends: list[str] = []
+        through: dict[str, Cut] = {}
+        for inner, how in calls.items():
+            inside = any(inner.startswith(f"{n}.") for n in (*ends, *through))
+            if inside or how.shape is None or how.times > 1 or math.prod(how.shape) != x.numel():
+                continue
+            output = response(muted, {inner: r.reshape(how.shape)}, given)
+            own_block = f"{name}.{inner}" in self.passing
+            if own_block and _proportional(output, r):
+                cut = how.cut(inner, "input")
+                if cut is not None:
+                    through[inner] = cut
+            elif _proportional(output - x, r):
+                ends.append(inner)
+        return ends, through
+
+
+def _part(name: str, module: nn.Module, cuts: list[Cut]) -> Part:
+    """Name a branch by its largest module; names become those in the whole network."""
+    sizes = [sum(p.numel() for p in module.get_submodule(cut.name).parameters()) for cut in cuts]
+    full = tuple(replace(cut, name=f"{name}.{cut.name}") for cut in cuts)
+    return Part(full[sizes.index(max(sizes))].name, Branch(of=name, cuts=full))
+
+
+def _calls(muted: nn.Module, given: Any) -> dict[str, _Call]:  # noqa: ANN401
+    """Run the muted block once and write down how the modules with parameters are called."""
+    calls: dict[str, _Call] = {}
+
+    def watch(name: str) -> Any:  # noqa: ANN401 - a hook
+        def hook(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
+            if name in calls:
+                calls[name].times += 1
+                return
+            first, where = first_tensor(output), find_input(args, kwargs)
+            usable = first is not None and type(output) in (Tensor, nn.Parameter, tuple)
+            given_to: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+            calls[name] = _Call(
+                order=len(calls),
+                where=where,
+                alone=where == 0 and len(args) == 1 and not kwargs,
+                repeats=_repeats(output, given_to) if type(output) is tuple else None,
+                shape=tuple(first.shape) if first is not None and usable else None,
+            )
+
+        return hook
+
+    handles = [
+        inner.register_forward_hook(watch(name), with_kwargs=True)
+        for name, inner in muted.named_modules()
+        if name and any(True for _ in inner.parameters())
+    ]
+    call_with(muted, *given)
+    for handle in handles:
+        handle.remove()
+    names = [name for name, _ in muted.named_modules() if name in calls]
+    return {name: calls[name] for name in names}  # outer modules first
+
+
+def _repeats(
+    output: tuple[Any, ...], arguments: list[tuple[int | str, Any]]
+) -> tuple[int | str | None, ...]:
+    """Tell which argument each entry of a tuple after the first is, if any."""
+    return tuple(
+        next((place for place, value in arguments if value is entry and entry is not None), None)
+        for entry in output[1:]
+    )
+
+
+def _hides(muted: nn.Module, end: str, later: str, given: Any, r: Tensor) -> bool:  # noqa: ANN401
+    """Tell whether a second module that is put to zero leaves nothing of what the first gave."""
+    given_back = response(muted, {end: r, later: torch.zeros_like(r)}, given)
+    return _near(given_back, given[0])
+
+
+def _near(a: Tensor | None, b: Tensor) -> bool:
+    return a is not None and a.shape == b.shape and torch.allclose(a.to(b.dtype), b, atol=1e-3)
+
+
+def _proportional(y: Tensor, r: Tensor) -> bool:
+    """Tell whether y = c r for some c that is not zero, the entries perhaps in another order."""
+    factor = y.sum() / r.sum()
+    if y.numel() != r.numel() or not factor.abs() > 1e-3:
+        return False
+    return torch.allclose(y.flatten().sort()[0], (factor * r).flatten().sort()[0], atol=1e-2)

@@ -1,0 +1,94 @@
+"""Whether scores tell blocks apart: on numbers made up to be so, and on networks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from layerticket import LayerticketError
+from layerticket.study.search.spread import score_spread, spread_of
+from tiny import PreNormBlock
+
+RANDOM = np.random.default_rng(3)
+BLOCKS = np.linspace(1, 2, 6)
+
+
+def noise(*shape):
+    return 0.01 * RANDOM.standard_normal(shape)
+
+
+def test_places_that_matter():
+    told = spread_of(BLOCKS + noise(4, 3, 6))
+    assert told["outcome"] == "position"
+    assert told["agreement"] == {"batches": 1.0, "seeds": 1.0}
+    assert told["signal_to_noise"] > 100
+    assert told["lowest"] == 1
+    assert told["relative_spread"] == pytest.approx((BLOCKS / 1.5).std(ddof=1), rel=0.05)
+    assert told["sentence"].startswith("The scores tell blocks apart: rankings agree over batches")
+
+
+def test_rankings_that_follow_the_initialization():
+    per_seed = np.stack([RANDOM.permutation(BLOCKS) for _ in range(4)])
+    told = spread_of(per_seed[:, None] + noise(4, 3, 6))
+    assert told["outcome"] == "seed"
+    assert told["agreement"]["batches"] == 1
+    assert told["agreement"]["seeds"] < 0.6
+    assert "by their place, any block would do" in told["sentence"]
+
+
+def test_scores_that_say_nothing():
+    told = spread_of(1 + noise(4, 3, 6))
+    assert told["outcome"] == "any"
+    assert told["between"] < told["noise"]
+    assert told["sentence"].startswith("Any block would do: another batch ranks the blocks as if")
+
+
+def test_what_is_common_to_all_blocks_does_not_count():
+    scores = BLOCKS + noise(3, 3, 6)
+    scaled = scores * RANDOM.uniform(1, 1000, (3, 3, 1))
+    assert spread_of(scaled)["noise"] == pytest.approx(spread_of(scores)["noise"])
+    assert spread_of(-scores)["outcome"] == "position"  # GraSP's scores are below zero
+
+
+def test_agreement_of_two_judges_is_held_against_chance():
+    told = spread_of(np.stack([np.stack([BLOCKS, BLOCKS[::-1]])] * 2))
+    assert told["agreement"]["batches"] == 0
+    assert told["p_value"]["batches"] > 0.9
+    told = spread_of(np.stack([np.stack([BLOCKS, BLOCKS + 1])] * 2))
+    assert told["agreement"] == {"batches": 1.0, "seeds": 1.0}
+    assert told["p_value"]["seeds"] == pytest.approx(1 / 720, abs=2e-3)  # of 6! orders
+
+
+def test_equal_scores_agree_on_nothing():
+    told = spread_of(np.ones((2, 3, 4)))
+    assert (told["outcome"], told["signal_to_noise"]) == ("any", None)
+
+
+def build(seed):
+    torch.manual_seed(seed)
+    blocks = [PreNormBlock() for _ in range(4)]
+    return nn.Sequential(nn.Linear(4, 8), *blocks, nn.Flatten(), nn.Linear(24, 3))
+
+
+def draw(number):
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(6, 3, 4, generator=generator), torch.arange(6) % 3
+
+
+def test_networks_and_batches_drawn_anew():
+    told = score_spread(build, draw, criterion="snip", seeds=2, batches=3)
+    assert told["blocks"] == ["1", "2", "3", "4"]
+    assert np.array(told["scores"]).shape == (2, 3, 4)
+    assert len({score for seed in told["scores"] for row in seed for score in row}) == 24
+    again = score_spread(build, draw, criterion="snip", seeds=2, batches=3)
+    assert again == told
+    parts = score_spread(build, draw, criterion="snip", seeds=2, batches=2, granularity="branch")
+    assert len(parts["blocks"]) == 8
+    assert score_spread(build, draw, criterion="random", seeds=3, batches=5)["outcome"] == "any"
+
+
+def test_too_little_to_compare_is_refused():
+    with pytest.raises(LayerticketError, match="give at least 2 of each"):
+        score_spread(build, draw, seeds=1)
+    with pytest.raises(LayerticketError, match="has 2 removable blocks; a ranking needs at least"):
+        spread_of(np.ones((2, 2, 2)))
