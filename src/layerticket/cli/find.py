@@ -78,12 +78,8 @@ def find(
     """
     run = None if training.run is None else run_folder(training.run)
     options = {name: value for name, value in asdict(scoring).items() if value is not None}
-    shared: dict[str, Any] = {
-        "criterion": criterion,
-        "out": out,
-        "rounds": rounds,
-        "options": options,
-    }
+    shared: dict[str, Any] = {"criterion": criterion, "out": out}
+    shared |= {"rounds": rounds, "options": options}
     images_of = {"images": images, "balanced": balanced}
     if rival.rival is not None:
         whole = granularity == "block"

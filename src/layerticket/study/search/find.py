@@ -163,15 +163,11 @@ def find_in_run(
         **_settings(criterion, drawn, rules, options),
     )
     bench = bench or Bench(dataset=dataset, recipe=recipe)
-    ticket, bill = search(
-        lambda *, costs=None: rewind(find(costs=costs), theta_i),
-        config["model"],
-        dense,
-        budget,
-        bench,
-        out,
-        before=paid,
-    )
+
+    def set_back(*, costs: Any = None) -> Ticket:  # noqa: ANN401 - as find_ticket has it
+        return rewind(find(costs=costs), theta_i)
+
+    ticket, bill = search(set_back, config["model"], dense, budget, bench, out, before=paid)
     return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
 
 
