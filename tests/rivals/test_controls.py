@@ -37,8 +37,8 @@ def reference_of(costs, saved, base=None):
     )
 
 
-def names(reference, control, draw=0):
-    return [int(one.name) for one in _chosen(reference, control, draw)]
+def names(reference, control, draw=0, seed=0):
+    return [int(one.name) for one in _chosen(reference, control, draw, seed)]
 
 
 def test_which_blocks_go():
@@ -51,17 +51,41 @@ def test_which_blocks_go():
     unequal = reference_of([5, 1, 1, 2], 4, base)
     assert names(unequal, "first") == [0]  # 5 is nearer to 4 than 0 or 6
     assert names(unequal, "last") == [3, 2, 1]
-    for draw in range(20):  # 1 + 1 + 2 is the only sum of 4
-        assert sorted(names(unequal, "random", draw)) == [1, 2, 3]
+    for seed in range(20):  # 1 + 1 + 2 is the only sum of 4
+        assert sorted(names(unequal, "random", seed=seed)) == [1, 2, 3]
+    with pytest.raises(LayerticketError, match="draw is 1, and only 1 sets"):
+        names(unequal, "random", 1)
 
 
 def test_random_blocks_are_drawn_evenly_and_the_same_for_the_same_draw():
     reference = reference_of([1] * 5, 1)
-    drawn = [names(reference, "random", draw)[0] for draw in range(500)]
-    assert drawn == [names(reference, "random", draw)[0] for draw in range(500)]
+    drawn = [names(reference, "random", seed=seed)[0] for seed in range(500)]
+    assert drawn == [names(reference, "random", seed=seed)[0] for seed in range(500)]
     counts = torch.bincount(torch.tensor(drawn), minlength=5)
     assert counts.min() > 70  # 100 expected, standard deviation 9
     assert counts.max() < 130
+
+
+def test_draws_are_without_replacement_and_end_with_the_last_set():
+    reference = reference_of([2, 2, 2, 2, 2, 4], 4)  # two of five, or the one of 4
+    sets = [frozenset(names(reference, "random", draw)) for draw in range(11)]
+    assert len(set(sets)) == 11
+    assert frozenset([5]) in sets
+    with pytest.raises(LayerticketError, match=r"only 11 sets .* allowed are 0 to 10"):
+        names(reference, "random", 11)
+
+
+def test_each_seed_draws_its_own_blocks():
+    reference = reference_of([1] * 27, 8)
+    sets = {frozenset(names(reference, "random", draw, seed))
+            for draw in range(5) for seed in range(5)}  # fmt: skip
+    assert len(sets) == 25  # of 2,220,075
+
+
+def test_costs_that_hardly_differ_count_as_equal():
+    reference = reference_of([1_000_000 + i for i in range(8)], 2_000_001)
+    sets = {frozenset(names(reference, "random", draw)) for draw in range(28)}
+    assert len(sets) == 28
 
 
 @pytest.mark.parametrize("control", CONTROLS)
@@ -89,8 +113,8 @@ def test_a_control_is_an_ordinary_ticket_of_equal_cost(control, tmp_path):
 
 def test_draws_differ_and_senseless_ones_are_refused():
     model, reference = resnet20(), ticket_of(resnet20(), batch_of(10, 3, 16, 20))
-    drawn = {control_ticket(model, reference, "random", draw=d).removed for d in range(9)}
-    assert len(drawn) > 1
+    drawn = {control_ticket(model, reference, "random", draw=d).removed for d in range(5)}
+    assert len(drawn) == 5
     for control, draw in (("last", 1), ("random", -1)):
         with pytest.raises(LayerticketError, match="draw is"):
             control_ticket(model, reference, control, draw=draw)

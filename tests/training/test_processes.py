@@ -236,6 +236,7 @@ def test_synchronized_batch_norms_share_all_tensors_and_leave():
         during = model.state_dict(keep_vars=True)
         assert all(during[name] is tensor for name, tensor in tensors.items())
     assert model[1] is plain
+    assert all(model.state_dict(keep_vars=True)[name] is t for name, t in tensors.items())
 
     class Own(torch.nn.BatchNorm2d):
         pass
@@ -243,6 +244,23 @@ def test_synchronized_batch_norms_share_all_tensors_and_leave():
     model[1] = Own(8)
     with pytest.raises(LayerticketError, match="is a Own"), global_batch_norms(model, wanted=True):
         pass
+
+
+def test_what_synchronized_batch_norms_learn_after_a_move_is_handed_over():
+    model = make_model()
+    plain = model[1]
+    with global_batch_norms(model, wanted=True):
+        model.double().eval()  # new buffers, as on another device
+        with torch.no_grad():
+            model[1].running_mean.fill_(3)
+            model[1].weight.fill_(2)
+        during = {name: t.clone() for name, t in model.state_dict().items()}
+    assert model[1] is plain
+    assert not plain.training
+    assert model.state_dict().keys() == during.keys()
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == during[name].dtype
+        assert torch.equal(tensor, during[name])
 
 
 def test_parts_cover_a_batch():

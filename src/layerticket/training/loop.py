@@ -139,13 +139,13 @@ def fit(
         stack.enter_context(repeatable_kernels())
         stack.enter_context(forked_random_state(where))
         stack.enter_context(_modes_restored(model))
+        home = torch.device("cpu") if spread.shard else where
+        place(model, home, channels_last=recipe.channels_last and not spread.shard)
         stack.enter_context(global_batch_norms(model, wanted=spread.sync_batch_norm))
         more = {"count": team.count, **tracking.options(folder)}
         accelerator = stack.enter_context(
             own_accelerator(where, precision, compiled=compiled, **more)
         )
-        home = torch.device("cpu") if spread.shard else where
-        place(model, home, channels_last=recipe.channels_last and not spread.shard)
         session = Session(model, dataset, recipe, seed, where, accelerator, start, team, spread)
         journal = Journal(folder, identity, start.epoch, keep)
         log = stack.enter_context(tracked(accelerator, tracking, folder, identity))

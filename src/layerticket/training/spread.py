@@ -51,7 +51,8 @@ class Spread:
 def global_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None]:
     """Put torch's synchronized batch norms in place of the plain ones, and take them out again.
 
-    Parameters and buffers are the same tensors before, meanwhile and afterwards.
+    Parameters and buffers are the same tensors before, meanwhile and afterwards. Where the model is
+    moved or cast meanwhile, its plain norms get what the synchronized ones hold in the end.
 
     Raises:
         LayerticketError: If a batch norm is of a class of its own, which torch would not keep.
@@ -74,4 +75,9 @@ def global_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None]:
         yield
     finally:
         for parent, name, child in places:
-            setattr(parent, name, child)
+            used = getattr(parent, name)
+            for key, parameter in used._parameters.items():
+                child.register_parameter(key, parameter)
+            for key, buffer in used._buffers.items():
+                child.register_buffer(key, buffer, key not in used._non_persistent_buffers_set)
+            setattr(parent, name, child.train(used.training))
