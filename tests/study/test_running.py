@@ -181,6 +181,23 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
     assert ends(record) == ends(whole)
 
 
+def test_an_older_version_of_a_study_leaves_the_newer_its_record(tmp_path):
+    older, newer = study_of(study_table()), {"seeds": 2, "margin": 0.02}
+    begun = []
+
+    def tell(_):
+        if not begun:  # while the older runner is at work, the newer comes and ends
+            begun.append(run(tmp_path, **newer))
+
+    mine = run_study(older, tmp_path, crew=HERE, tell=tell)
+    assert [row["seed"] for row in mine["runs"]] == [0, 0]
+    assert load_study(tmp_path) == begun[0]
+    assert [row["seed"] for row in load_study(tmp_path)["runs"]] == [0, 0, 1, 1]
+    with (tmp_path / "runs.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert run(tmp_path, margin=0.03) == load_study(tmp_path)  # a changed margin is a version too
+
+
 def test_a_study_keeps_its_threads(tmp_path):
     folder = StudyFolder(tmp_path)
     assert folder.threads(None, 3) == 3
