@@ -77,10 +77,13 @@ def run_study(
     plan = _prepared(study, around)
     folder = StudyFolder(around.root)
     store = functools.partial(collect, study, folder, plan, around)
-    store()
     wanted = plan.only(only) if only else plan
     board = Board(wanted, folder, crew.retries)
     board.left = {name: None for name in wanted.jobs if folder.record_of(name) is None}
+    for name in board.left:  # these are tried again; other failures stay as they were told
+        if not folder.is_running(name):
+            folder.forget_failure(name)
+    store()
     try:
         if board.left:
             with crew.at_work(folder.threads(crew.threads, crew.share)) as executor:
@@ -100,8 +103,6 @@ def _prepared(study: StudyFile, around: Surroundings) -> Plan:
     folder = StudyFolder(around.root)
     with folder.held():
         folder.write_plan(plan, study_text(study))
-    for name in plan.jobs:
-        folder.forget_failure(name)
     return plan
 
 
