@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 
 import pytest
 import tomli_w
@@ -138,6 +139,14 @@ def test_a_failure_is_told_and_stops_nothing_else(tmp_path):
     assert set(standing["failures"]) == {row["id"] for key, row in rows.items() if key[0][0] == "b"}
 
 
+def test_what_is_not_tried_again_stays_failed(tmp_path):
+    both = {"models": ["toy_study:broken", "toy_study:residual"]}
+    first = run(tmp_path, **both)["runs"]
+    again = run(tmp_path, only=(first[2]["id"],), **both)["runs"]
+    assert [row["status"] for row in again] == ["failed", "failed", "done", "done"]
+    assert [row["error"] for row in again] == [row["error"] for row in first]
+
+
 def test_what_comes_after_a_failure_names_its_cause(tmp_path, monkeypatch):
     import toy_study
 
@@ -181,6 +190,23 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
     assert ends(record) == ends(whole)
 
 
+def test_an_older_version_of_a_study_leaves_the_newer_its_record(tmp_path):
+    older, newer = study_of(study_table()), {"seeds": 2, "margin": 0.02}
+    begun = []
+
+    def tell(_):
+        if not begun:  # while the older runner is at work, the newer comes and ends
+            begun.append(run(tmp_path, **newer))
+
+    mine = run_study(older, tmp_path, crew=HERE, tell=tell)
+    assert [row["seed"] for row in mine["runs"]] == [0, 0]
+    assert load_study(tmp_path) == begun[0]
+    assert [row["seed"] for row in load_study(tmp_path)["runs"]] == [0, 0, 1, 1]
+    with (tmp_path / "runs.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert run(tmp_path, margin=0.03) == load_study(tmp_path)  # a changed margin is a version too
+
+
 def test_a_study_keeps_its_threads(tmp_path):
     folder = StudyFolder(tmp_path)
     assert folder.threads(None, 3) == 3
@@ -192,8 +218,9 @@ def test_a_study_keeps_its_threads(tmp_path):
 def test_single_rows_and_wrong_wishes(tmp_path):
     with pytest.raises(LayerticketError, match="no run of this study"):
         run(tmp_path, only=("nothing",))
-    first = load_study(tmp_path)["runs"]
+    first = [asdict(row) for row in StudyFolder(tmp_path).read_plan().runs]
     record = run(tmp_path, only=(first[0]["id"],))
+    first = record["runs"]
     assert [row["status"] for row in record["runs"]] == ["done", "waiting"]
     assert first[1]["id"] in first[1]["repeat"]
     with pytest.raises(LayerticketError, match="Did you mean 'local'"):

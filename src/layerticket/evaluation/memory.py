@@ -18,7 +18,7 @@ from layerticket.errors import LayerticketError
 from layerticket.models import build_model
 from layerticket.surgery import remove_blocks
 from layerticket.training import Recipe, rehearse, resolve_device
-from layerticket.training.hardware import peak_memory_bytes
+from layerticket.training.peak import peak_memory_bytes
 
 __all__ = ["MemoryRequest", "PeakMemory", "peak_memory"]
 

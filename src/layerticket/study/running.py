@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from layerticket.files import write_atomically
 from layerticket.study.evaluating.evaluations import prepare
 from layerticket.study.executors.board import Board
 from layerticket.study.executors.crew import Crew
@@ -58,7 +57,8 @@ def run_study(
         tell: Called with the standing, at most once a second.
 
     Returns:
-        What is in ``study.json``.
+        What is in ``study.json``. If another version of the study was begun in the folder
+        meanwhile, that one's is left there, and this is what this version came to.
 
     Raises:
         LayerticketError: If data, evaluations or an id do not fit; before anything is trained.
@@ -77,10 +77,13 @@ def run_study(
     plan = _prepared(study, around)
     folder = StudyFolder(around.root)
     store = functools.partial(collect, study, folder, plan, around)
-    store()
     wanted = plan.only(only) if only else plan
     board = Board(wanted, folder, crew.retries)
     board.left = {name: None for name in wanted.jobs if folder.record_of(name) is None}
+    for name in board.left:  # these are tried again; other failures stay as they were told
+        if not folder.is_running(name):
+            folder.forget_failure(name)
+    store()
     try:
         if board.left:
             with crew.at_work(folder.threads(crew.threads, crew.share)) as executor:
@@ -98,10 +101,8 @@ def _prepared(study: StudyFile, around: Surroundings) -> Plan:
         prepare(study.evaluate, dataset, replace(study.conditions, folders=folders))
     plan = unfold(study, dataset.fingerprint)
     folder = StudyFolder(around.root)
-    write_atomically(folder.study, study_text(study))
-    folder.write_plan(plan)
-    for name in plan.jobs:
-        folder.forget_failure(name)
+    with folder.held():
+        folder.write_plan(plan, study_text(study))
     return plan
 
 

@@ -5,12 +5,9 @@ without a trace. Refuses to know networks, recipes and data.
 """
 
 import hashlib
-import resource
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,7 +23,6 @@ __all__ = [
     "forked_random_state",
     "own_accelerator",
     "own_device",
-    "peak_memory_bytes",
     "place",
     "repeatable_kernels",
     "resolve_device",
@@ -123,19 +119,6 @@ def resolve_precision(
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         capable = any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return "bf16" if capable else "fp32"
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: by torch's allocator on a GPU, else by the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")  # getrusage also remembers the process that started us
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB, except on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:

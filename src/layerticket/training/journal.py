@@ -46,8 +46,8 @@ class State:
     """Seconds of training so far, without validation and checkpoints."""
     images: int = 0
     """Training images seen so far."""
-    peak_memory_bytes: int = 0
-    """Most memory held so far."""
+    peak_memory_bytes: int | None = 0
+    """Most memory held so far; None when a part of the training could not tell."""
     data_seconds: float = 0.0
     """Seconds of `train_seconds` in which the loop waited for its next batch."""
     energy: dict[str, float | None] | None = None

@@ -49,9 +49,10 @@ class FitResult:
     """Seconds of training over all sessions, without validation and checkpoints."""
     images_per_second: float
     """Training images seen, divided by `train_seconds`."""
-    peak_memory_bytes: int
-    """Peak of torch's allocator on a GPU; peak resident memory of the process on a CPU; of several
-    processes, that of the largest."""
+    peak_memory_bytes: int | None
+    """Peak of this training alone: of torch's allocator on a GPU, of the resident memory of the
+    process on a CPU; of several processes, that of the largest. None where the system cannot tell
+    it from what the process did before."""
     final_train_loss: float
     """Mean loss over the steps of the last epoch, in nats."""
     validation_accuracy: float | None

@@ -20,11 +20,12 @@ from layerticket.batch import logits_of
 from layerticket.data import Dataset, batches
 from layerticket.training.checkpoint import fill_optimizer, optimizer_state
 from layerticket.training.failure import TrainingError
-from layerticket.training.hardware import peak_memory_bytes, seed_epoch
+from layerticket.training.hardware import seed_epoch
 from layerticket.training.journal import Bar, Journal, State, figures, progress_bar
 from layerticket.training.keeping import Start
 from layerticket.training.metering import Meter, Tally
 from layerticket.training.optimizer import make_optimizer
+from layerticket.training.peak import peak_memory_bytes, restart_peak_memory
 from layerticket.training.processes import ALONE, Processes
 from layerticket.training.recipe import Recipe, learning_rate_at
 from layerticket.training.sharding import bring, send, shard
@@ -96,8 +97,7 @@ class Session:
     ) -> State:
         """Train from the journal's checkpoint, or from its start, to the last epoch."""
         epochs = self.recipe.epochs
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self.peak_known = restart_peak_memory(self.device)
         state = self.restore(journal)
         tally = Tally(meter, state.energy, fresh=state.epoch == journal.start)
         images = self.steps * self.batch_size * (epochs - journal.start)
@@ -171,7 +171,7 @@ class Session:
                 total, pending = total + sum(losses), []
                 seen, seconds = step * self.batch_size, time.perf_counter() - start
                 bar.update(state.images + seen, state, losses[-1], seen / seconds)
-        seconds, held = time.perf_counter() - start, peak_memory_bytes(self.device)
+        seconds = time.perf_counter() - start
         return replace(
             state,
             epoch=state.epoch + 1,
@@ -180,8 +180,15 @@ class Session:
             train_seconds=state.train_seconds + seconds,
             data_seconds=state.data_seconds + waited,
             images=state.images + self.steps * self.batch_size,
-            peak_memory_bytes=max(state.peak_memory_bytes, *self.team.gather(held)),
+            peak_memory_bytes=self.peak(state.peak_memory_bytes),
         )
+
+    def peak(self, before: int | None) -> int | None:
+        """Most memory any process held, also in sessions before; None if one cannot tell."""
+        held = peak_memory_bytes(self.device) if self.peak_known else None
+        all_held = [before, *self.team.gather(held)]
+        known = [one for one in all_held if one is not None]
+        return max(known) if len(known) == len(all_held) else None
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled, augmented batches of one epoch, all of one size: this process's part."""

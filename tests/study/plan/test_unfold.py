@@ -113,6 +113,6 @@ def test_single_rows_bring_what_they_need():
 
 def test_a_plan_is_read_back(tmp_path):
     folder = StudyFolder(tmp_path)
-    folder.write_plan(plan())
+    folder.write_plan(plan(), "")
     assert folder.read_plan().jobs.keys() == plan().jobs.keys()
     assert folder.read_plan().runs == plan().runs

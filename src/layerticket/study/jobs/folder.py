@@ -7,18 +7,29 @@ job with what it was and how it ended; ``tickets/``, ``runs/`` and ``logs/``; ``
 
 import functools
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from layerticket.files import canonical_json, holder_of, in_use, read_json, write_atomically
+from layerticket.files import (
+    FolderInUse,
+    canonical_json,
+    exclusive,
+    holder_of,
+    in_use,
+    read_json,
+    write_atomically,
+)
 from layerticket.study.plan.job import Job, PlannedRun
 from layerticket.study.plan.unfold import Plan
 
 __all__ = ["StudyFolder"]
 
 JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
+PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +116,32 @@ class StudyFolder:
             _write(path, {"threads": chosen})
         return chosen
 
-    def write_plan(self, plan: Plan) -> None:
-        """Write jobs and rows down, unless they stand there already."""
-        record = {
-            "jobs": [asdict(job) for job in plan.jobs.values()],
-            "runs": [asdict(run) for run in plan.runs],
-        }
-        if not self.plan.exists() or canonical_json(read_json(self.plan)) != canonical_json(record):
-            _write(self.plan, record)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Write what belongs to the whole study alone; another runner is waited for.
+
+        Jobs have locks of their own, so this one is held for moments only.
+        """
+        with ExitStack() as stack:
+            while True:
+                with suppress(FolderInUse):
+                    stack.enter_context(exclusive(self.root))
+                    break
+                time.sleep(PAUSE)
+            yield
+
+    def write_plan(self, plan: Plan, text: str) -> None:
+        """Write jobs, rows and the study file down, unless they stand there already."""
+        if not self.holds(plan, text):
+            write_atomically(self.study, text)
+            _write(self.plan, _spelled(plan))
+
+    def holds(self, plan: Plan, text: str) -> bool:
+        """Whether the folder is about this plan of this study file, and not of another version."""
+        if not self.plan.exists() or not self.study.exists():
+            return False
+        same_text = self.study.read_text(encoding="utf-8") == text
+        return same_text and canonical_json(read_json(self.plan)) == canonical_json(_spelled(plan))
 
     def read_plan(self) -> Plan:
         """Read jobs and rows back.
@@ -126,6 +155,14 @@ class StudyFolder:
             jobs={job.name: job for job in jobs},
             runs=tuple(PlannedRun(**run) for run in record["runs"]),
         )
+
+
+def _spelled(plan: Plan) -> dict[str, Any]:
+    """Spell a plan as JSON values."""
+    return {
+        "jobs": [asdict(job) for job in plan.jobs.values()],
+        "runs": [asdict(run) for run in plan.runs],
+    }
 
 
 @functools.lru_cache(maxsize=100_000)

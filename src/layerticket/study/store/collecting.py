@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerticket.files import read_json
-from layerticket.study.files.reading import study_table
+from layerticket.study.files.reading import study_table, study_text
 from layerticket.study.files.study import StudyFile
 from layerticket.study.jobs.doing import dataset_of
 from layerticket.study.jobs.folder import StudyFolder
@@ -50,6 +50,9 @@ def collect(
 ) -> dict[str, Any]:
     """Collect what is there, and write it to ``study.json`` and ``runs.csv``.
 
+    Two runners may be at work in one folder. Each looks and writes while it alone does, and one
+    whose study is no longer that of the folder writes nothing.
+
     Args:
         study: The study.
         folder: Where it lies.
@@ -57,8 +60,20 @@ def collect(
         around: Where and with what it was run.
 
     Returns:
-        What was written.
+        What the study came to.
     """
+    with folder.held():
+        record = _gathered(study, folder, plan, around)
+        if folder.holds(plan, study_text(study)):
+            write_record(folder.root / STUDY, record)
+            write_table(folder.root, record["runs"])
+    return record
+
+
+def _gathered(
+    study: StudyFile, folder: StudyFolder, plan: Plan, around: Surroundings
+) -> dict[str, Any]:
+    """Put everything that is known about a study together."""
     dataset = dataset_of(around)
     networks = _networks(folder, plan)
     record: dict[str, Any] = {
@@ -75,10 +90,7 @@ def collect(
         "networks": networks,
         "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
     }
-    record |= analyse(record)
-    write_record(folder.root / STUDY, record)
-    write_table(folder.root, record["runs"])
-    return record
+    return record | analyse(record)
 
 
 def repeat_command(around: Surroundings, run: str) -> str:
