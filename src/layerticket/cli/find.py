@@ -77,9 +77,8 @@ def find(
         Draw equally many images of every class.
     """
     run = None if training.run is None else run_folder(training.run)
-    options = {name: value for name, value in asdict(scoring).items() if value is not None}
-    shared: dict[str, Any] = {"criterion": criterion, "out": out}
-    shared |= {"rounds": rounds, "options": options}
+    shared: dict[str, Any] = {"criterion": criterion, "out": out, "rounds": rounds}
+    shared["options"] = {k: value for k, value in asdict(scoring).items() if value is not None}
     images_of = {"images": images, "balanced": balanced}
     if rival.rival is not None:
         whole = granularity == "block"

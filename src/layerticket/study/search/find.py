@@ -79,12 +79,11 @@ def find_in(
         dense,
         draw_batch(dataset, images, seed=seed, balanced=balanced),
         criterion=criterion,
-        granularity=granularity,
         budget=budget,
         name=model,
         seed=seed,
         rounds=rounds,
-        **_settings(criterion, seed, rules, options),
+        **_settings(criterion, granularity, seed, rules, options),
     )
     bench = bench or Bench(dataset=dataset, recipe=Recipe())
     ticket, bill = search(find, model, dense, budget, bench, out)
@@ -155,12 +154,11 @@ def find_in_run(
         recipe=recipe,
         within=within,
         criterion=criterion,
-        granularity=granularity,
         budget=budget,
         name=config["model"],
         seed=_seed_of(config, within),
         rounds=rounds,
-        **_settings(criterion, drawn, rules, options),
+        **_settings(criterion, granularity, drawn, rules, options),
     )
     bench = bench or Bench(dataset=dataset, recipe=recipe)
 
@@ -213,13 +211,14 @@ def _seed_of(config: Mapping[str, Any], within: Ticket | None) -> int | None:
 
 def _settings(
     criterion: str,
+    granularity: Granularity,
     seed: int,
     rules: Mapping[str, Any] | None,
     options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Merge rules and options; criterion `random` draws by the seed unless told otherwise."""
+    """Merge granularity, rules and options; `random` draws by the seed unless told otherwise."""
     draw = {"draw": seed} if criterion == "random" else {}
-    return {**(rules or {}), **draw, **(options or {})}
+    return {"granularity": granularity, **(rules or {}), **draw, **(options or {})}
 
 
 def _told(ticket: Ticket, out: Path) -> dict[str, Any]:
