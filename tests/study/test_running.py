@@ -108,13 +108,18 @@ def test_what_is_finished_is_not_done_again(tmp_path):
 
 
 def test_a_lottery_added_later_finds_the_epochs_it_goes_back_to(tmp_path):
-    first = run(tmp_path)
+    first = run(tmp_path, similarity=True)
+    before = tries(tmp_path)
     methods = [
         *study_table()["methods"],
         {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
     ]
-    more = run(tmp_path, methods=methods)
+    more = run(tmp_path, methods=methods, similarity=True)
     assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    again = {name for name, count in tries(tmp_path).items() if count > before.get(name, 1)}
+    dense = next(r for r in StudyFolder(tmp_path).read_plan().runs if r.kind == "dense")
+    assert again == {dense.jobs["train"]}  # what was made of the dense network stands
+    assert run(tmp_path, methods=methods, similarity=True)["runs"] == more["runs"]
     # The dense network was trained once more, keeping the epoch; it ended at the same weights.
     assert more["runs"][0]["folder"].startswith("runs-keeping-1/")
     assert equal_weights(weights(tmp_path, first)[:1], weights(tmp_path, more)[:1])

@@ -79,7 +79,7 @@ def run_study(
     store = functools.partial(collect, study, folder, plan, around)
     wanted = plan.only(only) if only else plan
     board = Board(wanted, folder, crew.retries)
-    board.left = {name: None for name in wanted.jobs if folder.record_of(name) is None}
+    board.left = {name: None for name, job in wanted.jobs.items() if folder.finished(job) is None}
     for name in board.left:  # these are tried again; other failures stay as they were told
         if not folder.is_running(name):
             folder.forget_failure(name)

@@ -23,8 +23,9 @@ from layerticket.files import (
     read_json,
     write_atomically,
 )
-from layerticket.study.plan.job import Job, PlannedRun
+from layerticket.study.plan.job import KEEP, Job, PlannedRun
 from layerticket.study.plan.unfold import Plan
+from layerticket.training.keeping import kept_path
 
 __all__ = ["StudyFolder"]
 
@@ -66,9 +67,20 @@ class StudyFolder:
         return self.root / "logs" / f"{name}.log"
 
     def record_of(self, name: str) -> dict[str, Any] | None:
-        """What a finished job ended with; None if it is not finished."""
+        """What a job ended with; None if it never did."""
         path = self.job(name) / RECORD
         return _read_once(path, path.stat().st_mtime_ns) if path.exists() else None
+
+    def finished(self, job: Job) -> dict[str, Any] | None:
+        """Return what a job ended with, if nothing is left to do; else None.
+
+        A training that did not keep an epoch which is wanted by now is left to do.
+        """
+        record, keep = self.record_of(job.name), job.spec.get(KEEP, ())
+        if record is None or not keep:
+            return record
+        run = self.root / record["run"]
+        return record if all(kept_path(run, epoch).exists() for epoch in keep) else None
 
     def failure_of(self, name: str) -> str | None:
         """Why a job failed when it was tried last; None if it did not."""
@@ -167,7 +179,7 @@ def _spelled(plan: Plan) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=100_000)
 def _read_once(path: Path, when: int) -> dict[str, Any]:
-    """Read a file that is not written twice."""
+    """Read a file once, as long as it stays as it is."""
     return read_json(path)
 
 

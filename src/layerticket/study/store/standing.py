@@ -49,7 +49,7 @@ class Standing:
 def status_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> Status:
     """Tell how a row stands."""
     names = list(run.jobs.values())
-    if all(folder.record_of(name) is not None for name in names):
+    if all(folder.finished(plan.jobs[name]) is not None for name in names):
         return "done"
     if cause_of(run, folder, plan) is not None:
         return "failed"
@@ -66,7 +66,7 @@ def cause_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> tuple[str, str
 
 
 def _cause(name: str, folder: StudyFolder, plan: Plan) -> tuple[str, str] | None:
-    if folder.record_of(name) is not None:
+    if folder.finished(plan.jobs[name]) is not None:
         return None
     error = folder.failure_of(name)
     if error is not None:
@@ -128,7 +128,7 @@ def _sum(values: Any) -> float | None:  # noqa: ANN401 - any iterable of figures
 
 def _training(job: Job, folder: StudyFolder, plan: Plan) -> dict[str, Any]:
     """Look at one training: its epochs, those done, the seconds they took, its record."""
-    record = folder.record_of(job.name)
+    record = folder.finished(job)
     if record is not None:
         facts = {"epochs": record["epochs"], "done": record["epochs"]}
         return {**facts, "seconds": record["train_seconds"], "record": record}
