@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -19,8 +20,10 @@ from layerticket.study.executors.crew import Crew
 from layerticket.study.executors.executor import cores
 from layerticket.study.files.reading import study_of
 from layerticket.study.jobs.folder import StudyFolder
+from layerticket.study.jobs.task import Surroundings
 from layerticket.study.running import run_study
 from layerticket.study.status import load_study, study_status
+from layerticket.study.store.collecting import repeat_command
 from layerticket.tensors import load_tensors
 from toy_study import FILE, WHOM, study_table
 
@@ -67,6 +70,7 @@ def tries(out):
 def test_leaves_one_record_and_one_table(tmp_path):
     record = run(tmp_path, evaluate=["fgsm"], conditions={"images": 20})
     assert record == load_study(tmp_path) == json.loads((tmp_path / "study.json").read_text())
+    assert (record["environment"]["threads"], record["environment"]["workers"]) == (1, 1)
     dense, ticket = record["runs"]
     assert (dense["method"], dense["budget"], dense["removed"]) == ("dense", None, [])
     assert (ticket["method"], ticket["budget"], ticket["kind"]) == ("snip", "remove 1", "ticket")
@@ -216,8 +220,37 @@ def test_a_study_keeps_its_threads(tmp_path):
     folder = StudyFolder(tmp_path)
     assert folder.threads(None, 3) == 3
     assert folder.threads(None, 1) == 3
-    assert folder.threads(2, 1) == 2
-    assert folder.threads(None, 1) == 2
+    assert folder.threads(3, 1) == 3
+    with pytest.raises(LayerticketError, match=r"begun with 3 threads .* Leave out --threads"):
+        folder.threads(2, 1)
+    assert folder.threads(None, 1) == 3
+
+
+def test_the_most_workers_are_noted(tmp_path):
+    folder = StudyFolder(tmp_path)
+    folder.threads(None, 1)
+    assert folder.workers is None  # nobody has worked
+    for count, most in ((2, 2), (1, 2), (4, 4), (None, None), (1, None)):
+        folder.note_workers(count)
+        assert folder.workers == most
+    (tmp_path / "threads.json").write_text('{"threads": 2}')  # begun when nobody counted them
+    folder.note_workers(1)
+    assert (folder.threads(None, 1), folder.workers) == (2, None)
+
+
+def test_a_command_that_repeats_a_row_says_what_decides_its_end(tmp_path):
+    around = Surroundings(
+        root=tmp_path,
+        data="digits",
+        validation_fraction=0.1,
+        data_dir=Path("/images"),
+        shift_dirs=(Path("/shifted"), Path("/images")),
+        device="cpu",
+        threads=3,
+    )
+    assert repeat_command(around, "abc").endswith(
+        "--threads 3 --device cpu --data-dir /images --shift-dir /shifted"
+    )
 
 
 def test_single_rows_and_wrong_wishes(tmp_path):
@@ -303,8 +336,7 @@ def test_a_runner_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     assert ended.returncode == -signal.SIGKILL
     assert study_status(tmp_path / "cut")["done"] == 0
     again = run(tmp_path / "cut", **changes)  # its worker is gone too, or this would wait
-    # One worker had all cores; the study keeps their number, though we have one here.
-    whole = run(tmp_path / "whole", Crew(executor="here", threads=cores()), **changes)
+    whole = run(tmp_path / "whole", **changes)
     assert ends(again) == ends(whole)
     assert equal_weights(weights(tmp_path / "cut", again), weights(tmp_path / "whole", whole))
 
@@ -321,7 +353,7 @@ def test_two_runners_share_the_work(tmp_path):
     assert [process.returncode for process in pair] == [0, 0], told
     records = [json.loads(out) for out, _ in told]  # exactly one object each
     assert ends(records[0]) == ends(records[1])
-    alone = run(tmp_path / "alone", Crew(executor="here", threads=cores()), seeds=3)
+    alone = run(tmp_path / "alone", seeds=3)
     assert ends(records[0]) == ends(alone)
     began = "".join(log.read_text() for log in (tmp_path / "both" / "logs").glob("*.log"))
     assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))

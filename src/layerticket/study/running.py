@@ -61,7 +61,7 @@ def run_study(
         meanwhile, that one's is left there, and this is what this version came to.
 
     Raises:
-        LayerticketError: If data, evaluations or an id do not fit; before anything is trained.
+        LayerticketError: If data, evaluations, threads or an id do not fit; before any training.
             What fails later is told in the rows, and does not stop others.
     """
     around = Surroundings(
@@ -74,7 +74,7 @@ def run_study(
         metering=study.energy,
         command=command,
     )
-    plan = _prepared(study, around)
+    plan, around = _prepared(study, around, crew)
     folder = StudyFolder(around.root)
     store = functools.partial(collect, study, folder, plan, around)
     wanted = plan.only(only) if only else plan
@@ -86,14 +86,16 @@ def run_study(
     store()
     try:
         if board.left:
-            with crew.at_work(folder.threads(crew.threads, crew.share)) as executor:
+            with folder.held():
+                folder.note_workers(crew.count)
+            with crew.at_work(around.threads) as executor:
                 _work(board, executor, around, _Teller(tell, store, plan, folder))
     finally:
         record = store()
     return record
 
 
-def _prepared(study: StudyFile, around: Surroundings) -> Plan:
+def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan, Surroundings]:
     """Load what all jobs share, check what can be checked, and write the plan down."""
     dataset = dataset_of(around)
     if study.evaluate:
@@ -102,8 +104,9 @@ def _prepared(study: StudyFile, around: Surroundings) -> Plan:
     plan = unfold(study, dataset.fingerprint)
     folder = StudyFolder(around.root)
     with folder.held():
+        threads = folder.threads(crew.threads, crew.share)
         folder.write_plan(plan, study_text(study))
-    return plan
+    return plan, replace(around, threads=threads)
 
 
 def _work(board: Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:

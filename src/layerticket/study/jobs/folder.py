@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from layerticket.errors import LayerticketError
 from layerticket.files import (
     FolderInUse,
     canonical_json,
@@ -30,6 +31,7 @@ from layerticket.training.keeping import kept_path
 __all__ = ["StudyFolder"]
 
 JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
+THREADS = "threads.json"
 PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
 
 
@@ -117,16 +119,43 @@ class StudyFolder:
         _write(self.job(name) / FAILURE, {"error": error})
 
     def threads(self, asked: int | None, share: int) -> int:
-        """Return the threads of each worker: as asked, or as begun with, or else its share.
+        """Return the threads of each worker: those the study was begun with, or as asked, or else.
 
         A study keeps them, so that it ends with the same bits when it goes on with other workers.
+
+        Args:
+            asked: As the user wishes; None: no wish.
+            share: What else they are in a new folder.
+
+        Raises:
+            LayerticketError: If the study was begun with other threads than asked.
         """
-        path = self.root / "threads.json"
-        known = int(read_json(path)["threads"]) if path.exists() else None
-        chosen = asked or known or share
-        if chosen != known:
-            _write(path, {"threads": chosen})
-        return chosen
+        path = self.root / THREADS
+        if not path.exists():
+            _write(path, {"threads": asked or share, "workers": 0})
+        known = int(read_json(path)["threads"])
+        if asked not in (None, known):
+            raise LayerticketError(
+                f"the study in {self.root} was begun with {known} threads for each worker; with "
+                f"{asked} its runs would differ in their last bits. Leave out --threads, or take "
+                "another folder."
+            )
+        return known
+
+    @property
+    def workers(self) -> int | None:
+        """Most jobs at a time that the study was ever done with; None if that is not known."""
+        path = self.root / THREADS
+        found = read_json(path).get("workers") if path.exists() else None
+        return found or None
+
+    def note_workers(self, count: int | None) -> None:
+        """Note how many jobs are going to be done at a time; what was not known stays unknown."""
+        record = read_json(self.root / THREADS)
+        before = record.get("workers")
+        most = None if None in (count, before) else max(count or 0, before)
+        if most != before:
+            _write(self.root / THREADS, record | {"workers": most})
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -24,6 +24,8 @@ class Surroundings:
     shift_dirs: tuple[Path, ...] = ()
     """Folders of shifted images, beside those of the study file."""
     device: str = "auto"
+    threads: int = 1
+    """Of each worker."""
     metering: Metering = field(default_factory=Metering)
     command: str = ""
     """Command that the study was run with."""
