@@ -269,6 +269,13 @@ def test_single_rows_and_wrong_wishes(tmp_path):
         study_status(tmp_path / "nowhere")
 
 
+def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):
+    crew = Crew(workers=2, device="cpu")
+    with pytest.raises(LayerticketError, match="Use --workers 1"):
+        run(tmp_path, crew=crew, energy={"country": "DEU"})
+    assert not (tmp_path / "runs").exists()
+
+
 def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
     with pytest.raises(LayerticketError, match="Did you mean 'fgsm'"):
         run(tmp_path, evaluate=["fgsmm"])

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import Metering
 from layerticket.study.evaluating.evaluations import prepare
 from layerticket.study.executors.board import Board
 from layerticket.study.executors.crew import Crew
@@ -86,6 +88,7 @@ def run_study(
     store()
     try:
         if board.left:
+            _check_meter(study.energy, crew)
             with folder.held():
                 folder.note_workers(crew.count)
             with crew.at_work(around.threads) as executor:
@@ -107,6 +110,16 @@ def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan,
         threads = folder.threads(crew.threads, crew.share)
         folder.write_plan(plan, study_text(study))
     return plan, replace(around, threads=threads)
+
+
+def _check_meter(metering: Metering, crew: Crew) -> None:
+    """Refuse to meter several jobs at a time with counters of the whole processor."""
+    if metering.wanted and metering.cpu_tdp is None and crew.count != 1:
+        raise LayerticketError(
+            "energy is to be metered by the counters of the processor, which cannot tell one job "
+            "from the others that run at the same time. Use --workers 1, or state the power of the "
+            "processor at full load: --set energy.cpu_tdp=W, which is shared out by CPU time."
+        )
 
 
 def _work(board: Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:
