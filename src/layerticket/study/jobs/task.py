@@ -53,3 +53,5 @@ class Outcome:
     """busy: another process is at it; died: its worker did not come back."""
     record: Mapping[str, Any] | None = None
     error: str = ""
+    spoiled: bool = False
+    """Whether its worker may be of no use any more, so that another has to take its place."""
