@@ -25,6 +25,7 @@ from layerticket.study.jobs.task import Surroundings, Task
 from layerticket.study.plan.unfold import Plan, unfold
 from layerticket.study.store.collecting import collect, repeat_command
 from layerticket.study.store.standing import Standing, standing_of
+from layerticket.training import Tracking
 
 __all__ = ["run_study"]
 
@@ -74,6 +75,7 @@ def run_study(
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
         device=crew.seen_device,
         metering=study.energy,
+        tracking=_seen_from_anywhere(study.tracking),
         command=command,
     )
     plan, around = _prepared(study, around, crew)
@@ -96,6 +98,12 @@ def run_study(
     finally:
         record = store()
     return record
+
+
+def _seen_from_anywhere(tracking: Tracking) -> Tracking:
+    """Name the folder of trackers in a way that holds wherever a worker stands."""
+    folder = tracking.folder
+    return tracking if folder is None else replace(tracking, folder=folder.expanduser().resolve())
 
 
 def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan, Surroundings]:

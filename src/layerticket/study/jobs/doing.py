@@ -119,6 +119,7 @@ def _train(task: Task) -> dict[str, Any]:
         progress=False,
         command=task.repeat,
         metering=task.around.metering,
+        tracking=task.around.tracking,
     )
     keep = job.spec.get(KEEP, [])
     try:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from layerticket.evaluation import Metering
 from layerticket.study.plan.job import Job
+from layerticket.training import Tracking
 
 __all__ = ["Outcome", "Surroundings", "Task"]
 
@@ -27,6 +28,7 @@ class Surroundings:
     threads: int = 1
     """Of each worker."""
     metering: Metering = field(default_factory=Metering)
+    tracking: Tracking = field(default_factory=Tracking)
     command: str = ""
     """Command that the study was run with."""
 
