@@ -1,6 +1,11 @@
 """Workers of this machine: one that may have been spoiled by its job is replaced."""
 
+import contextlib
 import multiprocessing
+import os
+import threading
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +20,32 @@ def task(tmp_path, name):
     return Task(job=job, given={}, around=around)
 
 
-def serve(line, threads):
+class Worker:
     """A worker on whose GPU a kernel failed: nothing goes well in it after that."""
-    spoiled = False
-    while True:
-        name = line.recv().job.name
-        spoiled = spoiled or "wrong" in name
-        line.send(Outcome(name=name, ended="failed" if spoiled else "done", spoiled=spoiled))
+
+    exitcode = None
+
+    def __init__(self, target, args):
+        self.line = args[0]
+
+    def start(self):
+        self.line = Connection(os.dup(self.line.fileno()))  # the executor closes its own
+        threading.Thread(target=self.serve).start()
+
+    def serve(self):
+        spoiled = False
+        with contextlib.suppress(EOFError), self.line:
+            while True:
+                name = self.line.recv().job.name
+                spoiled = spoiled or "wrong" in name
+                ended = "failed" if spoiled else "done"
+                self.line.send(Outcome(name=name, ended=ended, spoiled=spoiled))
+
+    def kill(self):
+        pass  # it ends when its line is closed
+
+    def join(self, seconds):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -34,8 +58,8 @@ def test_only_a_failure_beside_cuda_spoils_a_worker(monkeypatch, ended, cuda, sp
 
 
 def test_a_spoiled_worker_gets_no_more_jobs(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "CONTEXT", multiprocessing.get_context("fork"))
-    monkeypatch.setattr(local, "_serve", serve)
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Worker)
+    monkeypatch.setattr(local, "CONTEXT", context)
     crew = local.LocalExecutor(1, 1, "cpu")
     told = []
     for name in ("right", "wrong", "right-again"):
