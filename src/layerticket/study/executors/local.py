@@ -140,7 +140,8 @@ def _judged(outcome: Outcome) -> Outcome:
     An error of a CUDA kernel stays with the process: every later call fails by it. Which errors are
     of that kind is not told, so none is trusted once CUDA is in use.
     """
-    spoiled = outcome.ended == "failed" and torch.cuda.is_initialized()
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
+    spoiled = outcome.ended == "failed" and in_use
     return replace(outcome, spoiled=spoiled)
 
 

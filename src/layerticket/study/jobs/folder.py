@@ -153,7 +153,7 @@ class StudyFolder:
         """Note how many jobs are going to be done at a time; what was not known stays unknown."""
         record = read_json(self.root / THREADS)
         before = record.get("workers")
-        most = None if None in (count, before) else max(count or 0, before)
+        most = None if count is None or before is None else max(count, int(before))
         if most != before:
             _write(self.root / THREADS, record | {"workers": most})
 
