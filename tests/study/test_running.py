@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -19,8 +20,10 @@ from layerticket.study.executors.crew import Crew
 from layerticket.study.executors.executor import cores
 from layerticket.study.files.reading import study_of
 from layerticket.study.jobs.folder import StudyFolder
+from layerticket.study.jobs.task import Surroundings
 from layerticket.study.running import run_study
 from layerticket.study.status import load_study, study_status
+from layerticket.study.store.collecting import repeat_command
 from layerticket.tensors import load_tensors
 from toy_study import FILE, WHOM, study_table
 
@@ -67,6 +70,7 @@ def tries(out):
 def test_leaves_one_record_and_one_table(tmp_path):
     record = run(tmp_path, evaluate=["fgsm"], conditions={"images": 20})
     assert record == load_study(tmp_path) == json.loads((tmp_path / "study.json").read_text())
+    assert (record["environment"]["threads"], record["environment"]["workers"]) == (1, 1)
     dense, ticket = record["runs"]
     assert (dense["method"], dense["budget"], dense["removed"]) == ("dense", None, [])
     assert (ticket["method"], ticket["budget"], ticket["kind"]) == ("snip", "remove 1", "ticket")
@@ -108,13 +112,18 @@ def test_what_is_finished_is_not_done_again(tmp_path):
 
 
 def test_a_lottery_added_later_finds_the_epochs_it_goes_back_to(tmp_path):
-    first = run(tmp_path)
+    first = run(tmp_path, similarity=True)
+    before = tries(tmp_path)
     methods = [
         *study_table()["methods"],
         {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
     ]
-    more = run(tmp_path, methods=methods)
+    more = run(tmp_path, methods=methods, similarity=True)
     assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    again = {name for name, count in tries(tmp_path).items() if count > before.get(name, 1)}
+    dense = next(r for r in StudyFolder(tmp_path).read_plan().runs if r.kind == "dense")
+    assert again == {dense.jobs["train"]}  # what was made of the dense network stands
+    assert run(tmp_path, methods=methods, similarity=True)["runs"] == more["runs"]
     # The dense network was trained once more, keeping the epoch; it ended at the same weights.
     assert more["runs"][0]["folder"].startswith("runs-keeping-1/")
     assert equal_weights(weights(tmp_path, first)[:1], weights(tmp_path, more)[:1])
@@ -211,8 +220,37 @@ def test_a_study_keeps_its_threads(tmp_path):
     folder = StudyFolder(tmp_path)
     assert folder.threads(None, 3) == 3
     assert folder.threads(None, 1) == 3
-    assert folder.threads(2, 1) == 2
-    assert folder.threads(None, 1) == 2
+    assert folder.threads(3, 1) == 3
+    with pytest.raises(LayerticketError, match=r"begun with 3 threads .* Leave out --threads"):
+        folder.threads(2, 1)
+    assert folder.threads(None, 1) == 3
+
+
+def test_the_most_workers_are_noted(tmp_path):
+    folder = StudyFolder(tmp_path)
+    folder.threads(None, 1)
+    assert folder.workers is None  # nobody has worked
+    for count, most in ((2, 2), (1, 2), (4, 4), (None, None), (1, None)):
+        folder.note_workers(count)
+        assert folder.workers == most
+    (tmp_path / "threads.json").write_text('{"threads": 2}')  # begun when nobody counted them
+    folder.note_workers(1)
+    assert (folder.threads(None, 1), folder.workers) == (2, None)
+
+
+def test_a_command_that_repeats_a_row_says_what_decides_its_end(tmp_path):
+    around = Surroundings(
+        root=tmp_path,
+        data="digits",
+        validation_fraction=0.1,
+        data_dir=Path("/images"),
+        shift_dirs=(Path("/shifted"), Path("/images")),
+        device="cpu",
+        threads=3,
+    )
+    assert repeat_command(around, "abc").endswith(
+        "--threads 3 --device cpu --data-dir /images --shift-dir /shifted"
+    )
 
 
 def test_single_rows_and_wrong_wishes(tmp_path):
@@ -229,6 +267,26 @@ def test_single_rows_and_wrong_wishes(tmp_path):
         Crew(workers=0)
     with pytest.raises(LayerticketError, match="holds no study"):
         study_status(tmp_path / "nowhere")
+
+
+def test_trackers_of_the_study_file_reach_every_training(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    table = {"trackers": ["tensorboard"], "folder": "curves"}
+    record = run(tmp_path / "study", tracking=table)
+    assert record["study"]["tracking"] == table
+    names = {row["folder"].rpartition("/")[2] for row in record["runs"]}
+    assert {path.name for path in (tmp_path / "curves").iterdir()} == names
+    assert len(list((tmp_path / "curves").rglob("events.out.tfevents.*"))) >= 2
+    with pytest.raises(LayerticketError, match="Did you mean 'tensorboard'"):
+        run(tmp_path / "other", tracking={"trackers": ["tensorbord"]})
+
+
+def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):
+    crew = Crew(workers=2, device="cpu")
+    with pytest.raises(LayerticketError, match="Use --workers 1"):
+        run(tmp_path, crew=crew, energy={"country": "DEU"})
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
@@ -298,8 +356,7 @@ def test_a_runner_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     assert ended.returncode == -signal.SIGKILL
     assert study_status(tmp_path / "cut")["done"] == 0
     again = run(tmp_path / "cut", **changes)  # its worker is gone too, or this would wait
-    # One worker had all cores; the study keeps their number, though we have one here.
-    whole = run(tmp_path / "whole", Crew(executor="here", threads=cores()), **changes)
+    whole = run(tmp_path / "whole", **changes)
     assert ends(again) == ends(whole)
     assert equal_weights(weights(tmp_path / "cut", again), weights(tmp_path / "whole", whole))
 
@@ -316,7 +373,7 @@ def test_two_runners_share_the_work(tmp_path):
     assert [process.returncode for process in pair] == [0, 0], told
     records = [json.loads(out) for out, _ in told]  # exactly one object each
     assert ends(records[0]) == ends(records[1])
-    alone = run(tmp_path / "alone", Crew(executor="here", threads=cores()), seeds=3)
+    alone = run(tmp_path / "alone", seeds=3)
     assert ends(records[0]) == ends(alone)
     began = "".join(log.read_text() for log in (tmp_path / "both" / "logs").glob("*.log"))
     assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))

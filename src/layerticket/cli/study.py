@@ -34,7 +34,7 @@ class CrewChoice:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; each worker has a GPU of its own."""
     threads: int | None = None
-    """Threads of each worker; by default as the study was begun with, or its share of the cores."""
+    """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
     ray_address: str | None = None
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
     retries: int = 2

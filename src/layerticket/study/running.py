@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerticket.errors import LayerticketError
+from layerticket.evaluation import Metering
 from layerticket.study.evaluating.evaluations import prepare
 from layerticket.study.executors.board import Board
 from layerticket.study.executors.crew import Crew
@@ -23,6 +25,7 @@ from layerticket.study.jobs.task import Surroundings, Task
 from layerticket.study.plan.unfold import Plan, unfold
 from layerticket.study.store.collecting import collect, repeat_command
 from layerticket.study.store.standing import Standing, standing_of
+from layerticket.training import Tracking
 
 __all__ = ["run_study"]
 
@@ -61,7 +64,7 @@ def run_study(
         meanwhile, that one's is left there, and this is what this version came to.
 
     Raises:
-        LayerticketError: If data, evaluations or an id do not fit; before anything is trained.
+        LayerticketError: If data, evaluations, threads or an id do not fit; before any training.
             What fails later is told in the rows, and does not stop others.
     """
     around = Surroundings(
@@ -72,28 +75,38 @@ def run_study(
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
         device=crew.seen_device,
         metering=study.energy,
+        tracking=_seen_from_anywhere(study.tracking),
         command=command,
     )
-    plan = _prepared(study, around)
+    plan, around = _prepared(study, around, crew)
     folder = StudyFolder(around.root)
     store = functools.partial(collect, study, folder, plan, around)
     wanted = plan.only(only) if only else plan
     board = Board(wanted, folder, crew.retries)
-    board.left = {name: None for name in wanted.jobs if folder.record_of(name) is None}
+    board.left = {name: None for name, job in wanted.jobs.items() if folder.finished(job) is None}
     for name in board.left:  # these are tried again; other failures stay as they were told
         if not folder.is_running(name):
             folder.forget_failure(name)
     store()
     try:
         if board.left:
-            with crew.at_work(folder.threads(crew.threads, crew.share)) as executor:
+            _check_meter(study.energy, crew)
+            with folder.held():
+                folder.note_workers(crew.count)
+            with crew.at_work(around.threads) as executor:
                 _work(board, executor, around, _Teller(tell, store, plan, folder))
     finally:
         record = store()
     return record
 
 
-def _prepared(study: StudyFile, around: Surroundings) -> Plan:
+def _seen_from_anywhere(tracking: Tracking) -> Tracking:
+    """Name the folder of trackers in a way that holds wherever a worker stands."""
+    folder = tracking.folder
+    return tracking if folder is None else replace(tracking, folder=folder.expanduser().resolve())
+
+
+def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan, Surroundings]:
     """Load what all jobs share, check what can be checked, and write the plan down."""
     dataset = dataset_of(around)
     if study.evaluate:
@@ -102,8 +115,19 @@ def _prepared(study: StudyFile, around: Surroundings) -> Plan:
     plan = unfold(study, dataset.fingerprint)
     folder = StudyFolder(around.root)
     with folder.held():
+        threads = folder.threads(crew.threads, crew.share)
         folder.write_plan(plan, study_text(study))
-    return plan
+    return plan, replace(around, threads=threads)
+
+
+def _check_meter(metering: Metering, crew: Crew) -> None:
+    """Refuse to meter several jobs at a time with counters of the whole processor."""
+    if metering.wanted and metering.cpu_tdp is None and crew.count != 1:
+        raise LayerticketError(
+            "energy is to be metered by the counters of the processor, which cannot tell one job "
+            "from the others that run at the same time. Use --workers 1, or state the power of the "
+            "processor at full load: --set energy.cpu_tdp=W, which is shared out by CPU time."
+        )
 
 
 def _work(board: Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:

@@ -82,6 +82,7 @@ def test_there_is_one_place_for_them():
     top = SHIPPED.parents[3] / "studies"
     assert SHIPPED.resolve() == top.resolve()
     assert {"quick", "table1", "table2", "table4", "table5", "template"} <= set(shipped_studies())
+    assert "architectures" not in shipped_studies()  # a list of networks, which is no study
 
 
 def test_every_line_of_the_template_can_be_used():

@@ -35,7 +35,7 @@ class Board:
                 self.failed.add(name)
                 del self.left[name]
             elif self.again.get(name, 0.0) <= time.monotonic() and all(
-                self.folder.record_of(need) is not None for need in needs
+                self.folder.finished(self.plan.jobs[need]) is not None for need in needs
             ):
                 return name
         return None

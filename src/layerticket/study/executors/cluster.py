@@ -51,7 +51,9 @@ class RayExecutor:
         slots = int(there.get("GPU" if wanted else "CPU", 1))
         self._count = workers or slots
         self._threads = threads
-        remote = self._ray.remote(num_cpus=1, num_gpus=wanted, max_retries=0)
+        # A fresh worker for each task on a GPU: an error of a kernel stays with the process.
+        often = {"max_calls": wanted}  # 0: no limit
+        remote = self._ray.remote(num_cpus=1, num_gpus=wanted, max_retries=0, **often)
         self._do = remote(_do)
         self._running: dict[Any, Task] = {}
 

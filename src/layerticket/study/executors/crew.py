@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.study.executors.cluster import RayExecutor
 from layerticket.study.executors.executor import Executor, cores, gpus
@@ -30,8 +28,9 @@ class Crew:
     address: str | None = None
     """Address of a Ray cluster; None: one is started here."""
     threads: int | None = None
-    """Threads of each worker; None: as many as the study was begun with, or its share of the cores.
-    On a CPU the last bits of a sum depend on it."""
+    """Threads of each worker; None: as many as the study was begun with, or else 1 on a CPU and its
+    share of the cores beside a GPU. On a CPU the last bits of a sum depend on it, so the default is
+    the one number that every machine and every executor can keep to."""
     retries: int = 2
     """Times a job is tried again whose worker died."""
 
@@ -52,13 +51,18 @@ class Crew:
         return "cuda" if numbered else self.device
 
     @property
+    def count(self) -> int | None:
+        """Jobs at a time; None: as many as a cluster has room for, which it tells later."""
+        if self.executor == "here":
+            return 1
+        return self.workers or (None if self.address else len(gpus(self.device)) or cores())
+
+    @property
     def share(self) -> int:
         """Threads for each worker where nothing else is said."""
-        if self.executor == "here":
-            return torch.get_num_threads()
-        if self.address is not None:
+        if not gpus(self.device) or self.count is None:
             return 1
-        return max(1, cores() // (self.workers or len(gpus(self.device)) or cores()))
+        return max(1, cores() // self.count)
 
     @contextmanager
     def at_work(self, threads: int) -> Iterator[Executor]:

@@ -1,4 +1,7 @@
-"""One job after another in this process: for debuggers, and for a study in a test."""
+"""One job after another in this process: for debuggers, and for a study in a test.
+
+The process cannot be replaced, so an error of a CUDA kernel fails all jobs after it too.
+"""
 
 import time
 

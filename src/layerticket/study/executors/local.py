@@ -2,7 +2,8 @@
 
 Workers are started afresh (spawned), so that none inherits the threads or the CUDA state of this
 process. Each is told how many threads it may use, and which GPU is its own. A worker that dies
-takes its job with it and nothing else; another takes its place.
+takes its job with it and nothing else; another takes its place. So it does when a job failed on a
+GPU, since the error may stay with the process.
 """
 
 import contextlib
@@ -12,9 +13,11 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+
+import torch
 
 from layerticket.study.executors.executor import cores, environment_of, gpus, set_threads, stand_in
 from layerticket.study.jobs.perform import perform
@@ -84,6 +87,9 @@ class LocalExecutor:
             worker.line.close()
             code = worker.process.exitcode
             return Outcome(name=name, ended="died", error=f"its worker ended with {_told(code)}")
+        if outcome.spoiled:
+            self._workers[number] = None
+            _end(worker)
         return outcome
 
     def _start(self, variables: Mapping[str, str]) -> _Worker:
@@ -99,10 +105,15 @@ class LocalExecutor:
         """End all workers; one in the middle of a job loses the epoch it is in."""
         for worker in self._workers:
             if worker is not None:
-                worker.process.kill()
-                worker.process.join(GRACE)
-                worker.line.close()
+                _end(worker)
         self._workers = [None] * len(self._workers)
+
+
+def _end(worker: _Worker) -> None:
+    """End a worker, whatever it is at."""
+    worker.process.kill()
+    worker.process.join(GRACE)
+    worker.line.close()
 
 
 def _told(code: int | None) -> str:
@@ -120,7 +131,18 @@ def _serve(line: Connection, threads: int) -> None:
             task: Task = line.recv()
         except EOFError:
             return
-        line.send(perform(task))
+        line.send(_judged(perform(task)))
+
+
+def _judged(outcome: Outcome) -> Outcome:
+    """Tell whether this process can be used after a job that ended so.
+
+    An error of a CUDA kernel stays with the process: every later call fails by it. Which errors are
+    of that kind is not told, so none is trusted once CUDA is in use.
+    """
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own
+    spoiled = outcome.ended == "failed" and in_use
+    return replace(outcome, spoiled=spoiled)
 
 
 def _end_with_the_runner() -> None:

@@ -10,8 +10,9 @@ SHIPPED = Path(__file__).resolve().parents[1] / "shipped"
 
 
 def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with us."""
-    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+    """Names of the studies that come with us; other lists lie beside them."""
+    files = SHIPPED.glob("*.toml")
+    return tuple(sorted(p.stem for p in files if "[[methods]]" in p.read_text(encoding="utf-8")))
 
 
 def study_path(file: str | Path) -> Path:

@@ -9,7 +9,7 @@ from layerticket.selection import Budget
 from layerticket.study.evaluating.conditions import Conditions
 from layerticket.study.methods.method import Method
 from layerticket.study.methods.tickets import LotteryMethod, TicketMethod
-from layerticket.training import Recipe, epochs_at
+from layerticket.training import Recipe, Tracking, epochs_at
 
 __all__ = ["StudyFile"]
 
@@ -44,6 +44,8 @@ class StudyFile:
     """Of the evaluations."""
     energy: Metering = field(default_factory=Metering)
     """What is known about electricity; nothing: energy is not measured."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """Trackers that the curve of every training is sent to; decides nothing."""
     methods: tuple[Method, ...] = ()
     """What is compared with the dense network."""
 

@@ -22,7 +22,7 @@ from layerticket.study.jobs.folder import StudyFolder
 from layerticket.study.jobs.task import Surroundings, Task
 from layerticket.study.methods.method import Search
 from layerticket.study.methods.registry import METHODS, method_of
-from layerticket.study.plan.job import Kind
+from layerticket.study.plan.job import KEEP, Kind
 from layerticket.study.runs.train import build_named, train_run
 from layerticket.training import Recipe
 from layerticket.training.keeping import NotKept
@@ -119,8 +119,9 @@ def _train(task: Task) -> dict[str, Any]:
         progress=False,
         command=task.repeat,
         metering=task.around.metering,
+        tracking=task.around.tracking,
     )
-    keep = job.spec.get("keep", [])
+    keep = job.spec.get(KEEP, [])
     try:
         result = train(out=StudyFolder(root).runs, keep=keep)
     except NotKept:  # trained before anything went back to these epochs: once more, keeping them

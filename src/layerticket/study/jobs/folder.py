@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from layerticket.errors import LayerticketError
 from layerticket.files import (
     FolderInUse,
     canonical_json,
@@ -23,12 +24,14 @@ from layerticket.files import (
     read_json,
     write_atomically,
 )
-from layerticket.study.plan.job import Job, PlannedRun
+from layerticket.study.plan.job import KEEP, Job, PlannedRun
 from layerticket.study.plan.unfold import Plan
+from layerticket.training.keeping import kept_path
 
 __all__ = ["StudyFolder"]
 
 JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
+THREADS = "threads.json"
 PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
 
 
@@ -66,9 +69,20 @@ class StudyFolder:
         return self.root / "logs" / f"{name}.log"
 
     def record_of(self, name: str) -> dict[str, Any] | None:
-        """What a finished job ended with; None if it is not finished."""
+        """What a job ended with; None if it never did."""
         path = self.job(name) / RECORD
         return _read_once(path, path.stat().st_mtime_ns) if path.exists() else None
+
+    def finished(self, job: Job) -> dict[str, Any] | None:
+        """Return what a job ended with, if nothing is left to do; else None.
+
+        A training that did not keep an epoch which is wanted by now is left to do.
+        """
+        record, keep = self.record_of(job.name), job.spec.get(KEEP, ())
+        if record is None or not keep:
+            return record
+        run = self.root / record["run"]
+        return record if all(kept_path(run, epoch).exists() for epoch in keep) else None
 
     def failure_of(self, name: str) -> str | None:
         """Why a job failed when it was tried last; None if it did not."""
@@ -105,16 +119,43 @@ class StudyFolder:
         _write(self.job(name) / FAILURE, {"error": error})
 
     def threads(self, asked: int | None, share: int) -> int:
-        """Return the threads of each worker: as asked, or as begun with, or else its share.
+        """Return the threads of each worker: those the study was begun with, or as asked, or else.
 
         A study keeps them, so that it ends with the same bits when it goes on with other workers.
+
+        Args:
+            asked: As the user wishes; None: no wish.
+            share: What else they are in a new folder.
+
+        Raises:
+            LayerticketError: If the study was begun with other threads than asked.
         """
-        path = self.root / "threads.json"
-        known = int(read_json(path)["threads"]) if path.exists() else None
-        chosen = asked or known or share
-        if chosen != known:
-            _write(path, {"threads": chosen})
-        return chosen
+        path = self.root / THREADS
+        if not path.exists():
+            _write(path, {"threads": asked or share, "workers": 0})
+        known = int(read_json(path)["threads"])
+        if asked not in (None, known):
+            raise LayerticketError(
+                f"the study in {self.root} was begun with {known} threads for each worker; with "
+                f"{asked} its runs would differ in their last bits. Leave out --threads, or take "
+                "another folder."
+            )
+        return known
+
+    @property
+    def workers(self) -> int | None:
+        """Most jobs at a time that the study was ever done with; None if that is not known."""
+        path = self.root / THREADS
+        found = read_json(path).get("workers") if path.exists() else None
+        return found or None
+
+    def note_workers(self, count: int | None) -> None:
+        """Note how many jobs are going to be done at a time; what was not known stays unknown."""
+        record = read_json(self.root / THREADS)
+        before = record.get("workers")
+        most = None if count is None or before is None else max(count, int(before))
+        if most != before:
+            _write(self.root / THREADS, record | {"workers": most})
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -167,7 +208,7 @@ def _spelled(plan: Plan) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=100_000)
 def _read_once(path: Path, when: int) -> dict[str, Any]:
-    """Read a file that is not written twice."""
+    """Read a file once, as long as it stays as it is."""
     return read_json(path)
 
 

@@ -35,7 +35,7 @@ def perform(task: Task, *, redirect: bool = True) -> Outcome:
     folder, name = StudyFolder(task.around.root), task.job.name
     try:
         with exclusive(folder.job(name)):
-            record = folder.record_of(name)
+            record = folder.finished(task.job)
             if record is not None:
                 return Outcome(name=name, ended="done", record=record)
             folder.begin(task.job)

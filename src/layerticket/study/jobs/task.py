@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from layerticket.evaluation import Metering
 from layerticket.study.plan.job import Job
+from layerticket.training import Tracking
 
 __all__ = ["Outcome", "Surroundings", "Task"]
 
@@ -24,7 +25,10 @@ class Surroundings:
     shift_dirs: tuple[Path, ...] = ()
     """Folders of shifted images, beside those of the study file."""
     device: str = "auto"
+    threads: int = 1
+    """Of each worker."""
     metering: Metering = field(default_factory=Metering)
+    tracking: Tracking = field(default_factory=Tracking)
     command: str = ""
     """Command that the study was run with."""
 
@@ -51,3 +55,5 @@ class Outcome:
     """busy: another process is at it; died: its worker did not come back."""
     record: Mapping[str, Any] | None = None
     error: str = ""
+    spoiled: bool = False
+    """Whether its worker may be of no use any more, so that another has to take its place."""

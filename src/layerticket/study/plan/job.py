@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 from layerticket.files import digest
 
-__all__ = ["Job", "Kind", "PlannedRun"]
+__all__ = ["KEEP", "Job", "Kind", "PlannedRun"]
+
+KEEP = "keep"
+"""Entry of a training's `Job.spec`: epochs whose weights and optimizer stay in its folder."""
 
 Kind = Literal["network", "search", "train", "evaluate", "similarity"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One piece of work; everything that decides how it ends is in it."""
+    """One piece of work; everything that decides how it ends is in it, and what it leaves."""
 
     kind: Kind
     model: str
@@ -30,8 +33,13 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it; the jobs that come before are in it by name."""
-        return digest(asdict(self))
+        """SHA-256 of all that decides how it ends; the jobs that come before are in it by name.
+
+        The epochs a training keeps change nothing in it, so they are left out: whatever was made
+        of a dense network stands when a method is added that goes back to another epoch.
+        """
+        spec = {key: value for key, value in self.spec.items() if key != KEEP}
+        return digest({**asdict(self), "spec": spec})
 
     @property
     def name(self) -> str:

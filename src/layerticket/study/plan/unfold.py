@@ -13,7 +13,7 @@ from layerticket.selection import Budget
 from layerticket.study.files.study import StudyFile
 from layerticket.study.files.values import table_of
 from layerticket.study.methods.method import Method
-from layerticket.study.plan.job import Job, PlannedRun
+from layerticket.study.plan.job import KEEP, Job, PlannedRun
 from layerticket.training import epochs_at
 
 __all__ = ["NEW_WEIGHTS", "Plan", "budget_text", "unfold"]
@@ -97,7 +97,7 @@ class _Planner:
         """Rows of one network and seed: dense first."""
         self.add(Job(kind="network", model=model, seed=None, spec={}))
         dense = self.add(
-            Job(kind="train", model=model, seed=seed, spec={**self._training(), "keep": self.keep})
+            Job(kind="train", model=model, seed=seed, spec={**self._training(), KEEP: self.keep})
         )
         yield self._row(dense, None, model=model, seed=seed, method="dense", kind="dense")
         for budget in self.study.budgets:

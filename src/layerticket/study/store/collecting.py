@@ -86,7 +86,7 @@ def _gathered(
         "test_images": len(dataset.test),
         "margin": study.margin,
         "confidence": study.confidence,
-        "environment": environment(around.device),
+        "environment": _environment(folder, around),
         "networks": networks,
         "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
     }
@@ -96,9 +96,20 @@ def _gathered(
 def repeat_command(around: Surroundings, run: str) -> str:
     """Return the command that does one row again, and what it needs, in another folder."""
     words = ["layerticket", "study", "run", "study.toml", "--only", run, "--out", "again"]
+    words += ["--threads", str(around.threads)]
+    if around.device != "auto":
+        words += ["--device", around.device]
     if around.data_dir is not None:
         words += ["--data-dir", str(around.data_dir)]
+    for folder in around.shift_dirs:
+        words += ["--shift-dir", str(folder)] if folder != around.data_dir else []
     return shlex.join(words)
+
+
+def _environment(folder: StudyFolder, around: Surroundings) -> dict[str, Any]:
+    """Describe software and hardware, and how many jobs of how many threads shared it."""
+    shared = {"threads": around.threads, "workers": folder.workers}
+    return environment(around.device) | shared
 
 
 def _networks(folder: StudyFolder, plan: Plan) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from layerticket.study.jobs.folder import StudyFolder
 from layerticket.study.plan.job import Job, PlannedRun
 from layerticket.study.plan.unfold import Plan
+from layerticket.study.store.paid import paid_so_far
 from layerticket.training.journal import METRICS
 
 __all__ = ["Standing", "Status", "cause_of", "curve_of", "standing_of", "status_of"]
@@ -49,7 +50,7 @@ class Standing:
 def status_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> Status:
     """Tell how a row stands."""
     names = list(run.jobs.values())
-    if all(folder.record_of(name) is not None for name in names):
+    if all(folder.finished(plan.jobs[name]) is not None for name in names):
         return "done"
     if cause_of(run, folder, plan) is not None:
         return "failed"
@@ -66,7 +67,7 @@ def cause_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> tuple[str, str
 
 
 def _cause(name: str, folder: StudyFolder, plan: Plan) -> tuple[str, str] | None:
-    if folder.record_of(name) is not None:
+    if folder.finished(plan.jobs[name]) is not None:
         return None
     error = folder.failure_of(name)
     if error is not None:
@@ -88,14 +89,14 @@ def standing_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> Standin
     """
     statuses = {run.id: status_of(run, folder, plan) for run in plan.runs}
     counts = Counter(statuses.values())
-    trainings = [_training(plan.jobs[run.jobs["train"]], folder, plan) for run in plan.runs]
-    live = [t for t, run in zip(trainings, plan.runs, strict=True) if statuses[run.id] != "failed"]
-    seconds = sum(t["seconds"] for t in trainings)
-    done = sum(t["done"] for t in trainings)
+    looked = {run.jobs["train"]: statuses[run.id] for run in plan.runs}  # rows may share one
+    trainings = {name: _training(plan.jobs[name], folder, plan) for name in looked}
+    live = [training for name, training in trainings.items() if looked[name] != "failed"]
+    seconds = sum(t["seconds"] for t in trainings.values())
+    done = sum(t["done"] for t in trainings.values())
     paces = [t["seconds"] / t["done"] for t in live if t["done"]]
     left = sum((t["epochs"] - t["done"]) * _pace(t, paces) for t in live) if paces else None
     at_once = max(1, min(workers, sum(t["epochs"] > t["done"] for t in live)))
-    known = [t for t in trainings if t["record"] is not None]
     causes = {run.id: cause_of(run, folder, plan) for run in plan.runs}
     return Standing(
         total=len(plan.runs),
@@ -104,10 +105,10 @@ def standing_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> Standin
         failed=counts["failed"],
         waiting=counts["waiting"],
         epochs_done=done,
-        epochs=sum(t["epochs"] for t in trainings),
+        epochs=sum(t["epochs"] for t in trainings.values()),
         train_seconds=seconds,
-        energy_kwh=_sum(t["record"]["energy_kwh"] for t in known) if known else None,
-        co2_kg=_sum(t["record"]["co2_kg"] for t in known) if known else None,
+        energy_kwh=paid_so_far(folder, plan, "energy_kwh"),
+        co2_kg=paid_so_far(folder, plan, "co2_kg"),
         seconds_left=None if left is None else left / at_once,
         failures={key: cause[1] for key, cause in causes.items() if cause is not None},
     )
@@ -120,23 +121,17 @@ def _pace(training: Mapping[str, Any], paces: list[float]) -> float:
     return fmean(paces)
 
 
-def _sum(values: Any) -> float | None:  # noqa: ANN401 - any iterable of figures
-    """Add up; one that lacks is lacking in the sum."""
-    listed = list(values)
-    return None if None in listed else sum(listed)
-
-
 def _training(job: Job, folder: StudyFolder, plan: Plan) -> dict[str, Any]:
-    """Look at one training: its epochs, those done, the seconds they took, its record."""
-    record = folder.record_of(job.name)
+    """Look at one training: its epochs, those done, the seconds they took."""
+    record = folder.finished(job)
     if record is not None:
         facts = {"epochs": record["epochs"], "done": record["epochs"]}
-        return {**facts, "seconds": record["train_seconds"], "record": record}
+        return {**facts, "seconds": record["train_seconds"]}
     search = folder.record_of(job.needs["search"]) if "search" in job.needs else None
     epochs = job.spec["recipe"]["epochs"] if search is None else _epochs(job, search)
     lines = _begun(job, folder) if folder.is_running(job.name) else []
     seconds = lines[-1]["train_seconds"] if lines else 0.0
-    return {"epochs": epochs, "done": len(lines), "seconds": seconds, "record": None}
+    return {"epochs": epochs, "done": len(lines), "seconds": seconds}
 
 
 def _epochs(job: Job, search: Mapping[str, Any]) -> int:
