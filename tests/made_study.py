@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from layerticket.study.statistics import analyse
+from layerticket.study.statistics.roles import marked
 
 BLOCKS = {"resnet20": 3, "resnet32-projection": 5, "resnet56-projection": 9}
 MACS = {
@@ -276,4 +277,5 @@ def make_study(
         "networks": {model: network(model) for model in models},
         "runs": runs,
     }
+    study["runs"] = marked(study)
     return study | analyse(study)

@@ -10,7 +10,7 @@ from typing import Any
 from layerticket.report import words
 from layerticket.report.figures.chart import Axis, Chart, Guide, Series
 from layerticket.report.figures.outcomes import ends_of
-from layerticket.report.figures.style import Look, label_of
+from layerticket.report.figures.style import Look
 from layerticket.report.grid import Column, Grid
 
 __all__ = ["cost_chart", "cost_grid", "robustness_chart"]
@@ -123,7 +123,7 @@ def cost_grid(study: Study, model: str, budget: str) -> Grid:
     for run in study["runs"]:
         beside = run["kind"] == "dense" or run["budget"] == budget
         if run["model"] == model and beside and run["status"] == "done":
-            runs.setdefault(label_of(run), []).append(run)
+            runs.setdefault(run["label"], []).append(run)
     rows = [
         (method, len(many), *(_mean(many, figure) for figure, _ in FIGURES))
         for method, many in runs.items()

@@ -13,7 +13,6 @@ from layerticket.report.figures.outcomes import full_label
 
 __all__ = ["Bar", "Card", "Line", "cards"]
 
-TICKETS = ("ticket", "lottery")
 FEW_SEEDS = 3
 Study = Mapping[str, Any]
 Comparison = Mapping[str, Any]
@@ -84,7 +83,7 @@ def cards(study: Study) -> list[Card]:
     Returns:
         The cards in the order of the study: the first is the one planned first, not the best.
     """
-    tickets = [one for one in study["comparisons"] if one["kind"] in TICKETS and one["n"]]
+    tickets = [one for one in study["comparisons"] if one["role"] == "criterion" and one["n"]]
     return [_card(one, study) for one in tickets]
 
 
@@ -180,8 +179,8 @@ def _trust(one: Comparison, study: Study) -> Iterator[Line]:
 
 def _control(method: str, control: Mapping[str, Any]) -> Line:
     """Say in a few words how a control does; its own sentence says it in full."""
-    name = control["method"]
-    do, are = ("do", "are") if name.endswith("blocks") else ("does", "is")
+    name = control["name"]
+    do, are = ("do", "are") if control["plural"] else ("does", "is")
     told = {
         "as well": (f"{name} {do} as well", False),
         "better": (f"better than {name}", True),
@@ -198,12 +197,12 @@ def _among_random(one: Comparison) -> Line:
     if where is None:
         return Line(text="not held against random tickets", good=None)
     text = f"more accurate than {words.share(where)} of the random tickets"
-    of = one.get("percentile_of")
-    if of:
-        told = f"{of['tickets']} drawn; {words.share(of['low'])} to {words.share(of['high'])}"
-        good = True if of["low"] > 0.5 else False if where <= 0.5 else None
-        return Line(text=text, detail=told, good=good)
-    return Line(text=text, good=where > 0.5)
+    of = one["percentile_of"]
+    if of["low"] is None:
+        return Line(text=text, detail=f"{of['tickets']} drawn, in one seed", good=None)
+    told = f"{of['tickets']} drawn; {words.share(of['low'])} to {words.share(of['high'])}"
+    good = True if of["low"] > 0.5 else False if where <= 0.5 else None
+    return Line(text=text, detail=told, good=good)
 
 
 def _failed(study: Study) -> Iterator[Line]:

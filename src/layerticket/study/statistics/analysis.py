@@ -15,11 +15,14 @@ from layerticket.study.statistics.estimates import (
 )
 from layerticket.study.statistics.many import holm, outcome_after
 from layerticket.study.statistics.pairing import Group, groups, paired
+from layerticket.study.statistics.roles import marked
 from layerticket.study.statistics.savings import savings
 from layerticket.study.statistics.sentences import comparison_sentence, study_sentence
 from layerticket.study.statistics.verdict import Verdict, mean_interval, verdict
 
-__all__ = ["analyse"]
+__all__ = ["analyse", "up_to_date"]
+
+NEW = ("role",)  # of comparisons, since they were first written
 
 
 def analyse(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +54,21 @@ def analyse(study: Mapping[str, Any]) -> dict[str, Any]:
     return {"comparisons": comparisons, "verdict": study_sentence(comparisons, study["margin"])}
 
 
+def up_to_date(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge a study anew whose comparisons an earlier version wrote.
+
+    Args:
+        study: The object of ``study.json``; it is not modified.
+
+    Returns:
+        The study with its rows marked; comparisons and verdict as they are, unless they lack what
+        this version says of them.
+    """
+    current = {**study, "runs": marked(study)}
+    old = any(key not in one for one in study["comparisons"] for key in NEW)
+    return current | (analyse(current) if old else {})
+
+
 def _comparison(group: Group, study: Mapping[str, Any]) -> dict[str, Any]:
     """Compare one method with the dense network; all null while no seed is paired."""
     pairs = paired(group, "test_accuracy")
@@ -70,6 +88,8 @@ def _comparison(group: Group, study: Mapping[str, Any]) -> dict[str, Any]:
         "budget": group.budget,
         "method": group.method,
         "kind": group.kind,
+        "role": group.role,
+        "reference": group.reference,
         "n": len(pairs),
         "seeds": group.seeds,
         "accuracy": _mean_std(method),

@@ -1,11 +1,12 @@
 """Which runs are compared with which. Enters: the runs of a study file. Leaves: paired figures."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
+
+from layerticket.study.statistics.roles import marked
 
 __all__ = ["Group", "done", "groups", "paired"]
 
@@ -24,6 +25,12 @@ class Group:
     """Label of the method; draws of one method share it."""
     kind: str
     """Kind of the method."""
+    role: str
+    """criterion, control or rival."""
+    reference: str | None
+    """Method of the ticket it is matched to; None if it is matched to none."""
+    drawn: bool
+    """Whether its blocks were drawn, any number of times a seed."""
     runs: Mapping[int, Sequence[Run]]
     """Finished runs by seed, those that have a dense run of the same seed."""
     dense: Mapping[int, Run]
@@ -51,33 +58,28 @@ def groups(study: Mapping[str, Any]) -> list[Group]:
     """
     dense: dict[str, dict[int, Run]] = defaultdict(dict)
     found: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
-    for run in study["runs"]:
+    for run in marked(study):
         if run["kind"] != "dense":
-            key = run["model"], run["budget"] or "", _label(run), run["kind"]
-            found[key].append(run)
+            found[run["model"], run["budget"] or "", run["label"], run["kind"]].append(run)
         elif done(run):
             dense[run["model"]][run["seed"]] = run
-    return [_group(key, runs, dense[key[0]]) for key, runs in found.items()]
+    return [_group(runs, dense[runs[0]["model"]]) for runs in found.values()]
 
 
-def _label(run: Run) -> str:
-    """Name a method without the number of its draw."""
-    if run["draw"] is None:
-        return str(run["method"])
-    return re.sub(rf" {run['draw']}$", "", run["method"])
-
-
-def _group(key: tuple[str, str, str, str], runs: Sequence[Run], dense: Mapping[int, Run]) -> Group:
+def _group(runs: Sequence[Run], dense: Mapping[int, Run]) -> Group:
     by_seed: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
         if done(run) and run["seed"] in dense:
             by_seed[run["seed"]].append(run)
-    model, budget, method, kind = key
+    first = runs[0]
     return Group(
-        model=model,
-        budget=budget,
-        method=method,
-        kind=kind,
+        model=first["model"],
+        budget=first["budget"] or "",
+        method=first["label"],
+        kind=first["kind"],
+        role=first["role"],
+        reference=first["reference"],
+        drawn=first["kind"] == "control" and first["draw"] is not None,
         runs=dict(by_seed),
         dense={seed: dense[seed] for seed in by_seed},
     )

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layerticket.study.statistics.controls import CRITERIA, plural
-
 __all__ = ["comparison_sentence", "study_sentence"]
 
 Comparison = Mapping[str, Any]
@@ -58,8 +56,10 @@ def study_sentence(comparisons: Sequence[Comparison], margin: float) -> str:
     Returns:
         One English sentence.
     """
-    tickets = [one for one in comparisons if one["kind"] in CRITERIA]
+    tickets = [one for one in comparisons if one["role"] == "criterion"]
     judged = [one for one in tickets if one["n"]]
+    if not tickets and any(one["kind"] in ("ticket", "lottery") for one in comparisons):
+        return "No verdict: the study's tickets are controls; none was found by a criterion."
     if not tickets:
         return "No verdict: the study has no tickets."
     if not judged:
@@ -111,17 +111,30 @@ def _saved(tickets: Sequence[Comparison]) -> str:
 
 
 def _equals(tickets: Sequence[Comparison]) -> str:
-    """Tell how often a control does as well as the criterion."""
-    held = [one for one in tickets if one["controls"]]
-    equal = [one for one in held if any(c["outcome"] == "as well" for c in one["controls"])]
+    """Tell which controls do as well as which tickets."""
+    if not any(one["controls"] for one in tickets):
+        return "; no control of equal cost was trained beside"
+    equal: dict[str, list[Comparison]] = {}
+    verbs: dict[str, str] = {}
+    for one in tickets:
+        for control in one["controls"]:
+            if control["outcome"] == "as well":
+                equal.setdefault(control["name"], []).append(one)
+                verbs[control["name"]] = "do" if control["plural"] else "does"
     if not equal:
         return ""
-    if len(held) == 1:
-        names = [c["method"] for c in held[0]["controls"] if c["outcome"] == "as well"]
-        verb = "do" if len(names) > 1 or plural(names[0]) else "does"
-        return f"; but {_and(names)} {verb} as well"
-    every = "each of them" if len(equal) == len(held) == len(tickets) else f"{len(equal)} of them"
-    return f"; but for {every} a control of equal cost does as well"
+    if len(tickets) == 1:
+        verb = "do" if len(equal) > 1 else next(iter(verbs.values()))
+        return f"; but {_and(list(equal))} {verb} as well"
+    told = [f"{name} {verbs[name]} as well as {_whom(of, tickets)}" for name, of in equal.items()]
+    return f"; but {_and(told)}"
+
+
+def _whom(some: Sequence[Comparison], tickets: Sequence[Comparison]) -> str:
+    """Name a few tickets, or count many."""
+    if len({one["method"] for one in tickets}) == len(tickets) and len(some) < 3:
+        return _and([one["method"] for one in some])
+    return f"{len(some)} of {len(tickets)}"
 
 
 def _and(names: Sequence[str]) -> str:
