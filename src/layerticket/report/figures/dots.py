@@ -20,7 +20,7 @@ Comparison = Mapping[str, Any]
 SAVINGS = {
     "macs_saving": "MACs",
     "params_saving": "parameters",
-    "speedup": "training time",
+    "speedup": "time, search and training",
     "memory_saving": "peak memory",
     "energy_saving": "energy",
     "co2_saving": "carbon",
@@ -84,7 +84,8 @@ def cost_chart(study: Study, model: str, budget: str, look: Mapping[str, Look]) 
         title=f"Cost of training beside dense, {model}, {budget}",
         caption=(
             "Percent of what the dense network needs; left is cheaper. MACs and parameters are "
-            "counted, the rest is measured on the same machine; what was not measured is left out."
+            "counted, the rest is measured on the same machine; what was not measured is left out. "
+            f"{_at_once(study)}"
         ),
         x=Axis(title="percent of dense"),
         y=Axis(title="", ticks=[(i, SAVINGS[r]) for i, r in enumerate(rows)], downwards=True),
@@ -93,6 +94,17 @@ def cost_chart(study: Study, model: str, budget: str, look: Mapping[str, Look]) 
         table=cost_grid(study, model, budget),
         height=_height(len(rows), len(shown)),
     )
+
+
+def _at_once(study: Study) -> str:
+    """Say how many trainings shared the machine, on which times depend."""
+    workers, threads = (study["environment"].get(key) for key in ("workers", "threads"))
+    if workers is None:
+        return "How many trainings ran side by side was not recorded; times depend on it."
+    each = f" of {threads} threads each" if threads else ""
+    if workers == 1:
+        return f"One training at a time{each}."
+    return f"Times are those of {workers} workers{each}, side by side on one machine."
 
 
 def _need(one: Comparison, row: str) -> tuple[float, tuple[float, float] | None] | None:

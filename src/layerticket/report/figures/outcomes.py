@@ -47,7 +47,7 @@ def differences_grid(study: Study) -> Grid:
         Column(title="seeds needed", absent="—"),
         Column(title="MACs", show=words.saving),
         Column(title="parameters", show=words.saving),
-        Column(title="training speed", show=_speed, parts=ends),
+        Column(title="speed, search and training", show=_speed, parts=ends),
         Column(title="peak memory", show=words.saving),
         Column(title="energy", show=words.saving),
         Column(title="carbon", show=words.saving),

@@ -10,6 +10,7 @@ from typing import Any
 
 from layerticket.report import words
 from layerticket.report.figures.outcomes import full_label
+from layerticket.study.statistics.pairing import failed_text
 
 __all__ = ["Bar", "Card", "Line", "cards"]
 
@@ -55,9 +56,9 @@ class Card:
     label: str
     """Name of the ticket."""
     outcome: str
-    """wins, loses or undecided."""
-    stands: bool
-    """Whether the outcome stands after the correction for many comparisons."""
+    """wins, loses or undecided, after the correction for many comparisons."""
+    alone: str
+    """The same, taken alone."""
     difference: str
     """Mean difference to dense."""
     interval: str
@@ -95,8 +96,8 @@ def _card(one: Comparison, study: Study) -> Card:
         told = f"{100 * study['confidence']:g} % interval {ends}"
     return Card(
         label=full_label(one, study),
-        outcome=one["outcome"],
-        stands=one["outcome_adjusted"] == one["outcome"],
+        outcome=one["outcome_adjusted"],
+        alone=one["outcome"],
         difference=words.difference(difference["mean"]),
         interval=told,
         accuracies=(
@@ -106,7 +107,7 @@ def _card(one: Comparison, study: Study) -> Card:
         sentence=one["sentence"],
         bar=_bar(difference, study["margin"]),
         saved=_saved(one),
-        trust=[*_trust(one, study), *_failed(study)],
+        trust=[*_lost(one), *_trust(one, study), *_failed(study)],
     )
 
 
@@ -139,7 +140,7 @@ def _saved(one: Comparison) -> list[Line]:
         Line(figure=words.saving(one["macs_saving"]), text="MACs", good=_positive(one, "macs")),
         Line(
             figure=words.ABSENT if speed["mean"] is None else f"{speed['mean']:.2f}×",
-            text="training speed",
+            text="speed, search and training",
             detail=told,
             good=faster,
         ),
@@ -155,6 +156,13 @@ def _saved(one: Comparison) -> list[Line]:
 def _positive(one: Comparison, key: str) -> bool | None:
     value = one[f"{key}_saving"]
     return None if value is None else value > 0
+
+
+def _lost(one: Comparison) -> Iterator[Line]:
+    """Name the seeds without which nothing is decided."""
+    if one["failed_seeds"]:
+        seeds = f"{failed_text(one['failed_seeds'])}: undecided until repeated"
+        yield Line(text=seeds, detail="what failed may be what is worst", good=False)
 
 
 def _trust(one: Comparison, study: Study) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from layerticket.study.statistics.many import percentile
-from layerticket.study.statistics.pairing import Group
+from layerticket.study.statistics.pairing import Group, failed_text
 from layerticket.study.statistics.verdict import mean_interval
 
 __all__ = ["against_controls", "among_random", "spoken"]
@@ -101,20 +101,27 @@ def _accuracy(group: Group, seed: int) -> float:
 
 
 def against_controls(
-    group: Group, others: Sequence[Group], *, margin: float, confidence: float
+    group: Group,
+    others: Sequence[Group],
+    *,
+    margin: float,
+    confidence: float,
+    resolution: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Hold the tickets of a criterion against every control of the same model, budget and cost.
 
     With d = criterion - control of n shared seeds and the t-interval of its mean: the control
     does *as well* if the interval lies below the margin, the criterion is *better* if it lies
     above 0, and neither is shown otherwise. A difference that is real but smaller than the
-    margin counts as "as well", and the sentence says both.
+    margin counts as "as well", and the sentence says both. Answers are not corrected for their
+    number.
 
     Args:
         group: The tickets of one criterion.
         others: All other groups of the study.
         margin: Difference in accuracy that would matter, as a fraction.
         confidence: Of the interval.
+        resolution: As in `verdict`.
 
     Returns:
         One answer for each control, with a sentence; empty for what is no criterion.
@@ -122,17 +129,20 @@ def against_controls(
     if group.role != "criterion":
         return []
     return [
-        _answer(group, control, margin, confidence)
+        _answer(group, control, margin, confidence, resolution)
         for control in _beside(group, others)
         if set(control.seeds) & set(group.seeds)
     ]
 
 
-def _answer(group: Group, control: Group, margin: float, confidence: float) -> dict[str, Any]:
+def _answer(
+    group: Group, control: Group, margin: float, confidence: float, resolution: float
+) -> dict[str, Any]:
     seeds = sorted(set(group.seeds) & set(control.seeds))
     differences = [round(_accuracy(group, s) - _accuracy(control, s), 12) for s in seeds]
-    mean, std, low, high = mean_interval(differences, confidence=confidence)
-    outcome = _outcome(low, high, margin)
+    mean, std, low, high = mean_interval(differences, confidence=confidence, resolution=resolution)
+    lost = sorted({*group.failed, *control.failed})
+    outcome: Answer = "not shown" if lost else _outcome(low, high, margin)
     interval = {"mean": mean, "std": std, "low": low, "high": high}
     name = spoken(control)
     return {
@@ -143,7 +153,9 @@ def _answer(group: Group, control: Group, margin: float, confidence: float) -> d
         "n": len(seeds),
         "difference": interval,
         "outcome": outcome,
-        "sentence": _sentence(group.method, name, interval, outcome, margin, len(seeds)),
+        "failed_seeds": lost,
+        "sentence": _sentence(group.method, name, interval, outcome, margin, len(seeds))
+        + (f" Nothing is shown while {failed_text(lost)}." if lost else ""),
     }
 
 

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layerticket.study.statistics.pairing import failed_text
+
 __all__ = ["comparison_sentence", "study_sentence"]
 
 Comparison = Mapping[str, Any]
@@ -20,29 +22,39 @@ def comparison_sentence(comparison: Comparison, margin: float) -> str:
         One English sentence.
     """
     name, difference, n = comparison["method"], comparison["difference"], comparison["n"]
+    lost = comparison["failed_seeds"]
     if not n:
-        return f"{name}: no run is finished beside a dense one of the same seed."
+        why = f"; {failed_text(lost)}" if lost else ""
+        return f"{name}: no run is finished beside a dense one of the same seed{why}."
     mean, low, high = (difference[end] for end in ("mean", "low", "high"))
     if low is None or high is None:
-        return f"{name} is undecided: {100 * mean:+.2f} pp in one seed, which decides nothing."
+        why = f"; {failed_text(lost)}" if lost else ""
+        return f"{name} is undecided: {100 * mean:+.2f} pp in one seed, which decides nothing{why}."
     found = (
         f"{100 * mean:+.2f} pp against dense over {n} paired seeds "
         f"({100 * low:+.2f} to {100 * high:+.2f} pp)"
     )
+    if lost:
+        return (
+            f"{name} is undecided: {found}, but {failed_text(lost)}, and what failed may be what "
+            "is worst."
+        )
+    return f"{name} {_judged(comparison, found, margin)}."
+
+
+def _judged(comparison: Comparison, found: str, margin: float) -> str:
+    """Say what an interval shows; an outcome has to stand after the correction."""
     xi, outcome = f"{100 * margin:g} pp", comparison["outcome"]
     if outcome == "undecided":
         needed = comparison["seeds_needed"]
         more = f"; about {needed} seeds in all should decide" if needed else ""
-        return f"{name} is undecided: {found} holds the margin of {xi}{more}."
+        return f"is undecided: {found} holds the margin of {xi}{more}"
     side = "less" if outcome == "wins" else "more"
-    stands = "" if comparison["outcome_adjusted"] == outcome else _does_not_stand(comparison)
-    return f"{name} {outcome}: {found}, so it is {side} than {xi} worse{stands}."
-
-
-def _does_not_stand(comparison: Comparison) -> str:
+    if comparison["outcome_adjusted"] == outcome:
+        return f"{outcome}: {found}, so it is {side} than {xi} worse"
     return (
-        "; corrected for the study's "
-        f"{comparison['comparisons']} comparisons this is no longer certain"
+        f"is undecided: taken alone it {outcome}, {found}, but corrected for the study's "
+        f"{comparison['comparisons']} comparisons this is not certain"
     )
 
 
@@ -70,31 +82,45 @@ def study_sentence(comparisons: Sequence[Comparison], margin: float) -> str:
 def _one(ticket: Comparison, margin: float) -> str:
     words = {"wins": "wins", "loses": "loses", "undecided": "neither wins nor loses yet"}
     difference = ticket["difference"]
-    text = f"The {ticket['method']} ticket {words[ticket['outcome']]} at a margin of "
+    text = f"The {ticket['method']} ticket {words[ticket['outcome_adjusted']]} at a margin of "
     text += f"{100 * margin:g} pp: {100 * difference['mean']:+.2f} pp"
     if difference["low"] is not None:
         text += f" ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
-    text += f" over {_seeds(ticket['n'])}{_saved([ticket])}{_equals([ticket])}"
-    return text + "."
+    text += f" over {_seeds(ticket['n'])}{_saved([ticket])}"
+    if ticket["outcome_adjusted"] != ticket["outcome"]:
+        text += f"; taken alone it {ticket['outcome']}, but not after correction for "
+        text += f"{ticket['comparisons']} comparisons"
+    return f"{text}{_lost([ticket])}{_equals([ticket])}."
 
 
 def _several(tickets: Sequence[Comparison], margin: float) -> str:
-    counts = Counter(one["outcome"] for one in tickets)
-    stand = sum(one["outcome_adjusted"] == "wins" for one in tickets)
+    counts = Counter(one["outcome_adjusted"] for one in tickets)
+    alone = sum(one["outcome"] == "wins" for one in tickets)
     all_win = counts["wins"] == len(tickets)
     every = "Both" if len(tickets) == 2 else f"All {len(tickets)}"
     text = every if all_win else f"{counts['wins'] or 'None'} of {len(tickets)}"
     text += f" tickets {'wins' if counts['wins'] == 1 else 'win'} at a margin of "
     text += f"{100 * margin:g} pp"
-    if counts["wins"]:
-        text += f" ({stand} after correction for {tickets[0]['comparisons']} comparisons)"
+    if alone:
+        before = "" if alone == counts["wins"] else f"; {alone} taken alone"
+        text += f" (after correction for {tickets[0]['comparisons']} comparisons{before})"
     if not all_win:
         lost, unclear = counts["loses"], counts["undecided"]
         text += f", {lost or 'none'} {'loses' if lost < 2 else 'lose'} and "
         text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
     fewest, most = (pick(one["n"] for one in tickets) for pick in (min, max))
     text += f", over {_seeds(most) if fewest == most else f'{fewest} to {most} paired seeds'}"
-    return text + f"{_saved(tickets)}{_equals(tickets)}."
+    return text + f"{_saved(tickets)}{_lost(tickets)}{_equals(tickets)}."
+
+
+def _lost(tickets: Sequence[Comparison]) -> str:
+    """Name what failed; its tickets are undecided for that alone."""
+    told = [
+        (f"{one['method']}, " if len(tickets) > 1 else "") + failed_text(one["failed_seeds"])
+        for one in tickets
+        if one["failed_seeds"]
+    ]
+    return f"; {'; '.join(told)}, so it stays undecided" if told else ""
 
 
 def _seeds(n: int) -> str:

@@ -88,7 +88,7 @@ def verdict(
     low = high = needed = spread = None
     outcome: Literal["wins", "loses", "undecided"] = "undecided"
     if std is not None:
-        spread = max(std, resolution / math.sqrt(6))
+        spread = _floored(std, resolution)
         half = _half_width(spread, n, confidence)
         low, high = mean - half, mean + half
         outcome = "wins" if low > -margin else "loses" if high < -margin else "undecided"
@@ -110,13 +110,14 @@ def verdict(
 
 
 def mean_interval(
-    values: Sequence[float], *, confidence: float = 0.95
+    values: Sequence[float], *, confidence: float = 0.95, resolution: float = 0.0
 ) -> tuple[float, float | None, float | None, float | None]:
     """Estimate a mean of differences over seeds, with its t-interval.
 
     Args:
         values: One for each seed, at least one.
         confidence: Of the two-sided interval, in (0, 1).
+        resolution: As in `verdict`.
 
     Returns:
         Mean, standard deviation, lower and upper end; the last three None for one seed.
@@ -129,7 +130,7 @@ def mean_interval(
     if len(values) < 2:
         return mean, None, None, None
     std = stdev(values)
-    half = _half_width(std, len(values), confidence)
+    half = _half_width(_floored(std, resolution), len(values), confidence)
     return mean, std, mean - half, mean + half
 
 
@@ -159,6 +160,11 @@ def sentence(verdict: Verdict) -> str:
         return f"The ticket loses: {found}, so it is more than {margin} worse."
     more = f"; about {verdict.seeds_needed} seeds in all should decide" * bool(verdict.seeds_needed)
     return f"Undecided: {found}, which holds the margin of {margin}{more}."
+
+
+def _floored(std: float, resolution: float) -> float:
+    """Return the deviation, or that of two uniform rounding errors if larger."""
+    return max(std, resolution / math.sqrt(6))
 
 
 def _half_width(spread: float, n: int, confidence: float) -> float:
