@@ -175,7 +175,10 @@ def _trust(one: Comparison, study: Study) -> Iterator[Line]:
     elif one["outcome"] != "undecided" and many > 1:
         yield Line(text=f"does not stand after correction for {many} comparisons", good=False)
     if one["seeds_needed"]:
-        yield Line(text=f"about {one['seeds_needed']} seeds in all should decide", good=None)
+        yield Line(
+            text=f"about {one['seeds_needed']} seeds in all would decide with 80 % power",
+            detail="for a study planned anew: seeds added until it decides mislead",
+        )
     found = one["minimum_detectable"]
     if found is not None:
         reach = f"{100 * found:.2f} pp beyond the margin would be found with 80 % power"

@@ -63,7 +63,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
         written.append(out / name)
 
     write("report.html", _page(known, parts))
-    write("report.md", report_text(known, parts))
+    write("report.md", report_text(known, parts, figures=figures))
     for grid in grids:
         write(f"tables/{grid.name}.csv", csv_text(grid))
     for chart in (chart for part in parts for chart in part.charts if figures):

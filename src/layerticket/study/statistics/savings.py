@@ -26,7 +26,8 @@ def savings(group: Group, network: Mapping[str, Any] | None, confidence: float) 
 
     Returns:
         "macs_saving", "params_saving", "memory_saving", "energy_saving", "co2_saving" as shares,
-        and "speedup", search included, with the t-interval of the ratios; None for what was not measured in both.
+        and "speedup", search included, with the t-interval of the ratios; None for what was not
+        measured in both.
     """
     return {
         "macs_saving": _counted(group, "macs", network),

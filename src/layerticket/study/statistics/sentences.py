@@ -47,7 +47,7 @@ def _judged(comparison: Comparison, found: str, margin: float) -> str:
     xi, outcome = f"{100 * margin:g} pp", comparison["outcome"]
     if outcome == "undecided":
         needed = comparison["seeds_needed"]
-        more = f"; about {needed} seeds in all should decide" if needed else ""
+        more = f"; about {needed} seeds in all would decide with 80 % power" if needed else ""
         return f"is undecided: {found} holds the margin of {xi}{more}"
     side = "less" if outcome == "wins" else "more"
     if comparison["outcome_adjusted"] == outcome:
