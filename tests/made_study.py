@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from layerticket.study.statistics import analyse
+from layerticket.study.statistics.roles import marked
 
 BLOCKS = {"resnet20": 3, "resnet32-projection": 5, "resnet56-projection": 9}
 MACS = {
@@ -123,7 +124,7 @@ def run(
         "params": PARAMS[model] - sum(b["params"] for b in blocks if b["name"] in (removed or [])),
         "macs": macs,
         "sparse_macs": int(MACS[model] * 0.7) if masked else None,
-        "search_seconds": 0.9 if scored else None,
+        "search_seconds": 0.9 if scored else 0.1 if removed else 0.0,
         "search_energy_kwh": 2e-5 if scored and energy else None,
         "device": "cuda",
         "precision": "bf16",
@@ -276,4 +277,5 @@ def make_study(
         "networks": {model: network(model) for model in models},
         "runs": runs,
     }
+    study["runs"] = marked(study)
     return study | analyse(study)

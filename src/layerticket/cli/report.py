@@ -9,6 +9,7 @@ from layerticket.cli.options import Json
 from layerticket.cli.output import say
 from layerticket.report import write_report
 from layerticket.study import load_study
+from layerticket.study.statistics import up_to_date
 
 __all__ = ["report"]
 
@@ -32,7 +33,7 @@ def report(
     figures
         Whether figures are also drawn as PNG and SVG.
     """
-    study = load_study(folder)
+    study = up_to_date(load_study(folder))
     written = write_report(study, folder if out is None else out, figures=figures)
     record = {
         "report": str(written[0]),

@@ -6,7 +6,7 @@ import pytest
 
 from layerticket.report.figures.collect import charts_of, slug
 from layerticket.report.figures.interactive import drawing
-from layerticket.report.figures.style import COLOURS, label_of, looks
+from layerticket.report.figures.style import COLOURS, looks
 from made_study import make_study
 
 
@@ -74,11 +74,6 @@ def test_methods_differ_in_colour_or_shape():
     found = looks(comparisons)
     assert len({(look.colour, look.marker) for look in found.values()}) == len(found) == 8
     assert {look.colour for look in found.values()} <= COLOURS.keys()
-
-
-def test_draws_share_a_label():
-    assert label_of({"method": "random blocks 12", "draw": 12}) == "random blocks"
-    assert label_of({"method": "imp 4", "draw": None}) == "imp 4"
 
 
 def contrast(one, other):

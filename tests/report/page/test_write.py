@@ -15,9 +15,10 @@ from layerticket.errors import LayerticketError
 from layerticket.report import write_report
 from layerticket.report.figures.collect import charts_of
 from layerticket.report.figures.static import pictures
+from layerticket.report.grid import text_table
 from layerticket.report.page.clean import clean
 from layerticket.study.statistics import analyse
-from made_study import make_study
+from made_study import METHODS, make_study
 
 
 class Reader(HTMLParser):
@@ -116,7 +117,7 @@ def test_tables_keep_raw_figures(written, study):
     assert [row["method"] for row in rows] == [one["method"] for one in study["comparisons"]]
     first, known = rows[1], study["comparisons"][1]
     assert float(first["difference to dense mean"]) == known["difference"]["mean"]
-    assert float(first["training speed low"]) == known["speedup"]["low"]
+    assert float(first["speed, search and training low"]) == known["speedup"]["low"]
     runs = list(csv.DictReader(io.StringIO(
         (written[0] / "tables" / "runs.csv").read_text(encoding="utf-8"))))  # fmt: skip
     assert len(runs) == len(study["runs"])
@@ -137,6 +138,46 @@ def test_the_study_is_left_as_it_was(tmp_path, light_page):
     before = copy.deepcopy(study)
     write_report(study, tmp_path, figures=False)
     assert study == before
+
+
+def test_without_figures_nothing_links_to_them(written, tmp_path, study, light_page):
+    write_report(study, tmp_path, figures=False)
+    assert "](figures/" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "](figures/" in (written[0] / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_table_has_the_second_witness_and_the_reach(study):
+    grid = charts_of(make_study(methods=METHODS[:1], full=False))["differences"][0].table
+    titles = [column.title for column in grid.columns]
+    row = dict(zip(titles, grid.rows[0], strict=True))
+    low, high = row["bootstrap interval"]
+    assert low < row["difference to dense"][0] < high
+    assert row["minimum detectable"] > 0
+    header, (cells,) = text_table(grid)
+    assert " to " in cells[header.index("bootstrap interval")]
+    broken = charts_of(study)["differences"][0].table
+    assert broken.rows[0][titles.index("failed seeds")] == "0"
+
+
+def test_a_study_of_an_earlier_version_is_judged_anew(tmp_path, light_page):
+    old = make_study(seeds=2, failed=1, full=False)
+    for run in old["runs"]:
+        for key in ("role", "label", "reference"):
+            del run[key]
+    for one in old["comparisons"]:
+        del one["role"], one["failed_seeds"]
+    write_report(old | {"verdict": "Outdated."}, tmp_path, figures=False)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Outdated." not in text
+    assert "seed 0 failed: undecided until repeated" in text
+
+
+def test_how_many_trainings_ran_side_by_side_is_said(study):
+    caption = charts_of(study)["cost"][0].caption
+    assert "was not recorded" in caption
+    known = study | {"environment": {"workers": 3, "threads": 2}}
+    caption = charts_of(known)["cost"][0].caption
+    assert "3 workers of 2 threads each, side by side" in caption
 
 
 def test_what_was_not_measured_is_said(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 from scipy import stats
@@ -107,6 +108,7 @@ def test_unpaired_and_failed_runs_are_left_out(study):
     found = analyse(study)
     assert of(found, "grasp")["seeds"] == [0, 2, 3]
     assert of(found, "snip")["seeds"] == [0, 1, 2, 3]
+    assert (of(found, "grasp")["failed_seeds"], of(found, "snip")["failed_seeds"]) == ([1], [])
 
 
 def test_a_method_without_a_finished_run_is_listed_with_nulls():
@@ -131,7 +133,12 @@ def test_savings_by_hand(study):
         if run["method"] == "dense":
             run |= {"train_seconds": 20.0, "energy_kwh": 3.0, "peak_memory_bytes": 8}
         if run["method"] == "grasp":
-            run |= {"train_seconds": 10.0, "energy_kwh": 2.0, "peak_memory_bytes": 6}
+            run |= {
+                "train_seconds": 9.0,
+                "search_seconds": 1.0,
+                "energy_kwh": 2.0,
+                "peak_memory_bytes": 6,
+            }
     found = of(analyse(study), "grasp")
     assert found["macs_saving"] == pytest.approx(5 * 4_718_592 / 69_484_672)
     assert found["speedup"] == pytest.approx({"mean": 2.0, "low": 2.0, "high": 2.0})
@@ -207,5 +214,90 @@ def test_the_verdict_of_the_study_in_a_sentence(study):
     text = analyse(study)["verdict"]
     assert text.startswith("The grasp ticket wins at a margin of 1 pp: ")
     assert text.endswith("saving 34 % of the MACs; but last blocks do as well.")
-    failed = [r | {"status": "failed"} for r in study["runs"]]
+    failed = [r | {"status": "failed", "test_accuracy": None} for r in study["runs"]]
     assert analyse(study | {"runs": failed})["verdict"].startswith("No verdict yet")
+
+
+# What fails, what is corrected, and what the test set can tell.
+
+
+def only(study, *methods):
+    study["runs"] = [run for run in study["runs"] if run["method"] in ("dense", *methods)]
+    return study
+
+
+def test_a_method_with_a_failed_seed_stays_undecided_and_says_which(study):
+    only(study, "grasp", "last blocks")
+    assert "The grasp ticket wins" in analyse(study)["verdict"]
+    break_run(next(r for r in study["runs"] if (r["method"], r["seed"]) == ("grasp", 3)), "nan")
+    found = analyse(study)
+    one = of(found, "grasp")
+    assert (one["outcome"], one["outcome_adjusted"]) == ("undecided", "undecided")
+    assert "grasp is undecided" in one["sentence"]
+    assert "seed 3 failed" in one["sentence"]
+    assert "neither wins nor loses yet" in found["verdict"]
+    assert "seed 3 failed" in found["verdict"]
+    (control,) = one["controls"]
+    assert (control["outcome"], control["failed_seeds"]) == ("not shown", [3])
+
+
+def test_a_failed_dense_seed_holds_every_method(study):
+    break_run(next(r for r in study["runs"] if (r["kind"], r["seed"]) == ("dense", 0)), "nan")
+    assert {one["outcome"] for one in analyse(study)["comparisons"]} == {"undecided"}
+
+
+def test_a_failed_evaluation_takes_no_accuracy_away(study):
+    before = of(analyse(study), "grasp")
+    for run in study["runs"]:
+        if (run["method"], run["seed"]) == ("grasp", 3):
+            run |= {"status": "failed", "error": "no attack", "evaluations": {}}
+    after = of(analyse(study), "grasp")
+    assert (after["difference"], after["outcome"]) == (before["difference"], before["outcome"])
+    assert after["failed_seeds"] == []
+    assert after["evaluations"]["cifar10-c"]["n"] == 4
+
+
+def test_the_headline_gives_the_corrected_outcome():
+    study = make_study(seeds=3)
+    dense = runs_of(study, "dense")
+    for method in {run["method"] for run in study["runs"]} - {"dense"}:
+        set_accuracies(study, method, [dense[0] + 0.05, dense[1] - 0.05, dense[2]])
+    near = [dense[0] - 0.004, dense[1] - 0.006, dense[2] - 0.0055]  # p = 0.008, seven times 0.06
+    set_accuracies(study, "grasp", near)
+    one = of(analyse(study), "grasp")
+    assert (one["outcome"], one["outcome_adjusted"]) == ("wins", "undecided")
+    assert one["sentence"].startswith("grasp is undecided: taken alone it wins")
+    several = analyse(study)["verdict"]
+    assert several.startswith("None of 2 tickets win at a margin of 1 pp (after correction for 7")
+    assert "; 1 taken alone)" in several
+    single = analyse(study | {"runs": [r for r in study["runs"] if r["method"] != "snip"]})
+    assert "grasp ticket neither wins nor loses yet" in single["verdict"]
+    assert "taken alone it wins, but not after correction for 6 comparisons" in single["verdict"]
+
+
+def test_equal_differences_to_a_control_prove_no_more_than_the_test_set_can_tell(study):
+    study["runs"] = [run for run in study["runs"] if run["seed"] < 2]
+    set_accuracies(study, "grasp", [0.92, 0.93])
+    set_accuracies(study, "last blocks", [0.9199, 0.9299])
+    interval = control_of(study, "last blocks")["difference"]
+    half = stats.t.ppf(0.975, 1) * 1e-4 / math.sqrt(6) / math.sqrt(2)
+    assert interval["high"] - interval["mean"] == pytest.approx(half)
+    for run in study["runs"]:
+        accuracy = 0.5 + 0.01 * (run["method"] == "grasp")
+        run["evaluations"] = {"shift": {"accuracy": accuracy, "images": 200}}
+    shift = of(analyse(study), "grasp")["evaluations"]["shift"]
+    half = stats.t.ppf(0.975, 1) / 200 / math.sqrt(6) / math.sqrt(2)
+    assert shift["high"] - shift["mean"] == pytest.approx(half)
+
+
+def test_the_search_is_part_of_the_time_a_ticket_takes(study):
+    for run in study["runs"]:
+        if run["method"] == "dense":
+            run |= {"train_seconds": 20.0, "search_seconds": None}
+        if run["method"] == "snip":  # as a lottery ticket: the search trained the dense network
+            run |= {"train_seconds": 10.0, "search_seconds": 20.0}
+        if run["method"] == "grasp":
+            run |= {"train_seconds": 10.0, "search_seconds": None}
+    found = analyse(study)
+    assert of(found, "snip")["speedup"]["mean"] == pytest.approx(2 / 3)
+    assert of(found, "grasp")["speedup"]["mean"] is None

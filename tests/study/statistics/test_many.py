@@ -36,16 +36,18 @@ def test_percentile_counts_ties_half_and_averages_seeds():
     assert (found.tickets, found.seeds) == (6, 2)
 
 
-def test_percentile_of_one_seed_has_the_exact_binomial_interval():
-    found = percentile([0.5], [[0.1] * 7 + [0.9] * 3])
-    exact = stats.binomtest(7, 10).proportion_ci(0.95, method="exact")
+def test_one_seed_has_no_interval_however_many_were_drawn():
+    found = percentile([0.9], [[0.1] * 20])
+    assert (found.share, found.low, found.high) == (1.0, None, None)
+
+
+def test_the_interval_is_never_narrower_than_the_exact_binomial_one():
+    found = percentile([0.5] * 2, [[0.1] * 7 + [0.9] * 3] * 2)
+    exact = stats.binomtest(14, 20).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
-
-
-def test_percentile_at_the_edge_is_not_certain():
-    found = percentile([0.9], [[0.1] * 5])
-    exact = stats.binomtest(5, 5).proportion_ci(0.95, method="exact")
-    assert (found.low, found.high) == pytest.approx((exact.low, 1.0))
+    edge = percentile([0.9] * 2, [[0.1] * 5] * 2)
+    exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
+    assert (edge.low, edge.high) == pytest.approx((exact.low, 1.0))
 
 
 def test_seeds_that_disagree_widen_the_interval():

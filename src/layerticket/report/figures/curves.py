@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from layerticket.report.figures.chart import Axis, Chart, Series
-from layerticket.report.figures.style import Look, label_of
+from layerticket.report.figures.style import Look
 from layerticket.report.grid import Column, Grid
 
 __all__ = ["curve_chart"]
@@ -84,7 +84,7 @@ def _methods(
         if run["kind"] == "dense":
             found["dense"].append(run)
         elif run["budget"] == budget:
-            found[label_of(run)].append(run)
+            found[run["label"]].append(run)
     return found
 
 

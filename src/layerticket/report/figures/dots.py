@@ -10,7 +10,7 @@ from typing import Any
 from layerticket.report import words
 from layerticket.report.figures.chart import Axis, Chart, Guide, Series
 from layerticket.report.figures.outcomes import ends_of
-from layerticket.report.figures.style import Look, label_of
+from layerticket.report.figures.style import Look
 from layerticket.report.grid import Column, Grid
 
 __all__ = ["cost_chart", "cost_grid", "robustness_chart"]
@@ -20,7 +20,7 @@ Comparison = Mapping[str, Any]
 SAVINGS = {
     "macs_saving": "MACs",
     "params_saving": "parameters",
-    "speedup": "training time",
+    "speedup": "time, search and training",
     "memory_saving": "peak memory",
     "energy_saving": "energy",
     "co2_saving": "carbon",
@@ -84,7 +84,8 @@ def cost_chart(study: Study, model: str, budget: str, look: Mapping[str, Look]) 
         title=f"Cost of training beside dense, {model}, {budget}",
         caption=(
             "Percent of what the dense network needs; left is cheaper. MACs and parameters are "
-            "counted, the rest is measured on the same machine; what was not measured is left out."
+            "counted, the rest is measured on the same machine; what was not measured is left out. "
+            f"{_at_once(study)}"
         ),
         x=Axis(title="percent of dense"),
         y=Axis(title="", ticks=[(i, SAVINGS[r]) for i, r in enumerate(rows)], downwards=True),
@@ -93,6 +94,17 @@ def cost_chart(study: Study, model: str, budget: str, look: Mapping[str, Look]) 
         table=cost_grid(study, model, budget),
         height=_height(len(rows), len(shown)),
     )
+
+
+def _at_once(study: Study) -> str:
+    """Say how many trainings shared the machine, on which times depend."""
+    workers, threads = (study["environment"].get(key) for key in ("workers", "threads"))
+    if workers is None:
+        return "How many trainings ran side by side was not recorded; times depend on it."
+    each = f" of {threads} threads each" if threads else ""
+    if workers == 1:
+        return f"One training at a time{each}."
+    return f"Times are those of {workers} workers{each}, side by side on one machine."
 
 
 def _need(one: Comparison, row: str) -> tuple[float, tuple[float, float] | None] | None:
@@ -123,7 +135,7 @@ def cost_grid(study: Study, model: str, budget: str) -> Grid:
     for run in study["runs"]:
         beside = run["kind"] == "dense" or run["budget"] == budget
         if run["model"] == model and beside and run["status"] == "done":
-            runs.setdefault(label_of(run), []).append(run)
+            runs.setdefault(run["label"], []).append(run)
     rows = [
         (method, len(many), *(_mean(many, figure) for figure, _ in FIGURES))
         for method, many in runs.items()

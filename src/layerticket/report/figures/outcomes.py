@@ -40,14 +40,17 @@ def differences_grid(study: Study) -> Grid:
         Column(title="seeds"),
         Column(title="accuracy", show=words.accuracy),
         Column(title="difference to dense", show=_interval, parts=ends),
+        Column(title="bootstrap interval", show=_ends, parts=("low", "high"), absent="—"),
         Column(title="outcome", words=True),
         Column(title="after correction", words=True),
         Column(title="p", show=_p, absent="needs 2 seeds"),
         Column(title="p, corrected", show=_p, absent="needs 2 seeds"),
-        Column(title="seeds needed", absent="—"),
+        Column(title="minimum detectable", show=words.difference, absent="needs 2 seeds"),
+        Column(title="seeds for 80 % power", absent="—"),
+        Column(title="failed seeds", absent="none"),
         Column(title="MACs", show=words.saving),
         Column(title="parameters", show=words.saving),
-        Column(title="training speed", show=_speed, parts=ends),
+        Column(title="speed, search and training", show=_speed, parts=ends),
         Column(title="peak memory", show=words.saving),
         Column(title="energy", show=words.saving),
         Column(title="carbon", show=words.saving),
@@ -63,6 +66,16 @@ def _interval(value: Sequence[float | None]) -> str:
 
 def _speed(value: Sequence[float | None]) -> str:
     return words.speedup(dict(zip(("mean", "low", "high"), value, strict=True)))
+
+
+def _bootstrap(figure: Mapping[str, Any]) -> tuple[float, float] | None:
+    if figure["bootstrap_low"] is None:
+        return None
+    return figure["bootstrap_low"], figure["bootstrap_high"]
+
+
+def _ends(value: Sequence[float]) -> str:
+    return " to ".join(words.difference(end).removesuffix(" pp") for end in value) + " pp"
 
 
 def _p(value: float) -> str:
@@ -81,11 +94,14 @@ def _difference_row(one: Comparison) -> tuple[Any, ...]:
         one["n"],
         one["accuracy"]["mean"],
         _triple(one["difference"]),
+        _bootstrap(one["difference"]),
         one["outcome"],
         one["outcome_adjusted"],
         one["p_value"],
         one["p_adjusted"],
+        one["minimum_detectable"],
         one["seeds_needed"],
+        " ".join(str(seed) for seed in one["failed_seeds"]) or None,
         one["macs_saving"],
         one["params_saving"],
         _triple(one["speedup"]),

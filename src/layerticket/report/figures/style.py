@@ -4,12 +4,11 @@ The colours are those of Okabe and Ito (2008), without the yellow that paper swa
 comparisons. Leaves: a colour and a shape for each label, the same in every chart of a report.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COLOURS", "DENSE", "Look", "label_of", "looks"]
+__all__ = ["COLOURS", "DENSE", "Look", "looks"]
 
 # source: M. Okabe, K. Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/
 COLOURS = {
@@ -69,17 +68,3 @@ def looks(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Look]:
         for index, (label, kind) in enumerate(kinds.items())
     }
     return {"dense": DENSE} | found
-
-
-def label_of(run: Mapping[str, Any]) -> str:
-    """Name the method of a run without the number of its draw.
-
-    Args:
-        run: One of those in ``study.json``.
-
-    Returns:
-        The label its comparison has.
-    """
-    if run["draw"] is None:
-        return str(run["method"])
-    return re.sub(rf" {run['draw']}$", "", run["method"])

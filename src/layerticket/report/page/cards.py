@@ -10,10 +10,10 @@ from typing import Any
 
 from layerticket.report import words
 from layerticket.report.figures.outcomes import full_label
+from layerticket.study.statistics.pairing import failed_text
 
 __all__ = ["Bar", "Card", "Line", "cards"]
 
-TICKETS = ("ticket", "lottery")
 FEW_SEEDS = 3
 Study = Mapping[str, Any]
 Comparison = Mapping[str, Any]
@@ -56,9 +56,9 @@ class Card:
     label: str
     """Name of the ticket."""
     outcome: str
-    """wins, loses or undecided."""
-    stands: bool
-    """Whether the outcome stands after the correction for many comparisons."""
+    """wins, loses or undecided, after the correction for many comparisons."""
+    alone: str
+    """The same, taken alone."""
     difference: str
     """Mean difference to dense."""
     interval: str
@@ -84,7 +84,7 @@ def cards(study: Study) -> list[Card]:
     Returns:
         The cards in the order of the study: the first is the one planned first, not the best.
     """
-    tickets = [one for one in study["comparisons"] if one["kind"] in TICKETS and one["n"]]
+    tickets = [one for one in study["comparisons"] if one["role"] == "criterion" and one["n"]]
     return [_card(one, study) for one in tickets]
 
 
@@ -96,8 +96,8 @@ def _card(one: Comparison, study: Study) -> Card:
         told = f"{100 * study['confidence']:g} % interval {ends}"
     return Card(
         label=full_label(one, study),
-        outcome=one["outcome"],
-        stands=one["outcome_adjusted"] == one["outcome"],
+        outcome=one["outcome_adjusted"],
+        alone=one["outcome"],
         difference=words.difference(difference["mean"]),
         interval=told,
         accuracies=(
@@ -107,7 +107,7 @@ def _card(one: Comparison, study: Study) -> Card:
         sentence=one["sentence"],
         bar=_bar(difference, study["margin"]),
         saved=_saved(one),
-        trust=[*_trust(one, study), *_failed(study)],
+        trust=[*_lost(one), *_trust(one, study), *_failed(study)],
     )
 
 
@@ -140,7 +140,7 @@ def _saved(one: Comparison) -> list[Line]:
         Line(figure=words.saving(one["macs_saving"]), text="MACs", good=_positive(one, "macs")),
         Line(
             figure=words.ABSENT if speed["mean"] is None else f"{speed['mean']:.2f}×",
-            text="training speed",
+            text="speed, search and training",
             detail=told,
             good=faster,
         ),
@@ -158,6 +158,13 @@ def _positive(one: Comparison, key: str) -> bool | None:
     return None if value is None else value > 0
 
 
+def _lost(one: Comparison) -> Iterator[Line]:
+    """Name the seeds without which nothing is decided."""
+    if one["failed_seeds"]:
+        seeds = f"{failed_text(one['failed_seeds'])}: undecided until repeated"
+        yield Line(text=seeds, detail="what failed may be what is worst", good=False)
+
+
 def _trust(one: Comparison, study: Study) -> Iterator[Line]:
     """List what speaks for the outcome and what against it."""
     n = one["n"]
@@ -168,7 +175,10 @@ def _trust(one: Comparison, study: Study) -> Iterator[Line]:
     elif one["outcome"] != "undecided" and many > 1:
         yield Line(text=f"does not stand after correction for {many} comparisons", good=False)
     if one["seeds_needed"]:
-        yield Line(text=f"about {one['seeds_needed']} seeds in all should decide", good=None)
+        yield Line(
+            text=f"about {one['seeds_needed']} seeds in all would decide with 80 % power",
+            detail="for a study planned anew: seeds added until it decides mislead",
+        )
     found = one["minimum_detectable"]
     if found is not None:
         reach = f"{100 * found:.2f} pp beyond the margin would be found with 80 % power"
@@ -180,8 +190,8 @@ def _trust(one: Comparison, study: Study) -> Iterator[Line]:
 
 def _control(method: str, control: Mapping[str, Any]) -> Line:
     """Say in a few words how a control does; its own sentence says it in full."""
-    name = control["method"]
-    do, are = ("do", "are") if name.endswith("blocks") else ("does", "is")
+    name = control["name"]
+    do, are = ("do", "are") if control["plural"] else ("does", "is")
     told = {
         "as well": (f"{name} {do} as well", False),
         "better": (f"better than {name}", True),
@@ -198,12 +208,12 @@ def _among_random(one: Comparison) -> Line:
     if where is None:
         return Line(text="not held against random tickets", good=None)
     text = f"more accurate than {words.share(where)} of the random tickets"
-    of = one.get("percentile_of")
-    if of:
-        told = f"{of['tickets']} drawn; {words.share(of['low'])} to {words.share(of['high'])}"
-        good = True if of["low"] > 0.5 else False if where <= 0.5 else None
-        return Line(text=text, detail=told, good=good)
-    return Line(text=text, good=where > 0.5)
+    of = one["percentile_of"]
+    if of["low"] is None:
+        return Line(text=text, detail=f"{of['tickets']} drawn, in one seed", good=None)
+    told = f"{of['tickets']} drawn; {words.share(of['low'])} to {words.share(of['high'])}"
+    good = True if of["low"] > 0.5 else False if where <= 0.5 else None
+    return Line(text=text, detail=told, good=good)
 
 
 def _failed(study: Study) -> Iterator[Line]:

@@ -8,12 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from layerticket.report import words
-from layerticket.report.figures.style import label_of
 from layerticket.report.grid import Column, Grid
 
 __all__ = ["failures", "rivals_grid", "runs_grid"]
 
-RIVALS = ("control", "shallower", "filters", "weights", "imp", "equal_compute")
 Study = Mapping[str, Any]
 
 
@@ -26,7 +24,7 @@ def rivals_grid(study: Study) -> Grid | None:
     Returns:
         The table; None if the study has no rivals.
     """
-    shown = [one for one in study["comparisons"] if one["kind"] in RIVALS]
+    shown = [one for one in study["comparisons"] if one["role"] != "criterion"]
     if not shown:
         return None
     columns = [
@@ -34,6 +32,7 @@ def rivals_grid(study: Study) -> Grid | None:
         Column(title="budget", words=True, absent="", context=True),
         Column(title="rival", words=True),
         Column(title="kind", words=True),
+        Column(title="role", words=True),
         Column(title="seeds"),
         Column(
             title="difference to dense",
@@ -56,7 +55,7 @@ def _rival(one: Mapping[str, Any], study: Study) -> tuple[Any, ...]:
         for run in study["runs"]
         if (run["model"], run["budget"]) == (one["model"], one["budget"])
         and run["kind"] == one["kind"]
-        and label_of(run) == one["method"]
+        and run["label"] == one["method"]
         and run["status"] == "done"
     ]
     found = one["difference"]
@@ -67,6 +66,7 @@ def _rival(one: Mapping[str, Any], study: Study) -> tuple[Any, ...]:
         one["budget"],
         one["method"],
         one["kind"].replace("_", " "),
+        one["role"],
         one["n"],
         ends,
         one["outcome"],

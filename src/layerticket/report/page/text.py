@@ -15,12 +15,13 @@ from layerticket.report.page.sections import Section, conditions
 __all__ = ["report_text"]
 
 
-def report_text(study: Mapping[str, Any], parts: Sequence[Section]) -> str:
+def report_text(study: Mapping[str, Any], parts: Sequence[Section], *, figures: bool = True) -> str:
     """Write the report as Markdown.
 
     Args:
         study: The object of ``study.json``.
         parts: Its sections.
+        figures: Whether figures lie beside it, to be linked.
 
     Returns:
         The text, ending in a line break.
@@ -29,7 +30,7 @@ def report_text(study: Mapping[str, Any], parts: Sequence[Section]) -> str:
         f"# {_line(study['title'])}",
         f"**{_line(study['verdict'])}**",
         *(_card(card) for card in cards(study)),
-        *(text for part in parts for text in _section(part)),
+        *(text for part in parts for text in _section(part, figures=figures)),
         *_failed(study),
         "## Every run",
         _table(runs_grid(study)),
@@ -61,15 +62,17 @@ def _told(text: str, detail: str) -> str:
     return f"{text} ({detail})" if detail else text
 
 
-def _section(part: Section) -> Iterator[str]:
+def _section(part: Section, *, figures: bool) -> Iterator[str]:
     yield f"## {part.title}"
     yield _line(part.remark)
     for grid in part.grids:
         yield f"{_line(grid.title)}:"
         yield _table(grid)
     for chart in part.charts:
-        yield f"![{_line(chart.title)}](figures/{chart.name}.svg)"
-        yield _line(chart.caption)
+        if figures:
+            yield f"![{_line(chart.title)}](figures/{chart.name}.svg)"
+        if figures or part.opened:
+            yield _line(chart.caption)
         if part.opened:
             yield _table(chart.table)
 

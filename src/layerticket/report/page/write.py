@@ -21,6 +21,7 @@ from layerticket.report.page.clean import clean
 from layerticket.report.page.listing import failures, runs_grid
 from layerticket.report.page.sections import Section, conditions, sections
 from layerticket.report.page.text import report_text
+from layerticket.study.statistics import up_to_date
 
 __all__ = ["write_report"]
 
@@ -51,7 +52,8 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
             matplotlib is not installed.
     """
     _check(study)
-    known: Mapping[str, Any] = clean(dict(study) | {"verdict": study["verdict"] or UNJUDGED})
+    current = up_to_date(study)
+    known: Mapping[str, Any] = clean(current | {"verdict": current["verdict"] or UNJUDGED})
     parts = sections(known)
     grids = list(_grids(known, parts))
     written: list[Path] = []
@@ -61,7 +63,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
         written.append(out / name)
 
     write("report.html", _page(known, parts))
-    write("report.md", report_text(known, parts))
+    write("report.md", report_text(known, parts, figures=figures))
     for grid in grids:
         write(f"tables/{grid.name}.csv", csv_text(grid))
     for chart in (chart for part in parts for chart in part.charts if figures):

@@ -15,11 +15,14 @@ from layerticket.study.statistics.estimates import (
 )
 from layerticket.study.statistics.many import holm, outcome_after
 from layerticket.study.statistics.pairing import Group, groups, paired
+from layerticket.study.statistics.roles import marked
 from layerticket.study.statistics.savings import savings
 from layerticket.study.statistics.sentences import comparison_sentence, study_sentence
 from layerticket.study.statistics.verdict import Verdict, mean_interval, verdict
 
-__all__ = ["analyse"]
+__all__ = ["analyse", "up_to_date"]
+
+NEW = ("role", "failed_seeds")  # of comparisons, since they were first written
 
 
 def analyse(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,17 +48,35 @@ def analyse(study: Mapping[str, Any]) -> dict[str, Any]:
         rest = [other for other in found if other is not group]
         comparison |= among_random(group, rest, study["confidence"])
         comparison["controls"] = against_controls(
-            group, rest, margin=study["margin"], confidence=study["confidence"]
+            group,
+            rest,
+            margin=study["margin"],
+            confidence=study["confidence"],
+            resolution=_resolution(study),
         )
         comparison["sentence"] = comparison_sentence(comparison, study["margin"])
     return {"comparisons": comparisons, "verdict": study_sentence(comparisons, study["margin"])}
+
+
+def up_to_date(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge a study anew whose comparisons an earlier version wrote.
+
+    Args:
+        study: The object of ``study.json``; it is not modified.
+
+    Returns:
+        The study with its rows marked; comparisons and verdict as they are, unless they lack what
+        this version says of them.
+    """
+    current = {**study, "runs": marked(study)}
+    old = any(key not in one for one in study["comparisons"] for key in NEW)
+    return current | (analyse(current) if old else {})
 
 
 def _comparison(group: Group, study: Mapping[str, Any]) -> dict[str, Any]:
     """Compare one method with the dense network; all null while no seed is paired."""
     pairs = paired(group, "test_accuracy")
     dense, method = [d for d, _ in pairs], [m for _, m in pairs]
-    images = study["test_images"]
     judged = None
     if pairs:
         judged = verdict(
@@ -63,22 +84,31 @@ def _comparison(group: Group, study: Mapping[str, Any]) -> dict[str, Any]:
             method,
             margin=study["margin"],
             confidence=study["confidence"],
-            resolution=1 / images if images else 0.0,
+            resolution=_resolution(study),
         )
     return {
         "model": group.model,
         "budget": group.budget,
         "method": group.method,
         "kind": group.kind,
+        "role": group.role,
+        "reference": group.reference,
         "n": len(pairs),
         "seeds": group.seeds,
         "accuracy": _mean_std(method),
         "dense_accuracy": _mean_std(dense),
-        **_judgement(judged),
+        "failed_seeds": group.failed,
+        **_judgement(judged, held=bool(group.failed)),
         **savings(group, study["networks"].get(group.model), study["confidence"]),
-        "evaluations": _evaluations(group, study["confidence"]),
+        "evaluations": _evaluations(group, study),
         "similarity": _similarity(group),
     }
+
+
+def _resolution(study: Mapping[str, Any], images: int | None = None) -> float:
+    """Return the step between two accuracies on so many images; 0 if unknown."""
+    counted = images or study["test_images"]
+    return 1 / counted if counted else 0.0
 
 
 def _mean_std(values: Sequence[float]) -> dict[str, float | None]:
@@ -88,8 +118,11 @@ def _mean_std(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def _judgement(judged: Verdict | None) -> dict[str, Any]:
-    """Put the judgement of one comparison into the words of the study file."""
+def _judgement(judged: Verdict | None, *, held: bool) -> dict[str, Any]:
+    """Put the judgement of one comparison into the words of the study file.
+
+    What is held stays undecided: seeds that failed are missing, and seldom at random.
+    """
     if judged is None:
         ends = ("mean", "std", "low", "high", "bootstrap_low", "bootstrap_high")
         return {
@@ -107,7 +140,7 @@ def _judgement(judged: Verdict | None) -> dict[str, Any]:
             "bootstrap_low": drawn and drawn[0],
             "bootstrap_high": drawn and drawn[1],
         },
-        "outcome": judged.outcome,
+        "outcome": "undecided" if held else judged.outcome,
         "p_value": p_margin(judged.mean, judged.spread, judged.n, judged.margin),
         "seeds_needed": judged.seeds_needed,
         "spread": judged.spread,
@@ -127,10 +160,11 @@ def _correct(comparisons: list[dict[str, Any]], study: Mapping[str, Any]) -> Non
         win, lose = adjusted.get(id(one), (None, None))
         one["p_adjusted"] = win
         one["comparisons"] = len(tested)
-        one["outcome_adjusted"] = outcome_after(win, lose, study["confidence"])
+        after = outcome_after(win, lose, study["confidence"])
+        one["outcome_adjusted"] = "undecided" if one["failed_seeds"] else after
 
 
-def _evaluations(group: Group, confidence: float) -> dict[str, dict[str, Any]]:
+def _evaluations(group: Group, study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Paired differences of every evaluation that both networks have."""
     every = [group.dense[seed] for seed in group.seeds]
     every += [run for seed in group.seeds for run in group.runs[seed]]
@@ -138,7 +172,13 @@ def _evaluations(group: Group, confidence: float) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys(name for run in every for name in run["evaluations"] or {}):
         differences = _differences_on(group, name)
         if differences:
-            mean, std, low, high = mean_interval(differences, confidence=confidence)
+            counts = [(run["evaluations"] or {}).get(name, {}).get("images") for run in every]
+            images = min((count for count in counts if count), default=None)
+            mean, std, low, high = mean_interval(
+                differences,
+                confidence=study["confidence"],
+                resolution=_resolution(study, images),
+            )
             found[name] = {"mean": mean, "std": std, "low": low, "high": high}
             found[name]["n"] = len(differences)
     return found

@@ -69,10 +69,10 @@ class Percentile:
 
     share: float
     """Share of random tickets that are less accurate, ties counted half, in [0, 1]."""
-    low: float
-    """Lower end of its interval."""
-    high: float
-    """Upper end."""
+    low: float | None
+    """Lower end of its interval; None for one seed."""
+    high: float | None
+    """Upper end; None for one seed."""
     tickets: int
     """Random tickets trained, over all seeds."""
     seeds: int
@@ -87,7 +87,8 @@ def percentile(
     Within a seed the rank is the share of random tickets that are less accurate, ties counted
     half (mid-rank); seeds are averaged. The interval is the wider of two: Clopper and Pearson's
     for so many independent tickets, and the t-interval over seeds, since the random tickets of
-    one seed are all held against the same run of the criterion.
+    one seed are all held against the same run of the criterion. For that reason one seed gives no
+    interval, however many random tickets it has.
 
     Args:
         criterion: Accuracy of the criterion's ticket, one per seed.
@@ -114,10 +115,11 @@ def percentile(
         for own, values in zip(criterion, random, strict=True)
     ]
     share, tickets = fmean(shares), sum(map(len, random))
-    low, high = _clopper_pearson(share, tickets, confidence)
     _, _, seeds_low, seeds_high = mean_interval(shares, confidence=confidence)
+    low = high = None
     if seeds_low is not None and seeds_high is not None:
-        low, high = max(0.0, min(low, seeds_low)), min(1.0, max(high, seeds_high))
+        exact = _clopper_pearson(share, tickets, confidence)
+        low, high = max(0.0, min(exact[0], seeds_low)), min(1.0, max(exact[1], seeds_high))
     return Percentile(share=share, low=low, high=high, tickets=tickets, seeds=len(shares))
 
 

@@ -1,13 +1,14 @@
 """Which runs are compared with which. Enters: the runs of a study file. Leaves: paired figures."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Group", "done", "groups", "paired"]
+from layerticket.study.statistics.roles import marked
+
+__all__ = ["Group", "done", "failed_text", "groups", "paired"]
 
 Run = Mapping[str, Any]
 
@@ -24,10 +25,18 @@ class Group:
     """Label of the method; draws of one method share it."""
     kind: str
     """Kind of the method."""
+    role: str
+    """criterion, control or rival."""
+    reference: str | None
+    """Method of the ticket it is matched to; None if it is matched to none."""
+    drawn: bool
+    """Whether its blocks were drawn, any number of times a seed."""
     runs: Mapping[int, Sequence[Run]]
-    """Finished runs by seed, those that have a dense run of the same seed."""
+    """Trained runs by seed, those that have a dense run of the same seed."""
     dense: Mapping[int, Run]
     """Dense run of each of these seeds."""
+    failed: Sequence[int] = ()
+    """Seeds where a run of the method, or the dense one, failed before it had an accuracy."""
 
     @property
     def seeds(self) -> list[int]:
@@ -36,8 +45,25 @@ class Group:
 
 
 def done(run: Run) -> bool:
-    """Whether a run ended and was tested."""
-    return run["status"] == "done" and run["test_accuracy"] is not None
+    """Whether a run was trained and tested, whatever became of its other evaluations."""
+    return run["test_accuracy"] is not None
+
+
+def _lost(run: Run) -> bool:
+    return run["status"] == "failed" and not done(run)
+
+
+def failed_text(seeds: Sequence[int]) -> str:
+    """Tell which seeds failed.
+
+    Example:
+        >>> failed_text([1, 3])
+        'seeds 1 and 3 failed'
+    """
+    named = [str(seed) for seed in seeds]
+    if len(named) == 1:
+        return f"seed {named[0]} failed"
+    return f"seeds {', '.join(named[:-1])} and {named[-1]} failed"
 
 
 def groups(study: Mapping[str, Any]) -> list[Group]:
@@ -50,36 +76,35 @@ def groups(study: Mapping[str, Any]) -> list[Group]:
         One group for each method that was planned; its runs are empty while none is finished.
     """
     dense: dict[str, dict[int, Run]] = defaultdict(dict)
+    lost: dict[str, set[int]] = defaultdict(set)
     found: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
-    for run in study["runs"]:
+    for run in marked(study):
         if run["kind"] != "dense":
-            key = run["model"], run["budget"] or "", _label(run), run["kind"]
-            found[key].append(run)
+            found[run["model"], run["budget"] or "", run["label"], run["kind"]].append(run)
         elif done(run):
             dense[run["model"]][run["seed"]] = run
-    return [_group(key, runs, dense[key[0]]) for key, runs in found.items()]
+        elif _lost(run):
+            lost[run["model"]].add(run["seed"])
+    return [_group(runs, dense[key[0]], lost[key[0]]) for key, runs in found.items()]
 
 
-def _label(run: Run) -> str:
-    """Name a method without the number of its draw."""
-    if run["draw"] is None:
-        return str(run["method"])
-    return re.sub(rf" {run['draw']}$", "", run["method"])
-
-
-def _group(key: tuple[str, str, str, str], runs: Sequence[Run], dense: Mapping[int, Run]) -> Group:
+def _group(runs: Sequence[Run], dense: Mapping[int, Run], lost: Set[int]) -> Group:
     by_seed: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
         if done(run) and run["seed"] in dense:
             by_seed[run["seed"]].append(run)
-    model, budget, method, kind = key
+    first = runs[0]
     return Group(
-        model=model,
-        budget=budget,
-        method=method,
-        kind=kind,
+        model=first["model"],
+        budget=first["budget"] or "",
+        method=first["label"],
+        kind=first["kind"],
+        role=first["role"],
+        reference=first["reference"],
+        drawn=first["kind"] == "control" and first["draw"] is not None,
         runs=dict(by_seed),
         dense={seed: dense[seed] for seed in by_seed},
+        failed=sorted({run["seed"] for run in runs if _lost(run) or run["seed"] in lost}),
     )
 
 

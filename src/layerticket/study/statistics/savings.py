@@ -1,6 +1,7 @@
 """What a method saved against the dense network. Enters: paired runs. Leaves: shares and ratios."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -11,6 +12,8 @@ __all__ = ["savings"]
 
 # Time, memory and energy mean something only beside those of the same machine at its work.
 SAME = ("device", "precision")
+UNSEARCHED = ("dense", "shallower", "equal_compute")  # kinds with nothing to search
+WHOLE = "whole_seconds"
 
 
 def savings(group: Group, network: Mapping[str, Any] | None, confidence: float) -> dict[str, Any]:
@@ -23,7 +26,8 @@ def savings(group: Group, network: Mapping[str, Any] | None, confidence: float) 
 
     Returns:
         "macs_saving", "params_saving", "memory_saving", "energy_saving", "co2_saving" as shares,
-        and "speedup" with the t-interval of the ratios; None for what was not measured in both.
+        and "speedup", search included, with the t-interval of the ratios; None for what was not
+        measured in both.
     """
     return {
         "macs_saving": _counted(group, "macs", network),
@@ -53,9 +57,28 @@ def _share(group: Group, figure: str, *same: str) -> float | None:
 
 
 def _speedup(group: Group, confidence: float) -> dict[str, float | None]:
-    pairs = [pair for pair in paired(group, "train_seconds", same=SAME) if min(pair) > 0]
+    """Ratio of the seconds from nothing to the trained network: the search is part of it.
+
+    The search of a lottery ticket has trained the dense network; without it, the rest of the
+    training would pass for the whole.
+    """
+    whole = replace(
+        group,
+        runs={seed: [_whole(run) for run in runs] for seed, runs in group.runs.items()},
+        dense={seed: _whole(run) for seed, run in group.dense.items()},
+    )
+    pairs = [pair for pair in paired(whole, WHOLE, same=SAME) if min(pair) > 0]
     if not pairs:
         return {"mean": None, "low": None, "high": None}
     dense, method = zip(*pairs, strict=True)
     mean, low, high = ratio_interval(dense, method, confidence=confidence)
     return {"mean": mean, "low": low, "high": high}
+
+
+def _whole(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Add up search and training; None if one of them was not measured."""
+    search = run["search_seconds"]
+    if search is None and run["kind"] in UNSEARCHED:
+        search = 0.0
+    parts = (run["train_seconds"], search)
+    return {**run, WHOLE: None if None in parts else sum(parts)}

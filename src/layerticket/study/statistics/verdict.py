@@ -13,10 +13,9 @@ from typing import Literal
 from scipy import stats
 
 from layerticket.errors import LayerticketError
+from layerticket.study.statistics.power import seeds_for
 
 __all__ = ["Verdict", "mean_interval", "sentence", "verdict"]
-
-_MOST_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +43,7 @@ class Verdict:
     outcome: Literal["wins", "loses", "undecided"]
     """Wins: the interval lies above -margin; loses: it lies below; else undecided."""
     seeds_needed: int | None
-    """Estimated paired seeds in all until decided; None if decided or not to be estimated."""
+    """Paired seeds in all that would decide with 80 % power; None if decided or not to be told."""
 
 
 def verdict(
@@ -88,12 +87,12 @@ def verdict(
     low = high = needed = spread = None
     outcome: Literal["wins", "loses", "undecided"] = "undecided"
     if std is not None:
-        spread = max(std, resolution / math.sqrt(6))
+        spread = _floored(std, resolution)
         half = _half_width(spread, n, confidence)
         low, high = mean - half, mean + half
         outcome = "wins" if low > -margin else "loses" if high < -margin else "undecided"
         if outcome == "undecided":
-            needed = _seeds_needed(abs(mean + margin), spread, n, confidence)
+            needed = seeds_for(abs(mean + margin), spread, n, confidence)
     return Verdict(
         n=n,
         differences=differences,
@@ -110,13 +109,14 @@ def verdict(
 
 
 def mean_interval(
-    values: Sequence[float], *, confidence: float = 0.95
+    values: Sequence[float], *, confidence: float = 0.95, resolution: float = 0.0
 ) -> tuple[float, float | None, float | None, float | None]:
     """Estimate a mean of differences over seeds, with its t-interval.
 
     Args:
         values: One for each seed, at least one.
         confidence: Of the two-sided interval, in (0, 1).
+        resolution: As in `verdict`.
 
     Returns:
         Mean, standard deviation, lower and upper end; the last three None for one seed.
@@ -129,7 +129,7 @@ def mean_interval(
     if len(values) < 2:
         return mean, None, None, None
     std = stdev(values)
-    half = _half_width(std, len(values), confidence)
+    half = _half_width(_floored(std, resolution), len(values), confidence)
     return mean, std, mean - half, mean + half
 
 
@@ -157,29 +157,19 @@ def sentence(verdict: Verdict) -> str:
         return f"The ticket wins: {found}, so it is less than {margin} worse."
     if verdict.outcome == "loses":
         return f"The ticket loses: {found}, so it is more than {margin} worse."
-    more = f"; about {verdict.seeds_needed} seeds in all should decide" * bool(verdict.seeds_needed)
+    more = f"; about {verdict.seeds_needed} seeds in all would decide with 80 % power"
+    more *= bool(verdict.seeds_needed)
     return f"Undecided: {found}, which holds the margin of {margin}{more}."
+
+
+def _floored(std: float, resolution: float) -> float:
+    """Return the deviation, or that of two uniform rounding errors if larger."""
+    return max(std, resolution / math.sqrt(6))
 
 
 def _half_width(spread: float, n: int, confidence: float) -> float:
     """Half of the t-interval of a mean of n values."""
     return float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n)
-
-
-def _seeds_needed(gap: float, spread: float, n: int, confidence: float) -> int | None:
-    """Fewest seeds at which the interval would clear the margin, if mean and spread stayed."""
-    low, high = n, n + 1
-    while gap <= _half_width(spread, high, confidence):
-        low, high = high, 2 * high
-        if high > _MOST_SEEDS:
-            return None
-    while high - low > 1:  # the half width falls with n, so halving finds the edge
-        middle = (low + high) // 2
-        if gap > _half_width(spread, middle, confidence):
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def _check(

@@ -20,6 +20,7 @@ from layerticket.study.plan.unfold import Plan
 from layerticket.study.runs.environment import environment
 from layerticket.study.runs.record import RUN, write_record
 from layerticket.study.statistics.analysis import analyse
+from layerticket.study.statistics.roles import marked
 from layerticket.study.store.standing import cause_of, curve_of, status_of
 from layerticket.study.store.table import write_table
 
@@ -90,6 +91,7 @@ def _gathered(
         "networks": networks,
         "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
     }
+    record["runs"] = marked(record)
     return record | analyse(record)
 
 
