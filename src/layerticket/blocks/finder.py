@@ -210,7 +210,10 @@ def _cached(model: nn.Module, example: Inputs) -> int:
 def _other_candidates(
     model: nn.Module, findings: dict[str, Finding], removable: set[str]
 ) -> list[str]:
-    """List modules with inner weights that are neither removable nor part of what is."""
+    """List modules with inner weights that are neither removable nor part of what is.
+
+    The outermost ones beside blocks; the innermost ones where there is no block to be beside of.
+    """
     kept_open = {above for name in removable for above in _above(name)} | {""}
     classes = {type(model.get_submodule(name)) for name in removable}
     candidates = {
@@ -222,6 +225,9 @@ def _other_candidates(
         and (finding.composite or type(model.get_submodule(name)) in classes)
         and not any(above in removable for above in _above(name))
     }
+    if not removable:
+        outer = {above for name in candidates for above in _above(name)}
+        return sorted(candidates - outer, key=lambda n: findings[n].order)
     opaque = {name for name in candidates if findings[name].reason == NO_TENSOR}
     opened = {name for name in opaque if any(_inside(other, name) for other in candidates)}
     return sorted(_maximal(candidates - opened), key=lambda n: findings[n].order)

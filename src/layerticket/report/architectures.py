@@ -59,7 +59,8 @@ EXPLANATION = """\
   a normalization or an activation stands behind the addition: zeros would mute it); *backward*: in
   training mode all gradients are finite, and every weight that had one still has one; *export*:
   `torch.export` gives a program with the same output; *branches*: without every second branch it
-  computes what it computes with those at zero.
+  computes what it computes with those at zero. An encoder-decoder without any decoder layer leaves
+  its encoder without gradients, so *backward* fails there.
 - **why not**: why other candidates must stay, and how many."""
 
 
