@@ -49,7 +49,7 @@ def seeds_for(
     """
     if min(gap, spread) <= 0:
         return None
-    normal = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
+    normal = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
     fewest = (normal * spread / gap) ** 2  # with a known deviation; Student's t needs a few more
     if fewest > _MOST_SEEDS:
         return None
