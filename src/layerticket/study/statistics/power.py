@@ -45,19 +45,15 @@ def seeds_for(
         power: Wanted probability of a decision.
 
     Returns:
-        Seeds in all; None beyond ten thousand, and where there is no spread.
+        Seeds in all; None beyond ten thousand, and where gap or spread is 0.
     """
-    if spread <= 0:
+    if min(gap, spread) <= 0:
         return None
-    low, high = n, n + 1
-    while power_of(gap, spread, high, confidence) < power:
-        low, high = high, 2 * high
-        if low >= _MOST_SEEDS:
-            return None
-    while high - low > 1:  # power rises with n, so halving finds the edge
-        middle = (low + high) // 2
-        if power_of(gap, spread, middle, confidence) < power:
-            low = middle
-        else:
-            high = middle
-    return high if high <= _MOST_SEEDS else None
+    normal = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
+    fewest = (normal * spread / gap) ** 2  # with a known deviation; Student's t needs a few more
+    if fewest > _MOST_SEEDS:
+        return None
+    needed = max(n + 1, math.floor(fewest))
+    while power_of(gap, spread, needed, confidence) < power:
+        needed += 1
+    return needed
