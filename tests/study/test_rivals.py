@@ -1,6 +1,7 @@
 """The rivals by name: found, saved with a bill, trained, evaluated, compared; on the digits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,30 @@ def test_the_command_line_finds_each(home, tmp_path, capsys):
         text = capsys.readouterr().out
         assert f"--ticket {out}" in text
         assert ("Masks save no time" in text) == ("weights" in words)
+
+
+def test_a_rival_starts_from_the_theta_0_of_its_reference(home, tmp_path):
+    _, data, dense = home
+    reference = tmp_path / "seven"
+    find_in(MODEL, data, criterion="snip", budget=Budget(remove=1), seed=7, out=reference)
+    how = {"reference": reference, "out": tmp_path / "rival"}
+    steps = (
+        (find_control, {"control": "even"}),
+        (find_filters, {"criterion": "l1"}),
+        (find_weights, {"criterion": "magnitude"}),
+    )
+    for step, options in steps:
+        step(MODEL, data, **how, **options)
+        rival = load_candidate(tmp_path / "rival")
+        assert rival.seed == 7
+        assert rival.weights == load_candidate(reference).weights
+        with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+            step(MODEL, data, seed=0, **how, **options)
+    with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+        find_imp(dense, data, RECIPE, rounds=1, rewind="0", device="cpu", **how)
+    nameless = replace(load_candidate(reference), seed=None).save(tmp_path / "nameless")
+    with pytest.raises(LayerticketError, match="Give the seed"):
+        find_control(MODEL, data, control="even", reference=nameless, out=tmp_path / "x")
 
 
 @pytest.mark.parametrize(
