@@ -136,15 +136,16 @@ def test_a_rival_starts_from_the_theta_0_of_its_reference(home, tmp_path):
     _, data, dense = home
     reference = tmp_path / "seven"
     find_in(MODEL, data, criterion="snip", budget=Budget(remove=1), seed=7, out=reference)
-    how = {"reference": reference, "out": tmp_path / "rival"}
+    how = {"reference": reference}
     steps = (
         (find_control, {"control": "even"}),
         (find_filters, {"criterion": "l1"}),
         (find_weights, {"criterion": "magnitude"}),
     )
     for step, options in steps:
+        how["out"] = tmp_path / step.__name__
         step(MODEL, data, **how, **options)
-        rival = load_candidate(tmp_path / "rival")
+        rival = load_candidate(how["out"])
         assert rival.seed == 7
         assert rival.weights == load_candidate(reference).weights
         with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
