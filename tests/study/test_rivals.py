@@ -23,6 +23,8 @@ from layerticket.study import (
 )
 from layerticket.study.evaluating.evaluate import trained_network
 from layerticket.study.files.reading import read_study
+from layerticket.study.methods.method import Search
+from layerticket.study.methods.rivals import ShallowerMethod
 from layerticket.study.plan.unfold import unfold
 from layerticket.study.runs.bill import SearchBill
 from layerticket.tensors import load_tensors
@@ -174,6 +176,24 @@ def test_senseless_commands_are_refused(words, message, home, tmp_path, capsys):
     assert main(["find", MODEL, "--out", str(tmp_path / "x"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
+    folder, data, _ = home
+    at = Search(
+        model=MODEL,
+        dataset=data,
+        budget=Budget(remove=1),
+        seed=0,
+        recipe=RECIPE,
+        out=tmp_path,
+        reference=folder / "ticket",
+    )
+    found = ShallowerMethod(model="toy_rivals:projected").search(at)
+    assert found["model"] == "toy_rivals:projected"
+    assert found["macs"]["ticket"] == found["match"]["reached"] > 0
+    with pytest.raises(LayerticketError, match="shallowest"):
+        ShallowerMethod().search(at)
 
 
 def test_folders_of_no_known_kind_are_refused(tmp_path):
