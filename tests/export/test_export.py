@@ -88,7 +88,7 @@ def test_small_outputs_are_held_to_the_same_tolerance(tmp_path, monkeypatch):
         return lambda inputs: [1.001 * t for t in traced.outputs(inputs)]
 
     monkeypatch.setitem(FORMATS, "torch", ("model.pt2", broken))
-    with pytest.raises(LayerticketError, match="differs from the network by 0.001"):
+    with pytest.raises(LayerticketError, match=r"differs from the network by 0\.001"):
         export(model, tmp_path, images, formats=["torch"])
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from layerticket.cli import main
 from layerticket.errors import LayerticketError
-from layerticket.rivals import load_candidate
+from layerticket.rivals import CONTROLS, load_candidate
 from layerticket.rivals.candidates import KINDS
+from layerticket.rivals.filters.scores import FILTER_CRITERIA
 from layerticket.selection import Budget
 from layerticket.study import (
     evaluate_run,
@@ -214,3 +215,14 @@ def test_the_studies_of_table_3_can_be_planned(name):
         label.rstrip(" 0123456789") for label in labels
     }
     assert study.seeds == tuple(range(5 if name == "table3" else 2))
+
+
+def test_table_3_has_every_rival():
+    kinds = {(m.kind, getattr(m, "criterion", "")) for m in read_study("table3").methods}
+    assert {("filters", c) for c in FILTER_CRITERIA} <= kinds
+    assert {("weights", c) for c in ("snip", "grasp", "synflow", "magnitude")} <= kinds
+    assert {kind for kind, _ in kinds} >= {"imp", "shallower", "equal_compute"}
+    methods = read_study("table3").methods
+    assert {m.control for m in methods if m.kind == "control"} == set(CONTROLS)
+    assert {m.match for m in methods if m.kind == "filters"} == {"filters", "macs", "params"}
+    assert any(m.new_weights for m in methods)
