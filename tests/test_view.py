@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
+from torch.nn.utils import prune
 
 from layerticket import LayerticketError
 from layerticket.view import (
@@ -115,3 +116,20 @@ def test_reference_kernels_differentiate_attention_twice_and_are_put_back():
         fail(torch.nn.attention._cur_sdpa_kernel_backends() == [SDPBackend.MATH])
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.cuda.flash_sdp_enabled() == enabled
+
+
+def test_a_masked_network_that_was_called_with_gradients_can_be_copied():
+    model = nn.Sequential(nn.Linear(3, 2))
+    mask = torch.tensor([[1.0, 0, 1], [0, 1, 1]])
+    prune.custom_from_mask(model[0], "weight", mask)
+    x = torch.ones(4, 3)
+    model(x).sum().backward()
+    copy = copy_of(model)
+    assert not model[0].weight.is_leaf  # what was copied stays as it was
+    with torch.no_grad():
+        copy[0].weight_orig.add_(1)
+    expected = F.linear(x, (model[0].weight_orig + 1) * mask, model[0].bias)
+    assert torch.equal(copy(x), expected)
+    copy(x).sum().backward()
+    assert copy[0].weight_orig.grad is not model[0].weight_orig.grad
+    assert torch.equal(view_of(model)(x), model(x))

@@ -23,9 +23,17 @@ __all__ = ["copy_of", "preserved_random_state", "reference_kernels", "view_of", 
 def copy_of(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
     """Deep-copy a model; objects whose id is in `memo` are replaced by what stands there.
 
+    Tensors that a module holds from its last call with gradients, such as a masked weight, are
+    copied as values; the copy's next call makes its own.
+
     Raises:
         LayerticketError: If the model cannot be copied.
     """
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
     try:
         return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as err:

@@ -56,3 +56,16 @@ def test_a_layer_that_is_not_there_is_refused():
     assert set(representations(model, ["layer1"], images)) == {HEAD}
     with pytest.raises(LayerticketError, match="at least 3"):
         similarity(model, model, NAMES, images[:2])
+
+
+def test_layers_of_another_name_are_compared_as_told():
+    model, (images, _) = projected(), batch_of()
+    shifted = nn.Sequential(nn.Identity(), *model)
+    with pytest.raises(LayerticketError, match="no layer 'lost'"):
+        similarity(model, shifted, ["lost"], images, counterparts={})
+    told = {STEM: "4", "4": "5", "6": "7"}
+    found = similarity(model, shifted, NAMES, images, counterparts=told)
+    assert found["3"] is found["5"] is None
+    assert [found[name] for name in (STEM, "4", "6", HEAD)] == pytest.approx([1.0] * 4)
+    found = similarity(model, shifted, NAMES, images, counterparts={"4": "5"})
+    assert found[STEM] is None

@@ -77,6 +77,41 @@ def test_what_computes_something_else_is_refused(tmp_path, monkeypatch):
         export(model, tmp_path, images, formats=["torch"])
 
 
+def test_small_outputs_are_held_to_the_same_tolerance(tmp_path, monkeypatch):
+    model, (images, _) = conv_net(), image_batch()
+    with torch.no_grad():
+        for parameter in model[-1].parameters():
+            parameter.mul_(1e-6)
+
+    def broken(traced, path):
+        path.write_text("weights", encoding="utf-8")
+        return lambda inputs: [1.001 * t for t in traced.outputs(inputs)]
+
+    monkeypatch.setitem(FORMATS, "torch", ("model.pt2", broken))
+    with pytest.raises(LayerticketError, match=r"differs from the network by 0\.001"):
+        export(model, tmp_path, images, formats=["torch"])
+
+
+class Scaled(nn.Module):
+    """Takes a flag and a factor beside its tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x, use_cache=True, factor=1.0):
+        return (self.linear(x) * factor, x) if use_cache else self.linear(x) * factor
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_inputs_that_are_no_tensors_stay_as_they_are(named, tmp_path):
+    x = torch.randn(2, 3)
+    inputs = {"x": x, "use_cache": False, "factor": 2.0} if named else (x, False, 2.0)
+    found = export(Scaled(), tmp_path, inputs, formats=["torch"])
+    assert found["torch"].any_batch
+    assert found["torch"].difference < 1e-6
+
+
 def test_refusals(tmp_path, monkeypatch):
     model, (images, _) = conv_net(), image_batch()
     with pytest.raises(LayerticketError, match="Did you mean 'onnx'"):

@@ -10,6 +10,7 @@ from torch import nn
 
 from layerticket.errors import LayerticketError
 from layerticket.models import build_model, model_names
+from layerticket.models.resolver import _undecided
 
 
 def build(name, classes=4, channels=3, seed=0):
@@ -171,3 +172,13 @@ def test_options_follow_a_comma():
         build_model("timm:resnet18,zero_init_last", classes=10, channels=3, seed=0)
     with pytest.raises(LayerticketError, match="cannot be built"):
         build_model("timm:resnet18,zero_init=1", classes=10, channels=3, seed=0)
+
+
+def test_torchvision_is_told_to_draw_weights_only_where_it_asks():
+    from torchvision import models
+
+    def asked(name):
+        return _undecided(models.get_model_builder(name))
+
+    assert asked("googlenet") == asked("inception_v3") == {"init_weights": True}
+    assert asked("vgg11") == asked("resnet18") == {}

@@ -143,19 +143,26 @@ def test_the_shallower_network_is_the_nearest_in_cost(name):
         assert found == nearest == "resnet32"
 
 
-def test_shallower_keeps_source_and_options_and_knows_its_limits():
+def test_shallower_knows_its_limits():
     reference = reference_of([1] * 4, 1)
-    stages = tuple(dataclasses.replace(b, stage=i, macs=10) for i, b in enumerate(reference.blocks))
-    reference = dataclasses.replace(reference, blocks=stages, macs={"dense": 1000, "ticket": 950})
-    options = ",zero_init_last=False"
-    assert shallower(f"timm:resnet34{options}", reference) == f"timm:resnet18{options}"
-    assert shallower("torchvision:resnet152", reference) == "torchvision:resnet101"
-    assert shallower("timm:resnet50", reference) == "timm:resnet26"
+    three = dataclasses.replace(
+        reference,
+        blocks=tuple(
+            dataclasses.replace(b, stage=min(i, 2)) for i, b in enumerate(reference.blocks)
+        ),
+        macs={"dense": 30, "ticket": 27},
+    )
+    assert shallower("resnet26", three) == "resnet20"  # no standard depth itself
+    assert shallower("resnet62-projection", three) == "resnet56-projection"
+    four = tuple(dataclasses.replace(b, stage=i) for i, b in enumerate(reference.blocks))
+    reference = dataclasses.replace(reference, blocks=four)
     for name, message in (
         ("resnet20", "shallowest"),
-        ("timm:vit_tiny_patch16_224", "family"),
-        ("my.module:net", "family"),
-        ("resnet56", "has 3"),  # this ticket has four stages
+        ("resnet34", "Name a network yourself"),
+        ("timm:resnet34", '`model = "NAME"`'),
+        ("torchvision:resnet152", "Name a network yourself"),
+        ("my.module:net", "Name a network yourself"),
+        ("resnet56", "have 3"),  # this ticket has four stages
     ):
         with pytest.raises(LayerticketError, match=message):
             shallower(name, reference)

@@ -128,6 +128,26 @@ def test_scores_are_sums_over_what_goes():
     assert one == FilterCriterion.of("random").scores(model, groups, batch)
 
 
+def test_l1_ranks_within_a_group_and_takes_the_same_share_of_each():
+    model, batch = resnet20(), batch_of(10, 3, 16, 20)
+    reference = ticket_of(model, batch, remove=2)
+    rival = find_filter_ticket(model, batch, criterion="l1", match="macs", reference=reference)
+    assert rival.options == {"slices": "filters", "ranked": "within groups"}
+    groups = coupled_channels(model, batch[0][:1])
+    shares = []
+    for group in groups:
+        gone, scores = rival.removed.get(group.root, ()), rival.scores[group.root]
+        lowest = sorted(range(group.size), key=lambda i: scores[i])[: len(gone)]
+        assert set(gone) == set(lowest)
+        shares.append((len(gone) / group.size, 1 / group.size))
+    middle = sorted(share for share, _ in shares)[len(shares) // 2]
+    assert middle > 0
+    assert all(abs(share - middle) <= one for share, one in shares)
+    ranks = FilterCriterion.of("l1").ranks({"a": [3.0, 1.0, 2.0, 2.0], "b": [9.0]})
+    assert ranks == {"a": [0.875, 0.125, 0.375, 0.625], "b": [0.5]}
+    assert FilterCriterion.of("snip").ranks({"a": [3.0, 1.0]}) == {"a": [3.0, 1.0]}
+
+
 def test_channels_of_the_lowest_score_go_and_one_of_each_group_stays():
     model, (images, _) = projected(), batch_of()
     groups = coupled_channels(model, images[:1])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from layerticket.blocks import find_blocks
+from layerticket.criteria.weights import network_weights
 from layerticket.errors import LayerticketError
 from layerticket.macs import count_macs, count_params
 from layerticket.rivals import (
@@ -21,7 +22,7 @@ from layerticket.rivals import (
     plain_state,
 )
 from layerticket.rivals.weights.masks import masked, masked_optimizer
-from layerticket.rivals.weights.ranking import keep_highest
+from layerticket.rivals.weights.ranking import keep_highest, prunable_weights
 from layerticket.scoring import score
 from layerticket.training import Kept, Recipe, Start, fit
 from layerticket.training.checkpoint import read_checkpoint
@@ -285,6 +286,32 @@ def test_tied_and_foreign_weights_are_refused():
             masked(tied, {name: mask})
     kept = masked_optimizer({"a/step": torch.tensor(2.0), "b/m": torch.ones(2)}, {"a": every})
     assert set(kept) == {"a_orig/step", "b/m"}
+
+
+class Tokens(nn.Module):
+    """A class token and positions beside a linear layer, an attention and an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.scale = nn.Parameter(torch.ones(1, 1, 4)), nn.Parameter(torch.ones(2, 4))
+        self.words, self.read = nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.norm, self.conv = nn.LayerNorm([2, 4]), nn.ConvTranspose1d(4, 4, 3)
+
+
+def test_only_weights_of_layers_may_go():
+    assert list(prunable_weights(Tokens())) == ["words.weight", "read.weight", "conv.weight"]
+    assert list(prunable_weights(projected())) == list(network_weights(projected()))
+
+
+def test_tied_weights_are_refused_before_anything_is_scored(monkeypatch):
+    model, batch = projected(), batch_of()
+    reference = ticket_of(model, batch)
+    model[4].conv1.weight = model[3].conv1.weight
+    monkeypatch.setattr(Saliency, "of", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("layerticket.rivals.weights.finding.require_same_network", lambda *_: None)
+    with pytest.raises(LayerticketError, match=r"'3\.conv1\.weight' is tied"):
+        find_weight_ticket(model, batch, reference=reference)
 
 
 def test_wishes_that_make_no_sense_are_refused():

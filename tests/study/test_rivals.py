@@ -1,14 +1,16 @@
 """The rivals by name: found, saved with a bill, trained, evaluated, compared; on the digits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from layerticket.cli import main
 from layerticket.errors import LayerticketError
-from layerticket.rivals import load_candidate
+from layerticket.rivals import CONTROLS, load_candidate
 from layerticket.rivals.candidates import KINDS
+from layerticket.rivals.filters.scores import FILTER_CRITERIA
 from layerticket.selection import Budget
 from layerticket.study import (
     evaluate_run,
@@ -22,6 +24,8 @@ from layerticket.study import (
 )
 from layerticket.study.evaluating.evaluate import trained_network
 from layerticket.study.files.reading import read_study
+from layerticket.study.methods.method import Search
+from layerticket.study.methods.rivals import ShallowerMethod
 from layerticket.study.plan.unfold import unfold
 from layerticket.study.runs.bill import SearchBill
 from layerticket.tensors import load_tensors
@@ -131,6 +135,31 @@ def test_the_command_line_finds_each(home, tmp_path, capsys):
         assert ("Masks save no time" in text) == ("weights" in words)
 
 
+def test_a_rival_starts_from_the_theta_0_of_its_reference(home, tmp_path):
+    _, data, dense = home
+    reference = tmp_path / "seven"
+    find_in(MODEL, data, criterion="snip", budget=Budget(remove=1), seed=7, out=reference)
+    how = {"reference": reference}
+    steps = (
+        (find_control, {"control": "even"}),
+        (find_filters, {"criterion": "l1"}),
+        (find_weights, {"criterion": "magnitude"}),
+    )
+    for step, options in steps:
+        how["out"] = tmp_path / step.__name__
+        step(MODEL, data, **how, **options)
+        rival = load_candidate(how["out"])
+        assert rival.seed == 7
+        assert rival.weights == load_candidate(reference).weights
+        with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+            step(MODEL, data, seed=0, **how, **options)
+    with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+        find_imp(dense, data, RECIPE, rounds=1, rewind="0", device="cpu", **how)
+    nameless = replace(load_candidate(reference), seed=None).save(tmp_path / "nameless")
+    with pytest.raises(LayerticketError, match="Give the seed"):
+        find_control(MODEL, data, control="even", reference=nameless, out=tmp_path / "x")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -148,6 +177,24 @@ def test_senseless_commands_are_refused(words, message, home, tmp_path, capsys):
     assert main(["find", MODEL, "--out", str(tmp_path / "x"), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
+    folder, data, _ = home
+    at = Search(
+        model=MODEL,
+        dataset=data,
+        budget=Budget(remove=1),
+        seed=0,
+        recipe=RECIPE,
+        out=tmp_path,
+        reference=folder / "ticket",
+    )
+    found = ShallowerMethod(model="toy_rivals:projected").search(at)
+    assert found["model"] == "toy_rivals:projected"
+    assert found["macs"]["ticket"] == found["match"]["reached"] > 0
+    with pytest.raises(LayerticketError, match="shallowest"):
+        ShallowerMethod().search(at)
 
 
 def test_folders_of_no_known_kind_are_refused(tmp_path):
@@ -168,3 +215,14 @@ def test_the_studies_of_table_3_can_be_planned(name):
         label.rstrip(" 0123456789") for label in labels
     }
     assert study.seeds == tuple(range(5 if name == "table3" else 2))
+
+
+def test_table_3_has_every_rival():
+    kinds = {(m.kind, getattr(m, "criterion", "")) for m in read_study("table3").methods}
+    assert {("filters", c) for c in FILTER_CRITERIA} <= kinds
+    assert {("weights", c) for c in ("snip", "grasp", "synflow", "magnitude")} <= kinds
+    assert {kind for kind, _ in kinds} >= {"imp", "shallower", "equal_compute"}
+    methods = read_study("table3").methods
+    assert {m.control for m in methods if m.kind == "control"} == set(CONTROLS)
+    assert {m.match for m in methods if m.kind == "filters"} == {"filters", "macs", "params"}
+    assert any(m.new_weights for m in methods)

@@ -66,8 +66,8 @@ def find(
     granularity
         block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
     seed
-        Draws theta_0, the scoring images, and the scores of criterion random; by default 0, or
-        that of --run, which has its theta_0 already.
+        Draws theta_0, the scoring images, and the scores of criterion random; by default 0, that of
+        --run, which has its theta_0 already, or that of --reference.
     rounds
         Remove in so many rounds, scoring the smaller network anew in each; by default 1, for
         synflow on weights 100, for weights of a --run as many as it takes at a fifth each.

@@ -91,7 +91,7 @@ def find_rival(
         how |= {"rounds": request.rounds, "rewind": request.rewind or 0}
         how |= {} if request.seed is None else {"seed": request.seed}
         return find_imp(request.run, dataset, recipe, **how)
-    how["seed"] = request.seed or 0
+    how["seed"] = request.seed
     chosen = {"draw": choice.draw, "slices": choice.slices, "match": choice.match}
     how |= {name: value for name, value in chosen.items() if value is not None}
     if choice.rival in CONTROLS:

@@ -1,9 +1,9 @@
 """How alike two networks represent the same images, layer by layer: linear CKA.
 
-Enters: two networks and images. Leaves: one figure a layer. Layers are matched by name.
+Enters: two networks, images, which layer of one is which of the other. Leaves: a figure a layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,12 @@ STEM, HEAD = "stem", "head"
 
 
 def similarity(
-    dense: nn.Module, rival: nn.Module, names: Sequence[str], inputs: Inputs
+    dense: nn.Module,
+    rival: nn.Module,
+    names: Sequence[str],
+    inputs: Inputs,
+    *,
+    counterparts: Mapping[str, str] | None = None,
 ) -> dict[str, float | None]:
     """Compare what two networks make of the same inputs, layer by layer.
 
@@ -38,6 +43,9 @@ def similarity(
         names: Layers to compare, as in ``named_modules()`` of the dense network; the input of the
             first is compared as `stem`, the logits as `head`.
         inputs: What both are called on, at least 3 examples.
+        counterparts: What the layers are called in the rival; one that is left out has none there.
+            By default every layer has its own name, and one that is not there has no counterpart.
+            At `stem`, the layer of the rival whose input is its stem, by default that of the first.
 
     Returns:
         `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the rival lacks.
@@ -53,7 +61,12 @@ def similarity(
         raise LayerticketError(
             f"{size_of(inputs)} examples always look alike; give at least 3, better 500."
         )
-    own, other = representations(dense, names, inputs), representations(rival, names, inputs)
+    called = {name: name for name in names} if counterparts is None else dict(counterparts)
+    first = next(iter(names), "")
+    stem = called.pop(STEM, called.get(first))
+    own = representations(dense, names, inputs, stem=first)
+    found = representations(rival, list(called.values()), inputs, stem=stem)
+    other = {n: found[c] for n, c in (called | {STEM: STEM, HEAD: HEAD}).items() if c in found}
     if missing := [name for name in (*names, STEM, HEAD) if name not in own]:
         raise LayerticketError(
             f"the dense network has no layer {missing[0]!r} that was called. Name its blocks."
@@ -64,10 +77,13 @@ def similarity(
     }
 
 
-def representations(model: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, Tensor]:
+def representations(
+    model: nn.Module, names: Sequence[str], inputs: Inputs, *, stem: str | None = None
+) -> dict[str, Tensor]:
     """Return the centered Gram matrix (N, N) of every layer that the network has and calls.
 
     A block that was removed, and an identity in its place, has no representation of its own.
+    The input of the layer `stem` is called so; None: it is left out.
     """
     grams: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
@@ -88,8 +104,8 @@ def representations(model: nn.Module, names: Sequence[str], inputs: Inputs) -> d
             grams[STEM] = center_gram(tensor)
 
     handles = [modules[name].register_forward_hook(watch(name)) for name in there]
-    if names and names[0] in modules:
-        handles.append(modules[names[0]].register_forward_pre_hook(enter, with_kwargs=True))
+    if stem and stem in modules:
+        handles.append(modules[stem].register_forward_pre_hook(enter, with_kwargs=True))
     try:
         with torch.inference_mode():
             grams[HEAD] = center_gram(logits_of(call(model.eval(), inputs)))

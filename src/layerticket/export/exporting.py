@@ -19,6 +19,7 @@ from layerticket.view import copy_of, preserved_random_state
 __all__ = ["FORMATS", "Exported", "export"]
 
 RECORD = "export.json"
+TINY = float(torch.finfo(torch.float32).tiny)  # outputs of zero are compared as they are
 Reloaded = Callable[[Inputs], Sequence[Tensor]]
 FORMATS: dict[str, tuple[str, Callable[[Traced, Path], Reloaded]]] = {
     "safetensors": ("model.safetensors", written.safetensors),
@@ -37,7 +38,7 @@ class Exported:
     bytes: int
     """Size of the file, or of all files of the folder."""
     difference: float
-    """Largest difference of an output, over the largest output (at least 1)."""
+    """Largest difference of an output, over the largest output, each tensor by itself."""
     tolerance: float
     any_batch: bool
     """Whether it was also compared at another number of examples than the one given."""
@@ -64,7 +65,7 @@ def export(
         formats: Keys of `FORMATS`: ``safetensors`` (weights only, read back into the class),
             ``transformers`` (`save_pretrained`), ``torch`` (`torch.export`), ``onnx`` (extra of
             that name).
-        tolerance: Largest difference of an output allowed, over the largest output (at least 1).
+        tolerance: Largest difference of an output allowed, over the largest of its tensor.
         any_batch: Whether the graphs of ``torch`` and ``onnx`` take any number of examples; then
             all files are compared at two numbers of examples.
 
@@ -121,7 +122,7 @@ def _difference(name: str, traced: Traced, reloaded: Reloaded, inputs: Inputs) -
         )
     largest = 0.0
     for a, b in zip(expected, given, strict=True):
-        scale = max(1.0, float(a.abs().max())) if a.numel() else 1.0
+        scale = max(TINY, float(a.abs().max())) if a.numel() else 1.0
         apart = float((a.double() - b.double()).abs().max()) / scale if a.numel() else 0.0
         largest = max(largest, apart) if apart == apart else float("nan")
     return largest

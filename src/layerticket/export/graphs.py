@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, map_tensors, tensors_of
+from layerticket.batch import Inputs, call, tensors_of
 from layerticket.errors import LayerticketError
 
 __all__ = ["Tensors", "Traced", "arguments"]
@@ -59,9 +59,8 @@ class Traced:
             LayerticketError: If PyTorch cannot trace the network.
         """
         args, kwargs = arguments(self.inputs)
-        batch = torch.export.Dim.DYNAMIC
         given = {"args": args} if args else {"kwargs": kwargs}
-        dynamic = map_tensors(given, lambda _: {0: batch}) if self.any_batch else None
+        dynamic = _any_batch(given) if self.any_batch else None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -75,3 +74,14 @@ class Traced:
                 f"{str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__}."
                 f"{hint} The format 'safetensors' needs no graph."
             ) from err
+
+
+def _any_batch(tree: Any) -> Any:  # noqa: ANN401 - any nesting
+    """Say of every tensor that its first dimension may change; what is no tensor has none."""
+    if isinstance(tree, Tensor):
+        return {0: torch.export.Dim.DYNAMIC} if tree.ndim else None
+    if isinstance(tree, Mapping):
+        return {key: _any_batch(value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_any_batch(value) for value in tree)
+    return None

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -137,12 +138,19 @@ def _torchvision(name: str, classes: int, channels: int, options: Options) -> nn
             f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
             "Use a resnet of this package, timm:NAME or a function of yours."
         )
-    if name in {"googlenet", "inception_v3"}:
-        options = {"init_weights": True} | options
+    options = _undecided(models.get_model_builder(name)) | options
     try:
         return _network(models.get_model(name, weights=None, num_classes=classes, **options), name)
     except (TypeError, AssertionError, RuntimeError) as err:
         raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
+
+
+def _undecided(builder: Callable[..., object]) -> Options:
+    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
+    built = typing.get_type_hints(builder).get("return")
+    parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
+    asks = "init_weights" in parameters and parameters["init_weights"].default is None
+    return {"init_weights": True} if asks else {}
 
 
 def _from_function(

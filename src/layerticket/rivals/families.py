@@ -1,71 +1,54 @@
-"""The standard shallower network: families of residual networks and how deep their stages are."""
+"""The standard shallower network of the residual networks of this package, by depth."""
 
 import re
-from collections.abc import Mapping
 
 from layerticket.errors import LayerticketError
+from layerticket.models.cifar_resnet import DEPTHS
 from layerticket.ticket import Ticket
 
 __all__ = ["shallower"]
 
-CIFAR = {f"resnet{6 * n + 2}": (n, n, n) for n in (3, 5, 7, 9, 18, 200)}
-BASIC = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-BOTTLENECK = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
-FAMILIES: Mapping[str, tuple[Mapping[str, tuple[int, ...]], ...]] = {
-    "": (CIFAR,),
-    "timm:": (BASIC, {"resnet26": (2, 2, 2, 2)} | BOTTLENECK),
-    "torchvision:": (BASIC, BOTTLENECK),
-}
-
 
 def shallower(model: str, reference: Ticket) -> str:
-    """Name the standard shallower network of a family that costs most nearly what a ticket costs.
+    """Name the standard shallower network that costs most nearly what a ticket costs.
 
-    The networks of a family differ in the number of blocks in each stage, so their MACs follow from
-    those of the dense network and of its blocks. The dense network itself is not among them.
+    The residual networks of He et al. for small images, 6n + 2 layers deep, have n blocks in each
+    of three stages, so their MACs follow from those of the dense network and of its blocks. Of
+    other networks nothing is known here: name the shallower one.
 
     Args:
-        model: Name of the dense network, options included, which are carried over.
+        model: Name of the dense network, one of this package.
         reference: A ticket of it.
 
     Returns:
         A name, from above or from below.
 
     Raises:
-        LayerticketError: If the family is not known, or has no shallower network.
+        LayerticketError: If the network is another, or the shallowest.
     """
-    match = re.fullmatch(r"(timm:|torchvision:|)(resnet\d+)(-projection|)((?:,.*)?)", model)
-    source, stem, suffix, options = match.groups() if match else ("?", "", "", "")
-    family = next((f for f in FAMILIES.get(source, ()) if stem in f), None)
-    if family is None:
-        known = [f"{source}{name}" for source, all_ in FAMILIES.items() for f in all_ for name in f]
+    match = re.fullmatch(r"resnet(\d+)(-projection|)", model)
+    depth = int(match[1]) if match else 0
+    if match is None or depth % 6 != 2:
         raise LayerticketError(
-            f"the family of {model!r} is not known, so its shallower network is not. Known: "
-            f"{', '.join(known)}. Train another network by name in its place."
+            f"what is shallower than {model!r} is not known; only the networks resnet20, resnet32 "
+            "and so on of this package, 6n + 2 deep, are. Name a network yourself: in a study file "
+            '`model = "NAME"` beside `method = "shallower"`, else train it by its name.'
         )
-    own = family[stem]
-    costs = {
-        name: _macs(reference, own, depths)
-        for name, depths in family.items()
-        if sum(depths) < sum(own)
-    }
+    costs = {d: _macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
     if not costs:
         raise LayerticketError(
             f"{model!r} is the shallowest standard network of its family. Take a deeper one."
         )
-    wanted = reference.macs["ticket"]
-    nearest = min(costs, key=lambda name: abs(costs[name] - wanted))
-    return f"{source}{nearest}{suffix}{options}"
+    nearest = min(costs, key=lambda d: abs(costs[d] - reference.macs["ticket"]))
+    return f"resnet{nearest}{match[2]}"
 
 
-def _macs(reference: Ticket, own: tuple[int, ...], depths: tuple[int, ...]) -> int:
-    """MACs of the network with these depths, from those of the dense one and its blocks."""
+def _macs(reference: Ticket, fewer: int) -> int:
+    """MACs of the network with so many blocks fewer in each stage."""
     inner = {block.stage: block.macs for block in reference.blocks}  # the last one of each stage
-    if len(inner) != len(own):
+    if len(inner) != 3:
         raise LayerticketError(
-            f"the ticket knows {len(inner)} stages with removable blocks, and {reference.model!r} "
-            f"has {len(own)}. Train another network by name in its place."
+            f"the ticket of {reference.model!r} knows {len(inner)} stages with removable blocks, "
+            "and the networks of this package have 3. Train another network by name in its place."
         )
-    gone = [have - has for have, has in zip(own, depths, strict=True)]
-    spared = sum(count * inner[stage] for count, stage in zip(gone, sorted(inner), strict=True))
-    return reference.macs["dense"] - spared
+    return reference.macs["dense"] - fewer * sum(inner.values())

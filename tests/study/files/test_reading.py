@@ -50,6 +50,14 @@ def test_writing_and_reading_give_the_same_study():
     assert study_text(reread(study)) == study_text(study)
 
 
+def test_a_shallower_network_may_be_named():
+    plain, named = METHODS["shallower"](), METHODS["shallower"](model="timm:resnet18")
+    assert plain.searched == {"method": "shallower"}  # as before networks could be named
+    assert named.searched == {"method": "shallower", "model": "timm:resnet18"}
+    assert named.label == "shallower timm:resnet18"
+    assert METHODS["shallower"](model="x:y", label="small").label == "small"
+
+
 @given(
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True),
     remove=st.integers(1, 9),

@@ -39,7 +39,8 @@ def find_filter_ticket(
 
     Blocks are cut first (the reference), what they leave is counted, then channels go, the lowest
     score first, until the count is met: a channel that would go below it is passed over for the
-    next one that does not. At least one channel stays in every group. Cost: one scoring.
+    next one that does not. At least one channel stays in every group. Of l1 the lowest of each
+    group are compared, see `FilterCriterion.ranks`. Cost: one scoring.
 
     Args:
         model: Dense network at theta_0; not modified.
@@ -105,7 +106,8 @@ def _shrink(
     example = head(images, 1)
     groups = coupled_channels(model, example)
     scores = how.scores(model, groups, batch)
-    taken = take_channels(Tally.of(model, example, groups), groups, scores, match, wanted)
+    tally, ranks = Tally.of(model, example, groups), how.ranks(scores)
+    taken = take_channels(tally, groups, ranks, match, wanted)
     removed = {layer: taken[g.root] for g in groups for layer in g.filters if g.root in taken}
     small = without_channels(model, removed, example)
     require_equal_to_silenced(small, silence_channels(model, groups, removed), head(images, 4))

@@ -78,7 +78,8 @@ class FilterCriterion:
         """Return the options that count, as JSON values."""
         if self.saliency is None:
             return {"draw": self.draw}
-        return {"slices": self.slices, **self.saliency.record()}
+        within = {"ranked": "within groups"} if self.name == "l1" else {}
+        return {"slices": self.slices, **within, **self.saliency.record()}
 
     def scores(
         self, model: nn.Module, groups: Sequence[Group], batch: Batch
@@ -107,6 +108,34 @@ class FilterCriterion:
         values = self.saliency.of(model, batch)
         sides = {"out"} if self.slices == "filters" else {"out", "in"}
         return {group.root: _scores(group, values, sides) for group in groups}
+
+    def ranks(self, scores: Mapping[str, list[float]]) -> dict[str, list[float]]:
+        """Return what channels of different groups are compared by; the lowest go first.
+
+        Norms of filters say nothing across layers: a filter has as many weights as its layer reads,
+        and these are drawn the smaller the more there are. So l1 counts within a group: the k-th
+        lowest of n channels, from 0, ranks ``(k + 1/2) / n``, which takes the same share of
+        every group as nearly as whole channels allow. All other scores are compared as they are.
+
+        Args:
+            scores: Scores by root.
+
+        References:
+            Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710,
+            section 3.1: filters are sorted layer by layer, and each layer has a share to lose.
+        """
+        if self.name != "l1":
+            return dict(scores)
+        return {root: _places(own) for root, own in scores.items()}
+
+
+def _places(scores: list[float]) -> list[float]:
+    """Return the place of each score among all, as a share from 0 to 1."""
+    order = sorted(range(len(scores)), key=lambda channel: (scores[channel], channel))
+    places = [0.0] * len(scores)
+    for place, channel in enumerate(order):
+        places[channel] = (place + 0.5) / len(scores)
+    return places
 
 
 def _scores(group: Group, values: Mapping[str, Tensor], sides: set[str]) -> list[float]:

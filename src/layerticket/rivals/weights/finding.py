@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Batch, batch_digest, head, inputs_of, size_of
-from layerticket.criteria.weights import network_weights
 from layerticket.errors import LayerticketError
 from layerticket.macs import count_params, module_macs
 from layerticket.rivals.matching import match_record, require_same_network
 from layerticket.rivals.saliency import Saliency
-from layerticket.rivals.weights.ranking import keep_highest, kept_shares
+from layerticket.rivals.weights.ranking import keep_highest, kept_shares, prunable_weights
 from layerticket.rivals.weights.record import WeightTicket
 from layerticket.ticket import Ticket, architecture_digest, weights_digest
 from layerticket.view import copy_of
@@ -36,9 +35,9 @@ def find_weight_ticket(
 ) -> WeightTicket:
     """Mask single weights at initialization until as many parameters are left as in a ticket.
 
-    Weights of two or more dimensions are ranked over the whole network; biases and normalizations
-    stay. With several rounds the masked network is scored anew after each, and round r of R leaves
-    the share ``target ** (r / R)``. Cost: R scorings.
+    The weights of linear layers, convolutions and embeddings are ranked over the whole network; all
+    other parameters stay, see `prunable_weights`. With several rounds the masked network is scored
+    anew after each, and round r of R leaves the share ``target ** (r / R)``. Cost: R scorings.
 
     Args:
         model: Dense network at theta_0; not modified.
@@ -54,8 +53,8 @@ def find_weight_ticket(
         The rival; ``rival.apply(model)`` is the masked network.
 
     Raises:
-        LayerticketError: If anything is unknown, the saliencies are degenerate, or the reference is
-            of another network or keeps fewer parameters than weights can give.
+        LayerticketError: If anything is unknown, a weight is tied, the saliencies are degenerate,
+            or the reference is of another network or keeps fewer parameters than weights can give.
 
     References:
         Lee et al., ICLR 2019, arXiv:1810.02340; Wang et al., ICLR 2020, arXiv:2002.07376; Tanaka et
@@ -65,14 +64,16 @@ def find_weight_ticket(
     architecture = architecture_digest(model)
     require_same_network(architecture, reference, name or type(model).__name__)
     started = time.perf_counter()
-    weights = network_weights(model)
+    weights = prunable_weights(model)
     masks = {n: torch.ones_like(w, dtype=torch.bool, device="cpu") for n, w in weights.items()}
     total, count = sum(w.numel() for w in weights.values()), weights_to_keep(model, reference)
     if rounds is None:
         rounds = SYNFLOW_ROUNDS if criterion == "synflow" else 1
     small = copy_of(model)
     for share in kept_shares(count / total, rounds):
-        masks = keep_highest(how.of(small, batch), masks, max(count, round(share * total)))
+        values = how.of(small, batch)
+        saliency = {name: values[name] for name in masks}
+        masks = keep_highest(saliency, masks, max(count, round(share * total)))
         _zero(small, masks)
     seconds = time.perf_counter() - started
     return write_down(
@@ -97,7 +98,7 @@ def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
     Raises:
         LayerticketError: If biases and normalizations alone are as many.
     """
-    ranked = sum(weight.numel() for weight in network_weights(model).values())
+    ranked = sum(weight.numel() for weight in prunable_weights(model).values())
     count = reference.params["ticket"] - (count_params(model) - ranked)
     if not 0 < count < ranked:
         raise LayerticketError(

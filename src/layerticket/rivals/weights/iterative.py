@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerticket.criteria.weights import network_weights
 from layerticket.errors import LayerticketError
 from layerticket.rivals.weights.finding import weights_to_keep, write_down
 from layerticket.rivals.weights.masks import masked_optimizer, plain_state
-from layerticket.rivals.weights.ranking import keep_highest, kept_shares
+from layerticket.rivals.weights.ranking import keep_highest, kept_shares, prunable_weights
 from layerticket.rivals.weights.record import WeightTicket
 from layerticket.ticket import Origin, Ticket
 from layerticket.training import Kept, Recipe
@@ -64,7 +63,7 @@ def next_weight_ticket(
             f"rewinding to epoch {rewind_to.epoch} of {recipe.epochs} leaves nothing to train."
         )
     started = time.perf_counter()
-    state, names = plain_state(trained.weights), list(network_weights(model))
+    state, names = plain_state(trained.weights), list(prunable_weights(model))
     if state.keys() != model.state_dict().keys():
         raise LayerticketError(
             f"the weights of run {run!r} do not fit this {type(model).__name__}."
@@ -98,7 +97,7 @@ def next_weight_ticket(
 
 def count_at(model: nn.Module, share: float, reference: Ticket) -> int:
     """Number of weights that stay when `share` of all do, but never fewer than in the end."""
-    total = sum(weight.numel() for weight in network_weights(model).values())
+    total = sum(weight.numel() for weight in prunable_weights(model).values())
     return max(weights_to_keep(model, reference), round(share * total))
 
 
@@ -108,5 +107,5 @@ def _times(tensor: Tensor, mask: Tensor | None) -> Tensor:
 
 def shares_of(model: nn.Module, reference: Ticket, rounds: int | None) -> tuple[float, ...]:
     """Shares of all weights that are left after each round, the last as in the reference."""
-    total = sum(weight.numel() for weight in network_weights(model).values())
+    total = sum(weight.numel() for weight in prunable_weights(model).values())
     return kept_shares(weights_to_keep(model, reference) / total, rounds)

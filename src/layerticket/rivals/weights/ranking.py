@@ -5,11 +5,45 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from layerticket.criteria.weights import network_weights
 from layerticket.errors import LayerticketError
 
-__all__ = ["keep_highest", "kept_shares"]
+__all__ = ["keep_highest", "kept_shares", "prunable_weights"]
+
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights that single weights may go from, by name.
+
+    These are the ``weight`` of linear layers, convolutions and embeddings. Class tokens, position
+    embeddings that are bare parameters, layer scales, biases and normalizations stay, as do
+    the projections of ``nn.MultiheadAttention``, which reads them without calling a layer, so that
+    no mask could act.
+
+    Raises:
+        LayerticketError: If one of them stands in several places (tied), which masks would tear
+            apart.
+    """
+    modules = dict(model.named_modules())
+    inside = [f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)]
+    found = {
+        name: weight
+        for name, weight in network_weights(model).items()
+        if name.rpartition(".")[2] == "weight"
+        and isinstance(modules[name.rpartition(".")[0]], LAYERS)
+        and not any(name.startswith(attention) for attention in inside)
+    }
+    places = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    if tied := [name for name, weight in found.items() if places.count(id(weight)) > 1]:
+        raise LayerticketError(
+            f"weight {tied[0]!r} is tied: it stands in several places of this "
+            f"{type(model).__name__}, and a mask would tear them apart. Untie it in the network's "
+            "configuration, or take filters or blocks for rivals."
+        )
+    return found
 
 
 def keep_highest(

@@ -155,15 +155,28 @@ class ImpMethod(_Matched):
 
 @dataclass(frozen=True, kw_only=True)
 class ShallowerMethod(_Matched):
-    """The family's standard network that costs about as much."""
+    """A network with fewer layers that costs about as much."""
 
     kind: ClassVar[str] = "shallower"
     wording: ClassVar[str] = "shallower"
+    model: str = ""
+    """Its name; by default the standard one nearest in MACs, for networks of the package."""
+
+    def __post_init__(self) -> None:
+        if self.model and not self.label:
+            object.__setattr__(self, "label", f"shallower {self.model}")
+        super().__post_init__()
+
+    @property
+    def searched(self) -> Mapping[str, Any]:
+        """As of every method; a network that is not named leaves no trace."""
+        settings = dict(super().searched)
+        return settings if self.model else {k: v for k, v in settings.items() if k != "model"}
 
     def search(self, at: Search) -> dict[str, Any]:
-        """Look the network up."""
+        """Look the network up, or take the one that is named."""
         reference = at.ticket
-        name = shallower(at.model, reference)
+        name = self.model or shallower(at.model, reference)
         model = build_named(name, at.dataset, at.seed)
         macs = count_macs(model, at.dataset.train.images[:1].float())
         match = {"of": "macs", "asked": reference.macs["ticket"], "reached": macs}

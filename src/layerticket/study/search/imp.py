@@ -15,7 +15,8 @@ from layerticket.rivals.weights.iterative import next_weight_ticket, shares_of
 from layerticket.rivals.weights.record import WeightTicket
 from layerticket.study.runs.bill import SearchBill
 from layerticket.study.runs.record import RUN, WEIGHTS, load_result
-from layerticket.study.runs.train import build_named, train_run
+from layerticket.study.runs.train import train_run
+from layerticket.study.search.beside import dense_beside
 from layerticket.study.search.rivals import told_rival
 from layerticket.study.search.search import priced
 from layerticket.tensors import load_tensors
@@ -66,12 +67,13 @@ def find_imp(
 
     Raises:
         LayerticketError: If the run is not a finished dense one of these data and this recipe, it
-            did not keep the epoch, or as in `next_weight_ticket`.
+            did not keep the epoch, it began at another theta_0 than the reference, or as in
+            `next_weight_ticket`.
     """
     config = _dense(run, dataset, recipe)
     theta_i = load_kept(run, epoch_at(rewind, recipe.epochs))
     wanted = Ticket.load(reference)
-    dense = build_named(config["model"], dataset, config["seed"])
+    dense = dense_beside(wanted, config["model"], dataset, config["seed"])
     images = dataset.train.images
     step = functools.partial(
         next_weight_ticket,

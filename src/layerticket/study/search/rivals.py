@@ -20,7 +20,7 @@ from layerticket.rivals import (
     find_filter_ticket,
     find_weight_ticket,
 )
-from layerticket.study.runs.train import build_named
+from layerticket.study.search.beside import dense_beside, seed_beside
 from layerticket.study.search.search import priced
 from layerticket.ticket import Ticket
 
@@ -35,8 +35,8 @@ def find_control(
     *,
     control: Literal["random", "first", "last", "even"],
     reference: Path,
-    seed: int,
     out: Path,
+    seed: int | None = None,
     draw: int = 0,
     metering: Metering | None = None,
     device: str = "auto",
@@ -48,8 +48,8 @@ def find_control(
         dataset: Gives classes and channels.
         control: Which blocks go, see `layerticket.rivals.control_ticket`.
         reference: Folder of the ticket whose MACs are matched.
-        seed: Decides theta_0.
         out: Folder of the ticket.
+        seed: Decides theta_0; by default that of the reference.
         draw: Number of the random draw.
         metering: What the user states about energy; not metered by default.
         device: Device whose energy is metered.
@@ -58,9 +58,12 @@ def find_control(
         What `layerticket find --json` prints.
 
     Raises:
-        LayerticketError: As `control_ticket` does.
+        LayerticketError: As `control_ticket` does; or if the reference was found at another
+            theta_0.
     """
-    wanted, dense = Ticket.load(reference), build_named(model, dataset, seed)
+    wanted = Ticket.load(reference)
+    seed = seed_beside(wanted, seed)
+    dense = dense_beside(wanted, model, dataset, seed)
 
     def find() -> Ticket:
         return control_ticket(dense, wanted, control, draw=draw, name=model, seed=seed)
@@ -76,8 +79,8 @@ def find_filters(
     criterion: str,
     match: Literal["filters", "macs", "params"] = "filters",
     reference: Path,
-    seed: int,
     out: Path,
+    seed: int | None = None,
     images: int | None = None,
     balanced: bool = True,
     metering: Metering | None = None,
@@ -92,8 +95,8 @@ def find_filters(
         criterion: snip, grasp, l1 or random; the last draws by `seed` unless `draw` is given.
         match: What is made equal.
         reference: Folder of the ticket of layers that is matched.
-        seed: Decides theta_0 and the scoring batch.
         out: Folder of the rival.
+        seed: Decides theta_0 and the scoring batch; by default that of the reference.
         images: Size of the scoring batch; None: ten of every class.
         balanced: Whether every class appears equally often.
         metering: As in `find_control`.
@@ -104,9 +107,11 @@ def find_filters(
         What `layerticket find --json` prints.
 
     Raises:
-        LayerticketError: As `find_filter_ticket` does.
+        LayerticketError: As `find_filter_ticket` does, or as `find_control`.
     """
-    dense = build_named(model, dataset, seed)
+    wanted = Ticket.load(reference)
+    seed = seed_beside(wanted, seed)
+    dense = dense_beside(wanted, model, dataset, seed)
     if criterion == "random":
         options = {"draw": seed} | options
     find = functools.partial(
@@ -115,7 +120,7 @@ def find_filters(
         draw_batch(dataset, images, seed=seed, balanced=balanced),
         criterion=criterion,
         match=match,
-        reference=Ticket.load(reference),
+        reference=wanted,
         name=model,
         seed=seed,
         **options,
@@ -130,8 +135,8 @@ def find_weights(
     *,
     criterion: str,
     reference: Path,
-    seed: int,
     out: Path,
+    seed: int | None = None,
     images: int | None = None,
     balanced: bool = True,
     metering: Metering | None = None,
@@ -145,8 +150,8 @@ def find_weights(
         dataset: As in `find_filters`.
         criterion: snip, grasp, synflow or magnitude.
         reference: Folder of the ticket of layers whose number of parameters is met.
-        seed: As in `find_filters`.
         out: As in `find_filters`.
+        seed: As in `find_filters`.
         images: As in `find_filters`.
         balanced: As in `find_filters`.
         metering: As in `find_control`.
@@ -157,14 +162,16 @@ def find_weights(
         What `layerticket find --json` prints.
 
     Raises:
-        LayerticketError: As `find_weight_ticket` does.
+        LayerticketError: As `find_weight_ticket` does, or as `find_control`.
     """
+    wanted = Ticket.load(reference)
+    seed = seed_beside(wanted, seed)
     find = functools.partial(
         find_weight_ticket,
-        build_named(model, dataset, seed),
+        dense_beside(wanted, model, dataset, seed),
         draw_batch(dataset, images, seed=seed, balanced=balanced),
         criterion=criterion,
-        reference=Ticket.load(reference),
+        reference=wanted,
         name=model,
         seed=seed,
         **options,
