@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.report import comparison_page, lottery_page
+from layerticket.report import comparison_page, lottery_page, study_page
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PAGES = {"first-look": comparison_page, "table1": lottery_page}
+
+
+def _report(record):
+    """The report of a study, with its figures in a folder named like the page."""
+    page = study_page(record).replace("](figures/", "](table3/")
+    return page.replace("# Table 3", "## Table 3", 1)
+
+
+PAGES = {"first-look": comparison_page, "table1": lottery_page, "table3": _report}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerticket.errors import LayerticketError
 from layerticket.models import build_model, model_names
-from layerticket.models.resolver import _undecided
+from layerticket.models.libraries import _undecided
 
 
 def build(name, classes=4, channels=3, seed=0):

@@ -1,14 +1,12 @@
 """From a name to a freshly initialized network; knows no data, and loads weights only if asked."""
 
 import ast
-import difflib
 import importlib
 import inspect
 import os
 import re
 import sys
-import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -17,6 +15,7 @@ from torch import nn
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
 from layerticket.models.hugging_face import hugging_face_model
+from layerticket.models.libraries import network_of, timm_model, torchvision_model
 from layerticket.view import preserved_random_state
 
 __all__ = ["build_model", "model_names"]
@@ -75,11 +74,11 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             return _cifar_resnet(name, classes, channels)
         target, options = _options(rest, name)
         if source == "timm":
-            return _timm(target, classes, channels, options)
+            return timm_model(target, classes, channels, options)
         if source == "hf":
             return hugging_face_model(target, classes=classes, channels=channels, options=options)
         if source == "torchvision":
-            return _torchvision(target, classes, channels, options)
+            return torchvision_model(target, classes, channels, options)
         return _from_function(source, target, classes, channels, options)
 
 
@@ -111,48 +110,6 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
     )
 
 
-def _timm(name: str, classes: int, channels: int, options: Options) -> nn.Module:
-    """Build a timm model without pretrained weights; names that need the network are refused."""
-    timm = _extra("timm")
-    if not timm.is_model(name):
-        raise _unlisted("timm", name, timm.list_models())
-    try:
-        return _network(
-            timm.create_model(
-                name, pretrained=False, num_classes=classes, in_chans=channels, **options
-            ),
-            name,
-        )
-    except (TypeError, AssertionError, RuntimeError) as err:
-        raise _unbuildable(f"timm:{name}", classes, channels, err) from err
-
-
-def _torchvision(name: str, classes: int, channels: int, options: Options) -> nn.Module:
-    """Build a torchvision classifier without weights (detectors would download a backbone)."""
-    models = _extra("torchvision").models
-    names = models.list_models(module=models)
-    if name not in names:
-        raise _unlisted("torchvision", name, names)
-    if channels != 3:
-        raise LayerticketError(
-            f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
-            "Use a resnet of this package, timm:NAME or a function of yours."
-        )
-    options = _undecided(models.get_model_builder(name)) | options
-    try:
-        return _network(models.get_model(name, weights=None, num_classes=classes, **options), name)
-    except (TypeError, AssertionError, RuntimeError) as err:
-        raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
-
-
-def _undecided(builder: Callable[..., object]) -> Options:
-    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
-    built = typing.get_type_hints(builder).get("return")
-    parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
-    asks = "init_weights" in parameters and parameters["init_weights"].default is None
-    return {"init_weights": True} if asks else {}
-
-
 def _from_function(
     module_name: str, function_name: str, classes: int, channels: int, options: Options
 ) -> nn.Module:
@@ -178,7 +135,7 @@ def _from_function(
                 "function that needs at most num_classes and in_channels."
             )
         given = {key: value for key, value in offered.items() if key in parameters}
-        return _network(function(**given | options), full)
+        return network_of(function(**given | options), full)
 
 
 def _imported(module_name: str, full: str) -> ModuleType:
@@ -203,44 +160,6 @@ def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..
         return found  # type: ignore[no-any-return]  # whatever the module holds
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
     raise unknown_name(f"function of {module.__name__!r} in model", full.partition(":")[2], names)
-
-
-def _network(built: object, name: str) -> nn.Module:
-    """Insist on a network."""
-    if isinstance(built, nn.Module):
-        return built
-    raise LayerticketError(
-        f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."
-    )
-
-
-def _extra(package: str) -> ModuleType:
-    """Import an optional package or say how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as err:
-        if err.name != package:
-            raise
-        raise LayerticketError(
-            f'{package} models need {package}: pip install "layerticket[{package}]"'
-        ) from err
-
-
-def _unlisted(source: str, name: str, names: Iterable[str]) -> LayerticketError:
-    """Build the error for a name that a library does not have; its whole list would be too long."""
-    near = difflib.get_close_matches(name, list(names), n=3)
-    hint = f" Did you mean {' or '.join(repr(f'{source}:{n}') for n in near)}?" if near else ""
-    return LayerticketError(
-        f"model '{source}:{name}' is not known.{hint} "
-        f"{source.capitalize()}'s own documentation lists what is available."
-    )
-
-
-def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> LayerticketError:
-    """Build the error for a model that does not take these classes and channels."""
-    return LayerticketError(
-        f"{name!r} cannot be built for {classes} classes and {channels} channels: {err}"
-    )
 
 
 @contextmanager

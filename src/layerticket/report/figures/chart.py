@@ -23,6 +23,8 @@ class Axis:
     """Places and texts instead of figures, for an axis of names."""
     downwards: bool = False
     """Whether small values are on top, as in a list."""
+    span: tuple[float, float] | None = None
+    """Where it begins and ends; None: where the data do, intervals included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,15 +79,17 @@ def cost_chart(study: Study, model: str, budget: str, look: Mapping[str, Look]) 
         value, ends = need
         return value, ends, f"{one['method']}: {value:.1f} % of the {SAVINGS[row]} of dense"
 
+    needs = [need[0] for one in shown for row in rows if (need := _need(one, row)) is not None]
     return Chart(
         name=f"cost {model} {budget}",
         title=f"Cost of training beside dense, {model}, {budget}",
         caption=(
             "Percent of what the dense network needs; left is cheaper. MACs and parameters are "
             "counted, the rest is measured on the same machine; what was not measured is left out. "
+            "A bar that leaves the chart goes on beyond it. "
             f"{_at_once(study)}"
         ),
-        x=Axis(title="percent of dense"),
+        x=Axis(title="percent of dense", span=(0.0, 1.25 * max(100.0, *needs))),
         y=Axis(title="", ticks=[(i, SAVINGS[r]) for i, r in enumerate(rows)], downwards=True),
         series=_dots(shown, rows, look, point),
         guides=[Guide(at=100.0, axis="x", label="dense")],
@@ -101,7 +103,7 @@ def _at_once(study: Study) -> str:
     workers, threads = (study["environment"].get(key) for key in ("workers", "threads"))
     if workers is None:
         return "How many trainings ran side by side was not recorded; times depend on it."
-    each = f" of {threads} threads each" if threads else ""
+    each = f" of {threads} thread{'s' * (threads > 1)} each" if threads else ""
     if workers == 1:
         return f"One training at a time{each}."
     return f"Times are those of {workers} workers{each}, side by side on one machine."

@@ -62,6 +62,8 @@ def _axis(axis: Axis) -> Json:
             "range": [len(axis.ticks) - 0.4, -0.6] if axis.downwards else None,
             "showgrid": False,
         }
+    if axis.span is not None:
+        made["range"] = list(axis.span)
     return made
 
 

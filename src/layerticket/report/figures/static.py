@@ -154,6 +154,8 @@ def _name(axes: Any, axis: Axis, which: str) -> None:  # noqa: ANN401
     if axis.ticks:
         places, texts = zip(*axis.ticks, strict=True)
         getattr(axes, f"set_{which}ticks")(places, texts)
+    if axis.span is not None:
+        (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.span)
     if axis.downwards:
         axes.set_ylim(len(axis.ticks) - 0.4, -0.6)
 

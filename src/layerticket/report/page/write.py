@@ -23,7 +23,7 @@ from layerticket.report.page.sections import Section, conditions, sections
 from layerticket.report.page.text import report_text
 from layerticket.study.statistics import up_to_date
 
-__all__ = ["write_report"]
+__all__ = ["study_page", "write_report"]
 
 SCHEMA = 1
 UNJUDGED = "No verdict yet: no run of this study has been compared."
@@ -51,9 +51,7 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
         LayerticketError: If the object is no study of a known schema, or jinja2, plotly or
             matplotlib is not installed.
     """
-    _check(study)
-    current = up_to_date(study)
-    known: Mapping[str, Any] = clean(current | {"verdict": current["verdict"] or UNJUDGED})
+    known = _known(study)
     parts = sections(known)
     grids = list(_grids(known, parts))
     written: list[Path] = []
@@ -70,6 +68,27 @@ def write_report(study: Mapping[str, Any], out: Path, *, figures: bool = True) -
         for kind, content in pictures(chart).items():
             write(f"figures/{chart.name}.{kind}", content)
     return written
+
+
+def study_page(study: Mapping[str, Any]) -> str:
+    """Return ``report.md`` alone; its figures are links into ``figures/``.
+
+    Args:
+        study: The object of ``study.json``; it is not modified.
+
+    Raises:
+        LayerticketError: If the object is no study of a known schema.
+    """
+    known = _known(study)
+    return report_text(known, sections(known))
+
+
+def _known(study: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a study that is judged by the rules of today, without what no page can hold."""
+    _check(study)
+    current = up_to_date(study)
+    known: Mapping[str, Any] = clean(current | {"verdict": current["verdict"] or UNJUDGED})
+    return known
 
 
 def _check(study: Mapping[str, Any]) -> None:
