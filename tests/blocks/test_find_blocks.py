@@ -350,7 +350,9 @@ def test_the_model_is_left_as_it_was():
 
 def test_what_cannot_be_copied_or_has_no_shape_is_refused():
     model = TwoBlocks()
-    model.trace = model.first.fc.weight * 2  # no leaf: deepcopy refuses it
+    model.trace = model.first.fc.weight * 2  # no leaf, left from a call: copied as a value
+    assert find_blocks(model, one()[0])
+    model.trace = (None for _ in "a")  # deepcopy refuses it
     with pytest.raises(LayerticketError, match=r"TwoBlocks cannot be copied .*copy\.deepcopy"):
         find_blocks(model, one()[0])
     with pytest.raises(LayerticketError, match=r"parameter '0\.weight' has no shape yet: call"):

@@ -190,8 +190,8 @@ def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
         out=tmp_path,
         reference=folder / "ticket",
     )
-    found = ShallowerMethod(model="toy_rivals:projected").search(at)
-    assert found["model"] == "toy_rivals:projected"
+    found = ShallowerMethod(model="resnet20").search(at)
+    assert found["model"] == "resnet20"
     assert found["macs"]["ticket"] == found["match"]["reached"] > 0
     with pytest.raises(LayerticketError, match="shallowest"):
         ShallowerMethod().search(at)

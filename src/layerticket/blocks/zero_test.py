@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import tensors_of
+from layerticket.view import copy_of
 
 __all__ = [
     "FURTHER",
@@ -54,7 +55,7 @@ def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
     memo: dict[int, object] = {
         id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()
     }
-    return dict(copy.deepcopy(model, memo).eval().named_modules())
+    return dict(copy_of(model, memo).eval().named_modules())
 
 
 def zero_test(
@@ -95,7 +96,7 @@ def idempotent(module: nn.Module, x: Tensor, where: int | str, args: Args, kwarg
 
 def branch_test(module: nn.Module, x: Tensor, where: int | str, args: Args, kwargs: Kwargs) -> str:
     """With random weights the module must add something, and something that depends on x."""
-    active = copy.deepcopy(module)
+    active = copy_of(module)
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():

@@ -1,6 +1,5 @@
 """One function for each format: writes a network, and returns what was read back, ready to run."""
 
-import copy
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from layerticket.batch import Inputs, call, tensors_of
 from layerticket.errors import LayerticketError
 from layerticket.export.graphs import Tensors, Traced, arguments
 from layerticket.tensors import save_tensors
+from layerticket.view import copy_of
 
 __all__ = ["onnx", "safetensors", "torch_export", "transformers"]
 
@@ -24,7 +24,7 @@ Reloaded = Callable[[Inputs], Sequence[Tensor]]
 def safetensors(traced: Traced, path: Path) -> Reloaded:
     """Write the state dict; read it into a copy whose state was erased."""
     save_tensors(path, traced.model.state_dict(), {})
-    again = copy.deepcopy(traced.model)
+    again = copy_of(traced.model)
     for value in again.state_dict().values():
         value.zero_()
     again.load_state_dict(load_file(path))
