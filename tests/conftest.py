@@ -18,6 +18,7 @@ SEED = 20230125
 LIBRARY_ENV = {
     "KMP_DUPLICATE_LIB_OK",  # scikit-learn
     "KMP_INIT_AT_FORK",  # scikit-learn
+    "PYTORCH_NVML_BASED_CUDA_CHECK",  # pytorch-lightning
     "PYTEST_CURRENT_TEST",  # pytest itself, different in each phase of a test
     "TORCHINDUCTOR_CACHE_DIR",  # torch, on import of its compiler
     "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",  # torch.compile
