@@ -41,7 +41,7 @@ def build(cls: type[T], table: object, where: str, **made: object) -> T:
     known: dict[str, Field[Any]] = {f.name: f for f in fields(cls) if f.name not in made}  # type: ignore[arg-type]  # T is a dataclass
     for key in table:
         if key not in known:
-            raise unknown_name(f"{where}: key", str(key), known)
+            raise unknown_name(f"{where}: key", str(key), [*known, *made])
     hints = typing.get_type_hints(cls)
     values = {key: checked(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     for name, field in known.items():
