@@ -8,6 +8,7 @@ cut. Where it does not, the user is warned with the first difference.
 """
 
 import copy
+import logging
 import re
 import warnings
 from collections.abc import Collection
@@ -21,6 +22,8 @@ from layerticket.surgery.configuration import carry_over, shortened
 from layerticket.view import preserved_random_state
 
 __all__ = ["make_valid"]
+
+logger = logging.getLogger(__name__)
 
 INDEX = re.compile(r"(layer|block)_?(idx|index|id|number)|idx|index")
 """Attributes that hold the place of a layer."""
@@ -178,8 +181,9 @@ def _skeleton_or_none(kind: type, config: Any) -> Any:  # noqa: ANN401 - PreTrai
     """Build a class from a candidate; None where it is no valid configuration."""
     try:
         return _skeleton(kind, config)
-    except Exception:
-        return None  # a wrong candidate may break anywhere in the class's own code
+    except Exception:  # a wrong candidate may break anywhere in the class's own code
+        logger.debug("no %s of this configuration", kind.__name__, exc_info=True)
+        return None
 
 
 def _length(net: nn.Module, container: str) -> int:

@@ -4,6 +4,7 @@ Enters: a specification. Leaves: JSON values that depend on nothing but the vers
 libraries.
 """
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from layerticket.study.architectures.specs import Spec, build
 from layerticket.surgery import remove_blocks, zero_blocks
 
 __all__ = ["examine"]
+
+logger = logging.getLogger(__name__)
 
 
 def examine(spec: Spec) -> dict[str, Any]:
@@ -91,7 +94,8 @@ def _runs(model: nn.Module, example: Inputs) -> bool:
     try:
         with torch.no_grad():
             call(model.eval(), example)
-    except Exception:
+    except Exception:  # that a foreign network's own code does not run is the answer
+        logger.info("%s does not run", type(model).__name__, exc_info=True)
         return False
     return True
 
@@ -179,7 +183,8 @@ def _exports(small: nn.Module, example: Inputs, output: Tensor) -> bool:
             warnings.simplefilter("ignore")
             program = torch.export.export(small.eval(), args, kwargs)
             exported = logits_of(program.module()(*args, **(kwargs or {})))
-    except Exception:
+    except Exception:  # whatever the exporter refuses is the answer
+        logger.info("%s is not exported", type(small).__name__, exc_info=True)
         return False
     return _close(exported, output)
 
