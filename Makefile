@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo architectures test test-all check fix clean
+.PHONY: help setup demo architectures test test-all frozen check fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -28,6 +28,9 @@ test: $(DEV) ## the tests that are quick and need no GPU
 
 test-all: $(DEV) ## every test, the slow ones too; GPU tests skip themselves without one
 	$(PYTEST)
+
+frozen: $(DEV) ## train the frozen study with its tree and with this one: equal accuracies?
+	OMP_NUM_THREADS=1 $(PY) tests/frozen/side_by_side.py
 
 check: $(DEV) ## lint, formatting, types, spelling; changes nothing
 	$(PY) -m ruff check .
