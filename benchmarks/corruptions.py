@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from layerticket.data.corruptions import EXTRA, SEVERITIES, STANDARD, corrupt
+from layerticket.data.corruptions.recipe import EXTRA, SEVERITIES, STANDARD, corrupt
 
 
 def drawn(count: int) -> torch.Tensor:

@@ -13,10 +13,12 @@ percent, goes to stderr.
 import sys
 import time
 
-from layerticket.data import noise
-from layerticket.evaluation import Metering, metered, ratio_of
-from layerticket.models import build_model
-from layerticket.training import Recipe, rehearse
+from layerticket.data.dataset import noise
+from layerticket.evaluation.energy import Metering, metered
+from layerticket.evaluation.timing import ratio_of
+from layerticket.models.load import build_model
+from layerticket.training.recipe import Recipe
+from layerticket.training.steps import rehearse
 
 STATED = Metering(cpu_tdp=100.0, carbon_intensity=0.381)
 

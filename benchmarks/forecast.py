@@ -11,11 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from layerticket.data import load_data
-from layerticket.evaluation import Metering
+from layerticket.data.sources import load_data
+from layerticket.evaluation.energy import Metering
 from layerticket.selection import Budget
-from layerticket.study import Bench, find_in, train_run
-from layerticket.training import Recipe
+from layerticket.study.measure import Bench
+from layerticket.study.record import train_run
+from layerticket.study.search import find_in
+from layerticket.training.recipe import Recipe
 
 
 def flag(name, default):

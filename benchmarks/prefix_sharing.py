@@ -16,10 +16,10 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerticket.blocks import find_blocks
+from layerticket.blocks.find import find_blocks
 from layerticket.criteria.leave_one_out import LeaveOneOut
-from layerticket.models import build_model
-from layerticket.surgery import remove_blocks
+from layerticket.models.load import build_model
+from layerticket.surgery.remove import remove_blocks
 
 
 def flag(name, default):

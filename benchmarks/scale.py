@@ -19,9 +19,9 @@ import torch
 
 import layerticket as lt
 from layerticket.batch import head, inputs_of, model_loss
-from layerticket.models import build_model
-from layerticket.report import markdown
-from layerticket.study.runs.environment import environment
+from layerticket.models.load import build_model
+from layerticket.report.tables import markdown
+from layerticket.study.record import environment
 
 IMAGES, CLASSES = 8, 10
 SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 4}

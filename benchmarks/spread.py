@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from layerticket.data import load_data
+from layerticket.data.sources import load_data
 from layerticket.lottery import draw_batch
-from layerticket.models import build_model
-from layerticket.report import markdown
-from layerticket.study.runs.environment import environment
-from layerticket.study.search.spread import score_spread
+from layerticket.models.load import build_model
+from layerticket.report.tables import markdown
+from layerticket.study.record import environment
+from layerticket.study.stability import score_spread
 
 TEXT_FILE = Path(__file__).parents[1] / "LICENSE"
 LENGTH = 64

@@ -16,9 +16,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerticket.data import Augment, Dataset, Split, batches
-from layerticket.models import build_model
-from layerticket.training import Recipe, fit, resolve_device, resolve_precision
+from layerticket.data.batches import batches
+from layerticket.data.dataset import Augment, Dataset, Split
+from layerticket.models.load import build_model
+from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 
 
 def flag(name, default):

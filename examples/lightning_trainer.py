@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import layerticket as lt
-from layerticket.data import load_data
+from layerticket.data.sources import load_data
 from layerticket.lottery import draw_batch
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 
 
 class Classifier(pl.LightningModule):

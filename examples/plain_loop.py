@@ -4,9 +4,9 @@ import torch
 from torch.nn import functional as F
 
 import layerticket as lt
-from layerticket.data import load_data
+from layerticket.data.sources import load_data
 from layerticket.lottery import draw_batch
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 
 
 def main(steps: int = 30) -> list[float]:

@@ -12,7 +12,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 
 import layerticket as lt
-from layerticket.data import load_data
+from layerticket.data.sources import load_data
 from layerticket.lottery import draw_batch
 
 

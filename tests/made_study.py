@@ -6,8 +6,8 @@ The accuracies are drawn around values one would expect of CIFAR ResNets; they p
 import random
 from typing import Any
 
-from layerticket.study.statistics import analyse
-from layerticket.study.statistics.roles import marked
+from layerticket.verdict.analysis import analyse
+from layerticket.verdict.pairs import marked
 
 BLOCKS = {"resnet20": 3, "resnet32-projection": 5, "resnet56-projection": 9}
 MACS = {

@@ -1,7 +1,7 @@
 """A run on the toy data."""
 
-from layerticket.study import RunConfig
-from layerticket.training import Recipe
+from layerticket.study.record import RunConfig
+from layerticket.training.recipe import Recipe
 
 __all__ = ["CONFIG"]
 

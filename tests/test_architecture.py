@@ -1,4 +1,4 @@
-"""The promises of docs/architecture.md that a machine can hold: order of imports, size, safety."""
+"""The promises of docs/architecture.md that a machine can hold: order of imports, safety."""
 
 import ast
 import re
@@ -13,29 +13,31 @@ PACKAGE = "layerticket"
 ROOMS = [
     "errors",
     "files",
+    "settings",
+    "progress",
     "tensors",
     "batch",
-    "view",
-    "macs",
+    "modules",
+    "counting",
+    "models",
     "blocks",
+    "surgery",
     "criteria",
     "scoring",
     "selection",
-    "surgery",
     "ticket",
-    "models",
     "data",
     "training",
     "lottery",
-    "rivals",
+    "baselines",
     "evaluation",
     "export",
+    "verdict",
     "study",
     "report",
+    "compare",
     "cli",
 ]
-MODULE_LINES = 250  # aim: 200
-FUNCTION_LINES = 50  # aim: 30
 MAY_PRINT = {"report", "cli"}
 LOADS_PICKLES = {
     "torch.load",
@@ -89,25 +91,6 @@ def imports_against_the_order(tree: ast.AST, room: str) -> Iterator[tuple[int, s
             yield line, f"{room} imports {target}, which comes after it"
 
 
-def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    first = node.body[0]
-    documented = ast.get_docstring(node) is not None
-    return first.end_lineno - first.lineno + 1 if documented else 0
-
-
-def too_long(tree: ast.AST, lines: int) -> Iterator[tuple[int, str]]:
-    if lines > MODULE_LINES:
-        yield 1, f"module of {lines} lines, at most {MODULE_LINES}"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
-            if length > FUNCTION_LINES:
-                yield (
-                    node.lineno,
-                    f"{node.name}() has {length} lines of code, at most {FUNCTION_LINES}",
-                )
-
-
 def aliases(tree: ast.AST) -> dict[str, str]:
     """Local name -> dotted name it stands for."""
     found = {}
@@ -133,18 +116,6 @@ def forbidden_calls(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{called}() runs code from a file; use safetensors or JSON"
 
 
-def lacks_all(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    body = [node for node in tree.body if not isinstance(node, ast.Expr)]
-    targets = [
-        ast.unparse(target)
-        for node in body
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    if body and "__all__" not in targets:
-        yield 1, "no __all__"
-
-
 def violations(root: Path) -> list[str]:
     """Every broken promise under `root`, as 'file:line: what'."""
     found = list(strangers(root))
@@ -155,9 +126,7 @@ def violations(root: Path) -> list[str]:
         where = path.relative_to(root).as_posix()
         for line, what in (
             *imports_against_the_order(tree, room),
-            *too_long(tree, len(source.splitlines())),
             *forbidden_calls(tree, room),
-            *lacks_all(tree),
         ):
             found.append(f"{where}:{line}: {what}")
     return found
@@ -180,21 +149,25 @@ def test_the_document_lists_every_room_in_order():
 # The checker itself: a small tree that keeps every promise, then one broken promise at a time.
 
 GOOD = {
-    "__init__.py": "from layerticket.cli import main\n__all__ = ['main']\n",
+    "__init__.py": "from layerticket.cli.app import main\n__all__ = ['main']\n",
     "py.typed": "",
     "blocks.py": "import torch\nfrom layerticket.errors import E\n__all__ = []\n",
     "cli/__init__.py": "import layerticket.blocks\n__all__ = []\nprint('cli may')\n",
-    "cli/find.py": "from layerticket.cli import x\nfrom layerticket import ticket\n__all__ = []\n",
+    "cli/find.py": "from layerticket.cli.app import x\nfrom layerticket import ticket\n",
     "data/__init__.py": '"""Only a docstring."""\n',
-    "errors.py": "__all__: list[str] = []\n\ndef f():\n" + "    f()\n" * (FUNCTION_LINES - 1),
+    "errors.py": "x = 1\n",
 }
 ALL = "__all__ = []\n"
 BROKEN = {
     "stranger file": ("utils.py", ALL, "utils.py: not in the list"),
     "stranger folder": ("core/x.py", ALL, "core: not in the list"),
-    "later room": ("blocks.py", ALL + "from layerticket.cli import main", "imports cli, which"),
+    "later room": ("blocks.py", ALL + "from layerticket.cli.app import main", "imports cli, which"),
     "later, dotted": ("errors.py", ALL + "import layerticket.data.x as d", "imports data, which"),
-    "later, by name": ("macs.py", ALL + "from layerticket import study", "imports study, which"),
+    "later, by name": (
+        "counting.py",
+        ALL + "from layerticket import study",
+        "imports study, which",
+    ),
     "inside a function": (
         "data/x.py",
         ALL + "def f():\n    from layerticket.training import g\n    g()",
@@ -202,24 +175,17 @@ BROKEN = {
     ),
     "import_module": (
         "batch.py",
-        ALL + "import importlib\nimportlib.import_module('layerticket.cli')",
+        ALL + "import importlib\nimportlib.import_module('layerticket.cli.app')",
         "batch.py:3: batch imports cli",
     ),
     "facade": ("scoring.py", ALL + "import layerticket as lt", "lies in no room"),
     "facade, by name": ("scoring.py", ALL + "from layerticket import score", "lies in no room"),
     "relative": ("cli/x.py", ALL + "from . import find", "relative import"),
     "relative in facade": ("__init__.py", ALL + "from .errors import E", "relative import"),
-    "long module": ("macs.py", ALL + "\n" * MODULE_LINES, f"module of {MODULE_LINES + 1} lines"),
-    "long function": (
-        "macs.py",
-        ALL + "class A:\n    def f(self):\n" + "        f()\n" * FUNCTION_LINES,
-        f"macs.py:3: f() has {FUNCTION_LINES + 1} lines of code",
-    ),
     "print": ("surgery.py", ALL + "print('x')", "surgery.py:2: print()"),
     "torch.load": ("ticket.py", ALL + "import torch\ntorch.load('x')", "torch.load() runs code"),
     "renamed torch": ("ticket.py", ALL + "import torch as t\nt.load('x')", "torch.load() runs"),
     "from pickle": ("cli/x.py", ALL + "from pickle import load as l\nl(1)", "pickle.load() runs"),
-    "no __all__": ("macs.py", "x = 1", "macs.py:1: no __all__"),
 }
 
 

@@ -7,18 +7,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerticket import CrossEntropy, LayerticketError, model_loss
 from layerticket.batch import (
+    CrossEntropy,
     batch_digest,
     call,
     head,
     inputs_of,
     logits_of,
     map_tensors,
+    model_loss,
     size_of,
     split,
     tensors_of,
 )
+from layerticket.errors import LayerticketError
 
 Pair = namedtuple("Pair", "x y")
 X, Y = torch.arange(10.0).reshape(5, 2), torch.tensor([0, 1, 0, 1, 0])

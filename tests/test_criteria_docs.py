@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.criteria import criterion_names, get_criterion
+from layerticket.criteria.registry import criterion_names, get_criterion
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "criteria.md"
 PARTS = ["Measures", "Formula", "Cost", "Fails"]

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import Budget, find_blocks, find_ticket
 from layerticket.batch import call, logits_of, model_loss
+from layerticket.blocks.find import find_blocks
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.selection import Budget
+from layerticket.ticket.find import find_ticket
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LOOPS = {

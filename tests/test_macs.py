@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from layerticket.macs import count_macs, count_params, module_macs
+from layerticket.counting import count_macs, count_params, module_macs
 from layerticket.models.cifar_resnet import CifarResNet
 from tiny import conv_net, image_batch, owned_by_the_caller
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.cli import PARTS
+from layerticket.cli.app import PARTS
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
@@ -101,7 +101,7 @@ def test_readme_shows_python_that_runs():
 
 
 def help_of(words: list[str], monkeypatch, capsys) -> str:
-    from layerticket.cli import main
+    from layerticket.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "250")  # no flag broken over two lines
     monkeypatch.setenv("NO_COLOR", "1")

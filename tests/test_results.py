@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.report import comparison_page, lottery_page, study_page
+from layerticket.report.page import study_page
+from layerticket.report.table1 import lottery_page
+from layerticket.report.tables import comparison_page
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 import layerticket.scoring
-from layerticket import CrossEntropy, LayerticketError, find_blocks, score
-from layerticket.criteria import Criterion
+from layerticket.batch import CrossEntropy
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.registry import Criterion
+from layerticket.errors import LayerticketError
+from layerticket.scoring import score
 from tiny import PostNormBlock, TwoBlocks, chain, conv_net, half_square, image_batch, one, token_net
 
 TOKENS = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerticket import Block, Blocks, Budget, LayerticketError, select
-from layerticket.selection import downsampling_neighbours
+from layerticket.blocks.block import Block, Blocks
+from layerticket.errors import LayerticketError
+from layerticket.selection import Budget, downsampling_neighbours, select
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*share the score.*:UserWarning")
 

@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import Budget, LayerticketError, Ticket, find_ticket
+from layerticket.errors import LayerticketError
+from layerticket.selection import Budget
+from layerticket.ticket.find import find_ticket
+from layerticket.ticket.ticket import Ticket
 from tiny import conv_net, image_batch, owned_by_the_caller
 
 

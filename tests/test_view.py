@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 from torch.nn.utils import prune
 
-from layerticket import LayerticketError
-from layerticket.view import (
+from layerticket.errors import LayerticketError
+from layerticket.modules import (
     copy_of,
     preserved_random_state,
     reference_kernels,

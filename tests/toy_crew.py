@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from layerticket.rivals.weights.masks import masked
-from layerticket.training import Recipe, fit
+from layerticket.surgery.masks import masked
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 from toy_training import make_data
 
 __all__ = ["RECIPE", "Block", "loss_of", "make_masked", "make_plain", "make_residual", "train"]

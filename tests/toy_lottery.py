@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from layerticket.data import Split, load_data
-from layerticket.models import build_model
+from layerticket.data.dataset import Split
+from layerticket.data.sources import load_data
+from layerticket.models.load import build_model
 
 __all__ = ["few_digits", "small_resnet"]
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerticket as lt
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 from tiny import ConvBlock, image_batch
 
 __all__ = ["CenteredPadding", "batch_of", "projected", "resnet20", "ticket_of"]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from layerticket.data import Augment, Dataset, Split
+from layerticket.data.dataset import Augment, Dataset, Split
 
 __all__ = ["make_data", "make_model"]
 

@@ -17,23 +17,6 @@ from torch.nn import functional as F
 from layerticket.errors import LayerticketError
 from layerticket.tensors import tensor_digest
 
-__all__ = [
-    "Batch",
-    "CrossEntropy",
-    "Inputs",
-    "LossFn",
-    "batch_digest",
-    "call",
-    "head",
-    "inputs_of",
-    "logits_of",
-    "map_tensors",
-    "model_loss",
-    "size_of",
-    "split",
-    "tensors_of",
-]
-
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 Batch = tuple[Inputs, Tensor] | Mapping[str, Any]
 LossFn = Callable[[nn.Module, Batch], Tensor]
@@ -191,3 +174,17 @@ def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
 def batch_digest(batch: Any) -> str:  # noqa: ANN401 - a batch or inputs
     """Return the SHA-256 over every tensor's type, shape and bytes, in order."""
     return tensor_digest({f"{index:06d}": t for index, t in enumerate(tensors_of(batch))})
+
+
+def output_parts(output: Any) -> Any:  # noqa: ANN401 - whatever a module returns
+    """Return the values of a mapping as a list; anything else as it is."""
+    return list(output.values()) if isinstance(output, Mapping) else output
+
+
+def first_tensor(output: Any) -> Tensor | None:  # noqa: ANN401 - whatever a module returns
+    """Return the tensor a module's output is or begins with, if any."""
+    if isinstance(output, Tensor):
+        return output
+    parts = output_parts(output)
+    first = parts[0] if isinstance(parts, (tuple, list)) and parts else None
+    return first if isinstance(first, Tensor) else None

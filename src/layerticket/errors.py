@@ -1,9 +1,7 @@
-"""The one error for refusals: what was given, what is allowed, what to do."""
+"""The failure of a training that was under way; refusals of bad input are `LayerticketError`."""
 
 import difflib
 from collections.abc import Iterable
-
-__all__ = ["ECHO", "LayerticketError", "unknown_name"]
 
 ECHO = "said by process 0 too"
 """Note on an exception that every process of a training raises, so that it is printed once."""
@@ -24,3 +22,7 @@ def unknown_name(kind: str, given: str, available: Iterable[str]) -> Layerticket
     near = difflib.get_close_matches(given, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return LayerticketError(f"{kind} {given!r} is not known.{hint} Available: {', '.join(names)}.")
+
+
+class TrainingError(RuntimeError):
+    """Training failed while running; the command line exits with 1."""

@@ -17,17 +17,6 @@ from typing import Any
 
 from layerticket.errors import LayerticketError
 
-__all__ = [
-    "FolderInUse",
-    "canonical_json",
-    "digest",
-    "exclusive",
-    "holder_of",
-    "in_use",
-    "read_json",
-    "write_atomically",
-]
-
 _LOCK = ".lock"
 
 

@@ -16,17 +16,10 @@ import torch
 from torch import nn
 
 from layerticket.batch import Batch, CrossEntropy, batch_digest, model_loss, size_of
-from layerticket.blocks import Blocks
-from layerticket.criteria import Criterion, Normalization, get_criterion
+from layerticket.blocks.block import Blocks
+from layerticket.criteria.registry import Criterion, Normalization, get_criterion
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.view import (
-    preserved_random_state,
-    reference_kernels,
-    view_of,
-    weight_versions,
-)
-
-__all__ = ["ZERO_BRANCHES", "BlockScores", "prepared_view", "score"]
+from layerticket.modules import preserved_random_state, reference_kernels, view_of, weight_versions
 
 ZERO_BRANCHES = (
     "Blocks whose last layer starts at zero (zero-initialized residual branches, the default of "

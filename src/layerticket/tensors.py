@@ -17,8 +17,6 @@ from torch import Tensor
 from layerticket.errors import LayerticketError
 from layerticket.files import write_atomically
 
-__all__ = ["load_tensors", "save_tensors", "tensor_digest"]
-
 _LABEL = "layerticket"
 
 

@@ -6,19 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import (
-    Budget,
-    LayerticketError,
-    Ticket,
-    find_blocks,
-    find_ticket,
-    remove_blocks,
-    score,
-    zero_blocks,
-)
 from layerticket.batch import call, logits_of
-from layerticket.blocks import block_of, block_record
-from layerticket.macs import count_macs, count_params
+from layerticket.blocks.block import block_of, block_record
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs, count_params
+from layerticket.errors import LayerticketError
+from layerticket.scoring import score
+from layerticket.selection import Budget
+from layerticket.surgery.remove import remove_blocks, zero_blocks
+from layerticket.ticket.find import find_ticket
+from layerticket.ticket.ticket import Ticket
 from tiny import (
     PostNormBlock,
     ScalarBlock,
@@ -255,5 +252,5 @@ def test_only_networks_with_rich_calls_hold_a_part_of_ours():
     found = branches(model, example)
     assert modules_of_ours(remove_blocks(model, found[1::2])) == []  # called with one tensor
     small = remove_blocks(model, found[::2])  # called with a mask as well
-    assert modules_of_ours(small) == ["layerticket.blocks.taking_out"]
+    assert modules_of_ours(small) == ["layerticket.blocks.find"]
     assert copy.deepcopy(small)(example).shape == (2, 4)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import LayerticketError, find_blocks, remove_blocks, score, zero_blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.errors import LayerticketError
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.scoring import score
+from layerticket.surgery.remove import remove_blocks, zero_blocks
 from tiny import (
     ConvBlock,
     PostNormBlock,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerticket.report import write_report
+from layerticket.report.page import write_report
 from made_study import make_study
 
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from layerticket.cli import VERBS, main
-from layerticket.ticket import Ticket
+from layerticket.cli.app import VERBS, main
+from layerticket.ticket.ticket import Ticket
 
 FIND = ["find", "resnet20", "--remove", "3", "--seed", "1"]
 TRAIN = ["train", "resnet20", "--epochs", "1", "--seed", "1"]
@@ -167,7 +167,7 @@ def test_a_failure_while_running_ends_with_1(run, tmp_path):
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(run, tmp_path, monkeypatch):
-    from layerticket.training.session import Session
+    from layerticket.training.fit import Session
 
     epoch = Session.epoch
 

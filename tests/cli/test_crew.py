@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crew import TESTS, crew
-from layerticket.cli import main
+from layerticket.cli.app import main
 from layerticket.files import exclusive, read_json
 from layerticket.tensors import load_tensors
 
@@ -20,8 +20,8 @@ TRAIN = [MODEL, "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--js
 VERBS = """
 import json, sys
 from pathlib import Path
-from layerticket.cli import main
-from layerticket.training import processes
+from layerticket.cli.app import main
+from layerticket.training.distributed import processes
 train, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 with processes("cpu") as team:
     for words in (

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from layerticket.files import read_json
-from layerticket.ticket import Ticket
-from layerticket.training.keeping import load_kept
+from layerticket.ticket.ticket import Ticket
+from layerticket.training.checkpoint import load_kept
 
 TRAIN = ["train", "resnet20", "--epochs", "4", "--device", "cpu"]
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from made_study import make_study
 
 

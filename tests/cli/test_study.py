@@ -5,7 +5,7 @@ import json
 import pytest
 import tomli_w
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from toy_study import study_table
 
 HERE = ("--executor", "here")

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import layerticket.scoring
-from layerticket import criterion_names, find_blocks, score
-from layerticket.criteria import get_criterion
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.registry import criterion_names, get_criterion
+from layerticket.scoring import score
 from tiny import conv_net, image_batch, owned_by_the_caller
 
 every = pytest.mark.parametrize("name", criterion_names())

@@ -6,10 +6,14 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
-from layerticket import LayerticketError, find_blocks, score
-from layerticket.criteria import expect_abs, hrank, pls
-from layerticket.criteria.activations import block_activations
-from layerticket.models import build_model
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.expect_abs import expect_abs
+from layerticket.criteria.features import block_activations
+from layerticket.criteria.hrank import hrank
+from layerticket.criteria.pls import pls
+from layerticket.errors import LayerticketError
+from layerticket.models.load import build_model
+from layerticket.scoring import score
 from toy_residual import Maps, Vectors
 
 NONE = [[0.0, 0.0], [0.0, 0.0]]

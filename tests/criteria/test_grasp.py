@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import CrossEntropy, LayerticketError, find_blocks, model_loss, score
-from layerticket.data import load_data, scoring_batch
+from layerticket.batch import CrossEntropy, model_loss
+from layerticket.blocks.find import find_blocks
+from layerticket.data.batches import scoring_batch
+from layerticket.data.sources import load_data
+from layerticket.errors import LayerticketError
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.scoring import score
 from tiny import ConvBlock, TwoBlocks, chain, conv_net, half_square, image_batch, one, token_net
 
 SHORTCUT, EXACT = "GraSP through the squared gradient norm", "GraSP through the exact H g"

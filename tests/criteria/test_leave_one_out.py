@@ -7,13 +7,16 @@ import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerticket import LayerticketError, find_blocks, remove_blocks, score
 from layerticket.batch import call, logits_of
-from layerticket.criteria import cka, kl
-from layerticket.criteria.cka import linear_cka
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.cka import cka, linear_cka
+from layerticket.criteria.kl import kl
 from layerticket.criteria.leave_one_out import LeaveOneOut
-from layerticket.models import build_model
-from layerticket.view import preserved_random_state, reference_kernels
+from layerticket.errors import LayerticketError
+from layerticket.models.load import build_model
+from layerticket.modules import preserved_random_state, reference_kernels
+from layerticket.scoring import score
+from layerticket.surgery.remove import remove_blocks
 from toy_residual import Add, Vectors
 
 LN3 = math.log(3)

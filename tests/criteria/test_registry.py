@@ -2,8 +2,8 @@
 
 import pytest
 
-from layerticket import LayerticketError, criterion, criterion_names
-from layerticket.criteria import get_criterion
+from layerticket.criteria.registry import criterion, criterion_names, get_criterion
+from layerticket.errors import LayerticketError
 
 
 def test_the_criteria_there_are():

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import LayerticketError, find_blocks, score
-from layerticket.criteria import synflow
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.synflow import synflow
+from layerticket.errors import LayerticketError
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.scoring import score
 from tiny import conv_net, image_batch
 
 

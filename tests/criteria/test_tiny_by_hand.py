@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from layerticket import LayerticketError, find_blocks, score
+from layerticket.blocks.find import find_blocks
+from layerticket.errors import LayerticketError
+from layerticket.scoring import score
 from tiny import ScalarBlock, TwoBlocks, chain, half_square, one
 
 # a = 1, b = 2, p = 6: snip |a g_a| = 18, |b g_b| = 24; grasp a (H g)_a = 306, b (H g)_b = 528;

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from layerticket import Budget, LayerticketError, find_blocks, find_ticket, score
-from layerticket.cli import main
-from layerticket.criteria import get_criterion
-from layerticket.models import build_model
-from layerticket.view import preserved_random_state
+from layerticket.blocks.find import find_blocks
+from layerticket.cli.app import main
+from layerticket.criteria.registry import get_criterion
+from layerticket.errors import LayerticketError
+from layerticket.models.load import build_model
+from layerticket.modules import preserved_random_state
+from layerticket.scoring import score
+from layerticket.selection import Budget
+from layerticket.ticket.find import find_ticket
 
 TRAINED = ["cka", "expect_abs", "hrank", "kl", "pls"]
 

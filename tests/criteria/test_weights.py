@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.criteria.weights import loss_gradient
+from layerticket.criteria.saliency import loss_gradient
 
 
 class Tied(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerticket.data import Augment, Dataset, Split, batches, scoring_batch
-from layerticket.data.batches import augmented
+from layerticket.data.batches import augmented, batches, scoring_batch
+from layerticket.data.dataset import Augment, Dataset, Split
 from layerticket.errors import LayerticketError
 
 

@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from layerticket.data import Augment, download, load_data
-from layerticket.data.pickles import read_batches
+from layerticket.data import cifar as download
+from layerticket.data.cifar import read_batches
+from layerticket.data.dataset import Augment
+from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
 
 GENERATOR = np.random.default_rng(0)
@@ -277,7 +279,7 @@ def test_decoded_images_are_kept(tmp_path, own_cache, monkeypatch):
     write_both(tmp_path)
     first = load(tmp_path)
     assert len(list((own_cache / "decoded").iterdir())) == 2
-    monkeypatch.setattr("layerticket.data.parquet._pixels", None)  # decoding would now fail
+    monkeypatch.setattr("layerticket.data.cifar._pixels", None)  # decoding would now fail
     assert load(tmp_path).fingerprint == first.fingerprint
     write_parquet(tmp_path / "train.parquet", PIXELS[::-1])
     with pytest.raises(TypeError):

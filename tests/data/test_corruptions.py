@@ -9,20 +9,14 @@ from PIL import Image
 from scipy import ndimage
 
 from layerticket.data import cache
-from layerticket.data.corruptions import (
+from layerticket.data.corruptions import blur, frost, noise, pixels, recipe, spatter, weather
+from layerticket.data.corruptions.recipe import (
     EXTRA,
     SEVERITIES,
     STANDARD,
     all_severities,
-    blur,
     corrupt,
-    frost,
-    noise,
     obstacle,
-    pixels,
-    recipe,
-    spatter,
-    weather,
 )
 from layerticket.errors import LayerticketError
 

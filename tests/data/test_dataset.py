@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from layerticket.data import DATASETS, Augment, Dataset, Split, load_data
-from layerticket.data.splits import fingerprint, hold_out, rank_in_class, statistics
+from layerticket.data.dataset import (
+    Augment,
+    Dataset,
+    Split,
+    fingerprint,
+    hold_out,
+    rank_in_class,
+    statistics,
+)
+from layerticket.data.sources import DATASETS, load_data
 from layerticket.errors import LayerticketError
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.data import Split
+from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import accuracy
+from layerticket.evaluation.accuracy import accuracy
 from toy_training import make_data, make_model
 
 

@@ -10,11 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.data import Split
+from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import Attack, attacked_accuracy
-from layerticket.evaluation.adversarial import PixelModel, fgsm, pgd, under_attack
-from layerticket.evaluation.attack import ATTACKS, suspicions
+from layerticket.evaluation.attacks import (
+    ATTACKS,
+    Attack,
+    PixelModel,
+    attacked_accuracy,
+    fgsm,
+    pgd,
+    suspicions,
+    under_attack,
+)
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")
@@ -81,7 +88,7 @@ def test_changes_stay_in_the_budget_and_images_in_0_to_1(epsilon):
 
 
 def test_pixels_are_normalized_inside():
-    from layerticket.data import batches
+    from layerticket.data.batches import batches
 
     model = make_model().eval()
     ((normalized, _),) = batches(DATA, DATA.test, 30, seed=0, epoch=0, train=False)
@@ -216,7 +223,7 @@ def test_what_a_weaker_attack_or_a_smaller_budget_broke_stays_broken(monkeypatch
     def blind(network, images, labels, epsilon, **_):
         return images, torch.full_like(labels, epsilon > 10 / 255, dtype=torch.bool)
 
-    monkeypatch.setattr("layerticket.evaluation.attack.pgd", blind)
+    monkeypatch.setattr("layerticket.evaluation.attacks.pgd", blind)
     above = attacked("pgd", epsilons=(48,))
     (figures,) = above["budgets"]
     assert figures["alone_accuracy"] == above["clean_accuracy"]

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.evaluation import accounted_bytes, count, held_bytes, realized_share
-from layerticket.macs import training_macs
+from layerticket.counting import accounted_bytes, count, held_bytes, realized_share, training_macs
 from toy_training import make_model
 
 BATCH = (torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))

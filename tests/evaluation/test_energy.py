@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import Metering, carbon_kg, metered
-from layerticket.evaluation.energy import CodeCarbonMeter, intensity_of
-from layerticket.training import Energy
+from layerticket.evaluation.energy import (
+    CodeCarbonMeter,
+    Metering,
+    carbon_kg,
+    intensity_of,
+    metered,
+)
+from layerticket.training.device import Energy
 
 
 class FakeTracker:

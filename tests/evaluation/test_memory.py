@@ -7,7 +7,7 @@ import pytest
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
-from layerticket.training import Recipe
+from layerticket.training.recipe import Recipe
 
 REQUEST = MemoryRequest(
     model="resnet20", shape=(3, 32, 32), classes=10, recipe=Recipe(batch_size=64), device="cpu"

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.data import Split
-from layerticket.evaluation import corruption_accuracy, shift_accuracy
-from layerticket.evaluation.robustness import relative
+from layerticket.data.dataset import Split
+from layerticket.evaluation.robustness import corruption_accuracy, relative, shift_accuracy
 from toy_training import make_data
 
 

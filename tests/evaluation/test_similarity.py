@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.blocks import find_blocks
+from layerticket.blocks.find import find_blocks
 from layerticket.criteria.cka import linear_cka
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.similarity import HEAD, STEM, representations, similarity
-from layerticket.surgery import remove_blocks
+from layerticket.surgery.remove import remove_blocks
 from tiny import owned_by_the_caller
 from toy_rivals import batch_of, projected
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import inference_seconds, interleave, median_of, ratio_of
+from layerticket.evaluation.timing import inference_seconds, interleave, median_of, ratio_of
 
 
 def test_sides_take_turns_in_turned_order():

@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_families import FAMILIES
-from layerticket import LayerticketError, find_blocks, remove_blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.errors import LayerticketError
 from layerticket.export import FORMATS, Exported, export
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.surgery.remove import remove_blocks
 from tiny import conv_net, image_batch, owned_by_the_caller
 
 

@@ -23,12 +23,7 @@ HERE = Path(__file__).resolve().parent
 RECORD, STUDY = HERE / "record.json", HERE / "quick.toml"
 # Dictionaries whose keys are names of blocks, methods, evaluations and the like, not words of ours.
 NAMED = {"scores", "later_scores", "networks", "failures", "evaluations", "results", "corruptions"}
-MODULES = (
-    "layerticket", "layerticket.data", "layerticket.data.corruptions", "layerticket.evaluation",
-    "layerticket.export", "layerticket.lottery", "layerticket.models", "layerticket.rivals",
-    "layerticket.selection", "layerticket.study", "layerticket.study.search.ledger",
-    "layerticket.study.search.spread", "layerticket.study.statistics", "layerticket.training",
-)  # fmt: skip
+MODULES = ("layerticket",)
 
 
 def command(*words):
@@ -165,7 +160,7 @@ def first_weights(folder):
 
 def network(name, channels=3, seed=0):
     """Build a network from a seed."""
-    from layerticket.models import build_model
+    from layerticket.models.load import build_model
 
     return build_model(name, classes=10, channels=channels, seed=seed)
 

@@ -1,7 +1,7 @@
 """The words people remember. Changing one changes the interface: CHANGELOG."""
 
 import layerticket
-from layerticket.cli import PARTS, VERBS
+from layerticket.cli.app import PARTS, VERBS
 
 
 def test_public_names():

@@ -15,9 +15,10 @@ from layerticket.lottery import (
     rewind,
 )
 from layerticket.selection import Budget
-from layerticket.ticket import Ticket, find_ticket
-from layerticket.training import Recipe, load_kept
-from layerticket.training.journal import METRICS
+from layerticket.ticket.find import find_ticket
+from layerticket.ticket.ticket import Ticket
+from layerticket.training.checkpoint import METRICS, load_kept
+from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits, small_resnet
 
 RECIPE = Recipe(epochs=4, batch_size=64, precision="fp32")
@@ -71,7 +72,7 @@ def test_the_scores_are_those_of_the_trained_network(played):
 
 
 def test_the_schedule_and_the_images_are_the_tail_of_the_dense_ones(tmp_path, monkeypatch):
-    from layerticket.training import session
+    from layerticket.training import fit as session
 
     passes, real = [], session.batches
 
@@ -113,7 +114,7 @@ def test_a_rewound_ticket_is_saved_and_loaded(played, tmp_path):
 
 
 def test_the_same_call_resumes(played, tmp_path, monkeypatch):
-    from layerticket.training.session import Session
+    from layerticket.training.fit import Session
 
     epoch, calls = Session.epoch, []
 

@@ -7,7 +7,7 @@ import torch
 
 from hf_families import FAMILIES
 from layerticket.errors import LayerticketError
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 
 transformers = pytest.importorskip("transformers")
 

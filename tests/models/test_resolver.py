@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.models import build_model, model_names
-from layerticket.models.libraries import _undecided
+from layerticket.models.load import _undecided, build_model, model_names
 
 
 def build(name, classes=4, channels=3, seed=0):

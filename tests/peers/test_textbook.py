@@ -5,8 +5,9 @@ import torch
 from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
-from layerticket import find_blocks, score
-from layerticket.view import reference_kernels
+from layerticket.blocks.find import find_blocks
+from layerticket.modules import reference_kernels
+from layerticket.scoring import score
 from tiny import PostNormBlock, ScalarBlock, chain, token_net
 
 pytestmark = pytest.mark.peer

@@ -1,5 +1,4 @@
-from layerticket.report.grid import Column, Grid, csv_text, text_table
-from layerticket.report.tables import Table
+from layerticket.report.tables import Column, Grid, Table, csv_text, text_table
 
 GRID = Grid(
     name="t",

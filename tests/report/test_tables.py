@@ -1,4 +1,4 @@
-from layerticket.report import blocks_table, comparison_table, markdown, table_text
+from layerticket.report.tables import blocks_table, comparison_table, markdown, table_text
 
 
 def figure(mean, std):

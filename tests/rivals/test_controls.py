@@ -5,20 +5,20 @@ import dataclasses
 import pytest
 import torch
 
-from layerticket.blocks import Block
-from layerticket.errors import LayerticketError
-from layerticket.macs import count_macs, count_params
-from layerticket.models import build_model
-from layerticket.rivals import (
+from layerticket.baselines.candidates import load_candidate
+from layerticket.baselines.controls import (
     CONTROLS,
+    _chosen,
     control_match,
     control_ticket,
     equal_compute_epochs,
-    load_candidate,
     shallower,
 )
-from layerticket.rivals.controls import _chosen
-from layerticket.ticket import Origin, Ticket
+from layerticket.blocks.block import Block
+from layerticket.counting import count_macs, count_params
+from layerticket.errors import LayerticketError
+from layerticket.models.load import build_model
+from layerticket.ticket.ticket import Origin, Ticket
 from toy_rivals import batch_of, projected, resnet20, ticket_of
 
 

@@ -7,15 +7,21 @@ import pytest
 import torch
 from torch import nn
 
+from layerticket.baselines.candidates import load_candidate
+from layerticket.baselines.filters import (
+    FilterCriterion,
+    FilterTicket,
+    Tally,
+    count_filters,
+    find_filter_ticket,
+    require_equal_to_silenced,
+    silence_channels,
+    take_channels,
+)
+from layerticket.counting import count_macs, count_params
 from layerticket.errors import LayerticketError
-from layerticket.macs import count_macs, count_params
-from layerticket.models import build_model
-from layerticket.rivals import FilterTicket, find_filter_ticket, load_candidate
-from layerticket.rivals.filters.costs import Tally, count_filters
-from layerticket.rivals.filters.coupling import coupled_channels, without_channels
-from layerticket.rivals.filters.finding import take_channels
-from layerticket.rivals.filters.oracle import require_equal_to_silenced, silence_channels
-from layerticket.rivals.filters.scores import FilterCriterion
+from layerticket.models.load import build_model
+from layerticket.surgery.channels import coupled_channels, without_channels
 from tiny import owned_by_the_caller
 from toy_rivals import CenteredPadding, batch_of, projected, resnet20, ticket_of
 

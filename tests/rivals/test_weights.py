@@ -7,26 +7,26 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from layerticket.blocks import find_blocks
-from layerticket.criteria.weights import network_weights
-from layerticket.errors import LayerticketError
-from layerticket.macs import count_macs, count_params
-from layerticket.rivals import (
-    Saliency,
+from layerticket.baselines.candidates import load_candidate
+from layerticket.baselines.saliency import Saliency
+from layerticket.baselines.weights import (
     WeightTicket,
     find_weight_ticket,
+    keep_highest,
     kept_shares,
-    load_candidate,
     next_weight_ticket,
-    permanent,
-    plain_state,
+    prunable_weights,
 )
-from layerticket.rivals.weights.masks import masked, masked_optimizer
-from layerticket.rivals.weights.ranking import keep_highest, prunable_weights
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs, count_params
+from layerticket.criteria.saliency import network_weights
+from layerticket.errors import LayerticketError
+from layerticket.modules import copy_of, view_of
 from layerticket.scoring import score
-from layerticket.training import Kept, Recipe, Start, fit
-from layerticket.training.checkpoint import read_checkpoint
-from layerticket.view import copy_of, view_of
+from layerticket.surgery.masks import masked, masked_optimizer, permanent, plain_state
+from layerticket.training.checkpoint import Kept, Start, read_checkpoint
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 from tiny import TwoBlocks, half_square, one, owned_by_the_caller
 from toy_rivals import batch_of, projected, ticket_of
 from toy_training import make_data
@@ -309,7 +309,7 @@ def test_tied_weights_are_refused_before_anything_is_scored(monkeypatch):
     reference = ticket_of(model, batch)
     model[4].conv1.weight = model[3].conv1.weight
     monkeypatch.setattr(Saliency, "of", lambda *_: pytest.fail("scored"))
-    monkeypatch.setattr("layerticket.rivals.weights.finding.require_same_network", lambda *_: None)
+    monkeypatch.setattr("layerticket.baselines.weights.require_same_network", lambda *_: None)
     with pytest.raises(LayerticketError, match=r"'3\.conv1\.weight' is tied"):
         find_weight_ticket(model, batch, reference=reference)
 
@@ -343,7 +343,7 @@ def test_sparse_macs_by_hand():
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(144, 3)
     )
-    from layerticket.rivals.weights.finding import _sparse_macs
+    from layerticket.baselines.weights import _sparse_macs
 
     gone = {"0.weight": 18, "2.weight": 32}
     macs = {"": 36 * 72 + 432, "0": 36 * 72, "1": 0, "2": 432}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from layerticket.blocks import Block, Blocks
+from layerticket.blocks.block import Block, Blocks
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget, Costs, select
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from layerticket import LayerticketError
-from layerticket.report import architectures_page
-from layerticket.study.architectures import Spec, examine, read_specs, survey
+from layerticket.errors import LayerticketError
+from layerticket.report.architectures import architectures_page
+from layerticket.study.architectures.examine import examine
+from layerticket.study.architectures.specs import Spec, read_specs
+from layerticket.study.architectures.survey import survey
 
 REPO = Path(__file__).parents[2]
-LIST = REPO / "studies" / "architectures.toml"
+LIST = REPO / "benchmarks" / "architectures.toml"
 RECORD = json.loads((REPO / "docs" / "architectures.json").read_text(encoding="utf-8"))
 ROWS = {row["name"]: row for row in RECORD["rows"]}
 AGAIN = (  # quick ones, each of another kind

@@ -4,12 +4,17 @@ import contextlib
 
 import pytest
 
-from layerticket.evaluation import Metering
-from layerticket.study import execute
-from layerticket.study.runs.bill import SearchBill, energy_bill
-from layerticket.study.runs.record import LATER_KEYS, RESULT_KEYS, load_result, write_record
-from layerticket.training import Energy
-from layerticket.training.metering import Tally
+from layerticket.evaluation.energy import Metering
+from layerticket.study.record import (
+    LATER_KEYS,
+    RESULT_KEYS,
+    SearchBill,
+    energy_bill,
+    execute,
+    load_result,
+    write_record,
+)
+from layerticket.training.device import Energy, Tally
 from study_toy import CONFIG
 from toy_training import make_data, make_model
 
@@ -27,7 +32,7 @@ class Meter:
 def meter(monkeypatch):
     meter = Meter()
     lent = contextlib.nullcontext((meter, "fake"))
-    monkeypatch.setattr("layerticket.study.runs.run.metered", lambda *_: lent)
+    monkeypatch.setattr("layerticket.study.record.metered", lambda *_: lent)
     return meter
 
 

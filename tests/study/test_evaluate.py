@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from layerticket.cli.table5 import main as table5_main
-from layerticket.data import load_data
 from layerticket.data.shifts import PUBLISHED
+from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import Attack
-from layerticket.report import table5_table
-from layerticket.study import Conditions, evaluate_run
-from layerticket.study.evaluating import evaluate as evaluate_module
-from layerticket.study.evaluating.evaluations import EVALUATIONS, prepare
+from layerticket.evaluation.attacks import Attack
+from layerticket.report.robustness import table5_table
+from layerticket.study import evaluate as evaluate_module
+from layerticket.study.evaluate import EVALUATIONS, Conditions, evaluate_run, prepare
 from layerticket.study.tables.table5 import PAPER, data_of, table5
 
 FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
@@ -128,7 +127,7 @@ def test_impossible_conditions_are_refused(digits):
 def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
     import dataclasses
 
-    from layerticket.data import Split
+    from layerticket.data.dataset import Split
 
     small = Split(images=digits.test.images[:4].repeat(1, 3, 4, 4), labels=digits.test.labels[:4])
     data = dataclasses.replace(
@@ -148,7 +147,7 @@ def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
         np.save(tmp_path / "CIFAR-10-C" / f"{name}.npy", np.zeros((20, 32, 32, 3), np.uint8))
     (read,) = prepare(["cifar10-c-extra"], data, given)
     assert read.settings["title"] == PUBLISHED["cifar10"] == "CIFAR-10-C"
-    from layerticket.models import build_model
+    from layerticket.models.load import build_model
 
     model = build_model("resnet20", classes=10, channels=3, seed=0)
     found = read.measure(model, "fp32", "cpu", 0.5)

@@ -3,7 +3,7 @@
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.study.search.ledger import (
+from layerticket.study.ledger import (
     algorithm1,
     algorithm2,
     break_even_inferences,

@@ -6,18 +6,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerticket.blocks import find_blocks
-from layerticket.data import noise
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs
+from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
-from layerticket.macs import count_macs
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study.search import measuring
-from layerticket.study.search.costing import find_measured
-from layerticket.study.search.forecast import forecast
-from layerticket.study.search.measuring import Bench, Steps, block_costs, held_costs, measure_steps
-from layerticket.ticket import find_ticket
-from layerticket.training import Energy, Recipe
+from layerticket.study import measure as measuring
+from layerticket.study.forecast import forecast
+from layerticket.study.measure import (
+    Bench,
+    Steps,
+    block_costs,
+    find_measured,
+    held_costs,
+    measure_steps,
+)
+from layerticket.ticket.find import find_ticket
+from layerticket.training.device import Energy
+from layerticket.training.recipe import Recipe
 
 DATA = noise((3, 8, 8), classes=10, images=64)
 BENCH = Bench(
@@ -50,8 +57,8 @@ def exact_clock(monkeypatch):
             method=None,
         )
 
-    for module in ("measuring", "costing", "forecast"):
-        monkeypatch.setattr(f"layerticket.study.search.{module}.measure_steps", steps)
+    for module in ("measure", "forecast"):
+        monkeypatch.setattr(f"layerticket.study.{module}.measure_steps", steps)
 
 
 def find(budget):
@@ -85,7 +92,7 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
         blocks = {name: 1.5 * cost for name, cost in found.blocks.items()}
         return type(found)(what=found.what, total=found.total, blocks=blocks)
 
-    monkeypatch.setattr("layerticket.study.search.costing.block_costs", too_good)
+    monkeypatch.setattr("layerticket.study.measure.block_costs", too_good)
     corrected, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
     assert corrected.removed == honest.removed
     greedy = Budget(save_time=0.99)
@@ -102,7 +109,7 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
     def peak(name, removed, bench):
         return round(dense - sum(exact.blocks[block] for block in removed))
 
-    monkeypatch.setattr("layerticket.study.search.costing._peak", peak)
+    monkeypatch.setattr("layerticket.study.measure._peak", peak)
     # one block of the first stage: 2 convolutions keep their inputs, 2 norms theirs, and 2 ReLUs
     # share theirs with the next; 8 images of 16x8x8 in float32
     first = next(block for block in blocks if block.stage == 0)

@@ -6,30 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.cli import main
+from layerticket.baselines.candidates import KINDS, load_candidate
+from layerticket.baselines.controls import CONTROLS
+from layerticket.baselines.filters import FILTER_CRITERIA
+from layerticket.cli.app import main
 from layerticket.errors import LayerticketError
-from layerticket.rivals import CONTROLS, load_candidate
-from layerticket.rivals.candidates import KINDS
-from layerticket.rivals.filters.scores import FILTER_CRITERIA
 from layerticket.selection import Budget
-from layerticket.study import (
-    evaluate_run,
-    find_control,
-    find_filters,
-    find_imp,
-    find_in,
-    find_weights,
-    similarity_of,
-    train_run,
-)
-from layerticket.study.evaluating.evaluate import trained_network
-from layerticket.study.files.reading import read_study
-from layerticket.study.methods.method import Search
-from layerticket.study.methods.rivals import ShallowerMethod
-from layerticket.study.plan.unfold import unfold
-from layerticket.study.runs.bill import SearchBill
+from layerticket.study.evaluate import evaluate_run, similarity_of, trained_network
+from layerticket.study.methods import Search, ShallowerMethod
+from layerticket.study.plan import unfold
+from layerticket.study.record import SearchBill, train_run
+from layerticket.study.search import find_control, find_filters, find_imp, find_in, find_weights
+from layerticket.study.toml import read_study
 from layerticket.tensors import load_tensors
-from layerticket.training import Recipe
+from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 
 MODEL = "resnet20-projection"

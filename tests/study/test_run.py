@@ -6,14 +6,13 @@ import json
 import pytest
 import torch
 
-from layerticket.data import Split
+from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
-from layerticket.study import RunConfig, execute, find_result, load_result
-from layerticket.study.runs.record import RESULT_KEYS
+from layerticket.study.record import RESULT_KEYS, RunConfig, execute, find_result, load_result
 from layerticket.tensors import load_tensors
-from layerticket.training import Recipe
-from layerticket.training.journal import CHECKPOINT, METRICS
+from layerticket.training.checkpoint import CHECKPOINT, METRICS
+from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
 RECIPE = Recipe(epochs=2, batch_size=16, precision="fp32")
@@ -122,7 +121,7 @@ def test_interrupted_work_resumes_to_the_same_end(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return 0.5
 
-        patch.setattr("layerticket.study.runs.run.accuracy", fail)
+        patch.setattr("layerticket.study.record.accuracy", fail)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     folder = tmp_path / "cut" / CONFIG.name

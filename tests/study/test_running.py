@@ -16,14 +16,13 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
-from layerticket.study.executors.crew import Crew
-from layerticket.study.executors.executor import cores
-from layerticket.study.files.reading import study_of
-from layerticket.study.jobs.folder import StudyFolder
-from layerticket.study.jobs.task import Surroundings
-from layerticket.study.running import run_study
-from layerticket.study.status import load_study, study_status
-from layerticket.study.store.collecting import repeat_command
+from layerticket.study.collect import load_study, repeat_command, study_status
+from layerticket.study.folder import StudyFolder
+from layerticket.study.job import Surroundings
+from layerticket.study.running.crew import Crew
+from layerticket.study.running.engine import run_study
+from layerticket.study.running.workers import cores
+from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors
 from toy_study import FILE, WHOM, study_table
 
@@ -320,14 +319,14 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
 
 def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setenv(FILE, str(tmp_path / "no" / "folder"))
-    monkeypatch.setattr("layerticket.study.executors.here.perform", dying)
+    monkeypatch.setattr("layerticket.study.running.workers.perform", dying)
     record = run(tmp_path / "study", Crew(executor="here", retries=1))
     assert record["runs"][0]["status"] == "failed"
     assert record["runs"][0]["error"] == "its worker ended with SIGKILL, 2 times of 2"
 
 
 def dying(task, redirect):
-    from layerticket.study.jobs.task import Outcome
+    from layerticket.study.job import Outcome
 
     return Outcome(name=task.job.name, ended="died", error="its worker ended with SIGKILL")
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from layerticket.cli.options import bytes_of
 from layerticket.errors import LayerticketError
-from layerticket.study.runs.bill import SearchBill
+from layerticket.study.record import SearchBill
 
 
 def answer(capsys, *words):

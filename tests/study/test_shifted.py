@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerticket.errors import LayerticketError
-from layerticket.study.evaluating.shifted import compare_shifted, explained
+from layerticket.verdict.pairs import compare_shifted, explained
 
 DENSE = [(0.90, 0.70), (0.92, 0.71), (0.91, 0.66)]
 TICKET = [(0.91, 0.73), (0.91, 0.72), (0.92, 0.70)]

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from hf_families import FAMILIES
-from layerticket import find_blocks, remove_blocks
+from layerticket.blocks.find import find_blocks
 from layerticket.evaluation.similarity import HEAD, STEM, similarity
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study import find_in, similarity_of, train_run
-from layerticket.study.evaluating.similarity import counterparts, stage_ends
-from layerticket.training import Recipe
+from layerticket.study.evaluate import counterparts, similarity_of, stage_ends
+from layerticket.study.record import train_run
+from layerticket.study.search import find_in
+from layerticket.surgery.remove import remove_blocks
+from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 
 

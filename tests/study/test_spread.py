@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket import LayerticketError
-from layerticket.study.search.spread import score_spread, spread_of
+from layerticket.errors import LayerticketError
+from layerticket.study.stability import score_spread, spread_of
 from tiny import PreNormBlock
 
 RANDOM = np.random.default_rng(3)

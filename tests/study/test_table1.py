@@ -6,11 +6,11 @@ import json
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.report import lottery_page
+from layerticket.report.table1 import lottery_page
 from layerticket.selection import Budget
 from layerticket.study.tables import table1
 from layerticket.study.tables.table1 import PAPER_TABLE_1, Table1, lottery_table
-from layerticket.training import Recipe
+from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 
 WHAT = Table1(
@@ -46,7 +46,7 @@ def test_pairs_resumes_and_shares_a_folder(tmp_path, monkeypatch):
     assert sum(summary["verdicts"].values()) == 4
     assert json.loads((tmp_path / "table1.json").read_text())["cells"][0]["n"] == 2
     monkeypatch.setattr(table1, "find_in_run", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr("layerticket.study.runs.run.fit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("layerticket.study.record.fit", lambda *_, **__: 1 / 0)
     assert make(tmp_path)["cells"] == summary["cells"]  # nothing is done twice
     page = lottery_page(make(tmp_path, command="python table"))
     assert page.startswith("```bash\npython table\n```")

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from layerticket.blocks import find_blocks
-from layerticket.data import noise
+from layerticket.blocks.find import find_blocks
+from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
-from layerticket.models import build_model
-from layerticket.study import Bench
+from layerticket.models.load import build_model
+from layerticket.study.measure import Bench
 from layerticket.study.tables import table4
 from layerticket.study.tables.table4_text import PAPER
-from layerticket.training import Recipe
+from layerticket.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("network", ["resnet32", "resnet56"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerticket.errors import LayerticketError
-from layerticket.study.statistics.verdict import sentence, verdict
+from layerticket.verdict.judge import sentence, verdict
 
 FRACTIONS = st.lists(
     st.tuples(st.floats(0.3, 0.6), st.floats(0.3, 0.6)), min_size=2, max_size=6

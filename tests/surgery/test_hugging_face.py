@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from hf_families import FAMILIES, MORE, Family
-from layerticket import Budget, Ticket, find_blocks, find_ticket, remove_blocks
-from layerticket.surgery import name_after_removal
+from layerticket.blocks.find import find_blocks, name_after_removal
+from layerticket.selection import Budget
+from layerticket.surgery.remove import remove_blocks
+from layerticket.ticket.find import find_ticket
+from layerticket.ticket.ticket import Ticket
 from tiny import owned_by_the_caller
 
 pytest.importorskip("transformers")

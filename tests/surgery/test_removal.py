@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from layerticket import Block, LayerticketError, find_blocks, remove_blocks, zero_blocks
-from layerticket.macs import count_macs, count_params
+from layerticket.blocks.block import Block
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs, count_params
+from layerticket.errors import LayerticketError
 from layerticket.models.cifar_resnet import CifarResNet
+from layerticket.surgery.remove import remove_blocks, zero_blocks
 from tiny import (
     ConvBlock,
     PostNormBlock,

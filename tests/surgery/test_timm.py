@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerticket import find_blocks, remove_blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.surgery.remove import remove_blocks
 
 timm = pytest.importorskip("timm")
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32).sin()

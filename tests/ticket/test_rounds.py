@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import layerticket as lt
-from layerticket.ticket import finding
+from layerticket.ticket import find as finding
 from toy_lottery import small_resnet
 
 BATCH = (torch.randn(20, 1, 8, 8), torch.arange(20) % 10)

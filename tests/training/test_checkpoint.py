@@ -6,8 +6,8 @@ from torch import nn
 
 from layerticket import tensors
 from layerticket.errors import LayerticketError
-from layerticket.training import Recipe, checkpoint
-from layerticket.training.optimizer import make_optimizer
+from layerticket.training import checkpoint
+from layerticket.training.recipe import Recipe, make_optimizer
 
 
 class Tied(nn.Module):

@@ -8,9 +8,17 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
-from layerticket.training import Recipe, Start, epoch_at, epochs_at, fit, load_kept
-from layerticket.training.journal import CHECKPOINT, METRICS
-from layerticket.training.keeping import kept_path
+from layerticket.training.checkpoint import (
+    CHECKPOINT,
+    METRICS,
+    Start,
+    epoch_at,
+    epochs_at,
+    kept_path,
+    load_kept,
+)
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
 RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")

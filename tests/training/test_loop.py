@@ -13,10 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, TrainingError
 from layerticket.tensors import load_tensors
-from layerticket.training import Recipe, TrainingError, fit, resolve_device, resolve_precision
-from layerticket.training.journal import CHECKPOINT, METRICS
+from layerticket.training.checkpoint import CHECKPOINT, METRICS
+from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
 RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from layerticket.training import Recipe, fit, peak
-from layerticket.training.peak import peak_memory_bytes, restart_peak_memory
+from layerticket.training import device as peak
+from layerticket.training.device import peak_memory_bytes, restart_peak_memory
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")

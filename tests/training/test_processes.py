@@ -9,9 +9,14 @@ import torch
 from crew import crew
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
-from layerticket.training import Processes, Spread, processes, same_on_all_ranks
-from layerticket.training.journal import CHECKPOINT, METRICS
-from layerticket.training.spread import global_batch_norms
+from layerticket.training.checkpoint import CHECKPOINT, METRICS
+from layerticket.training.distributed import (
+    Processes,
+    Spread,
+    global_batch_norms,
+    processes,
+    same_on_all_ranks,
+)
 from toy_crew import make_masked, make_plain, train
 from toy_training import make_model
 
@@ -47,7 +52,7 @@ import sys
 from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
-from layerticket.training import Spread, processes, same_on_all_ranks
+from layerticket.training.distributed import Spread, processes, same_on_all_ranks
 from toy_crew import make_masked, make_plain, train
 from toy_training import make_model
 
@@ -120,7 +125,9 @@ REFUSED = """
 import sys
 from pathlib import Path
 from layerticket.errors import LayerticketError
-from layerticket.training import Recipe, Spread, Tracking, processes, same_on_all_ranks
+from layerticket.training.distributed import Spread, processes, same_on_all_ranks
+from layerticket.training.recipe import Recipe
+from layerticket.training.trackers import Tracking
 from toy_crew import RECIPE, make_plain, train
 out = Path(sys.argv[1])
 with processes("cpu") as team:
@@ -166,7 +173,7 @@ def test_disagreeing_processes_are_refused_on_all_of_them(tmp_path):
 DIES = """
 import os, sys
 from pathlib import Path
-from layerticket.training import processes
+from layerticket.training.distributed import processes
 from toy_crew import make_plain, train
 rank = int(os.environ["RANK"])
 class Dies(type(make_plain())):

@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.training import Recipe, he2016, learning_rate_at
-from layerticket.training.optimizer import make_optimizer, parameter_groups
+from layerticket.training.recipe import (
+    Recipe,
+    he2016,
+    learning_rate_at,
+    make_optimizer,
+    parameter_groups,
+)
 
 
 @pytest.mark.parametrize(

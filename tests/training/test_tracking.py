@@ -7,8 +7,9 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
-from layerticket.training import TRACKERS, Tracking, tracking
-from layerticket.training.journal import CHECKPOINT
+from layerticket.training import trackers as tracking
+from layerticket.training.checkpoint import CHECKPOINT
+from layerticket.training.trackers import TRACKERS, Tracking
 from toy_crew import train
 
 NUMBERS = ("train_loss", "learning_rate", "validation_accuracy", "images_per_second")

@@ -15,14 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call
-from layerticket.blocks.muted import idle_modules, muted_copy, response
-from layerticket.blocks.plain_parts import find_norms, find_pointwise
-from layerticket.blocks.records import Block, Branch, Cut
-from layerticket.blocks.zero_test import call_with, find_input, first_tensor, isolated
-from layerticket.view import preserved_random_state, reference_kernels, view_of
-
-__all__ = ["Part", "find_parts"]
+from layerticket.batch import Inputs, call, first_tensor
+from layerticket.blocks.block import Block, Branch, Cut
+from layerticket.blocks.norms import find_norms, find_pointwise
+from layerticket.blocks.probe import (
+    call_with,
+    find_input,
+    idle_modules,
+    isolated,
+    muted_copy,
+    response,
+)
+from layerticket.modules import preserved_random_state, reference_kernels, view_of
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]

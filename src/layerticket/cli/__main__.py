@@ -2,8 +2,6 @@
 
 import sys
 
-from layerticket.cli import main
-
-__all__: list[str] = []
+from layerticket.cli.app import main
 
 sys.exit(main())

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from cyclopts import App, Parameter
 
-from layerticket import cli
+from layerticket.cli import app as cli
 from layerticket.cli.options import Json
 from layerticket.cli.output import news, say
 from layerticket.files import write_atomically
-from layerticket.report import architectures_page
-from layerticket.study.architectures import read_specs, survey
-from layerticket.study.runs.record import write_record
+from layerticket.report.architectures import architectures_page
+from layerticket.study.architectures.specs import read_specs
+from layerticket.study.architectures.survey import survey
+from layerticket.study.record import write_record
 
 __all__ = ["main", "run"]
 
@@ -36,7 +37,7 @@ app = App(
 def run(
     *,
     out: Path = Path("docs/architectures.md"),
-    names: Path = Path("studies/architectures.toml"),
+    names: Path = Path("benchmarks/architectures.toml"),
     journal: Path | None = None,
     seconds: float = 600,
     memory: int = 6 * 2**30,

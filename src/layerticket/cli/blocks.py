@@ -6,19 +6,18 @@ from typing import Annotated, Any
 import torch
 from cyclopts import Parameter
 
-from layerticket.blocks import Granularity, block_record, find_blocks
+from layerticket.blocks.block import Granularity, block_record
+from layerticket.blocks.find import find_blocks
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
-from layerticket.criteria import criterion_names
-from layerticket.data import image_shape, load_data
+from layerticket.criteria.registry import criterion_names
+from layerticket.data.sources import image_shape, load_data
 from layerticket.errors import LayerticketError
 from layerticket.lottery import draw_batch
-from layerticket.models import build_model
-from layerticket.report import blocks_table, table_text
-from layerticket.study.runs.train import build_named
-from layerticket.study.search.spread import score_spread
-
-__all__ = ["blocks"]
+from layerticket.models.load import build_model
+from layerticket.report.tables import blocks_table, table_text
+from layerticket.study.record import build_named
+from layerticket.study.stability import score_spread
 
 SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}

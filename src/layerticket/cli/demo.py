@@ -4,12 +4,10 @@ from pathlib import Path
 
 from layerticket.cli.options import DataChoice, DeviceChoice, Json, command_line
 from layerticket.cli.output import news, say
-from layerticket.report import comparison_page, comparison_table, table_text
+from layerticket.report.tables import comparison_page, comparison_table, table_text
 from layerticket.selection import Budget
-from layerticket.study import Comparison, compare_paired
-from layerticket.training import Recipe
-
-__all__ = ["demo"]
+from layerticket.study.tables.paired import Comparison, compare_paired
+from layerticket.training.recipe import Recipe
 
 
 def demo(

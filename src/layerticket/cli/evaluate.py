@@ -9,13 +9,11 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import DeviceChoice, Json
 from layerticket.cli.output import news, say
-from layerticket.data import load_data
-from layerticket.evaluation import Attack
+from layerticket.data.sources import load_data
+from layerticket.evaluation.attacks import Attack
 from layerticket.files import read_json
-from layerticket.study import EVALUATIONS, Conditions, evaluate_run, run_folder
-from layerticket.study.runs.record import RUN
-
-__all__ = ["AttackChoice", "EvaluationFiles", "evaluate"]
+from layerticket.study.evaluate import EVALUATIONS, Conditions, evaluate_run
+from layerticket.study.record import RUN, run_folder
 
 DEFAULTS = Attack()
 

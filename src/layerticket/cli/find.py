@@ -1,30 +1,284 @@
-"""`layerticket find`: a ticket at initialization, or in a run that trained the network."""
+"""Options of `layerticket find --rival`: what a ticket of layers is compared with."""
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layerticket.blocks import Granularity
-from layerticket.cli.find_options import Goal, Measuring, Rules, Scoring, Training
-from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json
+from layerticket.baselines.controls import CONTROLS
+from layerticket.blocks.block import Granularity
+from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, bytes_of
 from layerticket.cli.output import energy_text, forecast_text, say
-from layerticket.cli.rivals import (
-    RivalChoice,
-    RivalRequest,
-    find_rival,
-    refuse_beside_a_rival,
-    rival_text,
-)
-from layerticket.criteria import criterion_names
-from layerticket.data import Dataset
+from layerticket.criteria.registry import criterion_names
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
-from layerticket.study import find_in, find_in_run, run_folder
-from layerticket.study.runs.record import RUN
+from layerticket.selection import Budget
+from layerticket.study.measure import Bench
+from layerticket.study.record import RUN, run_folder
+from layerticket.study.search import (
+    find_control,
+    find_filters,
+    find_imp,
+    find_in,
+    find_in_run,
+    find_weights,
+)
+from layerticket.training.recipe import Recipe
 
-__all__ = ["Goal", "Measuring", "Rules", "Scoring", "Training", "find"]
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """How much is to go: one of these."""
+
+    remove: int | None = None
+    """Number of blocks to remove."""
+    save_macs: float | None = None
+    """Share of the multiply-accumulates to save at least, 0 to 1."""
+    save_params: float | None = None
+    """Share of the parameters to save at least, 0 to 1."""
+    save_time: float | None = None
+    """Share of the measured time of a training step to save at least, 0 to 1."""
+    save_energy: float | None = None
+    """Share of the metered energy of a training step to save at least, 0 to 1."""
+    max_memory: str | None = None
+    """Most memory training may take at its measured peak: bytes, or as in 2GiB."""
+
+    def budget(self) -> Budget:
+        """Hand over what was given."""
+        return Budget(**asdict(self) | {"max_memory": bytes_of(self.max_memory)})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measuring:
+    """What is measured on, for a measured budget and for a forecast."""
+
+    batch_size: int = 128
+    """Images a training step."""
+    forecast_epochs: int | None = None
+    """Forecast time, energy and carbon of this many epochs of training."""
+    timing_rounds: int = 7
+    """Rounds of steps that are timed, dense network and ticket in turns."""
+
+    def bench(self, dataset: Dataset, energy: EnergyChoice, device: str) -> Bench:
+        """Put together what is measured on."""
+        return Bench(
+            dataset=dataset,
+            recipe=Recipe(epochs=self.forecast_epochs or 200, batch_size=self.batch_size),
+            device=device,
+            rounds=self.timing_rounds,
+            metering=energy.metering(),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """How blocks are scored; what is not given is as in the criterion's paper."""
+
+    reduction: Literal["sum", "mean"] | None = None
+    """Block score: sum (default) or mean over the block's weights."""
+    normalization: Literal["batch", "running"] | None = None
+    """Batch norm by the statistics of the batch (default) or the running averages."""
+    temperature: float | None = None
+    """Divides the logits in the loss; by default 200 for grasp, 1 for snip."""
+    micro_batches: int | None = None
+    """Parts the scoring batch is processed in, to bound memory."""
+    hessian: Literal["auto", "shortcut", "exact"] | None = None
+    """GraSP through the shortcut where it holds (auto, default), or as said."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """Which blocks must stay."""
+
+    protect: tuple[str, ...] = ()
+    """Patterns of blocks that must stay, e.g. "layer1.*"."""
+    min_per_stage: int = 0
+    """Removable blocks that must remain in every stage."""
+    keep_neighbours: Annotated[bool, Parameter(negative=())] = False
+    """Keep the blocks next to each down-sampling, as the paper's implementation does."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Find the ticket in a trained network and set it back (Algorithm 1)."""
+
+    run: Path | None = None
+    """Run that trained the network, with --keep; gives model, data and theta_0."""
+    rewind: str | None = None
+    """Epoch i the kept weights are set back to, or a share such as 25%; by default 0."""
+    score_epoch: str | None = None
+    """Epoch whose weights are scored, for early tickets; by default the last."""
+
+
+Kind = Literal["filters", "weights", "random", "first", "last", "even"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RivalChoice:
+    """Find what a ticket is compared with, at its cost, in place of a ticket."""
+
+    rival: Kind | None = None
+    """filters: fewer of them (--criterion snip, grasp, l1, random); weights: masks (snip, grasp,
+    synflow, magnitude; with --run and --rounds iterative magnitude pruning); random, first, last,
+    even: blocks without a criterion."""
+    reference: Path | None = None
+    """Folder of the ticket that is matched."""
+    match: Literal["filters", "macs", "params"] | None = None
+    """What --rival filters makes equal, by default their number. Blocks are matched in MACs,
+    weights in parameters."""
+    draw: int | None = None
+    """Number of the draw of random blocks (by default 0) or random filters (by default --seed)."""
+    slices: Literal["filters", "all"] | None = None
+    """Score a channel by its filters (default of l1), or by all weights that go with it."""
+
+    def __post_init__(self) -> None:
+        if (self.rival is None) != (self.reference is None):
+            raise LayerticketError(
+                "--rival and --reference belong together: a rival is matched to the cost of a "
+                "ticket. Give both, or neither."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RivalRequest:
+    """What else was given to `find`."""
+
+    criterion: str
+    seed: int | None
+    out: Path
+    rounds: int | None
+    options: Mapping[str, Any]
+    """Options of the criterion."""
+    images: Mapping[str, Any]
+    """Which images are scored on."""
+    where: Mapping[str, Any]
+    """Device, and how energy is metered."""
+    run: Path | None
+    rewind: str | None
+
+
+def find_rival(
+    choice: RivalChoice, model: str, dataset: Dataset, request: RivalRequest
+) -> dict[str, Any]:
+    """Find the rival that was asked for.
+
+    Args:
+        choice: What was asked for.
+        model: Name of the dense network.
+        dataset: Its data.
+        request: All the rest.
+
+    Returns:
+        What `find --json` prints.
+
+    Raises:
+        LayerticketError: If anything given does not fit.
+    """
+    _refuse_what_it_does_not_read(choice, request)
+    assert choice.reference is not None
+    how: dict[str, Any] = {"reference": choice.reference, "out": request.out, **request.where}
+    if request.run is not None:
+        recipe = Recipe(**read_json(request.run / RUN)["config"]["recipe"])
+        how |= {"rounds": request.rounds, "rewind": request.rewind or 0}
+        how |= {} if request.seed is None else {"seed": request.seed}
+        return find_imp(request.run, dataset, recipe, **how)
+    how["seed"] = request.seed
+    chosen = {"draw": choice.draw, "slices": choice.slices, "match": choice.match}
+    how |= {name: value for name, value in chosen.items() if value is not None}
+    if choice.rival in CONTROLS:
+        return find_control(model, dataset, control=choice.rival, **how)
+    how |= {"criterion": request.criterion, **request.images, **request.options}
+    if choice.rival == "filters":
+        return find_filters(model, dataset, **how)
+    return find_weights(model, dataset, rounds=request.rounds, **how)
+
+
+def refuse_beside_a_rival(**given: object) -> None:
+    """Refuse what says how much is to go: the reference does.
+
+    Raises:
+        LayerticketError: If a group of options is not as it is by default.
+    """
+    for name, value in given.items():
+        if value != type(value)():
+            raise LayerticketError(
+                f"options about the {name} of a ticket make no sense with --rival, which is "
+                "matched to the ticket in --reference. Leave them out."
+            )
+
+
+def _refuse_what_it_does_not_read(choice: RivalChoice, request: RivalRequest) -> None:
+    """Refuse options that this kind of rival would ignore."""
+    kind = "imp" if request.run is not None else choice.rival or ""
+    read: dict[str, set[str]] = {
+        "filters": {"--criterion", "--match", "--draw", "--slices", "scoring", "--images"},
+        "weights": {"--criterion", "--rounds", "scoring", "--images"},
+        "imp": {"--rounds"},
+        "random": {"--draw"},
+    }
+    given = {
+        "--criterion": request.criterion != "grasp",
+        "--match": choice.match is not None,
+        "--draw": choice.draw is not None,
+        "--slices": choice.slices is not None,
+        "--rounds": request.rounds is not None,
+        "--images": dict(request.images) != {"images": None, "balanced": True},
+        "scoring": bool(request.options),
+    }
+    odd = [name for name, is_given in given.items() if is_given and name not in read.get(kind, ())]
+    if request.run is not None and choice.rival != "weights":
+        raise LayerticketError(
+            f"--run with --rival {choice.rival} makes no sense: only weights are pruned in a "
+            "training. Give MODEL in place of --run."
+        )
+    if odd:
+        what = "options of a criterion" if odd[0] == "scoring" else odd[0]
+        raise LayerticketError(f"--rival {choice.rival} does not read {what} here. Leave it out.")
+
+
+def rival_text(model: str, record: Mapping[str, Any], choice: RivalChoice, data: DataChoice) -> str:
+    """Tell what was found, how close it came, and how to go on."""
+    folder = "" if data.data_dir is None else f" --data-dir {data.data_dir}"
+    match, macs, params = record["match"], record["macs"], record["params"]
+    by = match["by"]
+    figures = match[by]
+    gone = record["removed"]
+    what = (
+        f"{len(gone)} blocks removed ({', '.join(gone)})"
+        if record["kind"] == "control"
+        else f"{record['criterion']}, {_sum(gone):,} {record['kind']} removed"
+    )
+    lines = [
+        f"{choice.rival} rival of {choice.reference} in {model}: {what}.",
+        f"Matched in {by}: {figures['rival']:,} to the ticket's {figures['reference']:,} of "
+        f"{figures['dense']:,} ({match['relative_difference']:+.3%}).",
+        f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M, parameters "
+        f"{params['dense']:,} -> {params['ticket']:,}.",
+    ]
+    if record["kind"] == "weights":
+        sparse = record["sparse_macs"]
+        count = "" if sparse is None else f" (without the zeros {sparse / 1e6:.2f} M would do)"
+        lines.append(f"Masks save no time on ordinary hardware{count}.")
+    lines.append(
+        f"Saved in {record['ticket']}. Train it: layerticket train {model} "
+        f"--ticket {record['ticket']} --data {data.data}{folder}"
+    )
+    return "\n".join(lines)
+
+
+def _sum(gone: Mapping[str, Any]) -> int:
+    """Count what is gone: numbers for weights, lists for filters."""
+    return sum(len(some) if isinstance(some, list) else some for some in gone.values())
+
 
 CRITERIA = ", ".join(criterion_names())
 
@@ -34,19 +288,19 @@ def find(
     /,
     *,
     out: Path,
-    goal: Goal = Goal(),  # noqa: B008
+    goal: Goal = Goal(),
     criterion: Annotated[str, Parameter(help=f"One of {CRITERIA}.")] = "grasp",
     granularity: Granularity = "block",
     seed: int | None = None,
     rounds: int | None = None,
     images: int | None = None,
     balanced: bool = True,
-    scoring: Scoring = Scoring(),  # noqa: B008
-    rules: Rules = Rules(),  # noqa: B008
-    training: Training = Training(),  # noqa: B008
-    rival: RivalChoice = RivalChoice(),  # noqa: B008
+    scoring: Scoring = Scoring(),
+    rules: Rules = Rules(),
+    training: Training = Training(),
+    rival: RivalChoice = RivalChoice(),
     choice: DataChoice = DataChoice(),  # noqa: B008
-    measuring: Measuring = Measuring(),  # noqa: B008
+    measuring: Measuring = Measuring(),
     energy: EnergyChoice = EnergyChoice(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
     json: Json = False,

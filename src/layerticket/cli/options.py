@@ -9,20 +9,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from layerticket.data import DATASETS, Dataset, load_data
+from layerticket.data.dataset import Dataset
+from layerticket.data.sources import DATASETS, load_data
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import Metering
-from layerticket.training import launched
-
-__all__ = [
-    "DataChoice",
-    "DeviceChoice",
-    "EnergyChoice",
-    "Json",
-    "alone",
-    "bytes_of",
-    "command_line",
-]
+from layerticket.evaluation.energy import Metering
+from layerticket.training.distributed import launched
 
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")

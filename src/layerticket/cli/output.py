@@ -7,8 +7,6 @@ from typing import Any
 
 from layerticket.errors import ECHO
 
-__all__ = ["complain", "energy_text", "forecast_text", "news", "say"]
-
 
 def say(record: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Print a verb's answer: the record as one JSON object, or the text made from it."""

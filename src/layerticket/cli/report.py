@@ -7,11 +7,9 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
-from layerticket.report import write_report
-from layerticket.study import load_study
-from layerticket.study.statistics import up_to_date
-
-__all__ = ["report"]
+from layerticket.report.page import write_report
+from layerticket.study.collect import load_study
+from layerticket.verdict.analysis import up_to_date
 
 
 def report(

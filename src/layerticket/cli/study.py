@@ -13,10 +13,11 @@ from rich.table import Table
 
 from layerticket.cli.options import Json, command_line
 from layerticket.cli.output import energy_text, news, say
-from layerticket.study import Crew, Standing, read_study, run_study, study_status
-from layerticket.study.executors.crew import EXECUTORS
-
-__all__ = ["CrewChoice", "StudyFailedError", "run", "status"]
+from layerticket.study.collect import study_status
+from layerticket.study.running.crew import EXECUTORS, Crew
+from layerticket.study.running.engine import run_study
+from layerticket.study.status import Standing
+from layerticket.study.toml import read_study
 
 
 class StudyFailedError(RuntimeError):

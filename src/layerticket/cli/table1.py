@@ -6,12 +6,13 @@ from pathlib import Path
 
 from cyclopts import App, Parameter
 
-from layerticket.cli import main
+from layerticket.cli.app import main
 from layerticket.cli.options import DataChoice, DeviceChoice, Json
 from layerticket.cli.output import news, say
 from layerticket.cli.train import RecipeChoice
 from layerticket.files import write_atomically
-from layerticket.report import lottery_page, lottery_rows, table_text
+from layerticket.report.table1 import lottery_page, lottery_rows
+from layerticket.report.tables import table_text
 from layerticket.selection import Budget
 from layerticket.study.tables.table1 import PAPER_POINTS, PAPER_TABLE_1, Table1, lottery_table
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from cyclopts import App, Parameter
 
-from layerticket import cli
+from layerticket.cli import app as cli
 from layerticket.cli.evaluate import AttackChoice, EvaluationFiles
 from layerticket.cli.options import DeviceChoice, Json
 from layerticket.cli.output import news, say
-from layerticket.data import load_data
+from layerticket.data.sources import load_data
 from layerticket.files import write_atomically
-from layerticket.report import markdown, table5_table, table_text
-from layerticket.study.runs.record import write_record
+from layerticket.report.robustness import table5_table
+from layerticket.report.tables import markdown, table_text
+from layerticket.study.record import write_record
 from layerticket.study.tables.table5 import data_of, table5
 
 __all__ = ["main", "run"]

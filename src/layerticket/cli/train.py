@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from layerticket.baselines.candidates import Candidate, load_candidate
 from layerticket.cli.options import (
     DataChoice,
     DeviceChoice,
@@ -16,11 +17,12 @@ from layerticket.cli.options import (
     command_line,
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
-from layerticket.rivals import Candidate, load_candidate
-from layerticket.study import Bench, foresee_run, train_run
-from layerticket.training import TRACKERS, Recipe, Spread, Tracking, he2016, processes
-
-__all__ = ["RecipeChoice", "train"]
+from layerticket.study.forecast import foresee_run
+from layerticket.study.measure import Bench
+from layerticket.study.record import train_run
+from layerticket.training.distributed import Spread, processes
+from layerticket.training.recipe import Recipe, he2016
+from layerticket.training.trackers import TRACKERS, Tracking
 
 DEFAULTS = Recipe()
 

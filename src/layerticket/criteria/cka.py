@@ -4,12 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Batch, inputs_of, size_of, split
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.leave_one_out import LeaveOneOut
 from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
-
-__all__ = ["center_gram", "cka", "gram_cka", "linear_cka"]
 
 
 @criterion(

@@ -4,11 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Batch
-from layerticket.blocks import Blocks
-from layerticket.criteria.activations import block_activations
+from layerticket.blocks.block import Blocks
+from layerticket.criteria.features import block_activations
 from layerticket.criteria.registry import criterion
-
-__all__ = ["expect_abs"]
 
 
 @criterion(

@@ -9,17 +9,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerticket.batch import Batch, CrossEntropy, LossFn, call, inputs_of, logits_of, split
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.weights import (
+from layerticket.criteria.saliency import (
     block_weights,
     loss_gradient,
     network_weights,
     sum_over_blocks,
 )
 from layerticket.errors import LayerticketError
-
-__all__ = ["gradient_flow", "grasp", "scale_invariant"]
 
 logger = logging.getLogger(__name__)
 

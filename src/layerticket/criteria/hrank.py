@@ -4,12 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Batch
-from layerticket.blocks import Blocks
-from layerticket.criteria.activations import block_activations
+from layerticket.blocks.block import Blocks
+from layerticket.criteria.features import block_activations
 from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
-
-__all__ = ["hrank"]
 
 AT_ONCE = 2**23  # numbers decomposed together: 32 MiB in float32
 

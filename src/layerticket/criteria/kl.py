@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Batch, inputs_of, split
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.leave_one_out import LeaveOneOut
 from layerticket.criteria.registry import criterion
-
-__all__ = ["kl"]
 
 
 @criterion(

@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of
-from layerticket.blocks import Block, Blocks, cut_out, take_out
-from layerticket.blocks.numbering import is_entry
-from layerticket.blocks.zero_test import find_input
-from layerticket.view import preserved_random_state, view_of
-
-__all__ = ["LeaveOneOut", "Outcome"]
+from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.find import cut_out, is_entry, take_out
+from layerticket.blocks.probe import find_input
+from layerticket.modules import preserved_random_state, view_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,9 @@
 from torch import nn
 
 from layerticket.batch import Batch
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.weights import network_weights, sum_over_blocks
-
-__all__ = ["magnitude"]
+from layerticket.criteria.saliency import network_weights, sum_over_blocks
 
 
 @criterion("magnitude", cites="Li et al., ICLR 2017, arXiv:1608.08710", uses=(), order=0)

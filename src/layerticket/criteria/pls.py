@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerticket.batch import Batch, size_of
-from layerticket.blocks import Blocks
-from layerticket.criteria.activations import block_activations
+from layerticket.blocks.block import Blocks
+from layerticket.criteria.features import block_activations
 from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
-
-__all__ = ["pls"]
 
 Array = NDArray[np.float64]
 

@@ -4,10 +4,8 @@ import torch
 from torch import nn
 
 from layerticket.batch import Batch
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import criterion
-
-__all__ = ["random"]
 
 
 @criterion("random", cites="control", uses=(), order=0)

@@ -6,15 +6,6 @@ from typing import Literal, TypeVar
 
 from layerticket.errors import LayerticketError, unknown_name
 
-__all__ = [
-    "Criterion",
-    "Normalization",
-    "Reduction",
-    "criterion",
-    "criterion_names",
-    "get_criterion",
-]
-
 Normalization = Literal["batch", "running"]
 Reduction = Literal["sum", "mean"]
 

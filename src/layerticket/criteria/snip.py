@@ -3,16 +3,14 @@
 from torch import Tensor, nn
 
 from layerticket.batch import Batch, CrossEntropy, LossFn
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.weights import (
+from layerticket.criteria.saliency import (
     block_weights,
     loss_gradient,
     network_weights,
     sum_over_blocks,
 )
-
-__all__ = ["connection_sensitivity", "snip"]
 
 MEAN_LOSS = CrossEntropy()
 

@@ -5,12 +5,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerticket.batch import Batch, inputs_of, logits_of
-from layerticket.blocks import Blocks
+from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.weights import network_weights, sum_over_blocks
+from layerticket.criteria.saliency import network_weights, sum_over_blocks
 from layerticket.errors import LayerticketError
-
-__all__ = ["synaptic_flow", "synflow"]
 
 
 @criterion(

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerticket.data.dataset import Augment, Dataset, Split
-from layerticket.data.splits import generator, rank_in_class
+from layerticket.data.dataset import Augment, Dataset, Split, generator, rank_in_class
 from layerticket.errors import LayerticketError
-
-__all__ = ["augmented", "batches", "scoring_batch"]
 
 
 def batches(

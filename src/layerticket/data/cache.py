@@ -12,8 +12,6 @@ import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-__all__ = ["folder", "keep", "recall"]
-
 FORMAT = 1  # raise it when the same source files should give other tensors
 CHECK = "crc32"  # name of the checksum among the tensors
 log = logging.getLogger(__name__)

@@ -1,17 +1,14 @@
-"""The records of this room: images with labels, and what belongs together as a data set.
+"""The handwritten digits that come with scikit-learn: 1,797 images of 1x8x8, ten classes."""
 
-Letters: N images, C channels, H and W pixels, K classes.
-"""
-
+import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from layerticket.errors import LayerticketError
-
-__all__ = ["Augment", "Dataset", "Split"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -122,3 +119,183 @@ class Dataset:
                 f"mean {self.mean} and std {self.std} cannot normalize images: they must be "
                 "finite, and std above 0 (it is 0 when all pixels of a channel are equal)."
             )
+
+
+def generator(*key: str | int) -> torch.Generator:
+    """Return a CPU generator whose stream follows from `key` alone."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def rank_in_class(labels: Tensor) -> Tensor:
+    """Count, for every entry, the earlier entries of the same class.
+
+    Args:
+        labels: (N,) int64, at least 0.
+
+    Returns:
+        (N,) int64.
+
+    Example:
+        >>> rank_in_class(torch.tensor([1, 0, 1, 1, 0])).tolist()
+        [0, 0, 1, 2, 1]
+    """
+    counts = labels.bincount()  # (K,)
+    first = counts.cumsum(0) - counts  # (K,), where a class begins once sorted
+    by_class = labels.argsort(stable=True)
+    ranks = torch.empty_like(labels)
+    ranks[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
+    return ranks
+
+
+def hold_out(split: Split, fraction: float, purpose: str) -> tuple[Split, Split]:
+    """Set the same share of every class aside, always the same images.
+
+    Both parts keep the order of the images; a larger fraction sets aside a superset.
+
+    Args:
+        split: On the CPU.
+        fraction: Share of each class to set aside, rounded to whole images.
+        purpose: Names the draw; draws for different purposes are independent.
+
+    Returns:
+        What stays, and what was set aside.
+    """
+    order = torch.randperm(len(split), generator=generator("hold out", purpose))
+    ranks = torch.empty_like(order)
+    ranks[order] = rank_in_class(split.labels[order])
+    quota = (split.labels.bincount() * fraction).round()  # (K,)
+    aside = ranks < quota[split.labels]
+    return _subset(split, ~aside), _subset(split, aside)
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and standard deviation per channel, from exact counts of the 256 values.
+
+    Args:
+        images: (N, C, H, W) uint8, N at least 1.
+
+    Returns:
+        C means and C deviations (dividing by the number of pixels), where 255 is 1.
+    """
+    values = np.arange(256)
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].reshape(-1).numpy(), minlength=256)
+        total = int(counts.sum())
+        mean = int(counts @ values) / total
+        variance = int(counts @ values**2) / total - mean**2
+        means.append(mean / 255)
+        deviations.append(max(variance, 0.0) ** 0.5 / 255)
+    return tuple(means), tuple(deviations)
+
+
+def fingerprint(*splits: Split) -> str:
+    """Return the SHA-256 over shapes, images and labels of the splits, in hexadecimal."""
+    sha = hashlib.sha256()
+    for split in splits:
+        sha.update(repr(tuple(split.images.shape)).encode())
+        sha.update(split.images.cpu().contiguous().numpy().data)
+        sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
+    return sha.hexdigest()
+
+
+def assemble(
+    name: str,
+    title: str,
+    training: Split,
+    test: Split,
+    *,
+    classes: int,
+    augment: Augment,
+    validation_fraction: float,
+) -> Dataset:
+    """Carve the validation split out of the training images, measure, and put all together.
+
+    Raises:
+        LayerticketError: If there are no training images left, or the parts do not fit.
+    """
+    train, validation = hold_out(training, validation_fraction, "validation")
+    if not len(train):
+        raise LayerticketError(f"{name!r} has no training images. Give a complete data set.")
+    mean, std = statistics(train.images)
+    return Dataset(
+        name=name,
+        title=title,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=classes,
+        mean=mean,
+        std=std,
+        augment=augment,
+        fingerprint=fingerprint(train, validation, test),
+    )
+
+
+def _subset(split: Split, mask: Tensor) -> Split:
+    """Copy the images where `mask` (N,) is true."""
+    return Split(images=split.images[mask], labels=split.labels[mask])
+
+
+def noise(shape: tuple[int, int, int], *, classes: int, images: int, seed: int = 0) -> Dataset:
+    """Draw a data set on which nothing can be learned.
+
+    What a step costs in time, memory and energy does not depend on what the pixels show, so this
+    is what costs are measured on where no data are at hand.
+
+    Args:
+        shape: (C, H, W).
+        classes: K, number of labels.
+        images: Images for training; validation and test get ten each.
+        seed: Decides every pixel.
+
+    Returns:
+        The data set, augmented like CIFAR by crops of a border of 4 and mirroring.
+    """
+    random = torch.Generator().manual_seed(seed)
+    train, validation, test = (
+        Split(
+            images=torch.randint(256, (count, *shape), generator=random, dtype=torch.uint8),
+            labels=torch.randint(classes, (count,), generator=random),
+        )
+        for count in (images, 10, 10)
+    )
+    return Dataset(
+        name="noise",
+        title="Noise",
+        train=train,
+        validation=validation,
+        test=test,
+        classes=classes,
+        mean=(0.5,) * shape[0],
+        std=(0.29,) * shape[0],
+        augment=Augment(pad=4, flip=True),
+        fingerprint=f"noise {shape} {classes} {images} {seed}",
+    )
+
+
+TEST_FRACTION = 0.2
+BRIGHTEST = 16  # the published pixels are whole numbers from 0 to 16
+
+
+def load_digits(validation_fraction: float) -> Dataset:
+    """Load the digits; test images are a fifth of every class, always the same ones."""
+    from sklearn import datasets
+
+    published = datasets.load_digits()
+    pixels = np.rint(published.images * (255 / BRIGHTEST)).astype(np.uint8)  # (N, 8, 8)
+    everything = Split(
+        images=torch.from_numpy(pixels).unsqueeze(1),
+        labels=torch.from_numpy(published.target.astype(np.int64)),
+    )
+    training, test = hold_out(everything, TEST_FRACTION, "test")
+    return assemble(
+        "digits",
+        "Digits",
+        training,
+        test,
+        classes=10,
+        augment=Augment(pad=1, flip=False),
+        validation_fraction=validation_fraction,
+    )

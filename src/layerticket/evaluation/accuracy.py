@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from layerticket.batch import logits_of
-from layerticket.data import Dataset, Split, batches
+from layerticket.data.batches import batches
+from layerticket.data.dataset import Dataset, Split
 from layerticket.errors import LayerticketError
-from layerticket.training.hardware import resolve_device, resolve_precision
-
-__all__ = ["accuracy", "evaluating"]
+from layerticket.training.device import resolve_device, resolve_precision
 
 
 def accuracy(

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.errors import LayerticketError
-from layerticket.training.hardware import forked_random_state
-
-__all__ = ["PRESETS", "autoattack", "require_autoattack"]
+from layerticket.training.device import forked_random_state
 
 PRESETS = {
     "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],

@@ -19,9 +19,7 @@ from typing import Any
 import torch
 
 from layerticket.errors import LayerticketError
-from layerticket.training import Energy, Meter, resolve_device
-
-__all__ = ["CodeCarbonMeter", "Metering", "carbon_kg", "intensity_of", "metered"]
+from layerticket.training.device import Energy, Meter, resolve_device
 
 INSTALL = (
     "metering energy needs CodeCarbon, which is not installed. Install it: "

@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 
-from layerticket.blocks import find_blocks
-from layerticket.data import noise
+from layerticket.blocks.find import find_blocks
+from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
-from layerticket.models import build_model
-from layerticket.surgery import remove_blocks
-from layerticket.training import Recipe, rehearse, resolve_device
-from layerticket.training.peak import peak_memory_bytes
-
-__all__ = ["MemoryRequest", "PeakMemory", "peak_memory"]
+from layerticket.models.load import build_model
+from layerticket.surgery.remove import remove_blocks
+from layerticket.training.device import peak_memory_bytes, resolve_device
+from layerticket.training.recipe import Recipe
+from layerticket.training.steps import rehearse
 
 _STEPS = 3
 

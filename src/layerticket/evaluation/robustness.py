@@ -6,10 +6,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from layerticket.data import Dataset, Split
+from layerticket.data.dataset import Dataset, Split
 from layerticket.evaluation.accuracy import accuracy
-
-__all__ = ["corruption_accuracy", "relative", "shift_accuracy"]
 
 Precision = Literal["auto", "bf16", "fp32"]
 

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, logits_of, size_of
-from layerticket.blocks.zero_test import first_tensor
+from layerticket.batch import Inputs, call, first_tensor, logits_of, size_of
 from layerticket.criteria.cka import center_gram, gram_cka
 from layerticket.errors import LayerticketError
-
-__all__ = ["HEAD", "STEM", "representations", "similarity"]
 
 STEM, HEAD = "stem", "head"
 

@@ -15,9 +15,7 @@ from torch import nn
 
 from layerticket.batch import call, head
 from layerticket.errors import LayerticketError
-from layerticket.view import copy_of
-
-__all__ = ["Figure", "inference_seconds", "interleave", "median_of", "ratio_of"]
+from layerticket.modules import copy_of
 
 _RESAMPLES = 2000
 

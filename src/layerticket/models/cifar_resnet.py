@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from layerticket.errors import LayerticketError
 
-__all__ = ["DEPTHS", "BasicBlock", "CifarResNet", "PaddedShortcut"]
-
 DEPTHS = (20, 32, 44, 56, 110, 1202)
 WIDTHS = (16, 32, 64)
 

@@ -11,8 +11,6 @@ from torch import nn
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.files import read_json
 
-__all__ = ["TASKS", "hugging_face_model"]
-
 TASKS = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",

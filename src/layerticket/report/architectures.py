@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from layerticket.report.markdown import markdown
+from layerticket.report.tables import markdown
 
 __all__ = ["architectures_page"]
 
@@ -40,7 +40,7 @@ def architectures_page(record: Mapping[str, Any]) -> str:
         f"initialization, none known by name: {len(some)} have removable blocks, and in "
         f"{len(whole)} of these every check below passed. Made by",
         f"```bash\n{record['command']}\n```",
-        f"from the list in `studies/architectures.toml`, with {versions}.",
+        f"from the list in `benchmarks/architectures.toml`, with {versions}.",
         EXPLANATION,
     ]
     for library in libraries:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from layerticket.report.markdown import markdown
-from layerticket.report.tables import Table
+from layerticket.report.tables import Table, markdown
 
 __all__ = ["lottery_page", "lottery_rows"]
 

@@ -6,22 +6,6 @@ None is "not measured" wherever a figure is asked for; it is never shown as 0.
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = [
-    "ABSENT",
-    "accuracy",
-    "carbon",
-    "count",
-    "difference",
-    "duration",
-    "energy",
-    "interval",
-    "memory",
-    "millions",
-    "saving",
-    "share",
-    "speedup",
-]
-
 ABSENT = "not measured"
 MINUS = "−"
 

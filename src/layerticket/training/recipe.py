@@ -1,17 +1,14 @@
-"""What training does, as one frozen value; the defaults suit CIFAR ResNets from scratch.
-
-Enters: a person's choices. Leaves: a checked `Recipe` and the learning rate of any step. Refuses to
-know the network and the data.
-"""
+"""The optimizer of a recipe. Enters: a model and a recipe. Leaves: SGD over two groups."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from layerticket.errors import LayerticketError
+from torch import nn
+from torch.optim import SGD
 
-__all__ = ["Recipe", "he2016", "learning_rate_at"]
+from layerticket.errors import LayerticketError
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "schedule": ("cosine", "step"),
@@ -142,3 +139,47 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
     drops = (2 * step >= total) + (4 * step >= 3 * total)
     return recipe.learning_rate * (1.0, 0.1, 0.01)[drops]
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split the trainable parameters by whether weight decay applies.
+
+    Args:
+        model: The network; not modified.
+
+    Returns:
+        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
+
+    Raises:
+        LayerticketError: If no parameter is trainable.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise LayerticketError(
+            "the model has no trainable parameter, so there is nothing to train. "
+            "Set requires_grad on the parameters that should learn."
+        )
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> SGD:
+    """SGD of the recipe; the learning rate is set anew at every step by the loop.
+
+    Args:
+        model: The network; not modified.
+        recipe: Momentum and weight decay.
+        fused: Whether one kernel updates all weights; torch has none for sharded ones.
+    """
+    decayed, free = parameter_groups(model)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        fused=fused,
+    )

@@ -4,9 +4,8 @@ from importlib.resources import files
 
 import pytest
 
-from layerticket.report.figures.collect import charts_of, slug
-from layerticket.report.figures.interactive import drawing
-from layerticket.report.figures.style import COLOURS, looks
+from layerticket.report.charts import COLOURS, charts_of, looks, slug
+from layerticket.report.draw import drawing
 from made_study import make_study
 
 
@@ -89,7 +88,7 @@ def contrast(one, other):
 
 
 def themes():
-    text = (files("layerticket.report.page") / "assets" / "style.css").read_text()
+    text = (files("layerticket.report") / "assets" / "style.css").read_text()
     blocks = re.findall(r":root(?:\[[^\]]*\])? \{(.*?)\n\}", text, flags=re.DOTALL)[:2]
     return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in blocks]
 

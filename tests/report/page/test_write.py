@@ -12,12 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerticket.errors import LayerticketError
-from layerticket.report import write_report
-from layerticket.report.figures.collect import charts_of
-from layerticket.report.figures.static import pictures
-from layerticket.report.grid import text_table
-from layerticket.report.page.clean import clean
-from layerticket.study.statistics import analyse
+from layerticket.report.charts import charts_of
+from layerticket.report.draw import pictures
+from layerticket.report.page import clean, write_report
+from layerticket.report.tables import text_table
+from layerticket.verdict.analysis import analyse
 from made_study import METHODS, make_study
 
 

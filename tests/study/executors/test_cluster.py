@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from layerticket.errors import LayerticketError
-from layerticket.study.executors import cluster
-from layerticket.study.executors.crew import Crew
-from layerticket.study.files.reading import study_of
-from layerticket.study.running import run_study
+from layerticket.study.running import ray as cluster
+from layerticket.study.running.crew import Crew
+from layerticket.study.running.engine import run_study
+from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors
 from toy_study import FILE, study_table
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from layerticket.study.executors import executor
-from layerticket.study.executors.crew import Crew
-from layerticket.study.executors.executor import environment_of, gpus, stand_in
+from layerticket.study.running import workers as executor
+from layerticket.study.running.crew import Crew
+from layerticket.study.running.workers import environment_of, gpus, stand_in
 
 
 def test_variables_stand_only_inside(monkeypatch):
@@ -63,12 +63,12 @@ def test_a_worker_calls_its_gpu_the_first(wish, executor, seen):
 @pytest.mark.parametrize("executor_name", ["here", "local", "ray"])
 @pytest.mark.parametrize("workers", [None, 1])
 def test_on_a_cpu_a_job_has_one_thread_whoever_does_it(monkeypatch, executor_name, workers):
-    monkeypatch.setattr("layerticket.study.executors.crew.cores", lambda: 8)
+    monkeypatch.setattr("layerticket.study.running.crew.cores", lambda: 8)
     assert Crew(executor=executor_name, workers=workers, device="cpu").share == 1
 
 
 def test_beside_gpus_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr("layerticket.study.executors.crew.cores", lambda: 8)
-    monkeypatch.setattr("layerticket.study.executors.crew.gpus", lambda device: ["0", "1"])
+    monkeypatch.setattr("layerticket.study.running.crew.cores", lambda: 8)
+    monkeypatch.setattr("layerticket.study.running.crew.gpus", lambda device: ["0", "1"])
     assert (Crew().count, Crew().share, Crew(executor="here").share) == (2, 4, 8)
     assert (Crew(executor="ray", address="auto").count, Crew(workers=3).count) == (None, 3)

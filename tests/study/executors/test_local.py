@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from layerticket.study.executors import local
-from layerticket.study.jobs.task import Outcome, Surroundings, Task
-from layerticket.study.plan.job import Job
+from layerticket.study.job import Outcome, Surroundings, Task
+from layerticket.study.plan import Job
+from layerticket.study.running import workers as local
 
 
 def task(tmp_path, name):

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.study.files.reading import study_of
-from layerticket.study.jobs.folder import StudyFolder
-from layerticket.study.plan.unfold import NEW_WEIGHTS, unfold
+from layerticket.study.folder import StudyFolder
+from layerticket.study.plan import NEW_WEIGHTS, unfold
+from layerticket.study.toml import study_of
 from toy_study import study_table
 
 TICKET = {"method": "ticket", "criterion": "snip"}

@@ -4,8 +4,9 @@ import math
 import pytest
 from scipy import stats
 
-from layerticket.study.statistics import analyse, verdict
-from layerticket.study.statistics.many import holm
+from layerticket.verdict.analysis import analyse
+from layerticket.verdict.judge import verdict
+from layerticket.verdict.statistics import holm
 from made_study import break_run, make_study
 
 KEYS = {

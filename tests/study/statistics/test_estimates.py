@@ -5,13 +5,13 @@ import pytest
 from scipy import integrate, stats
 
 from layerticket.errors import LayerticketError
-from layerticket.study.statistics.estimates import (
+from layerticket.verdict.judge import verdict
+from layerticket.verdict.statistics import (
     bootstrap_interval,
     minimum_detectable,
     p_margin,
     ratio_interval,
 )
-from layerticket.study.statistics.verdict import verdict
 
 DIFFERENCES = [0.004, -0.002, 0.001, -0.006, 0.003, -0.001]
 

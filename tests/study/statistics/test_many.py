@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerticket.errors import LayerticketError
-from layerticket.study.statistics.many import holm, outcome_after, percentile
+from layerticket.verdict.statistics import holm, outcome_after, percentile
 
 P = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from layerticket.study.statistics import analyse, up_to_date
-from layerticket.study.statistics.roles import marked
+from layerticket.verdict.analysis import analyse, up_to_date
+from layerticket.verdict.pairs import marked
 from made_study import make_study
 
 METHODS = (

@@ -2,11 +2,10 @@
 
 import pytest
 
-from layerticket.study.files.reading import study_of
-from layerticket.study.jobs.folder import StudyFolder
-from layerticket.study.plan.unfold import unfold
-from layerticket.study.store.paid import paid_so_far
-from layerticket.study.store.standing import standing_of
+from layerticket.study.folder import StudyFolder
+from layerticket.study.plan import unfold
+from layerticket.study.status import paid_so_far, standing_of
+from layerticket.study.toml import study_of
 from toy_study import study_table
 
 METHODS = [

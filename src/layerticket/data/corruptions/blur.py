@@ -19,8 +19,6 @@ from layerticket.data.corruptions.pixels import (
     zoom_matrix,
 )
 
-__all__ = ["defocus_blur", "gaussian_blur", "glass_blur", "motion_blur", "zoom_blur"]
-
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))  # radius, smoothing
 GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))  # sigma, rounds of shuffling

@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from layerticket.data.corruptions.pixels import Array
 from layerticket.errors import LayerticketError
 
-__all__ = ["frost", "frost_like", "read_photographs"]
-
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 FROST = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # shares of image and frost
 PHOTOGRAPHS = 5
@@ -74,7 +72,7 @@ def read_photographs(folder: Path, height: int, width: int) -> tuple[Array, ...]
     Raises:
         LayerticketError: If there are too few, or one is damaged or too small.
     """
-    from layerticket.data.images import read_image
+    from layerticket.data.folders import read_image
 
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)[:PHOTOGRAPHS]
     if len(files) < PHOTOGRAPHS:

@@ -8,8 +8,6 @@ import numpy as np
 
 from layerticket.data.corruptions.pixels import Array
 
-__all__ = ["gaussian_noise", "impulse_noise", "shot_noise", "speckle_noise"]
-
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 GAUSSIAN = (0.04, 0.06, 0.08, 0.09, 0.10)  # standard deviation
 SHOT = (500, 250, 100, 75, 50)  # photons of a white pixel

@@ -14,18 +14,6 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-__all__ = [
-    "Array",
-    "blurred",
-    "displaced",
-    "gray",
-    "motion_blurred",
-    "separable",
-    "truncated",
-    "zoom_matrix",
-    "zoomed",
-]
-
 Array = np.ndarray[Any, np.dtype[Any]]
 NEGLIGIBLE = 1e-6  # a weight that cannot move an 8-bit value
 

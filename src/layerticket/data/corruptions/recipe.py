@@ -20,8 +20,6 @@ from layerticket.data.corruptions.pixels import Array, truncated
 from layerticket.data.corruptions.spatter import spatter
 from layerticket.errors import LayerticketError, unknown_name
 
-__all__ = ["EXTRA", "SEVERITIES", "STANDARD", "all_severities", "corrupt", "obstacle"]
-
 Corruption = Callable[[Array, int, np.random.Generator], Array]
 
 STANDARD = (

@@ -10,8 +10,6 @@ from scipy import ndimage
 
 from layerticket.data.corruptions.pixels import Array, blurred
 
-__all__ = ["spatter"]
-
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 SPATTER = (  # mean, deviation, blur, threshold, strength (mud: blur), whether mud
     (0.62, 0.1, 0.7, 0.7, 0.5, False),

@@ -7,8 +7,6 @@ import numpy as np
 
 from layerticket.data.corruptions.pixels import Array, gray, motion_blurred, truncated, zoomed
 
-__all__ = ["brightness", "fog", "plasma", "snow"]
-
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 SNOW = (  # mean, deviation, zoom, threshold, radius and sigma of the blur, share of the image
     (0.1, 0.2, 1, 0.6, 8, 3, 0.95),

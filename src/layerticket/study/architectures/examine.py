@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of, tensors_of
-from layerticket.blocks import Block, Blocks, find_blocks
+from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs
 from layerticket.errors import LayerticketError
-from layerticket.macs import count_macs
 from layerticket.study.architectures.specs import Spec, build
-from layerticket.surgery import remove_blocks, zero_blocks
+from layerticket.surgery.remove import remove_blocks, zero_blocks
 
 __all__ = ["examine"]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from layerticket.batch import Inputs
 from layerticket.errors import LayerticketError
-from layerticket.models import build_model
-from layerticket.view import preserved_random_state
+from layerticket.models.load import build_model
+from layerticket.modules import preserved_random_state
 
 __all__ = ["Spec", "build", "read_specs"]
 
@@ -66,7 +66,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
     except (OSError, tomllib.TOMLDecodeError, KeyError, AttributeError) as err:
         raise LayerticketError(
             f"{path} is no list of architectures ({type(err).__name__}: {err}); see "
-            "studies/architectures.toml for the form."
+            "benchmarks/architectures.toml for the form."
         ) from err
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})

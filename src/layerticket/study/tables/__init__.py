@@ -1,3 +1,1 @@
 """The published tables, each from its runs."""
-
-__all__: list[str] = []

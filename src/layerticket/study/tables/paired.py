@@ -10,15 +10,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from layerticket.data import Dataset
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
-from layerticket.study.runs.environment import environment
-from layerticket.study.runs.record import write_record
-from layerticket.study.runs.train import train_run
-from layerticket.study.search.find import find_in
-from layerticket.study.statistics.verdict import sentence, verdict
-from layerticket.training import Recipe
+from layerticket.study.record import environment, train_run, write_record
+from layerticket.study.search import find_in
+from layerticket.training.recipe import Recipe
+from layerticket.verdict.judge import sentence, verdict
 
 __all__ = ["Comparison", "compare_paired"]
 

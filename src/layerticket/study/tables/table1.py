@@ -13,18 +13,17 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from layerticket.criteria import get_criterion
-from layerticket.data import Dataset
+from layerticket.criteria.registry import get_criterion
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.selection import Budget
-from layerticket.study.runs.environment import environment
-from layerticket.study.runs.record import write_record
-from layerticket.study.runs.train import train_run
-from layerticket.study.search.find import find_in_run
-from layerticket.study.statistics.verdict import sentence, verdict
-from layerticket.ticket import Ticket
-from layerticket.training import Recipe, epoch_at
+from layerticket.study.record import environment, train_run, write_record
+from layerticket.study.search import find_in_run
+from layerticket.ticket.ticket import Ticket
+from layerticket.training.checkpoint import epoch_at
+from layerticket.training.recipe import Recipe
+from layerticket.verdict.judge import sentence, verdict
 
 __all__ = ["PAPER_POINTS", "PAPER_TABLE_1", "Table1", "lottery_table", "sum_up"]
 

@@ -16,27 +16,24 @@ from typing import Any
 
 import torch
 
-from layerticket.blocks import find_blocks
-from layerticket.data import noise, scoring_batch
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count, held_bytes, realized_share
+from layerticket.data.batches import scoring_batch
+from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
-from layerticket.evaluation import (
-    Metering,
-    count,
-    held_bytes,
-    inference_seconds,
-    ratio_of,
-    realized_share,
-)
+from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
+from layerticket.evaluation.timing import inference_seconds, ratio_of
 from layerticket.files import digest, read_json, write_atomically
-from layerticket.models import build_model
+from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study.runs.environment import environment
-from layerticket.study.runs.record import write_record
-from layerticket.study.search.measuring import Bench, measure_steps
+from layerticket.study.measure import Bench, measure_steps
+from layerticket.study.record import environment, write_record
 from layerticket.study.tables.table4_text import PAPER, table4_text
-from layerticket.ticket import Ticket, find_ticket
-from layerticket.training import Recipe, resolve_device, resolve_precision
+from layerticket.ticket.find import find_ticket
+from layerticket.ticket.ticket import Ticket
+from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.recipe import Recipe
 
 __all__ = ["main", "table4"]
 

@@ -10,16 +10,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from layerticket.data import Dataset
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
-from layerticket.study.evaluating.conditions import Conditions, Evaluation
-from layerticket.study.evaluating.evaluate import evaluate_prepared
-from layerticket.study.evaluating.evaluations import prepare
-from layerticket.study.evaluating.shifted import compare_shifted
-from layerticket.study.runs.environment import environment
-from layerticket.study.runs.record import RUN, load_result
+from layerticket.study.evaluate import Conditions, Evaluation, evaluate_prepared, prepare
+from layerticket.study.record import RUN, environment, load_result
 from layerticket.study.tables.paired import SUMMARY
+from layerticket.verdict.pairs import compare_shifted
 
 __all__ = ["PAPER", "data_of", "table5"]
 

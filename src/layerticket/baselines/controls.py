@@ -1,0 +1,297 @@
+"""How close a rival comes to the ticket it is matched to."""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from layerticket.blocks.block import Block
+from layerticket.errors import LayerticketError, unknown_name
+from layerticket.models.cifar_resnet import DEPTHS
+from layerticket.surgery.remove import remove_blocks
+from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
+
+
+def shallower(model: str, reference: Ticket) -> str:
+    """Name the standard shallower network that costs most nearly what a ticket costs.
+
+    The residual networks of He et al. for small images, 6n + 2 layers deep, have n blocks in each
+    of three stages, so their MACs follow from those of the dense network and of its blocks. Of
+    other networks nothing is known here: name the shallower one.
+
+    Args:
+        model: Name of the dense network, one of this package.
+        reference: A ticket of it.
+
+    Returns:
+        A name, from above or from below.
+
+    Raises:
+        LayerticketError: If the network is another, or the shallowest.
+    """
+    match = re.fullmatch(r"resnet(\d+)(-projection|)", model)
+    depth = int(match[1]) if match else 0
+    if match is None or depth % 6 != 2:
+        raise LayerticketError(
+            f"what is shallower than {model!r} is not known; only the networks resnet20, resnet32 "
+            "and so on of this package, 6n + 2 deep, are. Name a network yourself: in a study file "
+            '`model = "NAME"` beside `method = "shallower"`, else train it by its name.'
+        )
+    costs = {d: _macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
+    if not costs:
+        raise LayerticketError(
+            f"{model!r} is the shallowest standard network of its family. Take a deeper one."
+        )
+    nearest = min(costs, key=lambda d: abs(costs[d] - reference.macs["ticket"]))
+    return f"resnet{nearest}{match[2]}"
+
+
+def _macs(reference: Ticket, fewer: int) -> int:
+    """MACs of the network with so many blocks fewer in each stage."""
+    inner = {block.stage: block.macs for block in reference.blocks}  # the last one of each stage
+    if len(inner) != 3:
+        raise LayerticketError(
+            f"the ticket of {reference.model!r} knows {len(inner)} stages with removable blocks, "
+            "and the networks of this package have 3. Train another network by name in its place."
+        )
+    return reference.macs["dense"] - fewer * sum(inner.values())
+
+
+def match_record(
+    by: str, reference: Ticket, figures: Mapping[Any, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Tell how close a rival came, in every figure and in the one that was matched.
+
+    Args:
+        by: Figure that was matched, a key of `figures`.
+        reference: The ticket of layers.
+        figures: For each figure, ``dense``, ``reference`` and ``rival``.
+
+    Returns:
+        JSON values: what was matched, the digest of the ticket, the figures, and for the matched
+        one the difference (rival - reference) and its share of what the reference leaves.
+    """
+    rival, wanted = figures[by]["rival"], figures[by]["reference"]
+    return {
+        "by": by,
+        "reference": reference.digest,
+        "difference": rival - wanted,
+        "relative_difference": (rival - wanted) / wanted,
+        **{name: dict(values) for name, values in figures.items()},
+    }
+
+
+def require_same_network(architecture: str, reference: Ticket, given: str) -> None:
+    """Refuse a reference that was found in another network.
+
+    Raises:
+        LayerticketError: If it was.
+    """
+    if architecture != reference.architecture:
+        raise LayerticketError(
+            f"the reference is a ticket of {reference.model!r} ({reference.params['dense']:,} "
+            f"parameters), and {given!r} is another network. Give a ticket of the same one, "
+            "classes and channels included."
+        )
+
+
+Control = Literal["random", "first", "last", "even"]
+CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even")
+PARTS = 10_000  # of the dense MACs: costs that differ by less than one part count as equal
+
+
+def control_ticket(
+    model: nn.Module,
+    reference: Ticket,
+    control: Control,
+    *,
+    draw: int = 0,
+    name: str = "",
+    seed: int | None = None,
+) -> Ticket:
+    """Make a ticket that removes blocks without looking at what they are worth.
+
+    `random` draws the blocks, `first` and `last` take those nearest to the input and to the output,
+    `even` spreads them over the depth. So many go that the MACs come as close to those of the
+    reference as they can.
+
+    The draws of one seed are without replacement: of all sets of blocks whose MACs come nearest,
+    told apart to 1/10,000 of the dense network's, each is equally likely and none comes twice. The
+    set of the reference is one of them. Cost: additions, 10,000 per block.
+
+    Args:
+        model: The dense network at theta_0; not modified.
+        reference: Ticket of the same network whose cost is matched.
+        control: Which blocks go.
+        draw: Number of the random draw; other controls have only draw 0.
+        name: What the network is built by; recorded.
+        seed: Seed theta_0 was drawn with; recorded. Random draws of another seed are others.
+
+    Returns:
+        An ordinary ticket. Its criterion is the control's name, it has no scores and no batch.
+
+    Raises:
+        LayerticketError: If the control is unknown, the draw makes no sense, there are not so many
+            sets of equal cost, or the reference is of another network.
+    """
+    if control not in CONTROLS:
+        raise unknown_name("control", control, CONTROLS)
+    if draw < 0 or (draw and control != "random"):
+        raise LayerticketError(
+            f"draw is {draw}; it must be 0 or more, and only control 'random' has more than one."
+        )
+    architecture = architecture_digest(model)
+    require_same_network(architecture, reference, name or type(model).__name__)
+    order = _chosen(reference, control, draw, seed)
+    gone = {block.name for block in order}
+    small = remove_blocks(model, order)
+    options = {"reference": reference.digest} | ({"draw": draw} if control == "random" else {})
+    return replace(
+        reference,
+        model=name or type(model).__name__,
+        weights=weights_digest(model),
+        criterion=control,
+        options=options,
+        batch="",
+        examples=0,
+        scores={},
+        removed=tuple(block.name for block in reference.blocks if block.name in gone),
+        kept=tuple(block.name for block in reference.blocks if block.name not in gone),
+        macs={
+            "dense": reference.macs["dense"],
+            "ticket": reference.macs["dense"] - sum(block.macs for block in order),
+        },
+        params={
+            "dense": reference.params["dense"],
+            "ticket": sum(parameter.numel() for parameter in small.parameters()),
+        },
+        seed=seed,
+        score_seconds=0.0,
+        versions={"torch": torch.__version__},
+        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
+        order=(tuple(block.name for block in order),),
+        later_scores=(),
+        origin=None,
+        optimizer={},
+    )
+
+
+def control_match(ticket: Ticket, reference: Ticket) -> dict[str, object]:
+    """Tell how close the cost of a control came to that of its reference."""
+    figures = {
+        figure: {
+            "dense": getattr(reference, figure)["dense"],
+            "reference": getattr(reference, figure)["ticket"],
+            "rival": getattr(ticket, figure)["ticket"],
+        }
+        for figure in ("macs", "params")
+    }
+    return match_record("macs", reference, figures)
+
+
+def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
+    """Epochs of the dense network that cost what the training of a ticket costs, in MACs.
+
+    A ticket found at initialization trains `epochs` epochs at its own share of the dense network's
+    MACs. One found in a training also needs that training up to the epoch it was scored at, and
+    goes on from the epoch it was set back to. Scoring itself, the gradient of a few images, is left
+    out: with 100 of 45,000 images it is a few thousandths of one epoch.
+
+    Args:
+        reference: The ticket.
+        epochs: Epochs of the schedule the ticket is trained by.
+
+    Returns:
+        The nearest whole number, at least 1.
+
+    Raises:
+        LayerticketError: If the schedule has no epoch behind the one the ticket was set back to.
+    """
+    left = epochs - reference.rewind_epoch
+    if left < 1:
+        raise LayerticketError(
+            f"the ticket goes on from epoch {reference.rewind_epoch}, and {epochs} epochs leave "
+            "nothing to train. Give the epochs of its schedule."
+        )
+    before = 0 if reference.origin is None else reference.origin.scored_epoch
+    share = reference.macs["ticket"] / reference.macs["dense"]
+    return max(1, round(before + left * share))
+
+
+def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) -> tuple[Block, ...]:
+    """Choose the blocks that go, in the order of removal."""
+    blocks = reference.blocks
+    saved = reference.macs["dense"] - reference.macs["ticket"]
+    if control == "first":
+        return _closest([blocks[:count] for count in _counts(blocks)], saved)
+    if control == "last":
+        return _closest([blocks[::-1][:count] for count in _counts(blocks)], saved)
+    if control == "even":
+        return _closest([_spread(blocks, count) for count in _counts(blocks)], saved)
+    return _drawn(reference, saved, draw, seed)
+
+
+def _counts(blocks: Sequence[Block]) -> range:
+    return range(1, len(blocks) + 1)
+
+
+def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
+    """Take the middles of `count` equal parts of the depth."""
+    return tuple(blocks[(2 * i + 1) * len(blocks) // (2 * count)] for i in range(count))
+
+
+def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
+    """Take the choice whose MACs come nearest; of equals, the first."""
+    return min(choices, key=lambda chosen: abs(sum(block.macs for block in chosen) - saved))
+
+
+def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[Block, ...]:
+    """Take the draw of that number out of the sets of nearest cost, without replacement."""
+    blocks = reference.blocks
+    part = max(1, reference.macs["dense"] // PARTS)
+    costs = [max(1, round(block.macs / part)) for block in blocks]
+    ways = _ways(costs)
+    cost = min((one for one in ways[0] if one), key=lambda one: (abs(one - saved / part), one))
+    total = ways[0][cost]
+    if draw >= total:
+        raise LayerticketError(
+            f"draw is {draw}, and only {total} sets of blocks come as close to the MACs of the "
+            f"reference; random draws are all different, so allowed are 0 to {total - 1}."
+        )
+    source = random.Random(f"blocks {seed}")
+    numbers: dict[int, None] = {}  # in the order they were drawn in
+    while len(numbers) <= draw:
+        numbers[source.randrange(total)] = None
+    chosen = [blocks[i] for i in _set_of(list(numbers)[draw], cost, costs, ways)]
+    random.Random(f"order {seed} {draw}").shuffle(chosen)
+    return tuple(chosen)
+
+
+def _ways(costs: Sequence[int]) -> list[dict[int, int]]:
+    """Count for each i in how many ways the costs from i on sum to each sum."""
+    ways = [{0: 1}]
+    for cost in reversed(costs):
+        grown = dict(ways[0])
+        for total, count in ways[0].items():
+            grown[total + cost] = grown.get(total + cost, 0) + count
+        ways.insert(0, grown)
+    return ways
+
+
+def _set_of(
+    number: int, cost: int, costs: Sequence[int], ways: Sequence[dict[int, int]]
+) -> list[int]:
+    """List the positions of the set of that cost that has that number, counted from 0."""
+    positions = []
+    for i, one in enumerate(costs):
+        taken = ways[i + 1].get(cost - one, 0)
+        if number < taken:
+            positions.append(i)
+            cost -= one
+        else:
+            number -= taken
+    return positions

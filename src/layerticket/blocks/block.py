@@ -1,0 +1,148 @@
+"""What is known of a block, and of a candidate that must stay."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, overload
+
+from layerticket.errors import LayerticketError, unknown_name
+
+Granularity = Literal["block", "branch"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """A module of a branch, and what stands in its place when the branch is gone."""
+
+    name: str
+    """As in ``named_modules()``."""
+    gives: Literal["input", "zeros"]
+    """`zeros`: nothing is added to the stream. `input`: what enters passes through."""
+    argument: int | str
+    """Which argument of the call the stream is."""
+    alone: bool
+    """Whether it is called with that tensor and nothing else, and returns one tensor."""
+    repeats: tuple[int | str | None, ...] | None
+    """Where it returns a tuple: for each entry after the first, the argument that it is or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branch:
+    """Where a residual branch lies, and how it is taken out."""
+
+    of: str
+    """Name of the residual block it is a part of."""
+    cuts: tuple[Cut, ...]
+    """First the module whose output is added to the stream, then what is idle without it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """One residual block that the identity can replace, or one of several branches of it."""
+
+    name: str
+    """As in ``named_modules()``."""
+    position: int
+    """Place among the removable blocks in the order of execution, from 0."""
+    stage: int
+    """Blocks of equal shape in one container share a stage; numbered from 0."""
+    shape: tuple[int, ...]
+    """Shape of what flows through, without the batch dimension."""
+    params: int
+    """Parameters inside."""
+    macs: int
+    """Multiply-accumulates per example."""
+    call: Literal["plain", "rich"]
+    """`plain`: one tensor in, one out. `rich`: more arguments or outputs, inside a list."""
+    post_norm: bool
+    """Whether a normalization, or an activation other than ReLU, stands behind the addition."""
+    branch: Branch | None = None
+    """For a branch, how it is taken out; None: the block goes as a whole."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that go, each without its parts."""
+        return (self.name,) if self.branch is None else tuple(c.name for c in self.branch.cuts)
+
+
+def block_record(block: Block) -> dict[str, Any]:
+    """Return a block as JSON values; what is said of branches is there for branches only."""
+    record = asdict(block)
+    return {key: value for key, value in record.items() if key != "branch" or value is not None}
+
+
+def block_of(record: Mapping[str, Any]) -> Block:
+    """Read a block back from what `block_record` returned."""
+    branch = record.get("branch")
+    if branch is not None:
+        branch = Branch(of=branch["of"], cuts=tuple(_cut_of(cut) for cut in branch["cuts"]))
+    return Block(**{**record, "shape": tuple(record["shape"]), "branch": branch})
+
+
+def _cut_of(record: Mapping[str, Any]) -> Cut:
+    repeats = record["repeats"]
+    return Cut(**{**record, "repeats": None if repeats is None else tuple(repeats)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """A candidate that must stay, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocks(Sequence[Block]):
+    """The removable blocks of a network in the order of execution, and what was rejected."""
+
+    removable: tuple[Block, ...]
+    rejected: tuple[Rejection, ...]
+    params: int
+    """Parameters of the whole network."""
+    macs: int
+    """Multiply-accumulates of the whole network per example."""
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Block, ...]: ...
+    def __getitem__(self, index: int | slice) -> Block | tuple[Block, ...]:
+        return self.removable[index]
+
+    def __len__(self) -> int:
+        return len(self.removable)
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.removable)
+
+    def without(self, names: Sequence[str]) -> "Blocks":
+        """Return what is left when these blocks are removed; positions and stages stay as named.
+
+        Raises:
+            LayerticketError: As `named` does.
+        """
+        gone = self.named(names)
+        return Blocks(
+            removable=tuple(block for block in self.removable if block not in gone),
+            rejected=self.rejected,
+            params=self.params - sum(block.params for block in gone),
+            macs=self.macs - sum(block.macs for block in gone),
+        )
+
+    def named(self, names: Sequence[str]) -> tuple[Block, ...]:
+        """Return the blocks of these names in the order of execution.
+
+        Raises:
+            LayerticketError: If a name is not a removable block, with the reason where known.
+        """
+        reasons = {rejection.name: rejection.reason for rejection in self.rejected}
+        available = {block.name for block in self.removable}
+        for name in names:
+            if name in reasons:
+                raise LayerticketError(
+                    f"block {name!r} cannot be removed: it {reasons[name]}. "
+                    f"Removable: {', '.join(block.name for block in self.removable)}."
+                )
+            if name not in available:
+                raise unknown_name("block", name, available)
+        return tuple(block for block in self.removable if block.name in set(names))

@@ -1,0 +1,76 @@
+"""Normalizations and activations of a network, found by what they do.
+
+What enters: any network and an example. What leaves: names of modules that the zero-function test
+may take as identities, since a block may have one of them behind its addition.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from layerticket.batch import Inputs, call, first_tensor
+from layerticket.modules import reference_kernels, view_of
+
+ENTRIES = 64
+
+
+def find_norms(model: nn.Module, example: Inputs) -> set[str]:
+    """Find normalizations by behaviour: own vectors only, and f(3x) = f(x) for any x.
+
+    Cost: one forward pass. Where the model does not run on the example, some are missing.
+    """
+    norms = {name for name, m in model.named_modules() if isinstance(m, _NormBase)}
+    recorder = view_of(model).eval()
+
+    def watch(name: str, module: nn.Module) -> None:
+        alone = copy.deepcopy(module)
+
+        def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+            if len(args) == 1 and isinstance(args[0], Tensor) and args[0].is_floating_point():
+                x = torch.randn_like(args[0])
+                once, thrice = first_tensor(alone(x)), first_tensor(alone(3 * x))
+                if once is None or thrice is None or once.shape != x.shape:
+                    return
+                if torch.allclose(once, thrice, rtol=1e-2, atol=1e-3):
+                    norms.add(name)
+
+        module.register_forward_pre_hook(enter)
+
+    for name, module in recorder.named_modules():
+        own = list(module.parameters())
+        if own and all(p.ndim == 1 for p in own) and not list(module.children()):
+            watch(name, module)
+    try:
+        with torch.no_grad(), reference_kernels():
+            call(recorder, example)
+    except Exception:  # the caller runs the model again and tells what is wrong
+        return norms
+    return norms
+
+
+def find_pointwise(model: nn.Module) -> set[str]:
+    """Find activations by behaviour: no parameters, no parts, each entry for itself.
+
+    Changing the first half of a vector leaves the second half of the output as it was, and the
+    order of the entries does not matter.
+    """
+    x = torch.linspace(-3, 3, ENTRIES)
+    other, half = x.clone(), ENTRIES // 2
+    other[:half] += 1
+    order = torch.arange(ENTRIES).roll(7)
+    found = set()
+    for name, module in model.named_modules():
+        if next(module.parameters(), None) is not None or next(module.children(), None) is not None:
+            continue
+        alone = copy.deepcopy(module).eval()
+        try:
+            first, second, third = (alone(v.clone()) for v in (x, other, x[order]))
+            alike = torch.equal(first[half:], second[half:]) and torch.equal(first[order], third)
+        except Exception:  # takes no vector, so it works on more than one entry
+            continue
+        if alike and first.shape == x.shape:
+            found.add(name)
+    return found

@@ -1,0 +1,124 @@
+"""The command line: parses, calls one function, prints.
+
+Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the work resumes).
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from layerticket.cli.output import complain
+from layerticket.errors import LayerticketError
+
+VERBS = {
+    "blocks": (
+        "List the residual blocks of a network that can be removed, and why others stay.",
+        "layerticket blocks resnet32",
+        "layerticket blocks timm:convnext_atto --input-shape 3,224,224",
+        "layerticket blocks my_package.nets:build --data digits",
+    ),
+    "find": (
+        "Find a ticket at initialization or in a run: score the blocks, cut the lowest.",
+        "layerticket find resnet32 --remove 5 --out tickets/a",
+        "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
+        "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
+        "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
+        "layerticket find resnet32-projection --rival filters --criterion snip "
+        "--reference tickets/a --out rivals/filters",
+        "layerticket find resnet32 --rival random --draw 3 --reference tickets/a --out rivals/r3",
+    ),
+    "train": (
+        "Train a network, or the ticket found in it; the same command resumes.",
+        "layerticket train resnet32 --epochs 10",
+        "layerticket train resnet32 --ticket tickets/a --epochs 10",
+        "layerticket train resnet32 --epochs 10 --keep 0,25%,50%,75%",
+        "layerticket train resnet32 --preset he2016 --epochs 182 --data cifar10 --data-dir DIR",
+    ),
+    "evaluate": (
+        "Evaluate the trained network of a run.",
+        "layerticket evaluate runs/RUN --on test,corruptions,fgsm,pgd",
+        "layerticket evaluate runs/RUN --on cifar10-c,cifar10.2 --data-dir DIR --shift-dir DIR",
+        "layerticket evaluate runs/RUN --on autoattack --attack-images 200 --epsilons 1 2",
+    ),
+    "study": (
+        "Many runs from one file: run it, go on with it, look how it stands.",
+        "layerticket study run quick --out study",
+        "layerticket study run table2 --out table2 --data-dir DIR --set seeds=2 --workers 4",
+        "layerticket study status study",
+    ),
+    "report": (
+        "Write the report of a study: one page that works offline, tables, figures.",
+        "layerticket report my-study",
+        "layerticket report my-study --out paper --json",
+    ),
+    "demo": (
+        "The whole story on embedded data: find, train over paired seeds, judge.",
+        "layerticket demo",
+        "layerticket demo --criteria grasp random --seeds 5 --out demo-2",
+    ),
+}
+
+PARTS = {
+    "study": {
+        "run": "Run a study, go on with it, or do what was added to it.",
+        "status": "Tell how a study stands, also while it is running.",
+    },
+}
+
+app = App(
+    name="layerticket",
+    help="Find winning tickets made of whole layers before training, train them, judge them.",
+    help_epilogue=(
+        "Start with `layerticket demo`; `layerticket VERB --help` shows examples. Every verb takes "
+        "--json and then prints one JSON object on stdout."
+    ),
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+for _verb, (_help, *_examples) in VERBS.items():
+    _epilogue = "\n\n".join(["Examples:", *_examples])
+    if _verb in PARTS:
+        _group = App(name=_verb, help=_help, help_epilogue=_epilogue)
+        for _part, _what in PARTS[_verb].items():
+            _group.command(f"layerticket.cli.{_verb}:{_part}", name=_part, help=_what)
+        app.command(_group)
+    else:
+        app.command(
+            f"layerticket.cli.{_verb}:{_verb}", name=_verb, help=_help, help_epilogue=_epilogue
+        )
+
+
+def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
+    """Run one verb.
+
+    Args:
+        argv: Words after the program's name; those of the process by default.
+        program: What reads them; `layerticket` by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
+    try:
+        if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
+            _alone(words)
+        program(words, exit_on_error=False, print_error=False)
+    except (CycloptsError, LayerticketError) as err:
+        return complain(err, 2)
+    except KeyboardInterrupt:
+        return complain("interrupted; give the same command again to go on", 130)
+    except (RuntimeError, OSError) as err:
+        return complain(err, 1)
+    return 0
+
+
+def _alone(words: Sequence[str]) -> None:
+    """Refuse what a launcher started several times."""
+    from layerticket.cli.options import alone
+
+    alone(" ".join(["layerticket", *words[:1]]))

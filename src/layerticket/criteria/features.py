@@ -1,0 +1,76 @@
+"""What criteria on activations share: one forward pass, reduced block by block as it runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Batch, call, first_tensor, inputs_of, size_of, split
+from layerticket.blocks.block import Blocks
+from layerticket.errors import LayerticketError
+
+
+def block_activations(
+    model: nn.Module,
+    blocks: Blocks,
+    batch: Batch,
+    reduce: Callable[[Tensor], Tensor],
+    micro_batches: int = 1,
+) -> dict[str, Tensor]:
+    """Reduce what every block puts out to a few figures an example.
+
+    A block's output is what the next block reads: the sum of shortcut and branch, with whatever
+    the block itself applies behind the addition. Outputs are reduced as they appear and are not
+    kept. Cost: one forward pass.
+
+    Args:
+        model: Network in the mode the activations are to be taken in.
+        blocks: Removable blocks from `find_blocks`.
+        batch: Only the inputs are read, N examples.
+        reduce: Takes an output (n, ...) to figures (n, ...), each from its own example alone.
+        micro_batches: Parts the batch is processed in, to bound memory.
+
+    Returns:
+        Block name -> figures (N, ...) in the order of the examples.
+
+    Raises:
+        LayerticketError: If a block is not called on this batch, or mixes the examples up.
+    """
+    figures: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
+
+    def keep(name: str, output: Any) -> None:  # noqa: ANN401 - whatever a block returns
+        first = first_tensor(output)
+        assert first is not None  # a removable block returns a tensor of its input's shape
+        figures[name].append(reduce(first.detach()))
+
+    with _hooked(model, blocks, keep), torch.no_grad():
+        for _, part in split(batch, micro_batches):
+            call(model, inputs_of(part))
+    examples = size_of(batch)
+    for name, parts in figures.items():
+        if sum(len(part) for part in parts) != examples:
+            raise LayerticketError(
+                f"block {name!r} gave the outputs of {sum(len(part) for part in parts)} examples "
+                f"for a batch of {examples}. This criterion reads one output an example; use "
+                "snip, grasp or magnitude for this model."
+            )
+    return {name: torch.cat(parts) for name, parts in figures.items()}
+
+
+@contextmanager
+def _hooked(model: nn.Module, blocks: Blocks, keep: Callable[[str, Any], None]) -> Iterator[None]:
+    """Report every block's output while inside; no hook stays behind."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _args, output: keep(name, output)
+
+    handles = [
+        model.get_submodule(block.name).register_forward_hook(hook(block.name)) for block in blocks
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,117 @@
+"""What per-weight criteria share: which weights, their gradient, and sums over blocks."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.batch import Batch, LossFn, split
+from layerticket.blocks.block import Blocks
+from layerticket.criteria.registry import Reduction
+from layerticket.errors import LayerticketError
+
+
+def network_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return every weight tensor of two or more dimensions by name.
+
+    These are the weights of convolutions, linear layers and embeddings; biases, normalization
+    parameters and other vectors are left out, as in the authors' code of SNIP and GraSP.
+    """
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and parameter.is_floating_point()
+    }
+
+
+def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
+    """Return the names of each block's weights, by block name.
+
+    Raises:
+        LayerticketError: If a block has none.
+    """
+    names = list(network_weights(model))
+    owned = {b.name: [n for n in names if _lies_in(n, b.modules)] for b in blocks}
+    for block, weights in owned.items():
+        if not weights:
+            raise LayerticketError(f"block {block!r} has no weight matrix to be scored by.")
+    return owned
+
+
+def _lies_in(weight: str, modules: tuple[str, ...]) -> bool:
+    return any(weight.startswith(f"{module}.") for module in modules)
+
+
+def loss_gradient(
+    model: nn.Module,
+    batch: Batch,
+    weights: Mapping[str, Tensor],
+    loss_fn: LossFn,
+    micro_batches: int = 1,
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss for the weights, by name.
+
+    Micro-batches bound the memory; their share-weighted sum is the gradient of the whole batch
+    wherever examples do not influence one another (no batch statistics). A weight the loss does
+    not depend on has gradient zero. ``.grad`` is not touched. Memory: one gradient a weight,
+    however many micro-batches there are, and the activations of one of them.
+    """
+    total: dict[str, Tensor] = {}
+    for share, part in split(batch, micro_batches):
+        handles = [
+            w.register_hook(_adding(total, name, share))  # type: ignore[no-untyped-call]  # torch
+            for name, w in weights.items()
+        ]
+        try:
+            torch.autograd.grad(loss_fn(model, part), list(weights.values()), allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {n: total[n] if n in total else torch.zeros_like(w) for n, w in weights.items()}
+
+
+def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tensor], Tensor]:
+    """Return a hook that adds a gradient to the total and passes on zeros that take no memory."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        part = gradient.detach() if share == 1 else share * gradient.detach()
+        if name in total:
+            total[name] += part
+        else:
+            total[name] = part
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    return hook
+
+
+def sum_over_blocks(
+    model: nn.Module,
+    blocks: Blocks,
+    saliency: Mapping[str, Tensor] | Callable[[str], Tensor],
+    reduction: Reduction = "sum",
+) -> dict[str, float]:
+    """Add up (or average) per-weight saliencies over each block, in float64.
+
+    Args:
+        model: The network the blocks belong to.
+        blocks: Its removable blocks.
+        saliency: A tensor of each weight's shape, by the weight's name; a function is called for
+            one weight after the other, so that they need not be in memory together.
+        reduction: `sum` over the block's weights, or `mean` over them.
+
+    Returns:
+        Block name -> score.
+
+    Raises:
+        LayerticketError: If `reduction` is neither.
+    """
+    if reduction not in ("sum", "mean"):
+        raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
+    of = saliency if callable(saliency) else saliency.__getitem__
+    sizes = {name: weight.numel() for name, weight in network_weights(model).items()}
+    scores: dict[str, float] = {}
+    for block, names in block_weights(model, blocks).items():
+        total = sum(of(name).double().sum().item() for name in names)
+        count = sum(sizes[name] for name in names)
+        scores[block] = total / count if reduction == "mean" else total
+    return scores

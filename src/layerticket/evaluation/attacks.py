@@ -1,0 +1,360 @@
+"""Attacks of a network by its own gradient, in pixels.
+
+Letters: N images, C channels, H and W pixels, K classes. Images are float32 in [0, 1]; the network
+is wrapped together with its normalization, so a budget means the same for every data set. Enters: a
+wrapped network in eval mode, images, labels. Leaves: which images are still recognized.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layerticket.batch import logits_of
+from layerticket.data.dataset import Dataset, Split, generator
+from layerticket.errors import LayerticketError
+from layerticket.evaluation.accuracy import evaluating
+from layerticket.evaluation.autoattack import PRESETS, autoattack
+from layerticket.training.device import resolve_device
+
+Network = Callable[[Tensor], Tensor]
+STEP = 2.5  # budgets walked in all steps together, so that PGD can reach and follow the border
+
+
+class PixelModel(nn.Module):
+    """A network that takes pixels in [0, 1] and normalizes them itself; logits in float32."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset) -> None:
+        super().__init__()
+        self.model = model
+        for name, values in (("mean", dataset.mean), ("std", dataset.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map (N, C, H, W) in [0, 1] to logits (N, K)."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return logits_of(self.model((pixels - mean) / std)).float()
+
+
+@contextmanager
+def under_attack(model: nn.Module, dataset: Dataset, device: torch.device) -> Iterator[PixelModel]:
+    """Lend a model for attacks: eval mode, float32 throughout, weights that take no gradient.
+
+    Modes, device, ``requires_grad`` and ``.grad`` of the model are afterwards as they were.
+    """
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    try:
+        with (
+            evaluating(model, device),
+            exact,
+            torch.autocast(device.type, enabled=False),
+            torch.enable_grad(),
+        ):
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield PixelModel(model, dataset).to(device).eval()
+    finally:
+        for parameter, wanted in trainable.items():
+            parameter.requires_grad_(wanted)
+
+
+def fgsm(network: Network, images: Tensor, labels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Fast gradient sign method: one step of size epsilon along the sign of the gradient.
+
+    ``x' = clip(x + epsilon sign(d CE / d x), 0, 1)``. Cost: one gradient.
+
+    Args:
+        network: Pixels (N, C, H, W) to logits (N, K), in eval mode.
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+        epsilon: Largest change of a value, with white at 1.
+
+    Returns:
+        Attacked images (N, C, H, W), and whether the gradient of each is zero everywhere, (N,).
+
+    References:
+        Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015.
+        arXiv:1412.6572.
+    """
+    gradient, _ = _gradient(network, images, labels)
+    attacked = (images + epsilon * gradient.sign()).clamp(0, 1)
+    return attacked, gradient.flatten(1).abs().amax(dim=1) == 0
+
+
+def pgd(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int,
+    start: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Projected gradient descent in the maximum norm, from one random start.
+
+    ``x <- clip(clip(x + a sign(d CE / d x), x0 - epsilon, x0 + epsilon), 0, 1)`` with
+    ``a = 2.5 epsilon / steps``. An image counts as broken when any iterate is misclassified.
+    Cost: `steps` gradients and one forward pass.
+
+    Args:
+        network: As in `fgsm`.
+        images: As in `fgsm`.
+        labels: As in `fgsm`.
+        epsilon: As in `fgsm`.
+        steps: At least 1.
+        start: (N, C, H, W) in [-1, 1]: the start, in budgets away from the image.
+
+    Returns:
+        The last iterate (N, C, H, W), and which images (N,) no iterate broke.
+
+    References:
+        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+        arXiv:1706.06083. Differs from the authors' code: step size as above, any iterate counts.
+    """
+    low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
+    attacked = (images + epsilon * start).clamp(low, high)
+    whole = torch.ones_like(labels, dtype=torch.bool)
+    for _ in range(steps):
+        gradient, logits = _gradient(network, attacked, labels)
+        whole &= logits.argmax(dim=1) == labels
+        attacked = (attacked + STEP * epsilon / steps * gradient.sign()).clamp(low, high)
+    with torch.no_grad():
+        whole &= network(attacked).argmax(dim=1) == labels
+    return attacked, whole
+
+
+def noised(images: Tensor, epsilon: float, start: Tensor) -> Tensor:
+    """Move every value by the whole budget, up or down as the sign of `start` says: the control."""
+    return (images + epsilon * start.sign()).clamp(0, 1)
+
+
+def _gradient(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the summed cross-entropy by the images, (N, C, H, W), and the logits (N, K)."""
+    images = images.detach().requires_grad_(True)
+    logits = network(images)
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, images)
+    return gradient, logits.detach()
+
+
+Kind = Literal["noise", "fgsm", "pgd", "autoattack"]
+ATTACKS: tuple[Kind, ...] = ("noise", "fgsm", "pgd", "autoattack")
+TOLERATED = 0.01  # share of the images at which a sign of masked gradients is told
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attack:
+    """How networks are attacked."""
+
+    epsilons: tuple[float, ...] = (1.0, 2.0, 8.0)
+    """Budgets in the maximum norm, in units of 1/255; an ordinary network is lost at 8."""
+    steps: int = 20
+    """Steps of PGD."""
+    restarts: int = 1
+    """Random starts of PGD."""
+    attack_images: int = 1000
+    """First test images that are attacked; AutoAttack takes up to 8,000 passes a batch."""
+    autoattack: Literal["standard", "cheap"] = "standard"
+    """The whole ensemble, or only its two variants of PGD."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts", "attack_images"):
+            if getattr(self, name) < 1:
+                raise LayerticketError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.epsilons or not all(0 < epsilon <= 255 for epsilon in self.epsilons):
+            raise LayerticketError(
+                f"epsilons are {self.epsilons}; give budgets above 0 and up to 255, in 1/255."
+            )
+        if self.autoattack not in PRESETS:
+            raise LayerticketError(
+                f"autoattack is {self.autoattack!r}; allowed are {', '.join(PRESETS)}."
+            )
+        object.__setattr__(self, "epsilons", tuple(sorted({float(e) for e in self.epsilons})))
+
+
+def attacked_accuracy(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    split: Split,
+    kind: Kind,
+    attack: Attack,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    batch_size: int = 250,
+) -> dict[str, Any]:
+    """Share of images recognized under attack, for each budget.
+
+    Args:
+        model: Network; modes, gradients and device are afterwards as they were.
+        dataset: Gives the normalization and K.
+        split: Images to attack, all of them.
+        kind: "noise" (the control alone), "fgsm", "pgd" or "autoattack".
+        attack: Budgets and effort.
+        seed: Decides random starts and noise.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Images at a time.
+
+    Returns:
+        ``accuracy`` at the largest budget, ``epsilon_255`` of it, ``clean_accuracy``, ``budgets``
+        with the figures of each, and ``warnings`` (signs that gradients are masked).
+
+    Raises:
+        LayerticketError: If the split is empty, the device or an optional package is absent.
+    """
+    if not len(split):
+        raise LayerticketError("there are no images to attack. Choose a split that holds some.")
+    where = resolve_device(device)
+    images = split.images.to(where).float() / 255
+    labels = split.labels.to(where)
+    starts = [_start(images, seed, number) for number in range(attack.restarts)]
+    with under_attack(model, dataset, where) as network:
+        setting = _Setting(network, images, labels, batch_size)
+        clean = setting.recognized(images)
+        masks: dict[str, Tensor] = {}
+        budgets = []
+        for epsilon in attack.epsilons:
+            now, facts = _one_budget(setting, kind, attack, epsilon / 255, starts, clean, seed)
+            regained = _share(now[kind] & ~masks.get(kind, clean) & clean)
+            facts |= {"regained_share": regained, "alone_accuracy": _share(now[kind] & clean)}
+            weaker = torch.stack([*now.values()]).all(dim=0)
+            masks = {name: mask & masks.get(name, clean) for name, mask in now.items()}
+            masks[kind] &= weaker
+            budgets.append(_budget(epsilon, kind, masks, facts))
+    return {
+        "accuracy": budgets[-1]["accuracy"],
+        "epsilon_255": attack.epsilons[-1],
+        "images": len(split),
+        "precision": "fp32",
+        "clean_accuracy": _share(clean),
+        "budgets": budgets,
+        "warnings": suspicions(kind, budgets),
+    }
+
+
+def suspicions(kind: Kind, budgets: Sequence[dict[str, Any]]) -> list[str]:
+    """List signs that gradients are masked and the figures too good (Athalye et al., 2018).
+
+    Args:
+        kind: The attack.
+        budgets: Figures of each budget, as `attacked_accuracy` gives them.
+
+    Returns:
+        One sentence for each sign and budget; none is no proof of robustness.
+    """
+    found = []
+    for figures in budgets:
+        at = f"at {figures['epsilon_255']:g}/255"
+        if figures.get("zero_gradient_share", 0) > TOLERATED:
+            share = figures["zero_gradient_share"]
+            found.append(f"gradients are masked: zero on {share:.1%} of the recognized images {at}")
+        if figures["regained_share"] > TOLERATED:
+            found.append(
+                f"{kind} breaks fewer images with more budget {at} "
+                f"({figures['regained_share']:.1%}); attack with more steps or restarts"
+            )
+        for weaker in ("noise", "fgsm"):
+            if weaker == kind or f"{weaker}_accuracy" not in figures:
+                continue
+            ahead = figures["alone_accuracy"] - figures[f"{weaker}_accuracy"]
+            if ahead > TOLERATED:
+                found.append(
+                    f"gradients may be masked: {weaker} breaks {ahead:.1%} more images than {kind} "
+                    f"{at}; do not trust the figure"
+                )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A network and the images it is attacked with."""
+
+    network: PixelModel
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+
+    def batched(self, act: Callable[[slice], Tensor]) -> Tensor:
+        """Put together what is found for batches of images."""
+        starts = range(0, len(self.labels), self.batch_size)
+        return torch.cat([act(slice(start, start + self.batch_size)) for start in starts])
+
+    def recognized(self, images: Tensor) -> Tensor:
+        """Which images (N,) get their label."""
+
+        def act(now: slice) -> Tensor:
+            with torch.no_grad():
+                found: Tensor = self.network(images[now]).argmax(dim=1) == self.labels[now]
+            return found
+
+        return self.batched(act)
+
+
+def _one_budget(
+    setting: _Setting,
+    kind: Kind,
+    attack: Attack,
+    epsilon: float,
+    starts: Sequence[Tensor],
+    clean: Tensor,
+    seed: int,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Who survives the attack and the weaker ones (N,), and facts about the gradients."""
+    network, images, labels = setting.network, setting.images, setting.labels
+    masks = {"noise": setting.recognized(noised(images, epsilon, starts[0]))}
+    facts = {}
+    if kind in ("fgsm", "pgd"):
+        attacked, flat = torch.empty_like(images), torch.zeros_like(clean)
+        for first in range(0, len(labels), setting.batch_size):
+            now = slice(first, first + setting.batch_size)
+            attacked[now], flat[now] = fgsm(network, images[now], labels[now], epsilon)
+        masks["fgsm"] = setting.recognized(attacked)
+        facts["zero_gradient_share"] = float((flat & clean).sum() / clean.sum().clamp(min=1))
+    if kind == "pgd":
+        masks["pgd"] = clean.clone()
+        for start in starts:
+
+            def act(now: slice, start: Tensor = start) -> Tensor:
+                return pgd(
+                    network, images[now], labels[now], epsilon, steps=attack.steps, start=start[now]
+                )[1]
+
+            masks["pgd"] &= setting.batched(act)
+    if kind == "autoattack":
+        masks["autoattack"] = autoattack(
+            network,
+            images,
+            labels,
+            epsilon,
+            preset=attack.autoattack,
+            classes=network(images[:1]).shape[1],
+            seed=seed,
+            batch_size=setting.batch_size,
+        )
+    return masks, facts
+
+
+def _budget(
+    epsilon: float, kind: Kind, masks: dict[str, Tensor], facts: dict[str, float]
+) -> dict[str, Any]:
+    """Put the figures of one budget together."""
+    shares = {name: _share(mask) for name, mask in masks.items()}
+    others = {f"{name}_accuracy": share for name, share in shares.items() if name != kind}
+    return {"epsilon_255": epsilon, "accuracy": shares[kind], **others, **facts}
+
+
+def _share(mask: Tensor) -> float:
+    """Share of the entries of (N,) that are true."""
+    return int(mask.sum()) / len(mask)
+
+
+def _start(images: Tensor, seed: int, number: int) -> Tensor:
+    """Draw where a restart begins: uniform in [-1, 1], on the images' device."""
+    drawn = torch.rand(images.shape, generator=generator("attack", seed, number))
+    return (2 * drawn - 1).to(images.device)

@@ -1,0 +1,258 @@
+"""From a name to a freshly initialized network; knows no data, and loads weights only if asked."""
+
+import ast
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from torch import nn
+
+from layerticket.errors import LayerticketError, unknown_name
+from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
+from layerticket.models.hugging_face import hugging_face_model
+from layerticket.modules import preserved_random_state
+
+Options = dict[str, object]
+
+
+def timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
+    """Build a timm model without pretrained weights; names that need the network are refused."""
+    timm = _extra("timm")
+    if not timm.is_model(name):
+        raise _unlisted("timm", name, timm.list_models())
+    try:
+        return network_of(
+            timm.create_model(
+                name, pretrained=False, num_classes=classes, in_chans=channels, **options
+            ),
+            name,
+        )
+    except (TypeError, AssertionError, RuntimeError) as err:
+        raise _unbuildable(f"timm:{name}", classes, channels, err) from err
+
+
+def torchvision_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
+    """Build a torchvision classifier without weights (detectors would download a backbone)."""
+    models = _extra("torchvision").models
+    names = models.list_models(module=models)
+    if name not in names:
+        raise _unlisted("torchvision", name, names)
+    if channels != 3:
+        raise LayerticketError(
+            f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
+            "Use a resnet of this package, timm:NAME or a function of yours."
+        )
+    options = _undecided(models.get_model_builder(name)) | options
+    try:
+        return network_of(
+            models.get_model(name, weights=None, num_classes=classes, **options), name
+        )
+    except (TypeError, AssertionError, RuntimeError) as err:
+        raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
+
+
+def _undecided(builder: Callable[..., object]) -> Options:
+    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
+    built = typing.get_type_hints(builder).get("return")
+    parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
+    asks = "init_weights" in parameters and parameters["init_weights"].default is None
+    return {"init_weights": True} if asks else {}
+
+
+def network_of(built: object, name: str) -> nn.Module:
+    """Insist on a network."""
+    if isinstance(built, nn.Module):
+        return built
+    raise LayerticketError(
+        f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."
+    )
+
+
+def _extra(package: str) -> ModuleType:
+    """Import an optional package or say how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as err:
+        if err.name != package:
+            raise
+        raise LayerticketError(
+            f'{package} models need {package}: pip install "layerticket[{package}]"'
+        ) from err
+
+
+def _unlisted(source: str, name: str, names: Iterable[str]) -> LayerticketError:
+    """Build the error for a name that a library does not have; its whole list would be too long."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    hint = f" Did you mean {' or '.join(repr(f'{source}:{n}') for n in near)}?" if near else ""
+    return LayerticketError(
+        f"model '{source}:{name}' is not known.{hint} "
+        f"{source.capitalize()}'s own documentation lists what is available."
+    )
+
+
+def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> LayerticketError:
+    """Build the error for a model that does not take these classes and channels."""
+    return LayerticketError(
+        f"{name!r} cannot be built for {classes} classes and {channels} channels: {err}"
+    )
+
+
+Options_resolver = dict[str, object]
+
+PROJECTION = "-projection"
+OTHER_SOURCES = (
+    "timm:NAME",
+    "torchvision:NAME",
+    "hf:CONFIG-OR-FOLDER",
+    "package.module:function",
+)
+
+
+def model_names() -> tuple[str, ...]:
+    """List what `build_model` takes: own names first, then the forms of the other sources."""
+    own = [f"resnet{depth}{suffix}" for suffix in ("", PROJECTION) for depth in DEPTHS]
+    return (*own, *OTHER_SOURCES)
+
+
+def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Module:
+    """Build an untrained network whose weights follow from `seed` alone.
+
+    The global random states of Python, NumPy and PyTorch are left as they were found.
+
+    Args:
+        name: ``resnet32`` and its like (identity shortcuts), ``resnet32-projection``,
+            ``timm:NAME``, ``torchvision:NAME``, ``hf:CONFIG-OR-FOLDER`` for a ``config.json`` of
+            Hugging Face's library (see `hugging_face_model` for its options `task` and
+            `weights`), or ``package.module:function`` for a function that returns a network; the
+            current directory is importable. The function is given ``num_classes`` and
+            ``in_channels`` where it has parameters of these names. Options_resolver follow a comma:
+            ``timm:resnet18,zero_init_last=False``.
+        classes: Number of outputs, at least 1.
+        channels: Channels of the images, at least 1.
+        seed: Decides the initial weights; at least 0.
+
+    Raises:
+        LayerticketError: If the name is unknown, its package is not installed, the network
+            cannot be built for these classes and channels, or a number is out of range.
+
+    Example:
+        >>> model = build_model("resnet20", classes=10, channels=1, seed=0)
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        269434
+    """
+    for label, value, least in (("classes", classes, 1), ("channels", channels, 1)):
+        if value < least:
+            raise LayerticketError(f"{label} is {value}; it must be at least {least}.")
+    if not 0 <= seed < 2**63:
+        raise LayerticketError(f"seed is {seed}; it must be at least 0 and below 2**63.")
+    source, colon, rest = name.partition(":")
+    with preserved_random_state(seed):
+        if not colon:
+            return _cifar_resnet(name, classes, channels)
+        target, options = _options(rest, name)
+        if source == "timm":
+            return timm_model(target, classes, channels, options)
+        if source == "hf":
+            return hugging_face_model(target, classes=classes, channels=channels, options=options)
+        if source == "torchvision":
+            return torchvision_model(target, classes, channels, options)
+        return _from_function(source, target, classes, channels, options)
+
+
+def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
+    """Split ``NAME,key=value,...``; values are Python literals, or text where they are none."""
+    target, *pairs = rest.split(",")
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise LayerticketError(
+                f"model {name!r}: {pair!r} is no option; write NAME,key=value,key=value."
+            )
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    return target, options
+
+
+def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
+    """Build one of the networks of this package."""
+    stem = name.removesuffix(PROJECTION)
+    match = re.fullmatch(r"resnet(\d{1,6})", stem)
+    if match is None:
+        raise unknown_name("model", name, model_names())
+    return CifarResNet(
+        int(match[1]), classes=classes, channels=channels, projection=name.endswith(PROJECTION)
+    )
+
+
+def _from_function(
+    module_name: str, function_name: str, classes: int, channels: int, options: Options_resolver
+) -> nn.Module:
+    """Import a module and call a function of it."""
+    full = f"{module_name}:{function_name}"
+    with _current_directory_importable():
+        function = _attribute(_imported(module_name, full), function_name, full)
+        offered = {"num_classes": classes, "in_channels": channels} | options
+        try:
+            parameters = inspect.signature(function).parameters
+        except (TypeError, ValueError):
+            parameters = inspect.signature(lambda: None).parameters
+        missing = [
+            p.name
+            for p in parameters.values()
+            if p.default is p.empty
+            and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
+            and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+        ]
+        if missing:
+            raise LayerticketError(
+                f"{full!r} needs {', '.join(missing)}, which cannot be given here. Write a "
+                "function that needs at most num_classes and in_channels."
+            )
+        given = {key: value for key, value in offered.items() if key in parameters}
+        return network_of(function(**given | options), full)
+
+
+def _imported(module_name: str, full: str) -> ModuleType:
+    """Import a module; only its own absence is bad input, an error inside it is shown as it is."""
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise unknown_name("model", full, model_names())
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as err:
+        if not f"{module_name}.".startswith(f"{err.name}."):
+            raise
+        raise LayerticketError(
+            f"model {full!r}: there is no module {err.name!r}. Install it, or run from the folder "
+            f"it lies in. Available: {', '.join(model_names())}."
+        ) from err
+
+
+def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..., object]:
+    """Look up a callable of a module."""
+    found = getattr(module, function_name, None)
+    if callable(found):
+        return found  # type: ignore[no-any-return]  # whatever the module holds
+    names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+    raise unknown_name(f"function of {module.__name__!r} in model", full.partition(":")[2], names)
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    """Put the current directory first on the import path, as ``python -m`` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

@@ -1,0 +1,272 @@
+"""From scores and a budget to what goes and what stays. Knows no network and no formula."""
+
+import fnmatch
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layerticket.blocks.block import Block, Blocks
+from layerticket.errors import LayerticketError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How much is to go: exactly one of these.
+
+    The last three are about measured costs, so `select` needs the `Costs` of the blocks for them.
+    """
+
+    remove: int | None = None
+    """Number of blocks, >= 1."""
+    save_macs: float | None = None
+    """Least share of the network's multiply-accumulates to save, in (0, 1)."""
+    save_params: float | None = None
+    """Least share of the network's parameters to save, in (0, 1)."""
+    save_time: float | None = None
+    """Least share of the measured time of a training step to save, in (0, 1)."""
+    save_energy: float | None = None
+    """Least share of the measured energy of a training step to save, in (0, 1)."""
+    max_memory: int | None = None
+    """Most bytes of memory training may take at its peak, >= 1."""
+
+    def __post_init__(self) -> None:
+        given = self._given()
+        if sum(value is not None for value in given.values()) != 1:
+            raise LayerticketError(
+                f"a budget is exactly one of {', '.join(given)}; got "
+                f"{ {name: value for name, value in given.items() if value is not None} }."
+            )
+        if self.remove is not None and self.remove < 1:
+            raise LayerticketError(f"remove is {self.remove}; it must be at least 1 block.")
+        if self.max_memory is not None and self.max_memory < 1:
+            raise LayerticketError(f"max_memory is {self.max_memory}; it must be at least 1 byte.")
+        for name in ("save_macs", "save_params", "save_time", "save_energy"):
+            share = given[name]
+            if share is not None and not 0 < share < 1:
+                raise LayerticketError(f"{name} is {share}; it must be a share between 0 and 1.")
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is about costs that have to be measured."""
+        return any(v is not None for v in (self.save_time, self.save_energy, self.max_memory))
+
+    def parts(self, rounds: int) -> tuple["Budget", ...]:
+        """Return what has to be gone after each of `rounds` equal rounds; the last is the whole.
+
+        Raises:
+            LayerticketError: If `rounds` is below 1 or above the number of blocks to remove.
+
+        Example:
+            >>> [part.remove for part in Budget(remove=5).parts(2)]
+            [3, 5]
+        """
+        if rounds < 1 or (self.remove is not None and rounds > self.remove):
+            allowed = "1 or more" if self.remove is None else f"1 to {self.remove}, a block a round"
+            raise LayerticketError(f"rounds is {rounds}; with this budget it must be {allowed}.")
+        if rounds == 1:
+            return (self,)
+        steps = range(1, rounds)
+        if self.remove is not None:
+            early = [Budget(remove=-(-self.remove * step // rounds)) for step in steps]
+            return (*early, self)
+        if self.max_memory is not None:
+            raise LayerticketError(f"rounds is {rounds}; a budget of memory is met in one round.")
+        name, share = next((n, v) for n, v in self._given().items() if v is not None)
+        return (*(Budget(**{name: share * step / rounds}) for step in steps), self)
+
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What a network costs as a whole, and by how much each block makes it dearer."""
+
+    what: str
+    """In words and with the unit, e.g. "step time in s"."""
+    total: float
+    """Cost of the whole network."""
+    blocks: Mapping[str, float]
+    """Cost of every removable block by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """A budget in numbers: what has to add up to how much."""
+
+    words: str
+    needed: float
+    cost: Callable[[Block], float]
+
+    def met(self, removed: list[Block]) -> bool:
+        """Whether these blocks are enough."""
+        return sum(self.cost(block) for block in removed) >= self.needed
+
+
+def goal_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Goal:
+    """Put a budget in numbers."""
+    if budget.remove is not None:
+        return Goal(words=f"{budget.remove} blocks", needed=budget.remove, cost=lambda _: 1)
+    if budget.save_macs is not None:
+        return Goal(
+            words=f"{budget.save_macs:.1%} of the MACs",
+            needed=budget.save_macs * blocks.macs,
+            cost=lambda block: block.macs,
+        )
+    if budget.save_params is not None:
+        return Goal(
+            words=f"{budget.save_params:.1%} of the parameters",
+            needed=budget.save_params * blocks.params,
+            cost=lambda block: block.params,
+        )
+    if costs is None or set(costs.blocks) != {block.name for block in blocks}:
+        raise LayerticketError(
+            "this budget is about a measured cost; pass costs=Costs(...) with the cost of every "
+            "removable block, or use `layerticket find`, which measures them."
+        )
+    return _measured_goal(budget, costs)
+
+
+def _measured_goal(budget: Budget, costs: Costs) -> Goal:
+    """Put a budget of measured costs in numbers."""
+    share = budget.save_time if budget.save_time is not None else budget.save_energy
+    if share is not None:
+        words, needed = f"{share:.1%} of the {costs.what}", share * costs.total
+    else:
+        assert budget.max_memory is not None
+        words = f"at most {budget.max_memory:,} of {costs.total:,.0f} {costs.what}"
+        needed = costs.total - budget.max_memory
+        if needed <= 0:
+            raise LayerticketError(
+                f"the budget asks for {words}, which the dense network keeps as it is. "
+                "Train it without a ticket, or ask for less."
+            )
+    return Goal(words=words, needed=needed, cost=lambda block: costs.blocks[block.name])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """A partition of the removable blocks; names in the order of execution."""
+
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+    order: tuple[str, ...]
+    """What this call chose, the lowest score first; `removed` without what was gone before."""
+    saved_macs: float
+    """Share of the network's multiply-accumulates."""
+    saved_params: float
+    """Share of the network's parameters."""
+
+
+def select(
+    scores: Mapping[str, float],
+    blocks: Blocks,
+    budget: Budget,
+    *,
+    protect: Iterable[str] = (),
+    min_per_stage: int = 0,
+    keep_neighbours: bool = False,
+    gone: Sequence[str] = (),
+    costs: Costs | None = None,
+) -> Selection:
+    """Choose the lowest-scored blocks until the budget is met.
+
+    Of equal scores the block nearer to the input goes first; where that decides between a block
+    that goes and one that stays, a warning says so.
+
+    Args:
+        scores: Score of every removable block that is not gone, higher = keep.
+        blocks: The removable blocks of the dense network.
+        budget: How much is to go.
+        protect: Patterns such as ``layer1.*`` (as in file names) of blocks that must stay.
+        min_per_stage: Removable blocks that must remain in every stage.
+        keep_neighbours: Whether the blocks directly before and after each change of shape stay,
+            as in the paper's implementation.
+        gone: Blocks removed in earlier rounds; they count towards the budget.
+        costs: What `budget` is about, if that is a measured cost; their sum over the blocks is
+            taken for what their removal saves.
+
+    Raises:
+        LayerticketError: If scores and blocks disagree, a score is not finite, measured costs are
+            missing, a pattern matches nothing, or the budget cannot be met; the message gives the
+            largest saving possible.
+    """
+    removed = list(blocks.named(gone))
+    before = len(removed)
+    if set(scores) != {block.name for block in blocks} - set(gone):
+        raise LayerticketError("scores and blocks name different blocks; score these blocks first.")
+    if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
+        raise LayerticketError(
+            f"the score of block {bad[0]!r} is {scores[bad[0]]}; only finite scores rank."
+        )
+    staying = _protected(blocks, protect)
+    if keep_neighbours:
+        staying |= downsampling_neighbours(blocks)
+    goal = goal_of(budget, blocks, costs)
+    left = Counter(block.stage for block in blocks.without(gone))
+    for block in sorted(blocks.without(gone), key=lambda b: (scores[b.name], b.position)):
+        if goal.met(removed):
+            break
+        if block.name not in staying and left[block.stage] > min_per_stage:
+            removed.append(block)
+            left[block.stage] -= 1
+    if not goal.met(removed):
+        raise _impossible(goal, blocks, removed)
+    _warn_of_ties(scores, blocks, removed[before:], staying)
+    names = [block.name for block in removed]
+    return Selection(
+        removed=tuple(block.name for block in blocks if block.name in names),
+        kept=tuple(block.name for block in blocks if block.name not in names),
+        order=tuple(names[before:]),
+        saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
+        saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
+    )
+
+
+def _warn_of_ties(
+    scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
+) -> None:
+    """Say where the order of execution, not the score, decided what goes."""
+    highest = max((scores[block.name] for block in removed), default=None)
+    gone = {block.name for block in removed}
+    tied = [name for name in scores if scores[name] == highest and name not in staying]
+    if kept := [name for name in tied if name not in gone]:
+        warnings.warn(
+            f"{len(tied)} blocks share the score {highest!r} at the cut, and those nearer to the "
+            f"input went; {', '.join(kept)} might as well have gone.",
+            stacklevel=3,
+        )
+
+
+def downsampling_neighbours(blocks: Blocks) -> set[str]:
+    """Return the removable blocks directly before and after each change of shape."""
+    pairs = zip(blocks.removable[:-1], blocks.removable[1:], strict=True)
+    return {b.name for pair in pairs if pair[0].shape != pair[1].shape for b in pair}
+
+
+def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
+    names = [block.name for block in blocks]
+    staying: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise LayerticketError(
+                f"pattern {pattern!r} protects no removable block. Removable: {', '.join(names)}."
+            )
+        staying.update(matched)
+    return staying
+
+
+def _impossible(goal: Goal, blocks: Blocks, removed: list[Block]) -> LayerticketError:
+    macs = sum(b.macs for b in removed) / max(blocks.macs, 1)
+    params = sum(b.params for b in removed) / max(blocks.params, 1)
+    reached = sum(goal.cost(block) for block in removed) / goal.needed
+    return LayerticketError(
+        f"the budget asks for {goal.words}, but at most {len(removed)} of {len(blocks)} removable "
+        f"blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters, "
+        f"{reached:.1%} of what is asked. Ask for less, protect fewer blocks, or lower "
+        "min_per_stage."
+    )

@@ -1,3 +1,0 @@
-"""Evaluating finished runs under named conditions."""
-
-__all__: list[str] = []

@@ -1,3 +1,0 @@
-"""One run: its frozen configuration, its folder, its training and its bill."""
-
-__all__: list[str] = []

@@ -1,3 +1,0 @@
-"""Finding a ticket by name, measured budgets, forecasts, and what the whole way costs."""
-
-__all__: list[str] = []

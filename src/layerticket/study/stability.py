@@ -1,0 +1,173 @@
+"""Do scores tell blocks apart, or would any block do? Scores over networks and batches drawn anew.
+
+Letters: S seeds of theta_0, K batches a seed, B blocks. What enters: how to build the network and
+draw a batch. What leaves: JSON values, numbers and one sentence.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import combine_pvalues, friedmanchisquare
+from torch import nn
+
+from layerticket.batch import Batch, head, inputs_of
+from layerticket.blocks.block import Granularity
+from layerticket.blocks.find import find_blocks
+from layerticket.errors import LayerticketError
+from layerticket.scoring import score
+
+LEVEL = 0.05
+"""Rankings agree where chance would make them agree as much in fewer cases than this."""
+
+
+def score_spread(
+    build: Callable[[int], nn.Module],
+    draw: Callable[[int], Batch],
+    *,
+    criterion: str = "grasp",
+    seeds: int = 3,
+    batches: int = 3,
+    granularity: Granularity = "block",
+    **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
+) -> dict[str, Any]:
+    """Score the blocks of a network over several initializations and batches, and compare.
+
+    Args:
+        build: Returns the network whose theta_0 is drawn by the seed given.
+        draw: Returns the batch of the number given.
+        criterion: A registered name; `random` draws anew for every batch.
+        seeds: Initializations S, at least 2.
+        batches: Batches K each initialization is scored on, at least 2.
+        granularity: As in `find_blocks`.
+        **options: Options of `score`.
+
+    Returns:
+        What `spread_of` says of the scores, with `criterion`, and `scores`: per seed and batch the
+        score of every block in the order of `blocks`. Cost: S K scorings.
+
+    Raises:
+        LayerticketError: If there are too few seeds, batches or blocks, or as `score` does.
+    """
+    if seeds < 2 or batches < 2:
+        raise LayerticketError(
+            f"seeds is {seeds} and batches is {batches}; give at least 2 of each, so that noise "
+            "can be told from differences."
+        )
+    table: list[list[list[float]]] = []
+    names: list[str] = []
+    for seed in range(seeds):
+        model = build(seed)
+        blocks = find_blocks(model, head(inputs_of(draw(0)), 1), granularity=granularity)
+        names = [block.name for block in blocks]
+        rows = []
+        for number in range(batches):
+            own: dict[str, Any] = {"draw": seed * batches + number} if criterion == "random" else {}
+            values = score(model, blocks, draw(number), criterion, **own, **options).values
+            rows.append([values[name] for name in names])
+        table.append(rows)
+    return {"criterion": criterion, "blocks": names, "scores": table} | spread_of(np.array(table))
+
+
+def spread_of(scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Set the differences between blocks against the noise of batches and of initializations.
+
+    Scores are divided by the mean of their absolute values over the blocks of one scoring, since
+    a factor common to all blocks ranks nothing. `between` is the variance over blocks within an
+    initialization (the share of the noise taken off), `noise` that over batches, `position` the
+    variance over blocks of means over everything. Agreement is Kendall's W, 0: as by chance, 1:
+    always the same ranking; its p-value is Friedman's test, over batches within each
+    initialization (combined by Fisher's method) and over initializations.
+
+    Args:
+        scores: (S, K, B), S >= 2, K >= 2, B >= 3.
+
+    Returns:
+        `between`, `noise`, `position`, `signal_to_noise`, `relative_spread` (standard deviation
+        over blocks of the mean scores), `agreement` and `p_value` for `batches` and for `seeds`,
+        `lowest` (share of scorings whose lowest block is the most frequent lowest block of that
+        initialization), `outcome` (`any`, `seed` or `position`) and `sentence`.
+
+    Raises:
+        LayerticketError: If there are fewer than 3 blocks.
+
+    References:
+        [1] Kendall and Babington Smith, "The Problem of m Rankings", 1939.
+        [2] Friedman, "The Use of Ranks to Avoid the Assumption of Normality", 1937.
+    """
+    seeds, batches, count = scores.shape
+    if count < 3:
+        raise LayerticketError(
+            f"the network has {count} removable blocks; a ranking needs at least 3 to compare."
+        )
+    relative = scores / np.abs(scores).mean(-1, keepdims=True)
+    means = relative.mean(1)
+    noise = float(relative.var(1, ddof=1).mean())
+    between = max(0.0, float(means.var(1, ddof=1).mean()) - noise / batches)
+    within = [_agreement(of_one) for of_one in scores]
+    across, p_across = _agreement(means)
+    combined = float(combine_pvalues([p for _, p in within]).pvalue)
+    told: dict[str, Any] = {
+        "between": between,
+        "noise": noise,
+        "position": float(means.mean(0).var(ddof=1)),
+        "signal_to_noise": between / noise if noise > 0 else None,
+        "relative_spread": float(means.mean(0).std(ddof=1)),
+        "agreement": {"batches": float(np.mean([w for w, _ in within])), "seeds": across},
+        "p_value": {"batches": combined, "seeds": p_across},
+        "lowest": _lowest(scores),
+    }
+    outcome = "any" if combined >= LEVEL else "seed" if p_across >= LEVEL else "position"
+    return told | {"outcome": outcome, "sentence": _sentence(outcome, told, seeds, batches)}
+
+
+def _agreement(rankings: NDArray[np.float64]) -> tuple[float, float]:
+    """Return Kendall's W of rankings (m, B) and the p-value of Friedman's test; ties: W = 0."""
+    judges, count = rankings.shape
+    if np.ptp(rankings, axis=1).max() == 0:
+        return 0.0, 1.0
+    if judges > 2:
+        result = friedmanchisquare(*rankings.T)
+        return float(result.statistic) / (judges * (count - 1)), float(result.pvalue)
+    ranks = rankings.argsort(1).argsort(1).sum(0)
+    w = 12 * float(((ranks - ranks.mean()) ** 2).sum()) / (judges**2 * (count**3 - count))
+    return w, float(_chance(w, judges, count))
+
+
+def _chance(w: float, judges: int, count: int, draws: int = 2000) -> float:
+    """Return how often random rankings agree at least as much."""
+    generator = np.random.default_rng(0)
+    ranks = generator.permuted(np.tile(np.arange(count), (draws, judges, 1)), axis=-1).sum(1)
+    squares = ((ranks - ranks.mean(-1, keepdims=True)) ** 2).sum(-1)
+    drawn = 12 * squares / (judges**2 * (count**3 - count))
+    return float((1 + (drawn >= w - 1e-12).sum()) / (1 + draws))
+
+
+def _lowest(scores: NDArray[np.float64]) -> float:
+    """Return how often, over the batches of a seed, the same block comes last."""
+    lowest = scores.argmin(-1)
+    return float(np.mean([np.bincount(of_one).max() / len(of_one) for of_one in lowest]))
+
+
+def _sentence(outcome: str, told: dict[str, Any], seeds: int, batches: int) -> str:
+    """Say it in words."""
+    p, w = told["p_value"], told["agreement"]
+    conditions = f"{seeds} initializations, {batches} batches each"
+    if outcome == "any":
+        return (
+            f"Any block would do: another batch ranks the blocks as if at random (agreement "
+            f"{w['batches']:.2f}, p = {p['batches']:.2g}; {conditions})."
+        )
+    if outcome == "seed":
+        return (
+            f"The scores rank the blocks of one initialization (agreement over batches "
+            f"{w['batches']:.2f}, p = {p['batches']:.2g}), but another initialization ranks them "
+            f"otherwise (agreement {w['seeds']:.2f}, p = {p['seeds']:.2g}): by their place, any "
+            f"block would do ({conditions})."
+        )
+    return (
+        f"The scores tell blocks apart: rankings agree over batches ({w['batches']:.2f}, p = "
+        f"{p['batches']:.2g}) and over initializations ({w['seeds']:.2f}, p = {p['seeds']:.2g}; "
+        f"{conditions}). Over blocks they vary by {told['relative_spread']:.0%} of their mean."
+    )

@@ -1,0 +1,144 @@
+"""The studies that come with the package, by bare name."""
+
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from layerticket.errors import LayerticketError
+from layerticket.study.methods import methods_of, table_of_method
+from layerticket.study.spec import StudyFile
+from layerticket.study.values import build, table_of
+
+SHIPPED = Path(__file__).resolve().parent / "shipped"
+
+
+def shipped_studies() -> tuple[str, ...]:
+    """Names of the studies that come with us; other lists lie beside them."""
+    files = SHIPPED.glob("*.toml")
+    return tuple(sorted(p.stem for p in files if "[[methods]]" in p.read_text(encoding="utf-8")))
+
+
+def study_path(file: str | Path) -> Path:
+    """Find a study file by path, or by bare name among those that come with us.
+
+    Raises:
+        LayerticketError: If there is neither.
+
+    Example:
+        >>> study_path("quick").name
+        'quick.toml'
+    """
+    path = Path(file).expanduser()
+    if path.is_file():
+        return path
+    if str(file) in shipped_studies():
+        return SHIPPED / f"{file}.toml"
+    raise LayerticketError(
+        f"there is no study file {str(file)!r}. Give the path of a TOML file, or one of those that "
+        f"come with the package: {', '.join(shipped_studies())}."
+    )
+
+
+def read_study(file: str | Path, changes: Sequence[str] = ()) -> StudyFile:
+    """Read a study file, or one that comes with the package.
+
+    Args:
+        file: Path of a TOML file, or the bare name of a study that comes with us, e.g. quick.
+        changes: Settings to change, as ``recipe.epochs=4``; the value is TOML, or a text.
+
+    Returns:
+        The study.
+
+    Raises:
+        LayerticketError: If the file cannot be read, a key is unknown or missing, or a value does
+            not fit; the message names file and key, and the nearest right one.
+    """
+    path = study_path(file)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise LayerticketError(f"{path} cannot be read as TOML: {err}.") from err
+    for change in changes:
+        _change(table, change)
+    return study_of(table, str(file))
+
+
+def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
+    """Make a study of its tables.
+
+    Args:
+        table: As parsed from TOML.
+        where: Name for messages.
+
+    Raises:
+        LayerticketError: As in `read_study`.
+    """
+    table = dict(table)
+    if isinstance(seeds := table.get("seeds"), int) and not isinstance(seeds, bool):
+        table["seeds"] = list(range(seeds))
+    methods = table.pop("methods", [])
+    if not isinstance(methods, list):
+        raise LayerticketError(
+            f"{where}: methods is {methods!r}, but it must be [[methods]] tables."
+        )
+    made = [methods_of(one, f"{where}: methods[{i}]") for i, one in enumerate(methods)]
+    return build(StudyFile, table, where, methods=tuple(itertools.chain(*made)))
+
+
+def study_table(study: StudyFile) -> dict[str, Any]:
+    """Return a study as tables, every setting in it; what is not set is left out."""
+    plain = {f.name: getattr(study, f.name) for f in fields(study) if f.name != "methods"}
+    return {**table_of(plain), "methods": [table_of_method(method) for method in study.methods]}
+
+
+def study_text(study: StudyFile) -> str:
+    """Return a study as the text of a TOML file that `read_study` reads to the same study."""
+    return tomli_w.dumps(study_table(study))
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    """Set one value of nested tables and lists; missing tables are made."""
+    path, equals, text = change.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise LayerticketError(
+            f"--set {change!r} is no setting; write KEY=VALUE or TABLE.KEY=VALUE."
+        )
+    place: Any = table
+    for key in keys[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, change)
+    if isinstance(place, list):
+        place[_index(place, keys[-1], change)] = _value(text)
+    elif isinstance(place, dict):
+        place[keys[-1]] = _value(text)
+    else:
+        raise LayerticketError(f"--set {change!r}: {'.'.join(keys[:-1])} holds no keys.")
+
+
+def _item(place: Any, key: str, change: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Return one entry of a list."""
+    if not isinstance(place, list):
+        raise LayerticketError(f"--set {change!r}: there is no {key!r} in {place!r}.")
+    return place[_index(place, key, change)]
+
+
+def _index(place: list[Any], key: str, change: str) -> int:
+    """Read the number of an entry."""
+    if not key.isdecimal() or int(key) >= len(place):
+        raise LayerticketError(
+            f"--set {change!r}: {key!r} is no entry of a list of {len(place)}; they count from 0."
+        )
+    return int(key)
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - as in a TOML file
+    """Read a value as TOML, or else take it as a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()

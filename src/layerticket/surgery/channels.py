@@ -1,0 +1,202 @@
+"""Which channels of which layers can only go together, as Torch-Pruning finds them by tracing.
+
+Enters: a network and an example. Leaves: groups of coupled channels, or the network without some of
+them. Refuses to know what a channel is worth. A *filter* is an output channel of a convolution.
+"""
+
+import importlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.errors import LayerticketError
+from layerticket.models.cifar_resnet import PaddedShortcut
+from layerticket.modules import copy_of
+
+Side = Literal["out", "in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one layer contributes to a group."""
+
+    layer: str
+    side: Side
+    """`out`: the layer loses outputs of its own; `in`: it reads what is gone."""
+    indices: tuple[tuple[int, ...], ...]
+    """For each channel of the group, the indices in this layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that run through several layers: channel i of all of them goes as one."""
+
+    root: str
+    """A convolution whose filters are the channels."""
+    size: int
+    parts: tuple[Part, ...]
+    filters: tuple[str, ...]
+    """Convolutions that lose a filter with each channel, the root among them."""
+
+
+def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
+    """Find the groups of channels that can go, in the order of the network's modules.
+
+    Channels the outputs of the network consist of stay, and are left out.
+
+    Args:
+        model: Network of convolutions; not modified.
+        example: Images (N, C, H, W) to trace it with, on its device.
+
+    Returns:
+        The groups; every convolution is in one at most.
+
+    Raises:
+        LayerticketError: If Torch-Pruning is not installed, the network has shortcuts padded with
+            zeros or grouped convolutions, or nothing can go.
+    """
+    _refuse_what_cannot_be_traced(model)
+    copy = copy_of(model)
+    with _traceable(copy):
+        graph = _graph(copy, example)
+        names = {id(module): name for name, module in copy.named_modules()}
+        roots = graph.get_all_groups(root_module_types=[nn.Conv2d])
+        found = [_group(graph, group, names) for group in roots]
+    order = list(names.values())
+    groups = sorted((g for g in found if g is not None), key=lambda g: order.index(g.root))
+    if not groups:
+        raise LayerticketError(
+            f"no filter of this {type(model).__name__} can go: it has no convolution whose outputs "
+            "are not the network's own."
+        )
+    return tuple(groups)
+
+
+def without_channels(
+    model: nn.Module, removed: Mapping[str, Iterable[int]], example: Tensor
+) -> nn.Module:
+    """Return a new, really smaller network without the filters; `model` is not modified.
+
+    Args:
+        model: The dense network.
+        removed: Filters that go, by the name of their convolution; of coupled convolutions each,
+            or only one.
+        example: As in `coupled_channels`.
+
+    Raises:
+        LayerticketError: If the filters do not fit the network, or as in `coupled_channels`.
+    """
+    going = {name: tuple(sorted(indices)) for name, indices in removed.items() if indices}
+    groups = {name: group for group in coupled_channels(model, example) for name in group.filters}
+    for name, indices in going.items():
+        if name not in groups or not set(indices) < set(range(groups[name].size)):
+            raise LayerticketError(
+                f"filters {list(indices)} of {name!r} cannot go from this {type(model).__name__}. "
+                "Give the network they were found in."
+            )
+    chosen = {groups[name].root: indices for name, indices in going.items()}
+    if odd := [n for n, i in going.items() if chosen[groups[n].root] != i]:
+        raise LayerticketError(
+            f"filters of {odd[0]!r} are coupled with those of {groups[odd[0]].root!r}, and others "
+            "are named there. Name the same ones."
+        )
+    small = copy_of(model)
+    with _traceable(small):
+        graph = _graph(small, example)
+        modules = dict(small.named_modules())
+        prune = _library().prune_conv_out_channels
+        for root, indices in chosen.items():
+            graph.get_pruning_group(modules[root], prune, list(indices)).prune()
+    small.zero_grad(set_to_none=True)
+    return small
+
+
+def _group(graph: Any, traced: Any, names: Mapping[int, str]) -> Group | None:  # noqa: ANN401
+    """Read a group of Torch-Pruning; None if the network's outputs are among its channels."""
+    size = len(traced[0].idxs)
+    found: dict[tuple[str, Side], list[list[int]]] = defaultdict(lambda: [[] for _ in range(size)])
+    filters: list[str] = []
+    for item in traced:
+        dependency, module = item.dep, item.dep.target.module
+        # Torch-Pruning's functions are bound methods: `is` would never hold.
+        reads = isinstance(module, (nn.Conv2d, nn.Linear)) and graph.is_in_channel_pruning_fn(
+            dependency.handler
+        )
+        if not reads and not dependency.target.outputs:
+            return None
+        name = names.get(id(module))
+        if name is None:  # an addition or a pooling, which has no weights
+            continue
+        side: Side = "in" if reads else "out"
+        for index, channel in zip(item.idxs, item.root_idxs, strict=True):
+            found[name, side][channel].append(index)
+        if isinstance(module, nn.Conv2d) and not reads:
+            filters.append(name)
+    parts = tuple(
+        Part(name, side, tuple(tuple(sorted(set(own))) for own in indices))
+        for (name, side), indices in found.items()
+    )
+    straight = tuple((channel,) for channel in range(size))
+    for part in parts:
+        if part.side == "out" and part.layer in filters and part.indices != straight:
+            raise LayerticketError(
+                f"filters of {part.layer!r} are coupled with others at an offset or in part, which "
+                "is not supported. Take another network, or --rival weights."
+            )
+    order = list(names.values())
+    first, *rest = sorted(set(filters), key=order.index)
+    return Group(root=first, size=size, parts=parts, filters=(first, *rest))
+
+
+def _refuse_what_cannot_be_traced(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, PaddedShortcut):
+            raise LayerticketError(
+                f"{name!r} is a shortcut padded with zeros (option A of He et al.): its channels "
+                "are coupled with those of its input at an offset, which tracing does not see, and "
+                "its zeros can never go. Take the network with projection shortcuts, such as "
+                "resnet32-projection."
+            )
+        if isinstance(module, nn.modules.conv._ConvNd) and module.groups != 1:
+            raise LayerticketError(
+                f"{name!r} is a convolution of {module.groups} groups; filters are removed from "
+                "networks of ordinary convolutions only. Take another network, or --rival weights."
+            )
+
+
+def _library() -> Any:  # noqa: ANN401 - a module without types
+    """Import Torch-Pruning or say how to install it."""
+    try:
+        return importlib.import_module("torch_pruning")
+    except ModuleNotFoundError as err:
+        if err.name != "torch_pruning":
+            raise
+        raise LayerticketError(
+            'removing filters needs Torch-Pruning: pip install "layerticket[filters]"'
+        ) from err
+
+
+def _graph(model: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
+    """Trace the network."""
+    return _library().DependencyGraph().build_dependency(model, example_inputs=example)
+
+
+@contextmanager
+def _traceable(model: nn.Module) -> Iterator[None]:
+    """Let a copy be traced through its gradients, in evaluation mode; modes and flags come back."""
+    modes = {module: module.training for module in model.modules()}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    model.eval().requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)

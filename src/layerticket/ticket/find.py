@@ -1,0 +1,199 @@
+"""From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerticket.batch import Batch, head, inputs_of
+from layerticket.blocks.block import Block, Blocks, Granularity
+from layerticket.blocks.find import find_blocks, name_after_removal
+from layerticket.blocks.probe import runs
+from layerticket.errors import LayerticketError
+from layerticket.modules import preserved_random_state, view_of
+from layerticket.scoring import BlockScores, score
+from layerticket.selection import Budget, Costs, Selection, select
+from layerticket.surgery.remove import remove_blocks
+from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
+
+
+def find_ticket(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    criterion: str = "grasp",
+    budget: Budget,
+    protect: Iterable[str] = (),
+    min_per_stage: int = 0,
+    keep_neighbours: bool = False,
+    name: str = "",
+    seed: int | None = None,
+    rounds: int = 1,
+    within: Ticket | None = None,
+    costs: Callable[[Blocks], Costs] | None = None,
+    granularity: Granularity = "block",
+    **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
+) -> Ticket:
+    """Find a ticket: score the blocks of a network, remove the lowest.
+
+    With several rounds the smaller network is scored anew after each, and each removes an equal
+    part of the budget: the cumulative target of round r of k is the r-th k-th of it, in whole
+    blocks rounded up. Cost: k scorings. At initialization this is Algorithm 2 of the paper.
+
+    Args:
+        model: Network, untrained or trained; not modified.
+        batch: ``(inputs, targets)`` or a dict, on the model's device, to score the blocks on.
+        criterion: A registered name, see `criterion_names`.
+        budget: How much is to go.
+        protect: Patterns of blocks that must stay, see `select`.
+        min_per_stage: Blocks that must remain in every stage.
+        keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper.
+        name: What the network is built by; recorded. Its class name by default.
+        seed: Seed theta_0 was drawn with; recorded.
+        rounds: Rounds of scoring and removing, without training in between; 1: all at once.
+        within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
+            from the dense network. So a network can be trained between rounds.
+        costs: Measures the blocks of the dense network, for a budget of measured costs.
+        granularity: `branch`: the branches of a block may go one by one, see `find_blocks`; with
+            `within`, that ticket's own.
+        **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
+
+    Returns:
+        The ticket; ``ticket.apply(model)`` is the smaller network.
+
+    Raises:
+        LayerticketError: If there is no removable block, the scores are degenerate or the budget
+            cannot be met, there are fewer blocks to remove than rounds, or `within` is of another
+            network.
+    """
+    blocks = _dense_blocks(model, batch, within, granularity)
+    measured = None if costs is None else costs(blocks)
+    small, gone = model, () if within is None else within.removed
+    found: list[tuple[BlockScores, Selection]] = []
+    for part in budget.parts(rounds):
+        whole = _whole(blocks, gone)
+        scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
+        chosen = select(
+            scores.values,
+            blocks,
+            part,
+            protect=protect,
+            min_per_stage=min_per_stage,
+            keep_neighbours=keep_neighbours,
+            gone=gone,
+            costs=measured,
+        )
+        small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
+        found.append((scores, chosen))
+    if within is not None and gone == within.removed:
+        raise LayerticketError(
+            f"the ticket given already removes {len(gone)} blocks, which meets the budget. "
+            "A budget counts from the dense network: ask for more."
+        )
+    with preserved_random_state(0):
+        failure = runs(view_of(small).eval(), head(inputs_of(batch), 1))
+    if failure:
+        raise LayerticketError(
+            f"without {', '.join(gone)} together the model's own code fails ({failure}), though it "
+            "runs without each alone. Protect one of them, or remove fewer blocks."
+        )
+    ticket = _ticket(model, blocks, small, found, within)
+    return replace(ticket, model=name or ticket.model, seed=seed)
+
+
+def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:
+    """Return the names of blocks that went as a whole; branches leave numbers as they are."""
+    return [block.name for block in blocks.named(gone) if block.branch is None]
+
+
+def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
+    """Return blocks under the names they have in the network that `gone` was removed from."""
+    now = name_after_removal(small, gone)
+    return tuple(_under(block, now) for block in blocks)
+
+
+def _under(block: Block, now: Callable[[str], str]) -> Block:
+    """Rename a block and what it is made of."""
+    if block.branch is None:
+        return replace(block, name=now(block.name))
+    cuts = tuple(replace(cut, name=now(cut.name)) for cut in block.branch.cuts)
+    return replace(
+        block,
+        name=now(block.name),
+        branch=replace(block.branch, of=now(block.branch.of), cuts=cuts),
+    )
+
+
+def _scores(
+    small: nn.Module,
+    blocks: Blocks,
+    gone: Sequence[str],
+    batch: Batch,
+    criterion: str,
+    **options: Any,  # noqa: ANN401 - see `score`
+) -> BlockScores:
+    """Score what is left; the values carry the names of the dense network."""
+    current = _renamed(small, blocks, gone)
+    scores = score(small, replace(blocks, removable=current), batch, criterion, **options)
+    pairs = zip(blocks, current, strict=True)
+    return replace(scores, values={old.name: scores.values[new.name] for old, new in pairs})
+
+
+def _without(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> nn.Module:
+    """Remove further blocks, named as in the dense network, from what is left of it."""
+    return remove_blocks(small, _renamed(small, blocks, gone))
+
+
+def _dense_blocks(
+    model: nn.Module, batch: Batch, within: Ticket | None, granularity: Granularity
+) -> Blocks:
+    """Find the removable blocks of the dense network, or take over those of a ticket of it."""
+    if within is None:
+        return find_blocks(model, head(inputs_of(batch), 1), granularity=granularity)
+    if within.init.keys() != model.state_dict().keys():
+        raise LayerticketError(
+            f"this {type(model).__name__} is not cut down to the ticket given; its parameters have "
+            "other names. Pass ticket.apply(model), trained or not."
+        )
+    return Blocks(
+        removable=within.blocks,
+        rejected=(),
+        params=within.params["dense"],
+        macs=within.macs["dense"],
+    )
+
+
+def _ticket(
+    model: nn.Module,
+    blocks: Blocks,
+    small: nn.Module,
+    found: list[tuple[BlockScores, Selection]],
+    within: Ticket | None,
+) -> Ticket:
+    """Write down what the rounds found, behind what the ticket they went on from says."""
+    first, last = found[0][0], found[-1][1]
+    rounds = [scores.values for scores, _ in found]
+    saved = sum(block.macs for block in blocks.named(last.removed))
+    return Ticket(
+        model=within.model if within else type(model).__name__,
+        architecture=within.architecture if within else architecture_digest(model),
+        weights=weights_digest(model),
+        criterion=first.criterion,
+        options=first.options,
+        batch=first.batch_digest,
+        examples=first.examples,
+        scores=within.scores if within else rounds.pop(0),
+        removed=last.removed,
+        kept=last.kept,
+        order=(*(within.order if within else ()), *(chosen.order for _, chosen in found)),
+        later_scores=(*(within.later_scores if within else ()), *rounds),
+        blocks=blocks.removable,
+        macs={"dense": blocks.macs, "ticket": blocks.macs - saved},
+        params={"dense": blocks.params, "ticket": sum(p.numel() for p in small.parameters())},
+        seed=None,
+        score_seconds=sum(scores.seconds for scores, _ in found),
+        versions={"torch": torch.__version__},
+        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
+    )

@@ -1,0 +1,321 @@
+"""The most memory that was held, of one training alone and not of what the process did before.
+
+Enters: a device. Leaves: bytes, and whether they could be counted anew.
+"""
+
+import ctypes
+import gc
+import hashlib
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from torch import nn
+
+from layerticket.errors import LayerticketError
+from layerticket.training.distributed import Processes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Energy:
+    """Electrical energy in kWh, by part; None for a part that was not measured."""
+
+    cpu_kwh: float | None = None
+    gpu_kwh: float | None = None
+    ram_kwh: float | None = None
+
+    @property
+    def kwh(self) -> float | None:
+        """Sum of the parts that were measured; None when none was.
+
+        Example:
+            >>> Energy(cpu_kwh=0.25, gpu_kwh=0.5).kwh
+            0.75
+        """
+        known = [part for part in (self.cpu_kwh, self.gpu_kwh, self.ram_kwh) if part is not None]
+        return sum(known) if known else None
+
+    def __add__(self, other: "Energy") -> "Energy":
+        """Add part by part; a part that one side lacks is lacking in the sum."""
+        mine, theirs = asdict(self), asdict(other)
+        return Energy(
+            **{
+                name: None if mine[name] is None or theirs[name] is None else value + theirs[name]
+                for name, value in mine.items()
+            }
+        )
+
+
+class Meter(Protocol):
+    """A meter that runs."""
+
+    def lap(self) -> Energy:
+        """Return the energy since the last lap, or since the meter was started."""
+
+
+class Tally:
+    """Adds the laps of a session to what earlier sessions of the same training used."""
+
+    # A lap costs milliseconds, so epochs shorter than this share one.
+    every_seconds = 1.0
+
+    def __init__(
+        self, meter: Meter | None, carried: Mapping[str, float | None] | None, *, fresh: bool
+    ) -> None:
+        """Start from the energy of earlier sessions, which is None where it was not metered."""
+        self._meter = meter if fresh or carried is not None else None
+        self._sum = None if carried is None else Energy(**carried)
+        self._last = time.perf_counter()
+        if self._meter is not None:
+            self._meter.lap()  # what came before training is not its own
+
+    def read(self, *, final: bool) -> dict[str, float | None] | None:
+        """Energy so far by part, as JSON values; None when a part of the training was unmetered."""
+        if self._meter is None:
+            return None
+        now = time.perf_counter()
+        if final or self._sum is None or now - self._last >= self.every_seconds:
+            lap = self._meter.lap()
+            self._sum = lap if self._sum is None else self._sum + lap
+            self._last = now
+        return asdict(self._sum)
+
+
+# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
+# against a few milliseconds saved a step of a small network.
+_COMPILE_PAYS_FROM_STEPS = 20_000
+
+
+def resolve_device(wish: str) -> torch.device:
+    """Device for a wish: "auto" is the GPU where there is one, else the CPU.
+
+    Args:
+        wish: "auto", "cpu", "cuda" or "cuda:1".
+
+    Returns:
+        The device.
+
+    Raises:
+        LayerticketError: If the device is unknown or absent.
+    """
+    available = torch.cuda.is_available()
+    if wish == "auto":
+        wish = "cuda" if available else "cpu"
+    try:
+        device = torch.device(wish)
+    except RuntimeError as err:
+        raise LayerticketError(
+            f"device {wish!r} is not known. Use auto, cpu, cuda or cuda:N."
+        ) from err
+    if device.type not in ("cpu", "cuda"):
+        raise LayerticketError(f"device {wish!r} is not supported. Use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if available else 0
+        if (device.index or 0) >= count:
+            raise LayerticketError(
+                f"device {wish!r} is not on this machine; GPUs found: {count}. Use device auto."
+            )
+        return torch.device("cuda", device.index or 0)
+    return torch.device("cpu")
+
+
+def own_device(wish: str, team: Processes) -> torch.device:
+    """Device of this process: as `resolve_device`, or the GPU that has the process's number.
+
+    Args:
+        wish: "auto", "cpu" or "cuda"; "cuda:1" too where there is one process.
+        team: The processes.
+
+    Returns:
+        The device.
+
+    Raises:
+        LayerticketError: If the device is unknown or absent, or is to serve several processes.
+    """
+    device = resolve_device(wish)
+    if team.count == 1 or device.type == "cpu":
+        return device
+    if ":" in wish:
+        raise LayerticketError(
+            f"device {wish!r} cannot serve {team.count} processes. Use auto: each takes the GPU of "
+            "its number; CUDA_VISIBLE_DEVICES leaves out the others."
+        )
+    return resolve_device(f"cuda:{team.local_rank}")
+
+
+def resolve_precision(
+    wish: Literal["auto", "bf16", "fp32"], device: torch.device
+) -> Literal["bf16", "fp32"]:
+    """Precision for a wish: "auto" is bf16 where the hardware multiplies in it, else fp32.
+
+    On a CPU that means AVX512_BF16 or AMX: without them bf16 is emulated and slower than fp32.
+
+    Args:
+        wish: "auto", "bf16" or "fp32"; the last two are taken at their word.
+        device: Where the mathematics runs.
+
+    Returns:
+        The precision.
+
+    Raises:
+        LayerticketError: If the wish is another word.
+    """
+    if wish not in ("auto", "bf16", "fp32"):
+        raise LayerticketError(f"precision {wish!r} is not known. Use auto, bf16 or fp32.")
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        capable = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        capable = any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return "bf16" if capable else "fp32"
+
+
+def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
+    """Whether to compile: as wished, or on CUDA in a run of many steps with a compiler at hand."""
+    if wish != "auto":
+        return wish == "on"
+    compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
+
+
+def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
+    """Bring a model to the device in the memory format asked for, in place."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
+
+
+def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
+    """Seed torch's random numbers (dropout and the like) from seed, epoch and process alone."""
+    words = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
+    value = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7])
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(value)
+
+
+@contextmanager
+def forked_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's global random state back as it was at the end."""
+    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def repeatable_kernels() -> Iterator[None]:
+    """Let cuDNN use only kernels that give the same bits each time."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def own_accelerator(
+    device: torch.device,
+    precision: Literal["bf16", "fp32"],
+    *,
+    compiled: bool,
+    count: int = 1,
+    **more: Any,  # noqa: ANN401 - handed on as it is
+) -> Iterator[Accelerator]:
+    """Lend an Accelerator of our own, leaving one that the caller may have as it was.
+
+    Accelerate keeps precision and device once per process; two trainings of one process may
+    differ in both, so the shared state is set aside and brought back.
+
+    Args:
+        device: Where this process computes.
+        precision: Number format of the mathematics.
+        compiled: Whether torch.compile is used.
+        count: How many processes take part; another number is refused.
+        more: Further arguments of Accelerator.
+    """
+    shared = (AcceleratorState._shared_state, PartialState._shared_state)
+    before = [dict(state) for state in shared]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = Accelerator(
+            device_placement=False,
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=device.type == "cpu",
+            dynamo_backend="inductor" if compiled else "no",
+            **more,
+        )
+        if accelerator.num_processes != count:
+            raise LayerticketError(
+                f"{accelerator.num_processes} processes were started, but this is done by {count}. "
+                "Start this in one process; to train in several, use torchrun or accelerate launch."
+            )
+        yield accelerator
+    finally:
+        for state, content in zip(shared, before, strict=True):
+            state.clear()
+            state.update(content)
+
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESTARTED = 32 * 2**20  # bytes; what other threads take between two looks is far less
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: by torch's allocator on a GPU, else by the whole process.
+
+    So far: since the process began, or since `restart_peak_memory` began anew.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists():  # getrusage also remembers the process that started us
+        return _status_bytes("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB, except on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def restart_peak_memory(device: torch.device) -> bool:
+    """Let `peak_memory_bytes` count from now on, so that it is not that of earlier work.
+
+    On a GPU torch does so. On a CPU Linux does, where a process may write its own
+    ``/proc/self/clear_refs``; what was freed is given back first, as far as glibc can.
+
+    Args:
+        device: Whose peak is meant.
+
+    Returns:
+        Whether it does. If not, the peak is that of the whole life of the process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    _give_back()
+    try:
+        CLEAR.write_text("5")
+        return _status_bytes("VmHWM") - _status_bytes("VmRSS") < RESTARTED
+    except OSError:
+        return False
+
+
+def _give_back() -> None:
+    """Return memory that was freed to the system, where the C library offers that."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _status_bytes(name: str) -> int:
+    """Read an entry of ``/proc/self/status``, which Linux counts in KiB."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024

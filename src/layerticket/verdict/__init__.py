@@ -1,0 +1,1 @@
+"""What paired seeds show: numbers in, a verdict out."""
