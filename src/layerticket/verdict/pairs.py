@@ -8,13 +8,264 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.verdict.judge import mean_interval
-from layerticket.verdict.statistics import percentile, ratio_interval
+from layerticket.verdict.statistics import (
+    Difference,
+    Outcome,
+    Percentile,
+    percentile,
+    ratio_interval,
+)
+
+Record = Mapping[str, Any]
+Role = Literal["dense", "criterion", "control", "baseline"]
+Status = Literal["done", "failed", "running", "waiting"]
+
+
+def as_record(value: object) -> Any:  # noqa: ANN401 - a JSON value
+    """Turn records into JSON values: a dataclass becomes an object, a tuple a list."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: as_record(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: as_record(part) for key, part in value.items()}
+    return [as_record(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _of_record(cls: type[Any], record: Record, **made: object) -> Any:  # noqa: ANN401
+    """Make a dataclass of a JSON object; lists become tuples, `made` is made already."""
+    values = {one.name: record[one.name] for one in fields(cls) if one.name in record} | made
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One network of a study that is trained and judged; one entry of "runs" in study.json.
+
+    Keys in the file are the names of the fields; null is "not measured". Times are in seconds,
+    energy in kWh, carbon in kg CO2e, accuracies are fractions.
+    """
+
+    id: str
+    model: str
+    """Name of the dense network."""
+    budget: str | None
+    """How much is removed, as in "remove 5"; None for dense."""
+    method: str
+    """Label of the method; the draws of one method share it."""
+    kind: str
+    """Kind of the method: dense, ticket, lottery, control, filters, weights, imp, shallower, ..."""
+    role: Role
+    """What the row is for; only criteria are judged."""
+    reference: str | None = None
+    """Label of the ticket it is matched to, or shares its shape with."""
+    draw: int | None = None
+    """Number of the draw, where something is drawn at random."""
+    seed: int
+    training: str | None = None
+    """Name of its training; rows with equal names are the same network. None until it is known."""
+
+    status: Status = "waiting"
+    error: str | None = None
+    log: str | None = None
+    folder: str | None = None
+
+    test_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    correct: str | None = None
+    """Which test images were answered rightly, see `pack_correct`."""
+    evaluations: Record = field(default_factory=dict)
+    similarity: Record | None = None
+    curve: tuple[Record, ...] = ()
+
+    macs: int | None = None
+    sparse_macs: int | None = None
+    """MACs without the masked weights, which a dense library still computes."""
+    params: int | None = None
+    epochs: int | None = None
+    train_seconds: float | None = None
+    images_per_second: float | None = None
+    energy_kwh: float | None = None
+    co2_kg: float | None = None
+    energy_method: str | None = None
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    workers: int | None = None
+    """Workers of the runner that trained it."""
+    jobs_beside: int | None = None
+    """Most other jobs at any moment of its training."""
+    search_seconds: float | None = None
+    search_energy_kwh: float | None = None
+    cost: Record | None = None
+    """"train_seconds", "search_seconds", "energy_kwh", "co2_kg": sums over the distinct trainings
+    and searches that the row needs to exist, each once."""
+
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    scores: Mapping[str, float] | None = None
+    match: Record | None = None
+    config: Record | None = None
+    repeat: str = ""
+    """Command that does this row again."""
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Row":
+        """Read an entry of study.json."""
+        row: Row = _of_record(cls, record)
+        return row
+
+    def as_record(self) -> dict[str, Any]:
+        """Write an entry of study.json."""
+        record: dict[str, Any] = as_record(self)
+        return record
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it was trained and tested, whatever became of its other evaluations."""
+        return self.test_accuracy is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it failed before it had an accuracy."""
+        return self.status == "failed" and not self.is_tested
+
+
+NOTHING = Difference()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shift(Difference):
+    """Difference in one evaluation, and what the clean accuracy does not explain of it."""
+
+    clean: Difference = NOTHING
+    """Of the clean accuracy, on the images of this evaluation where it states one."""
+    relative: Difference | None = None
+    """Of shifted / clean accuracy; None where a clean accuracy is 0 or unknown."""
+    at_equal_clean: Difference | None = None
+    """Of the shifted accuracy, less what the change of the clean accuracy explains."""
+
+
+Answer = Literal["control better", "as good", "ticket better", "not shown"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """How a ticket compares with a control of equal cost; differences are ticket minus control."""
+
+    method: str
+    name: str
+    """The control in words."""
+    kind: str
+    n: int
+    """Seeds both have, those with the same network included."""
+    same_seeds: tuple[int, ...]
+    """Seeds where both are the same network."""
+    difference: Difference
+    """Over the seeds where they differ."""
+    average_effect: float | None
+    """Mean over all seeds, 0 where the network is the same; None if there is no such seed."""
+    outcome: Answer
+    failed_seeds: tuple[int, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """One method of a study against dense; an entry of "comparisons" in study.json.
+
+    Differences are method minus dense, as fractions. Shares saved are 1 - method / dense.
+    """
+
+    model: str
+    budget: str
+    method: str
+    kind: str
+    role: Role
+    reference: str | None
+    n: int
+    """Paired seeds, those with the same network included."""
+    seeds: tuple[int, ...]
+    same_seeds: tuple[int, ...] = ()
+    """Seeds where the method is the dense network itself: no evidence."""
+    failed_seeds: tuple[int, ...] = ()
+    accuracy: Mapping[str, float | None] = field(default_factory=dict)
+    dense_accuracy: Mapping[str, float | None] = field(default_factory=dict)
+
+    difference: Difference = NOTHING
+    average_effect: float | None = None
+    """Mean over all seeds, 0 where the network is the same; None if there is no such seed."""
+    outcome: Outcome = "undecided"
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    comparisons: int = 0
+    """How many comparisons the correction is for."""
+    outcome_adjusted: Outcome = "undecided"
+    spread: float | None = None
+    seeds_needed: int | None = None
+    """Seeds in all that would decide with 80 % power; None if decided or no number would."""
+    images_needed: int | None = None
+    """Test images it takes at least where no number of seeds decides."""
+    minimum_detectable: float | None = None
+    caution: str | None = None
+    """What to keep in mind about a decided outcome."""
+
+    macs_saving: float | None = None
+    params_saving: float | None = None
+    speedup: Mapping[str, float | None] = field(default_factory=dict)
+    memory_saving: float | None = None
+    energy_saving: float | None = None
+    co2_saving: float | None = None
+
+    evaluations: Mapping[str, Shift] = field(default_factory=dict)
+    similarity: float | None = None
+    percentile: float | None = None
+    percentile_of: Percentile | None = None
+    controls: tuple[Control, ...] = ()
+    sentence: str = ""
+
+    @classmethod
+    def from_record(cls, record: Record) -> "Comparison":
+        """Read an entry of "comparisons" in study.json."""
+        made: dict[str, object] = {"difference": _of_record(Difference, record["difference"])}
+        made["evaluations"] = {k: _shift_of(v) for k, v in record["evaluations"].items()}
+        found = record["percentile_of"]
+        made["percentile_of"] = found and _of_record(Percentile, found)
+        made["controls"] = tuple(
+            _of_record(Control, one, difference=_of_record(Difference, one["difference"]))
+            for one in record["controls"]
+        )
+        comparison: Comparison = _of_record(cls, record, **made)
+        return comparison
+
+    def as_record(self) -> dict[str, Any]:
+        """Write an entry of "comparisons" in study.json."""
+        record: dict[str, Any] = as_record(self)
+        return record
+
+
+def _shift_of(record: Record) -> Shift:
+    made = {
+        name: record[name] and _of_record(Difference, record[name])
+        for name in ("clean", "relative", "at_equal_clean")
+    }
+    shift: Shift = _of_record(Shift, record, **made)
+    return shift
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Analysis:
+    """What the rows of a study show."""
+
+    comparisons: tuple[Comparison, ...]
+    """One for each model, budget and method, in the order of the rows."""
+    verdict: str
+    """One sentence on the tickets."""
+
 
 TICKETS = ("ticket", "lottery")
 CONTROLS = ("control", "shallower", "equal_compute")
@@ -109,7 +360,7 @@ def _first_ticket(tables: Mapping[str, Table]) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
+class MeanDifference:
     """Ticket minus dense over paired seeds; fractions."""
 
     differences: tuple[float, ...]
@@ -133,13 +384,13 @@ class ShiftedPair:
     """Confidence of the two-sided intervals."""
     slope: float
     """As given to `compare_shifted`."""
-    clean: Difference
+    clean: MeanDifference
     """Of the accuracy on the test images."""
-    shifted: Difference
+    shifted: MeanDifference
     """Of the accuracy on the shifted images."""
-    relative: Difference | None
+    relative: MeanDifference | None
     """Of shifted / clean accuracy; None if a clean accuracy is 0."""
-    at_equal_clean: Difference
+    at_equal_clean: MeanDifference
     """Of the shifted accuracy, less what the change of the clean accuracy explains."""
 
 
@@ -226,9 +477,9 @@ def compare_shifted(
     )
 
 
-def _difference(values: Sequence[float], confidence: float) -> Difference:
+def _difference(values: Sequence[float], confidence: float) -> MeanDifference:
     mean, std, low, high = mean_interval(values, confidence=confidence)
-    return Difference(differences=tuple(values), mean=mean, std=std, low=low, high=high)
+    return MeanDifference(differences=tuple(values), mean=mean, std=std, low=low, high=high)
 
 
 def _check(
@@ -576,7 +827,7 @@ def _answer(
     differences = [round(_accuracy(group, s) - _accuracy(control, s), 12) for s in seeds]
     mean, std, low, high = mean_interval(differences, confidence=confidence, resolution=resolution)
     lost = sorted({*group.failed, *control.failed})
-    outcome: Answer = "not shown" if lost else _outcome(low, high, margin)
+    outcome: Shown = "not shown" if lost else _outcome(low, high, margin)
     interval = {"mean": mean, "std": std, "low": low, "high": high}
     name = spoken(control)
     return {
@@ -593,10 +844,10 @@ def _answer(
     }
 
 
-Answer = Literal["as well", "better", "not shown"]
+Shown = Literal["as well", "better", "not shown"]
 
 
-def _outcome(low: float | None, high: float | None, margin: float) -> Answer:
+def _outcome(low: float | None, high: float | None, margin: float) -> Shown:
     if low is None or high is None:
         return "not shown"
     if high < margin:
@@ -608,7 +859,7 @@ def _sentence(
     criterion: str,
     control: str,
     difference: dict[str, float | None],
-    outcome: Answer,
+    outcome: Shown,
     margin: float,
     n: int,
 ) -> str:

@@ -16,6 +16,32 @@ FEWEST_FOR_BOOTSTRAP = 5
 _RESAMPLES = 9999
 
 
+Outcome = Literal["wins", "loses", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """A mean of paired differences with its intervals; all None where nothing is paired."""
+
+    mean: float | None = None
+    std: float | None = None
+    """Standard deviation over seeds; None for one seed."""
+    low: float | None = None
+    """Lower end of the interval that judges; None for one seed."""
+    high: float | None = None
+    """Upper end."""
+    n: int = 0
+    """Seeds it rests on: those where the two networks differ."""
+    over: Literal["seeds", "seeds and images"] = "seeds"
+    """What the interval holds for: new seeds on these test images, or new seeds and new images."""
+    images: int | None = None
+    """Test images with a record of their own; None where it holds for these images only."""
+    seeds_low: float | None = None
+    """Lower end of the interval over seeds alone, on these test images."""
+    seeds_high: float | None = None
+    """Upper end of it."""
+
+
 def bootstrap_interval(
     differences: Sequence[float], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
