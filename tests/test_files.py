@@ -1,15 +1,31 @@
-"""The store: one spelling per value, whole files, one writer per folder."""
+"""One spelling per JSON value, whole files, one writer per folder, and looking that never locks."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layerticket.errors import LayerticketError
-from layerticket.files import canonical_json, digest, exclusive, read_json, write_atomically
+from layerticket.files import (
+    FolderInUse,
+    Process,
+    canonical_json,
+    digest,
+    exclusive,
+    holder_of,
+    in_use,
+    open_to_append,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -34,9 +50,20 @@ def test_digest_is_a_known_one():
 @pytest.mark.parametrize(
     "value", [float("nan"), [float("inf")], {1: 2}, [{True: 1}], {"a": object()}, {"a": {1, 2}}]
 )
-def test_refuses_what_is_no_json(value):
+def test_refuses_what_is_no_json(value, tmp_path):
     with pytest.raises(LayerticketError):
         canonical_json(value)
+    with pytest.raises(LayerticketError):
+        write_json(tmp_path / "x.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_written_in_one_spelling_and_keeps_its_order(tmp_path):
+    value = {"b": [1, 0.5], "a": "é"}
+    write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert text == '{\n "b": [\n  1,\n  0.5\n ],\n "a": "é"\n}\n'
+    assert read_json(tmp_path / "x.json") == value
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path):
@@ -59,12 +86,16 @@ def test_unreadable_json_is_named(tmp_path, content):
 
 
 def test_second_use_in_the_same_process_is_refused_and_the_lock_is_let_go(tmp_path):
-    with exclusive(tmp_path), pytest.raises(LayerticketError), exclusive(tmp_path):
+    with exclusive(tmp_path), pytest.raises(FolderInUse), exclusive(tmp_path):
         pass
     with pytest.raises(ZeroDivisionError), exclusive(tmp_path):
         raise ZeroDivisionError
     with exclusive(tmp_path):
-        pass
+        assert in_use(tmp_path)
+        assert holder_of(tmp_path).startswith(f"pid {os.getpid()} on ")
+    assert not in_use(tmp_path)
+    assert holder_of(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 HOLDER = """
@@ -77,22 +108,156 @@ with exclusive(Path(sys.argv[1])):
 """
 
 
-def test_another_process_is_named_and_its_lock_dies_with_it(tmp_path):
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the folder."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as holder:
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as process:
         try:
-            assert holder.stdout.readline() == b"held\n"
-            with (
-                pytest.raises(LayerticketError, match=f"{tmp_path}.*pid {holder.pid} "),
-                exclusive(tmp_path),
-            ):
-                pass
+            assert process.stdout.readline() == b"held\n"
+            yield process
         finally:
-            holder.kill()
-    with exclusive(tmp_path):
+            process.kill()
+
+
+def test_another_process_is_named_and_its_lock_dies_with_it(tmp_path, holder):
+    with (
+        pytest.raises(FolderInUse, match=f"{tmp_path}.*pid {holder.pid} "),
+        exclusive(tmp_path),
+    ):
         pass
+    assert in_use(tmp_path)
+    assert holder_of(tmp_path).startswith(f"pid {holder.pid} on ")
+    holder.kill()
+    deadline = time.monotonic() + 10
+    while in_use(tmp_path):  # dead as soon as the system says so, reaped by its parent or not
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert (tmp_path / ".holder").exists()  # nothing could tidy up
+    holder.wait()
+    assert not in_use(tmp_path)
+    with exclusive(tmp_path):
+        assert holder_of(tmp_path).startswith(f"pid {os.getpid()} on ")
+
+
+def test_looking_never_refuses_a_writer(tmp_path):
+    stop = threading.Event()
+    seen = set()
+
+    def look():
+        while not stop.is_set():
+            seen.add(in_use(tmp_path))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(300):
+            with exclusive(tmp_path):
+                pass
+    finally:
+        stop.set()
+        looker.join()
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"started": "1"}, sys.platform != "linux"),  # the number was used again
+        ({"pid": 2**22 + 1}, False),  # no system counts that far
+        ({"host": "elsewhere"}, True),  # cannot be asked, so it is believed
+        ({"machine": "another start of this host"}, False),
+    ],
+)
+def test_a_holder_counts_while_it_runs(tmp_path, change, expected):
+    record = dataclasses.asdict(Process.current()) | change
+    (tmp_path / ".holder").write_text(json.dumps(record))
+    assert in_use(tmp_path) == expected
+    assert (holder_of(tmp_path) is not None) == expected
+    with exclusive(tmp_path):  # the lock knows better than the file
+        assert holder_of(tmp_path).startswith(f"pid {os.getpid()} on ")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
+def test_an_unreadable_holder_is_nobody(tmp_path, content):
+    (tmp_path / ".holder").write_text(content)
+    assert not in_use(tmp_path)
+    assert not in_use(tmp_path / "missing")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_nothing_is_written_through_links_pipes_or_folders(tmp_path, kind):
+    (tmp_path / "victim").write_text("untouched")
+    for name in (".lock", "log.txt", "x.json"):
+        path = tmp_path / "work" / name
+        path.parent.mkdir(exist_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to(tmp_path / ("victim" if kind == "link" else "absent"))
+    with pytest.raises(LayerticketError, match="no regular file"), exclusive(tmp_path / "work"):
+        pass
+    with pytest.raises(LayerticketError, match="no regular file"):
+        open_to_append(tmp_path / "work" / "log.txt")
+    if kind != "folder":
+        write_json(tmp_path / "work" / "x.json", {})  # takes the place of the link
+        assert not (tmp_path / "work" / "x.json").is_symlink()
+        assert read_json(tmp_path / "work" / "x.json") == {}
+    assert (tmp_path / "victim").read_text() == "untouched"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_log_is_continued(tmp_path):
+    for text in (b"one\n", b"two\n"):
+        with open_to_append(tmp_path / "log.txt") as log:
+            log.write(text)
+    assert (tmp_path / "log.txt").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_reading_does_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(LayerticketError, match="no regular file"):
+        read_json(tmp_path / "x.json")
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from layerticket import files
+def die(*_):
+    print("writing", flush=True)
+    sys.stdin.read()
+os.replace = die
+files.write_atomically(Path(sys.argv[1]), b"half")
+"""
+
+
+def test_part_written_files_of_a_killed_writer_are_cleared_by_the_next(tmp_path):
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as writer:
+        try:
+            assert writer.stdout.readline() == b"writing\n"
+            write_atomically(tmp_path / "file", b"mine")
+            assert len(list(tmp_path.glob(".file.*.partial"))) == 1  # its writer lives
+        finally:
+            writer.kill()
+    foreign = tmp_path / ".file.0123456789ab-1-1-x.partial"  # of another machine
+    foreign.write_bytes(b"")
+    write_atomically(tmp_path / "other", b"")
+    write_atomically(tmp_path / "file", b"mine again")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other", foreign.name}
+    os.utime(foreign, (0, 0))
+    write_atomically(tmp_path / "file", b"mine again")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other"}
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):

@@ -181,7 +181,6 @@ def fault(reason):
     return pytest.mark.xfail(strict=True, reason=reason)
 
 
-@fault("looking takes the lock that a writer needs at that moment")
 def test_looking_never_locks(place, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     locked = []
@@ -384,7 +383,6 @@ def test_published_files_are_hashed_once_a_process(place):
     assert hashed < 2.9 * size  # the runner and its one worker, at most
 
 
-@fault("the package needs fcntl, which Windows does not have")
 def test_imports_where_fcntl_and_resource_do_not_exist(place):
     code = """
         import sys
