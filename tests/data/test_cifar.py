@@ -1,9 +1,11 @@
 """CIFAR files in the published layouts, and every way in which they can be wrong."""
 
+import dataclasses
 import hashlib
 import io
 import logging
 import pickle
+import socket
 import tarfile
 import urllib.error
 
@@ -14,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerticket.data import cifar as download
-from layerticket.data.cifar import read_batches
+from layerticket.data.cifar import CIFARS, read_batches
 from layerticket.data.dataset import Augment
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
@@ -199,13 +200,20 @@ def test_malicious_pickle_runs_nothing(tmp_path, protocol):
         (pickle.dumps({b"data": [1], b"labels": [1]}), "lacks 'data'"),
         (in_python2(chw(PIXELS), LABELS, b"fine_labels"), "or 'labels'"),
         (in_python2(chw(PIXELS), LABELS[:-1]), "holds 40 images and 39 labels"),
-        (in_python2(chw(PIXELS), [*LABELS[:-1], 10]), "whole numbers from 0 to 9"),
+        (
+            in_python2(chw(PIXELS), [*LABELS[:-1], 10]),
+            "go from 0 to 10; with 10 classes they must lie in 0 to 9",
+        ),
         (
             pickle.dumps({b"data": chw(PIXELS)[:, :99].copy(), b"labels": LABELS}, protocol=2),
-            r"data of shape \(40, 99\)",
+            r"uint8 of shape \(40, 99\); it must hold uint8 of shape \(N, 3072\)",
         ),
         (pickle.dumps({b"data": np.zeros((1, 3072)), b"labels": [1]}, protocol=2), "'f8'"),
-        (pickle.dumps({b"data": np.array([len]), b"labels": [1]}, protocol=2), "cannot be read"),
+        (pickle.dumps({b"data": np.array([1, {}]), b"labels": [1, 2]}, protocol=2), "lacks 'data'"),
+        (
+            pickle.dumps({b"data": np.array([len]), b"labels": [1]}, protocol=2),
+            "builtin.*len, which",
+        ),
     ],
 )
 def test_damaged_batches(tmp_path, content, said):
@@ -254,7 +262,7 @@ def damage(path, how):
         ("image column", "has the columns picture, label"),
         ("no struct", "of type binary"),
         ("no bytes", "empty entries"),
-        ("label", "go from 0 to 10; they must lie in 0 to 9"),
+        ("label", "go from 0 to 10; with 10 classes they must lie in 0 to 9"),
         ("size", "image 0 of 'train.parquet' is 32x31 pixels"),
         ("image", "image 1 of 'train.parquet' cannot be decoded"),
     ],
@@ -320,14 +328,27 @@ def site(tmp_path, monkeypatch):
         tar.add(tmp_path / "made", arcname=".")
     visits = []
 
-    def urlopen(url, timeout):
-        visits.append(url)
-        return io.BytesIO(packed.getvalue())
-
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    md5 = hashlib.md5(packed.getvalue(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(download.ARCHIVES, "cifar10", ("cifar-10-python.tar.gz", md5))
+    serve(monkeypatch, packed.getvalue(), visits)
     return visits
+
+
+def serve(monkeypatch, raw, visits, sha256=""):
+    class Answer(io.BytesIO):
+        def info(self):
+            return self
+
+        def get_all(self, name):
+            return [str(len(raw))] if name == "Content-Length" else None
+
+    def urlopen(request):
+        visits.append(request.full_url)
+        return Answer(raw)
+
+    monkeypatch.setattr("torch.hub.urlopen", urlopen)
+    expected = dataclasses.replace(
+        CIFARS["cifar10"], sha256=sha256 or hashlib.sha256(raw).hexdigest()
+    )
+    monkeypatch.setitem(CIFARS, "cifar10", expected)
 
 
 def test_download_once(tmp_path, own_cache, site):
@@ -350,37 +371,40 @@ def test_download_completes_a_folder(tmp_path, site):
 
 
 def test_published_checksums():
-    assert download.ARCHIVES == {
-        "cifar10": ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
-        "cifar100": ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+    assert {known.archive: known.sha256 for known in CIFARS.values()} == {
+        "cifar-10-python.tar.gz": (
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+        ),
+        "cifar-100-python.tar.gz": (
+            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+        ),
     }
 
 
 def test_wrong_checksum_leaves_nothing(own_cache, site, monkeypatch):
-    monkeypatch.setitem(download.ARCHIVES, "cifar10", ("cifar-10-python.tar.gz", "0" * 32))
-    with pytest.raises(LayerticketError, match="arrived with MD5"):
+    monkeypatch.setitem(CIFARS, "cifar10", dataclasses.replace(CIFARS["cifar10"], sha256="0" * 64))
+    with pytest.raises(LayerticketError, match="invalid hash value"):
         load_data("cifar10", download=True)
     assert list((own_cache / "data").iterdir()) == []
 
 
 def test_no_network_is_explained(own_cache, monkeypatch):
-    def unreachable(url, timeout):
+    def unreachable(request):
+        assert socket.getdefaulttimeout() == 60  # a connection that hangs is given up
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with pytest.raises(LayerticketError, match=r"no route to host.*by hand.*--data-dir"):
         load_data("cifar10", download=True)
     assert list((own_cache / "data").iterdir()) == []
+    assert socket.getdefaulttimeout() is None
 
 
 def test_archive_that_writes_elsewhere_is_refused(tmp_path, monkeypatch):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../../escaped"))
-    raw = packed.getvalue()
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(raw))
-    md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(download.ARCHIVES, "cifar10", ("cifar-10-python.tar.gz", md5))
+    serve(monkeypatch, packed.getvalue(), [])
     with pytest.raises(LayerticketError, match="could not be fetched"):
         load_data("cifar10", download=True, data_dir=tmp_path / "a" / "b")
     assert not list(tmp_path.rglob("escaped"))

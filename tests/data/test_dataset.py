@@ -99,7 +99,7 @@ def test_statistics_by_hand():
     # Channel 0: 0, 0, 255, 255 -> mean 1/2, deviation 1/2. Channel 1: 51 three times, 255 once:
     # mean (3 * 0.2 + 1) / 4 = 0.4, variance (3 * 0.04 + 1) / 4 - 0.16 = 0.12.
     images = torch.tensor([[[[0, 0]], [[51, 51]]], [[[255, 255]], [[51, 255]]]], dtype=torch.uint8)
-    means, deviations = statistics(images)
+    means, deviations = statistics(Split(images=images, labels=torch.zeros(2, dtype=torch.int64)))
     assert means == pytest.approx((0.5, 0.4))
     assert deviations == pytest.approx((0.5, 0.12**0.5))
 

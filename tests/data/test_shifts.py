@@ -1,5 +1,6 @@
 """Published files: read as they are, refused in one line when they are not what they should be."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from layerticket.data import shifts
 from layerticket.data.folders import read_folder, read_hub
-from layerticket.data.shifts import SHIFTS, find_published, open_published, read_shift
+from layerticket.data.shifts import find_published, open_published, read_shift
+from layerticket.data.sources import SHIFTS
 from layerticket.errors import LayerticketError
 from toy_training import make_data
 
@@ -22,10 +23,8 @@ PAIR, DICT = SHIFTS["cifar10.1"], SHIFTS["cifar10.2"]
 
 @pytest.fixture(autouse=True)
 def short_sets(monkeypatch):
-    fields = {name: getattr(DICT, name) for name in ("title", "images", "labels")}
-    monkeypatch.setitem(SHIFTS, "cifar10.2", shifts.Shift(**fields, count=COUNT))
-    fields = {name: getattr(PAIR, name) for name in ("title", "images", "labels")}
-    monkeypatch.setitem(SHIFTS, "cifar10.1", shifts.Shift(**fields, count=COUNT))
+    monkeypatch.setitem(SHIFTS, "cifar10.2", dataclasses.replace(DICT, count=COUNT))
+    monkeypatch.setitem(SHIFTS, "cifar10.1", dataclasses.replace(PAIR, count=COUNT))
 
 
 def write_pair(folder, pixels=PIXELS, labels=LABELS):
@@ -85,11 +84,11 @@ def test_a_malicious_dictionary_runs_nothing(tmp_path):
     ("pixels", "labels", "said"),
     [
         (PIXELS[:-1], LABELS, r"shape \(11, 32, 32, 3\); it must hold uint8"),
-        (PIXELS, LABELS[:-1], r"shape \(11,\); it must hold 12 whole numbers"),
+        (PIXELS, LABELS[:-1], r"shape \(11,\); it must hold whole numbers of shape \(12,\)"),
         (PIXELS.astype(np.float32), LABELS, "holds float32"),
         (PIXELS.transpose(0, 3, 1, 2), LABELS, r"shape \(12, 3, 32, 32\)"),
         (PIXELS, LABELS / 1.0, "holds float64"),
-        (PIXELS, LABELS + 1, "go from . to 10; they must lie in 0 to 9"),
+        (PIXELS, LABELS + 1, "go from . to 10; with 10 classes they must lie in 0 to 9"),
         (PIXELS, np.array([{}] * COUNT), "cannot be read as an array"),
     ],
 )
@@ -105,7 +104,7 @@ def test_wrong_pairs_are_refused(tmp_path, pixels, labels, said):
     [
         ({"images": PIXELS}, "lacks 'images'"),
         ({"images": [1], "labels": LABELS}, "lacks 'images'"),
-        ({"images": PIXELS, "labels": LABELS[:3]}, "must hold 12 whole numbers"),
+        ({"images": PIXELS, "labels": LABELS[:3]}, r"must hold whole numbers of shape \(12,\)"),
         ({"images": PIXELS.astype(np.float32), "labels": LABELS}, "cannot be read"),
         ([1, 2], "cannot be read"),
         (None, "lacks 'images'"),
@@ -171,7 +170,7 @@ def test_published_corruptions_are_read_by_severity(tmp_path):
     [
         (["gaussian_noise"], 15, None, "'fog.npy' is missing"),
         (["gaussian_noise", "fog"], 14, None, r"shape \(14, 32, 32, 3\)"),
-        (["gaussian_noise", "fog"], 15, np.zeros(3, int), r"'labels.npy' holds .*15 whole"),
+        (["gaussian_noise", "fog"], 15, np.zeros(3, int), r"'labels.npy' .* of shape \(15,\)"),
         (["gaussian_noise", "fog"], 15, np.full(15, 10), "go from 10 to 10"),
     ],
 )

@@ -370,7 +370,6 @@ def write_cifar(folder, images):
 
 
 @pytest.mark.slow
-@fault("the files of CIFAR-10-C are hashed again by every evaluation")
 def test_published_files_are_hashed_once_a_process(place):
     data = place.folder / "data"
     data.mkdir()

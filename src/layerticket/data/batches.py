@@ -2,28 +2,29 @@
 
 Letters: N images, B of them in a batch, C channels, H and W pixels, P pixels of border, K classes.
 Random numbers are drawn on the CPU, for a whole epoch at once and by position in its order, so
-neither the batch size nor the device changes what is done to an image. The pixels are worked on
-where the split lies, without a loop over images.
+neither the batch size nor the device nor where images come from changes what is done to an image.
+The pixels are worked on where the source puts them, without a loop over images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerticket.data.dataset import Augment, Dataset, Split, generator, rank_in_class
+from layerticket.data.dataset import Augment, Dataset, ImageSource, generator, rank_in_class
 from layerticket.errors import LayerticketError
 
 
 def batches(
     dataset: Dataset,
-    split: Split,
+    split: ImageSource,
     batch_size: int,
     *,
     seed: int,
     epoch: int,
     train: bool,
+    augment: Augment | None = None,
     drop_last: bool = False,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
@@ -32,12 +33,13 @@ def batches(
     """Go once through a split.
 
     Args:
-        dataset: Gives the normalization and the augmentation.
+        dataset: Gives the normalization.
         split: What to go through; batches appear on its device.
         batch_size: B, at least 1.
         seed: Decides order and augmentation, together with `epoch`.
         epoch: Number of the pass, from 0.
         train: Whether to shuffle and augment; otherwise images come in order, as they are.
+        augment: How to augment; None: as the data set says, its standard augmentation.
         drop_last: Whether a last batch of fewer than B images is left out.
         dtype: Type of the images given; they are normalized in float32.
         channels_last: Whether images lie in memory as (B, H, W, C); their shape stays.
@@ -61,11 +63,12 @@ def batches(
     begin, end = (0, batch_size) if part is None else part
     slices = [slice(start + begin, min(start + end, size)) for start in range(0, size, batch_size)]
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    pairs = (
-        _training_pairs(dataset, split, slices, generator("epoch", seed, epoch))
-        if train
-        else _plain_pairs(dataset, split, slices)
-    )
+    if train:
+        draws = generator("epoch", seed, epoch)
+        pairs = _training_pairs(dataset, split, slices, augment or dataset.augment, draws)
+    else:
+        normalized = _normalizer(dataset, split.device)
+        pairs = ((normalized(split.fetch(n)), split.labels[n]) for n in slices)
     return (
         (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
         for images, labels in pairs
@@ -73,7 +76,7 @@ def batches(
 
 
 def scoring_batch(
-    dataset: Dataset, split: Split, images: int, *, seed: int, balanced: bool = True
+    dataset: Dataset, split: ImageSource, images: int, *, seed: int, balanced: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Draw images to score blocks with: at random, without repetition, not augmented.
 
@@ -94,7 +97,7 @@ def scoring_batch(
     """
     if not 1 <= images <= len(split):
         raise LayerticketError(
-            f"a scoring batch of {images} images cannot be drawn from {len(split)}; "
+            f"the scoring batch is to have {images} images, but the split has {len(split)}; "
             f"allowed are 1 to {len(split)}."
         )
     chosen = torch.randperm(len(split), generator=generator("scoring", seed))
@@ -114,8 +117,8 @@ def scoring_batch(
                 f"rarest has {fewest}. Take at most {fewest * dataset.classes} images."
             )
         chosen = chosen[rank_in_class(labels) < each]
-    where = chosen[:images].to(split.images.device)
-    return _normalized(split.images[where], *_scale(dataset, split)), split.labels[where]
+    rows = chosen[:images].to(split.device)
+    return _normalizer(dataset, split.device)(split.fetch(rows)), split.labels[rows]
 
 
 def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
@@ -139,42 +142,36 @@ def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor)
 
 
 def _training_pairs(
-    dataset: Dataset, split: Split, slices: Sequence[slice], draws: torch.Generator
+    dataset: Dataset,
+    split: ImageSource,
+    slices: Sequence[slice],
+    augment: Augment,
+    draws: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches."""
-    device, count, scale = split.images.device, len(split), _scale(dataset, split)
+    device, count, pad = split.device, len(split), augment.pad
+    normalized = _normalizer(dataset, device)
     order = torch.randperm(count, generator=draws).to(device)
-    top, left, flip = (draw.to(device) for draw in _draw(dataset.augment, count, draws))
+    top, left = (torch.randint(0, 2 * pad + 1, (count,), generator=draws) for _ in range(2))
+    flip = torch.randint(0, 2, (count,), generator=draws).bool() & augment.flip
+    top, left, flip = top.to(device), left.to(device), flip.to(device)
     for now in slices:
-        images = _normalized(split.images[order[now]], *scale)
-        images = augmented(images, dataset.augment.pad, top[now], left[now], flip[now])
-        yield images, split.labels[order[now]]
+        images = normalized(split.fetch(order[now]))
+        yield augmented(images, pad, top[now], left[now], flip[now]), split.labels[order[now]]
 
 
-def _plain_pairs(
-    dataset: Dataset, split: Split, slices: Sequence[slice]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches in order, as they are."""
-    scale = _scale(dataset, split)
-    for now in slices:
-        yield _normalized(split.images[now], *scale), split.labels[now]
+def _normalizer(dataset: Dataset, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return what turns pixels (B, C, H, W) as stored into float32 of mean 0 and deviation 1."""
+    low, high = dataset.value_range
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) * (high - low)
+        for values in (dataset.mean, dataset.std)
+    )
+    subtracted, factor = (mean + low).float().to(device), (1 / std).float().to(device)
+    return lambda images: images.float().sub_(subtracted).mul_(factor)
 
 
-def _draw(augment: Augment, count: int, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw where `count` crops begin, and which of them are mirrored."""
-    top = torch.randint(0, 2 * augment.pad + 1, (count,), generator=draws)
-    left = torch.randint(0, 2 * augment.pad + 1, (count,), generator=draws)
-    flip = torch.randint(0, 2, (count,), generator=draws).bool()
-    return top, left, flip & augment.flip
-
-
-def _scale(dataset: Dataset, split: Split) -> tuple[Tensor, Tensor]:
-    """Return what to subtract and what to multiply by, (1, C, 1, 1) float32 each."""
-    mean = torch.tensor(dataset.mean, dtype=torch.float64).view(1, -1, 1, 1) * 255
-    factor = 1 / (torch.tensor(dataset.std, dtype=torch.float64).view(1, -1, 1, 1) * 255)
-    return mean.float().to(split.images.device), factor.float().to(split.images.device)
-
-
-def _normalized(images: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """Turn (B, C, H, W) uint8 into float32 of mean 0 and deviation 1."""
-    return images.float().sub_(mean).mul_(factor)
+def unit_pixels(dataset: Dataset, images: Tensor) -> Tensor:
+    """Turn pixels as stored into float32, black 0 and white 1."""
+    low, high = dataset.value_range
+    return (images.float() - low) / (high - low)

@@ -1,20 +1,23 @@
-"""Keeps tensors in the user's cache folder; whatever goes wrong here costs time, never the work."""
+"""What is kept between runs in the user's cache folder; a failure here costs time, never work."""
 
+import hashlib
 import logging
 import os
-import tempfile
+import time
 import warnings
-import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import safetensors
-import torch
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
 
-FORMAT = 1  # raise it when the same source files should give other tensors
-CHECK = "crc32"  # name of the checksum among the tensors
+from layerticket.errors import LayerticketError
+from layerticket.files import digest, read_json, write_json
+from layerticket.tensors import load_tensors, save_tensors
+
+FORMAT = 2  # raise it when the same source files should give other tensors
+SETTLED_SECONDS = 2.0  # a file written this lately may change again within one tick of its clock
 log = logging.getLogger(__name__)
+_known: dict[str, str] = {}
 
 
 def folder() -> Path:
@@ -23,48 +26,66 @@ def folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "layerticket"
 
 
-def recall(key: str) -> dict[str, torch.Tensor] | None:
+def recall(key: str) -> dict[str, Tensor] | None:
     """Return what was kept under `key`, or None; a damaged file is reported with a warning."""
-    path = _path(key)
-    try:
-        raw = path.read_bytes()
-    except OSError:
+    path = _tensors(key)
+    if not path.is_file():
         return None
     try:
-        tensors = tensors_from_bytes(raw)
-        check = tensors.pop(CHECK, None)
-        if check is not None and torch.equal(check, torch.tensor(_checksum(tensors))):
-            return tensors
-    except safetensors.SafetensorError as err:
-        log.debug("%s: %s", path, err)
+        return load_tensors(path)[0]
+    except LayerticketError as err:
+        log.debug("%s", err)
     warnings.warn(f"the cached file {path.name} is damaged; it is made again.", stacklevel=2)
     return None
 
 
-def keep(key: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Keep tensors under `key`; the file appears whole or not at all."""
-    path = _path(key)
-    content = tensors_to_bytes({**tensors, CHECK: torch.tensor(_checksum(tensors))})
-    temporary = None
+def keep(key: str, tensors: dict[str, Tensor]) -> None:
+    """Keep tensors under `key`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.replace(path)
+        save_tensors(_tensors(key), tensors, {})
     except OSError as err:
         log.warning("decoded images are not kept for the next run: %s", err)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> int:
-    """Return the CRC-32 over the tensors' bytes: it finds accidents, not intent."""
-    check = 0
-    for name in sorted(tensors):
-        check = zlib.crc32(tensors[name].contiguous().numpy().data, check)
-    return check
-
-
-def _path(key: str) -> Path:
+def _tensors(key: str) -> Path:
     return folder() / "decoded" / f"{key}-{FORMAT}.safetensors"
+
+
+def known_by_files(what: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """Return a digest of files, computed once and then known by their path, size and time.
+
+    Args:
+        what: What the digest is of; another purpose has another digest.
+        files: All that it depends on.
+        compute: Reads the files.
+    """
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = digest([what, *states])
+    path = folder() / "digests" / f"{key}.json"
+    if key not in _known:
+        try:
+            _known[key] = str(read_json(path)["digest"])
+        except (LayerticketError, KeyError):
+            found = compute()
+            if any(time.time() - at / 1e9 < SETTLED_SECONDS for _, _, at in states):
+                return found
+            _known[key] = found
+            try:
+                write_json(path, {"digest": found, "of": what, "files": states})
+            except OSError as err:
+                log.warning("the digest of %s is not kept for the next run: %s", what, err)
+    return _known[key]
+
+
+def sha256_of(files: Sequence[Path], *, start: str) -> str:
+    """SHA-256 over a text and the contents of files, in hexadecimal; known by path, size, time."""
+
+    def compute() -> str:
+        sha = hashlib.sha256(start.encode())
+        for file in files:
+            with file.open("rb") as stream:
+                while part := stream.read(1 << 20):
+                    sha.update(part)
+        return sha.hexdigest()
+
+    return known_by_files(f"sha256 {start}", files, compute)

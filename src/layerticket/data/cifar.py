@@ -1,14 +1,18 @@
-"""CIFAR-10 and CIFAR-100: finds the files in a folder, whatever their layout, and reads them."""
+"""CIFAR-10 and CIFAR-100: finds the files in a folder, original batches or parquet, and reads them.
 
-import hashlib
+Original batches are pickles, which can run code when they are read. So they are read by an
+unpickler that knows a handful of names and puts stand-ins of ours in their place.
+"""
+
 import io
 import logging
-import math
 import pickle
+import socket
+import sys
 import tarfile
 import tempfile
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,16 +21,191 @@ import numpy as np
 import torch
 
 from layerticket.data import cache
-from layerticket.data import cifar as fetching
-from layerticket.data.dataset import Augment, Dataset, Split, assemble
-from layerticket.errors import LayerticketError
+from layerticket.data.dataset import (
+    Array,
+    Augment,
+    Dataset,
+    Split,
+    assemble,
+    check_array,
+    check_labels,
+)
+from layerticket.data.sources import SHAPES
+from layerticket.errors import LayerticketError, need
 
-SHAPE = (3, 32, 32)
-ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
-Array = np.ndarray[Any, np.dtype[Any]]
-Names = Mapping[tuple[str, str], Any]
-OBJECTS = "O"
-NUMBERS = {f"{kind}{width}" for kind in "iu" for width in (1, 2, 4, 8)}
+SITE = "https://www.cs.toronto.edu/~kriz/"
+SIDE = 32  # pixels
+NESTINGS = ("", "data", "plain_text")  # where the Hugging Face hub puts parquet files
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cifar:
+    """How one of the two data sets is published."""
+
+    title: str
+    label: str
+    """Column of the parquet files."""
+    labels_key: str
+    """Entry of the original batches."""
+    folder: str
+    """Of the original batches."""
+    train_files: tuple[str, ...]
+    test_file: str
+    archive: str
+    sha256: str
+
+
+# source: the authors' page, www.cs.toronto.edu/~kriz/cifar.html (2009); the SHA-256 sums are of the
+# archives whose MD5 sums stand there
+CIFARS = {
+    "cifar10": Cifar(
+        title="CIFAR-10",
+        label="label",
+        labels_key="labels",
+        folder="cifar-10-batches-py",
+        train_files=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test_file="test_batch",
+        archive="cifar-10-python.tar.gz",
+        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    ),
+    "cifar100": Cifar(
+        title="CIFAR-100",
+        label="fine_label",
+        labels_key="fine_labels",
+        folder="cifar-100-python",
+        train_files=("train",),
+        test_file="test",
+        archive="cifar-100-python.tar.gz",
+        sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ),
+}
+
+
+def load_cifar(
+    name: str, data_dir: Path | None, validation_fraction: float, *, download: bool
+) -> Dataset:
+    """Load one of `CIFARS` from a folder; original batches are preferred to parquet files.
+
+    Raises:
+        LayerticketError: If the files are absent, incomplete or damaged.
+    """
+    published, classes = CIFARS[name], SHAPES[name][1]
+    if data_dir is None and not download:
+        raise LayerticketError(
+            f"{name!r} needs its files. Give their folder (--data-dir), or allow fetching them "
+            "(--download)."
+        )
+    folder = cache.folder() / "data" if data_dir is None else data_dir.expanduser()
+    batches = _batches_folder(published, folder)
+    shards = None if batches else _parquet_files(name, folder)
+    if download and not (batches or shards):
+        _fetch(published, folder)
+        batches = _batches_folder(published, folder)
+    if not folder.is_dir():
+        raise LayerticketError(f"the data folder {str(folder)!r} does not exist. Give another.")
+    jpeg = False
+    if batches:
+        train, test = (
+            read_batches([batches / file for file in files], published.labels_key, classes)
+            for files in (published.train_files, (published.test_file,))
+        )
+    elif shards:
+        (train, one), (test, other) = (
+            read_parquet(files, published.label, classes) for files in shards
+        )
+        jpeg = one or other
+    else:
+        raise LayerticketError(
+            f"no {published.title} in {str(folder)!r}. It should hold {published.folder!r} with "
+            f"{', '.join((*published.train_files, published.test_file))}, or train.parquet and "
+            "test.parquet. Give another folder (--data-dir), or allow fetching (--download)."
+        )
+    return assemble(
+        name,
+        f"{published.title} (JPEG)" if jpeg else published.title,
+        train,
+        test,
+        classes=classes,
+        augment=Augment(pad=4, flip=True),
+        validation_fraction=validation_fraction,
+    )
+
+
+# Finding files
+
+
+def _batches_folder(published: Cifar, folder: Path) -> Path | None:
+    """Find the original batches: in the folder itself, or in the one they are published in."""
+    files = (*published.train_files, published.test_file)
+    for candidate in (folder, folder / published.folder):
+        if all((candidate / file).is_file() for file in files):
+            return candidate
+    return None
+
+
+def _parquet_files(name: str, folder: Path) -> tuple[list[Path], list[Path]] | None:
+    """Find the parquet files of both splits, as the Hugging Face hub lays them out."""
+    for candidate in (root / nest for root in (folder, folder / name) for nest in NESTINGS):
+        train, test = _shards(candidate, "train"), _shards(candidate, "test")
+        if train and test:
+            return train, test
+    return None
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """List the files of one split in order; refuse if one of several numbered files is absent."""
+    single = folder / f"{split}.parquet"
+    if single.is_file():
+        return [single]
+    shards = sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet"))
+    if shards:
+        announced = shards[0].stem.rpartition("-")[2]
+        expected = {f"{split}-{i:0{len(announced)}d}-of-{announced}" for i in range(int(announced))}
+        if {shard.stem for shard in shards} != expected:
+            raise LayerticketError(
+                f"{str(folder)!r} holds {len(shards)} of {int(announced)} {split} files. "
+                "Add the others."
+            )
+    return shards
+
+
+def _fetch(published: Cifar, folder: Path) -> None:
+    """Fetch the archive and put what it holds into a folder, each file whole."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            packed = Path(scratch) / published.archive
+            url, bar = SITE + published.archive, sys.stderr.isatty()
+            log.info("fetching %s", url)
+            with _patience(60):
+                torch.hub.download_url_to_file(
+                    url, str(packed), hash_prefix=published.sha256, progress=bar
+                )
+            with tarfile.open(packed) as tar:
+                tar.extractall(scratch, filter="data")
+            (folder / published.folder).mkdir(exist_ok=True)
+            for file in sorted((Path(scratch) / published.folder).iterdir()):
+                file.replace(folder / published.folder / file.name)
+    except (OSError, RuntimeError, tarfile.TarError) as err:  # RuntimeError: another SHA-256
+        raise LayerticketError(
+            f"{published.archive} could not be fetched into {str(folder)!r} ({err}). Fetch it from "
+            f"{SITE}cifar.html by hand, unpack it, and give the folder (--data-dir)."
+        ) from err
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Let connections that are opened inside fail when nothing arrives for so long."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+# Original batches: pickles
 
 
 def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
@@ -43,45 +222,48 @@ def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
     Raises:
         LayerticketError: If a file is damaged, holds something else, or names foreign code.
     """
-    parts = [_read(file, labels_key, classes) for file in files]
-    return Split(
-        images=torch.from_numpy(np.concatenate([images for images, _ in parts])),
-        labels=torch.tensor([label for _, labels in parts for label in labels]),
-    )
+    images, labels = [], []
+    for file in files:
+        content = read_pickle(file, "CIFAR batch")
+        entries = content if isinstance(content, dict) else {}
+        array = entries.get(b"data", entries.get("data"))
+        found = entries.get(labels_key.encode(), entries.get(labels_key))
+        if not isinstance(array, np.ndarray) or not isinstance(found, list) or not found:
+            raise LayerticketError(
+                f"{file.name!r} lacks 'data' (an array) or {labels_key!r} (a list). "
+                "Is this another data set?"
+            )
+        check_array(array, np.uint8, (None, 3 * SIDE * SIDE), repr(file.name))
+        if len(array) != len(found) or not all(type(label) is int for label in found):
+            raise LayerticketError(
+                f"{file.name!r} holds {len(array)} images and {len(found)} labels, but there must "
+                "be a whole number for each image. Is this another data set?"
+            )
+        check_labels(np.array(found), classes, repr(file.name))
+        images.append(array.reshape(-1, 3, SIDE, SIDE))
+        labels += found
+    return Split(images=torch.from_numpy(np.concatenate(images)), labels=torch.tensor(labels))
 
 
-def read_pickled_array(file: Path) -> object:
-    """Read the one object of a ``.npy`` file that holds a Python object, as CIFAR-10.2 does.
+def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
+    """Read what a pickle holds: dictionaries, lists, text, numbers, arrays of whole numbers.
 
     Args:
         file: The file.
-
-    Returns:
-        The object, built of dictionaries, lists, text, numbers and arrays of whole numbers.
+        kind: What messages call it.
+        in_array: Whether it is a ``.npy`` file around one Python object, as CIFAR-10.2 is.
 
     Raises:
         LayerticketError: If the file is damaged, holds something else, or names foreign code.
     """
-    content = _unpickled(file, "file of CIFAR-10.2", KNOWN_IN_ARRAYS, skip_header=True)
-    if not isinstance(content, _Array) or content.dtype != OBJECTS or len(content.objects) != 1:
-        raise LayerticketError(f"{file.name!r} does not hold one object. Is this another data set?")
-    return _plain(content.objects[0])
-
-
-def _plain(value: object) -> object:
-    """Replace stubs by the arrays they stand for, in a dictionary one level deep."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return value.values if isinstance(value, _Array) and value.dtype != OBJECTS else value
-
-
-def _unpickled(file: Path, kind: str, known: Names, *, skip_header: bool = False) -> object:
-    """Read what a pickle holds, with stubs for arrays."""
     try:
         with file.open("rb") as stream:
-            if skip_header:
+            if in_array:
                 _skip_header(stream)
-            return _Reader(stream, known).load()
+            content = _arrays_of(_Unpickler(stream, encoding="bytes").load())
+        if in_array:
+            (content,) = content  # type: ignore[misc]  # one object in a list, or an error
+        return content
     except _ForeignName as err:
         raise LayerticketError(
             f"{file.name!r} names {err}, which no {kind} does, and could run code; it was "
@@ -103,133 +285,87 @@ def _skip_header(stream: BinaryIO) -> None:
         raise ValueError(f"{dtype} of shape {shape}")
 
 
-def _read(file: Path, labels_key: str, classes: int) -> tuple[ByteArray, list[int]]:
-    """Read one file: images (N, 3, 32, 32) and N labels."""
-    content = _unpickled(file, "CIFAR batch", KNOWN)
-    entries = content if isinstance(content, dict) else {}
-    array = entries.get(b"data", entries.get("data"))
-    labels = entries.get(labels_key.encode(), entries.get(labels_key))
-    problem = _problem(array, labels, labels_key, classes)
-    if problem or not isinstance(array, _Array) or not isinstance(labels, list):
-        raise LayerticketError(f"{file.name!r} {problem}. Is this another data set?")
-    return array.values.reshape(-1, *SHAPE), labels
-
-
-def _problem(array: object, labels: object, labels_key: str, classes: int) -> str:
-    """Say what is wrong with the entries of a batch; empty when nothing is."""
-    if not isinstance(array, _Array) or not isinstance(labels, list):
-        return f"lacks 'data' (an array) or {labels_key!r} (a list)"
-    if array.dtype != "u1" or array.values.ndim != 2 or array.values.shape[1] != math.prod(SHAPE):
-        return f"holds data of shape {array.values.shape}, not (N, {math.prod(SHAPE)})"
-    if len(labels) != len(array.values) or not labels:
-        return f"holds {len(array.values)} images and {len(labels)} labels"
-    if not all(type(label) is int and 0 <= label < classes for label in labels):
-        return f"holds labels that are not whole numbers from 0 to {classes - 1}"
-    return ""
-
-
 class _ForeignName(Exception):
     """A pickle names something that is not in the list."""
 
 
-class _Marker:
-    """Stands for ``numpy.ndarray`` where a pickle names the class."""
-
-
 class _Dtype:
-    """Stands for ``numpy.dtype``; whole numbers and objects are known."""
-
-    allowed = frozenset({OBJECTS, *NUMBERS})
+    """Stands for ``numpy.dtype``; whole numbers and Python objects are known."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
-        self.code = code.decode() if isinstance(code, bytes) else code
-        self.order = "<"
-        if self.code == "O8":
-            self.code = OBJECTS
-        if self.code not in self.allowed:
-            raise ValueError(f"array of {code!r}, not of {' or '.join(sorted(self.allowed))}")
+        code = code.decode() if isinstance(code, bytes) else code
+        self.objects = code in {"O", "O8"}
+        if not self.objects and not (code[:1] in {"i", "u"} and code[1:] in {"1", "2", "4", "8"}):
+            raise ValueError(f"array of {code!r}, not of whole numbers")
+        self.numbers = np.dtype("u1" if self.objects else code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
-        if order not in {"<", ">", "|", "="}:
-            raise ValueError(f"byte order {order!r}")
-        self.order = order
-
-
-class _Bytes(_Dtype):
-    """Stands for ``numpy.dtype`` in CIFAR batches; only unsigned bytes are known."""
-
-    allowed = frozenset({"u1"})
+        order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        self.numbers = self.numbers.newbyteorder(order)
 
 
 class _Array:
-    """Stands for an array; takes its state as NumPy pickles it."""
+    """Stands for ``numpy.ndarray``; takes its state as NumPy pickles it."""
 
     def __init__(self, *_: object) -> None:
-        self.dtype = "u1"
-        self.values: Array = np.zeros(0, np.uint8)
-        self.objects: list[object] = []
+        self.values: Array | list[object] = []
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], object, object, object]) -> None:
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _Dtype) or not isinstance(
-            raw, list if dtype.code == OBJECTS else bytes
-        ):
+        if not isinstance(dtype, _Dtype) or not isinstance(raw, list if dtype.objects else bytes):
             raise ValueError("array of something else than whole numbers")
-        self.dtype = dtype.code
         if isinstance(raw, list):
-            self.objects = raw
-            return
-        flat = np.frombuffer(raw, np.dtype(dtype.order + dtype.code))
-        self.values = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+            self.values = raw
+        else:
+            flat = np.frombuffer(raw, dtype.numbers)
+            self.values = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
-def _scalar(dtype: object, raw: object) -> int:
+def _scalar(dtype: _Dtype, raw: bytes) -> int:
     """Stand for one number of an array."""
-    if not isinstance(dtype, _Dtype) or dtype.code == OBJECTS or not isinstance(raw, bytes):
+    if dtype.objects:
         raise ValueError("number that is not whole")
-    return int(np.frombuffer(raw, np.dtype(dtype.order + dtype.code))[0])
+    return int(np.frombuffer(raw, dtype.numbers)[0])
 
 
-def _encoded(text: str, codec: str) -> bytes:
-    """Stand for ``_codecs.encode``, in which Python 3 writes bytes for Python 2."""
+def _encoded(text: str, codec: str | bytes) -> bytes:
+    """Stand for ``_codecs.encode``, by which Python 3 writes bytes for Python 2."""
     if codec not in {"latin1", b"latin1"}:
         raise ValueError(f"text in {codec!r}, not in latin1")
     return text.encode("latin1")
 
 
-KNOWN: Names = {
+KNOWN = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Marker,
-    ("numpy", "dtype"): _Bytes,
-    ("_codecs", "encode"): _encoded,
-}
-KNOWN_IN_ARRAYS: Names = {
-    **KNOWN,
-    ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _encoded,
 }
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows the names it is given and no other."""
-
-    def __init__(self, stream: BinaryIO, known: Names) -> None:
-        super().__init__(stream, encoding="bytes")
-        self.known = known
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that takes the names in `KNOWN` for what stands there, and no other name."""
 
     def find_class(self, module: str, name: str, /) -> Any:  # noqa: ANN401 - class or function
         try:
-            return self.known[module, name]
+            return KNOWN[module, name]
         except KeyError:
             raise _ForeignName(f"{module}.{name}") from None
 
 
-SIDE = 32  # pixels
-IMAGE_COLUMNS = ("img", "image")
-JPEG_START = b"\xff\xd8\xff"
+def _arrays_of(value: object) -> object:
+    """Replace stand-ins by the arrays they stand for."""
+    if isinstance(value, dict):
+        return {key: _arrays_of(entry) for key, entry in value.items()}
+    if isinstance(value, _Array):
+        return [*map(_arrays_of, value.values)] if isinstance(value.values, list) else value.values
+    return value
+
+
+# Parquet files
 
 
 def read_parquet(files: Sequence[Path], label: str, classes: int) -> tuple[Split, bool]:
@@ -246,7 +382,7 @@ def read_parquet(files: Sequence[Path], label: str, classes: int) -> tuple[Split
     Raises:
         LayerticketError: If a file is damaged or holds something else.
     """
-    key = _digest(files, label)
+    key = cache.sha256_of(files, start=label)
     kept = cache.recall(key)
     if kept is None:
         parts = [_decoded(file, label, classes) for file in files]
@@ -259,46 +395,33 @@ def read_parquet(files: Sequence[Path], label: str, classes: int) -> tuple[Split
     return Split(images=kept["images"], labels=kept["labels"]), bool(kept["jpeg"])
 
 
-def _digest(files: Sequence[Path], label: str) -> str:
-    """Return the SHA-256 over the files' contents and what is read from them."""
-    sha = hashlib.sha256(label.encode())
-    for file in files:
-        sha.update(file.read_bytes())
-    return sha.hexdigest()
-
-
 def _decoded(file: Path, label: str, classes: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Read one file: images (N, 3, 32, 32) uint8, labels (N,) int64, whether any is JPEG."""
     encoded, labels = _columns(file, label)
     if not encoded:
         raise LayerticketError(f"{file.name!r} holds no images. Get the file again.")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise LayerticketError(
-            f"labels in {file.name!r} go from {labels.min()} to {labels.max()}; they must lie in "
-            f"0 to {classes - 1}. Is this another data set?"
-        )
+    check_labels(labels, classes, repr(file.name))
     # In one thread: on two cores, two and four threads were no faster.
     raw = b"".join(_pixels(file, i, image) for i, image in enumerate(encoded))
     images = np.frombuffer(raw, np.uint8).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2)
-    jpeg = any(image.startswith(JPEG_START) for image in encoded)
+    jpeg = any(image.startswith(b"\xff\xd8\xff") for image in encoded)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), jpeg
 
 
-def _columns(file: Path, label: str) -> tuple[list[bytes], np.ndarray[Any, np.dtype[np.int64]]]:
+def _columns(file: Path, label: str) -> tuple[list[bytes], Array]:
     """Read the encoded images and the labels (N,)."""
+    why = "reading parquet files needs pyarrow"
+    pyarrow, parquet = (
+        need(name, extra="cifar", why=why) for name in ("pyarrow", "pyarrow.parquet")
+    )
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as err:
-        raise _not_installed() from err
-    try:
-        source = pyarrow.parquet.ParquetFile(file)
+        source = parquet.ParquetFile(file)
         names = source.schema_arrow.names
-        image = next((name for name in IMAGE_COLUMNS if name in names), None)
+        image = next((name for name in ("img", "image") if name in names), None)
         if image is None or label not in names:
             raise LayerticketError(
                 f"{file.name!r} has the columns {', '.join(names)}; it needs {label!r} and "
-                f"{' or '.join(map(repr, IMAGE_COLUMNS))}. Is this another data set?"
+                "'img' or 'image'. Is this another data set?"
             )
         table = source.read(columns=[image, label])
     except (pyarrow.ArrowException, OSError) as err:
@@ -320,220 +443,15 @@ def _columns(file: Path, label: str) -> tuple[list[bytes], np.ndarray[Any, np.dt
 
 def _pixels(file: Path, row: int, encoded: bytes) -> bytes:
     """Decode one image to 32x32x3 bytes."""
+    pillow = need("PIL.Image", extra="cifar", why="reading images needs Pillow")
     try:
-        from PIL import Image
-    except ModuleNotFoundError as err:
-        raise _not_installed() from err
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+        with pillow.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
             if image.size == (SIDE, SIDE):
-                return (image if image.mode == "RGB" else image.convert("RGB")).tobytes()
+                return bytes((image if image.mode == "RGB" else image.convert("RGB")).tobytes())
             problem = f"is {image.width}x{image.height} pixels"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as err:
         problem = f"cannot be decoded ({err})"
     raise LayerticketError(
         f"image {row} of {file.name!r} {problem}; it must be a whole PNG or JPEG of "
         f"{SIDE}x{SIDE}. Get the file again."
     )
-
-
-def _not_installed() -> LayerticketError:
-    return LayerticketError('reading parquet files needs: pip install "layerticket[cifar]"')
-
-
-# source: the authors' page, www.cs.toronto.edu/~kriz/cifar.html (2009), with these MD5 sums
-SITE = "https://www.cs.toronto.edu/~kriz/"
-ARCHIVES = {
-    "cifar10": ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
-    "cifar100": ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
-}
-TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
-log = logging.getLogger(__name__)
-
-
-def default_folder() -> Path:
-    """Return where archives are unpacked when no folder is given; it may not exist yet."""
-    return cache.folder() / "data"
-
-
-def fetch(name: str, unpacked: str, folder: Path) -> None:
-    """Fetch one archive and put what it holds into a folder.
-
-    Args:
-        name: ``cifar10`` or ``cifar100``.
-        unpacked: The folder inside the archive; its files appear in `folder`, each whole.
-        folder: Made if it is not there.
-
-    Raises:
-        LayerticketError: If the archive cannot be fetched, is not the published one, or cannot
-            be written.
-    """
-    archive, md5 = ARCHIVES[name]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            packed = Path(scratch) / archive
-            _download(SITE + archive, packed, md5)
-            with tarfile.open(packed) as tar:
-                tar.extractall(scratch, filter="data")
-            (folder / unpacked).mkdir(exist_ok=True)
-            for file in sorted((Path(scratch) / unpacked).iterdir()):
-                file.replace(folder / unpacked / file.name)
-    except (OSError, tarfile.TarError) as err:
-        raise LayerticketError(
-            f"{archive} could not be fetched into {str(folder)!r} ({err}). Fetch it from "
-            f"{SITE}cifar.html by hand, unpack it, and give the folder (--data-dir)."
-        ) from err
-
-
-def _download(url: str, target: Path, md5: str) -> None:
-    """Write what lies at `url` to a file and hold it against its MD5 sum."""
-    log.info("fetching %s", url)
-    found = hashlib.md5(usedforsecurity=False)
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as source, target.open("wb") as out:
-        while chunk := source.read(CHUNK_BYTES):
-            found.update(chunk)
-            out.write(chunk)
-    if found.hexdigest() != md5:
-        raise LayerticketError(
-            f"{target.name} arrived with MD5 {found.hexdigest()}, published is {md5}; it was "
-            "thrown away. Try again."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cifar:
-    """How one of the two data sets is published."""
-
-    title: str
-    classes: int
-    label: str
-    """Column of the parquet files."""
-    labels_key: str
-    """Entry of the original batches."""
-    folder: str
-    """Of the original batches."""
-    train_files: tuple[str, ...]
-    test_file: str
-
-
-CIFARS = {
-    "cifar10": Cifar(
-        title="CIFAR-10",
-        classes=10,
-        label="label",
-        labels_key="labels",
-        folder="cifar-10-batches-py",
-        train_files=tuple(f"data_batch_{i}" for i in range(1, 6)),
-        test_file="test_batch",
-    ),
-    "cifar100": Cifar(
-        title="CIFAR-100",
-        classes=100,
-        label="fine_label",
-        labels_key="fine_labels",
-        folder="cifar-100-python",
-        train_files=("train",),
-        test_file="test",
-    ),
-}
-NESTINGS = ("", "data", "plain_text")
-
-
-def load_cifar(
-    name: str, data_dir: Path | None, validation_fraction: float, *, download: bool
-) -> Dataset:
-    """Load one of `CIFARS` from a folder; original batches are preferred to parquet files.
-
-    Raises:
-        LayerticketError: If the files are absent, incomplete or damaged.
-    """
-    published = CIFARS[name]
-    if data_dir is None and not download:
-        raise LayerticketError(
-            f"{name!r} needs its files. Give their folder (--data-dir), or allow fetching them "
-            "(--download)."
-        )
-    folder = fetching.default_folder() if data_dir is None else data_dir.expanduser()
-    if download and not _is_there(name, folder):
-        fetching.fetch(name, published.folder, folder)
-    if not folder.is_dir():
-        raise LayerticketError(f"the data folder {str(folder)!r} does not exist. Give another.")
-    training, test, jpeg = _read_cifar(name, folder)
-    return assemble(
-        name,
-        f"{published.title} (JPEG)" if jpeg else published.title,
-        training,
-        test,
-        classes=published.classes,
-        augment=Augment(pad=4, flip=True),
-        validation_fraction=validation_fraction,
-    )
-
-
-def _is_there(name: str, folder: Path) -> bool:
-    return _batches_folder(name, folder) is not None or _parquet_files(name, folder) is not None
-
-
-def _read_cifar(name: str, folder: Path) -> tuple[Split, Split, bool]:
-    """Read training and test images, and whether any was stored as JPEG."""
-    published = CIFARS[name]
-    batches = _batches_folder(name, folder)
-    if batches is not None:
-        files = [batches / file for file in published.train_files]
-        train = read_batches(files, published.labels_key, published.classes)
-        test = read_batches(
-            [batches / published.test_file], published.labels_key, published.classes
-        )
-        return train, test, False
-    shards = _parquet_files(name, folder)
-    if shards is not None:
-        train, train_jpeg = read_parquet(shards[0], published.label, published.classes)
-        test, test_jpeg = read_parquet(shards[1], published.label, published.classes)
-        return train, test, train_jpeg or test_jpeg
-    raise LayerticketError(
-        f"no {published.title} in {str(folder)!r}. It should hold {published.folder!r} with "
-        f"{', '.join((*published.train_files, published.test_file))}, or train.parquet and "
-        "test.parquet. Give another folder (--data-dir), or allow fetching (--download)."
-    )
-
-
-def _batches_folder(name: str, folder: Path) -> Path | None:
-    """Find the original batches: in the folder itself, or in the one they are published in."""
-    published = CIFARS[name]
-    files = (*published.train_files, published.test_file)
-    for candidate in (folder, folder / published.folder):
-        if all((candidate / file).is_file() for file in files):
-            return candidate
-    return None
-
-
-def _parquet_files(name: str, folder: Path) -> tuple[list[Path], list[Path]] | None:
-    """Find the parquet files of both splits, as the Hugging Face hub lays them out."""
-    for candidate in (root / nest for root in (folder, folder / name) for nest in NESTINGS):
-        train, test = _shards(candidate, "train"), _shards(candidate, "test")
-        if train and test:
-            return train, test
-    return None
-
-
-def _shards(folder: Path, split: str) -> list[Path]:
-    """List the files of one split in order.
-
-    Raises:
-        LayerticketError: If one of several numbered files is absent.
-    """
-    single = folder / f"{split}.parquet"
-    if single.is_file():
-        return [single]
-    shards = sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet"))
-    if shards:
-        announced = shards[0].stem.rpartition("-")[2]
-        expected = {f"{split}-{i:0{len(announced)}d}-of-{announced}" for i in range(int(announced))}
-        if {shard.stem for shard in shards} != expected:
-            raise LayerticketError(
-                f"{str(folder)!r} holds {len(shards)} of {int(announced)} {split} files. "
-                "Add the others."
-            )
-    return shards

@@ -1,8 +1,13 @@
-"""The handwritten digits that come with scikit-learn: 1,797 images of 1x8x8, ten classes."""
+"""What a data set is: three splits of labelled images, how they are normalized and augmented.
+
+Letters: N images, C channels, H and W pixels, K classes. Pixels are whole numbers of 8 or 16 bits.
+"""
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,25 +15,62 @@ from torch import Tensor
 
 from layerticket.errors import LayerticketError
 
+Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Tensor | slice
+LIMITS = {torch.uint8: 255, torch.uint16: 65_535}
+"""Largest value of each type of pixel."""
+SOME = 10_000  # images looked at together where a whole split is gone through
+
+
+class ImageSource(Protocol):
+    """Labelled images in a fixed order, in memory (`Split`) or on disk (`ChunkedSplit`)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, 0 to K - 1, on the device."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """``torch.uint8`` or ``torch.uint16``."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where `fetch` puts images."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, rows: Rows) -> Tensor:
+        """Return the images of some rows (int64, on the device, or a slice): (B, C, H, W)."""
+
+    def subset(self, rows: Tensor) -> "ImageSource":
+        """Return a source of some rows (int64, on the CPU), in their order."""
+
+    def to(self, device: str | torch.device) -> "ImageSource":
+        """Return the same source on another device."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Split:
-    """Images and their labels, in a fixed order, on one device.
+    """Images and their labels in memory, in a fixed order, on one device.
 
     Raises:
         LayerticketError: If a type or shape is wrong, or images and labels do not match.
     """
 
     images: Tensor
-    """(N, C, H, W) uint8, 0 to 255."""
+    """(N, C, H, W) uint8 or uint16."""
     labels: Tensor
     """(N,) int64, 0 to K - 1."""
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        if self.images.dtype not in LIMITS or self.images.ndim != 4:
             raise LayerticketError(
                 f"images are {self.images.dtype} of shape {tuple(self.images.shape)}; "
-                "they must be torch.uint8 of shape (N, C, H, W)."
+                "they must be torch.uint8 or torch.uint16 of shape (N, C, H, W)."
             )
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise LayerticketError(
@@ -45,8 +87,34 @@ class Split:
                 "put both on one device."
             )
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """``torch.uint8`` or ``torch.uint16``."""
+        return self.images.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.images.device
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fetch(self, rows: Rows) -> Tensor:
+        """Return the images of some rows: (B, C, H, W)."""
+        if self.dtype == torch.uint16:  # PyTorch cannot pick rows of this type on a GPU
+            return self.images.view(torch.int16)[rows].view(torch.uint16)
+        return self.images[rows]
+
+    def subset(self, rows: Tensor) -> "Split":
+        """Copy some rows, in their order."""
+        return Split(images=self.fetch(rows), labels=self.labels[rows])
 
     def to(self, device: str | torch.device) -> "Split":
         """Return the same split on another device; where it is already there, nothing is copied."""
@@ -68,47 +136,50 @@ class Augment:
             raise LayerticketError(f"pad is {self.pad} pixels; it must be at least 0.")
 
 
+UNCHANGED = Augment(pad=0, flip=False)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
     """Three splits of one kind of image, and all that belongs to them.
 
     Raises:
-        LayerticketError: If the splits differ in shape, a label is out of range, or the
-            statistics do not fit the channels.
+        LayerticketError: If the splits differ in shape or type, a label is out of range, or range
+            or statistics do not fit.
     """
 
     name: str
     """What `load_data` calls it."""
     title: str
     """What figures call it; stored JPEGs are said to be so."""
-    train: Split
-    validation: Split
-    test: Split
+    train: ImageSource
+    validation: ImageSource
+    test: ImageSource
     classes: int
     """K."""
     mean: tuple[float, ...]
-    """Per channel, over the training split, in units where 255 is 1."""
+    """Per channel, over the training split, where `value_range` is 0 to 1."""
     std: tuple[float, ...]
-    """Per channel, over the training split, in units where 255 is 1."""
+    """Per channel, over the training split, where `value_range` is 0 to 1."""
     augment: Augment
+    """What the standard augmentation is for these images."""
     fingerprint: str
     """SHA-256 over the bytes of all splits, in hexadecimal."""
+    value_range: tuple[int, int] = (0, 255)
+    """Pixel values of black and white; for 16 bits they are to be stated."""
 
     def __post_init__(self) -> None:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        shapes = {name: tuple(split.images.shape[1:]) for name, split in splits.items()}
+        shapes = {name: split.shape for name, split in splits.items()}
         if len(set(shapes.values())) != 1:
             raise LayerticketError(f"the splits differ in (C, H, W): {shapes}; make them equal.")
+        types = {name: split.dtype for name, split in splits.items()}
+        if len(set(types.values())) != 1:
+            raise LayerticketError(f"the splits differ in type: {types}; make them equal.")
         for name, split in splits.items():
-            if not len(split):
-                continue
-            low, high = int(split.labels.min()), int(split.labels.max())
-            if low < 0 or high >= self.classes:
-                raise LayerticketError(
-                    f"labels of the {name} split go from {low} to {high}; with {self.classes} "
-                    f"classes they must lie in 0 to {self.classes - 1}."
-                )
-        channels = shapes["train"][0]
+            check_labels(split.labels, self.classes, f"the {name} split")
+        check_range(self.value_range, self.train.dtype)
+        channels = self.train.shape[0]
         if not len(self.mean) == len(self.std) == channels:
             raise LayerticketError(
                 f"{len(self.mean)} means and {len(self.std)} deviations for {channels} channels; "
@@ -120,6 +191,44 @@ class Dataset:
                 "finite, and std above 0 (it is 0 when all pixels of a channel are equal)."
             )
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.train.shape
+
+
+def check_labels(labels: Tensor | Array, classes: int, where: str) -> None:
+    """Refuse labels outside 0 to K - 1; `where` is what the message says they belong to."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise LayerticketError(
+            f"labels of {where} go from {int(labels.min())} to {int(labels.max())}; with {classes} "
+            f"classes they must lie in 0 to {classes - 1}. Is this another data set?"
+        )
+
+
+def check_array(found: Array, kind: Any, shape: tuple[int | None, ...], where: str) -> None:  # noqa: ANN401 - a NumPy type or a kind of numbers
+    """Refuse an array that is not of a type and shape; None in the shape allows any size."""
+    fits = len(found.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(found.shape, shape, strict=True)
+    )
+    if not fits or not np.issubdtype(found.dtype, kind):
+        sizes = ", ".join("N" if size is None else str(size) for size in shape)
+        wanted = "whole numbers" if kind is np.integer else np.dtype(kind)
+        raise LayerticketError(
+            f"{where} holds {found.dtype} of shape {found.shape}; it must hold {wanted} of shape "
+            f"({sizes}{',' if len(shape) == 1 else ''}). Is it of another data set, or cut?"
+        )
+
+
+def check_range(value_range: tuple[int, int], dtype: torch.dtype) -> None:
+    """Refuse a range of pixel values that does not fit their type."""
+    (low, high), limit = value_range, LIMITS[dtype]
+    if not 0 <= low < high <= limit or (dtype == torch.uint16 and high <= LIMITS[torch.uint8]):
+        raise LayerticketError(
+            f"value_range is {value_range} for images of {dtype}; state the values of black and "
+            f"white, such as (0, {limit})."
+        )
+
 
 def generator(*key: str | int) -> torch.Generator:
     """Return a CPU generator whose stream follows from `key` alone."""
@@ -128,13 +237,7 @@ def generator(*key: str | int) -> torch.Generator:
 
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Count, for every entry, the earlier entries of the same class.
-
-    Args:
-        labels: (N,) int64, at least 0.
-
-    Returns:
-        (N,) int64.
+    """Count, for every entry of (N,) labels, the earlier entries of the same class.
 
     Example:
         >>> rank_in_class(torch.tensor([1, 0, 1, 1, 0])).tolist()
@@ -148,67 +251,95 @@ def rank_in_class(labels: Tensor) -> Tensor:
     return ranks
 
 
-def hold_out(split: Split, fraction: float, purpose: str) -> tuple[Split, Split]:
+def hold_out(source: ImageSource, fraction: float, purpose: str) -> tuple[ImageSource, ImageSource]:
     """Set the same share of every class aside, always the same images.
 
     Both parts keep the order of the images; a larger fraction sets aside a superset.
 
     Args:
-        split: On the CPU.
+        source: On the CPU.
         fraction: Share of each class to set aside, rounded to whole images.
         purpose: Names the draw; draws for different purposes are independent.
 
     Returns:
         What stays, and what was set aside.
     """
-    order = torch.randperm(len(split), generator=generator("hold out", purpose))
+    order = torch.randperm(len(source), generator=generator("hold out", purpose))
     ranks = torch.empty_like(order)
-    ranks[order] = rank_in_class(split.labels[order])
-    quota = (split.labels.bincount() * fraction).round()  # (K,)
-    aside = ranks < quota[split.labels]
-    return _subset(split, ~aside), _subset(split, aside)
+    ranks[order] = rank_in_class(source.labels[order])
+    quota = (source.labels.bincount() * fraction).round()  # (K,)
+    aside = ranks < quota[source.labels]
+    stays, leaves = (mask.nonzero().flatten() for mask in (~aside, aside))
+    return source.subset(stays), source.subset(leaves)
 
 
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure mean and standard deviation per channel, from exact counts of the 256 values.
+def first_images(source: ImageSource, count: int | None) -> ImageSource:
+    """Keep the first so many images; None keeps all."""
+    if count is None or count >= len(source):
+        return source
+    return source.subset(torch.arange(count))
+
+
+def statistics(
+    source: ImageSource, value_range: tuple[int, int] = (0, 255)
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and standard deviation per channel, from exact counts of the pixel values.
 
     Args:
-        images: (N, C, H, W) uint8, N at least 1.
+        source: At least one image.
+        value_range: What is 0 and 1 in the result.
 
     Returns:
-        C means and C deviations (dividing by the number of pixels), where 255 is 1.
+        C means and C deviations (dividing by the number of pixels).
+
+    Raises:
+        LayerticketError: If a pixel lies outside the range.
     """
-    values = np.arange(256)
+    (low, high), bins = value_range, LIMITS[source.dtype] + 1
+    counts = np.zeros((source.shape[0], bins), np.int64)
+    for images in _in_parts(source):
+        for channel, row in enumerate(counts):
+            row += np.bincount(images[:, channel].reshape(-1), minlength=bins)
+    if counts[:, :low].any() or counts[:, high + 1 :].any():
+        raise LayerticketError(f"some pixels lie outside of the value_range {value_range}.")
     means, deviations = [], []
-    for channel in range(images.shape[1]):
-        counts = np.bincount(images[:, channel].reshape(-1).numpy(), minlength=256)
-        total = int(counts.sum())
-        mean = int(counts @ values) / total
-        variance = int(counts @ values**2) / total - mean**2
-        means.append(mean / 255)
-        deviations.append(max(variance, 0.0) ** 0.5 / 255)
+    for each in counts.tolist():  # Python's whole numbers, since squares of 16 bits would overflow
+        total = sum(each)
+        mean = sum(count * value for value, count in enumerate(each)) / total
+        variance = sum(count * value**2 for value, count in enumerate(each)) / total - mean**2
+        means.append((mean - low) / (high - low))
+        deviations.append(max(variance, 0.0) ** 0.5 / (high - low))
     return tuple(means), tuple(deviations)
 
 
-def fingerprint(*splits: Split) -> str:
-    """Return the SHA-256 over shapes, images and labels of the splits, in hexadecimal."""
+def fingerprint(*sources: ImageSource) -> str:
+    """Return the SHA-256 over shapes, images and labels of the sources, in hexadecimal."""
     sha = hashlib.sha256()
-    for split in splits:
-        sha.update(repr(tuple(split.images.shape)).encode())
-        sha.update(split.images.cpu().contiguous().numpy().data)
-        sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
+    for source in sources:
+        kind = "" if source.dtype == torch.uint8 else f"{source.dtype} "
+        sha.update(f"{kind}{(len(source), *source.shape)}".encode())
+        for images in _in_parts(source):
+            sha.update(images.astype(images.dtype.newbyteorder("<"), copy=False).data)
+        sha.update(source.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
     return sha.hexdigest()
+
+
+def _in_parts(source: ImageSource) -> Iterator[Array]:
+    """Go through all images, some at a time."""
+    for start in range(0, len(source), SOME):
+        yield source.fetch(slice(start, start + SOME)).cpu().contiguous().numpy()
 
 
 def assemble(
     name: str,
     title: str,
-    training: Split,
-    test: Split,
+    training: ImageSource,
+    test: ImageSource,
     *,
     classes: int,
     augment: Augment,
     validation_fraction: float,
+    value_range: tuple[int, int] = (0, 255),
 ) -> Dataset:
     """Carve the validation split out of the training images, measure, and put all together.
 
@@ -218,7 +349,8 @@ def assemble(
     train, validation = hold_out(training, validation_fraction, "validation")
     if not len(train):
         raise LayerticketError(f"{name!r} has no training images. Give a complete data set.")
-    mean, std = statistics(train.images)
+    check_range(value_range, train.dtype)
+    mean, std = statistics(train, value_range)
     return Dataset(
         name=name,
         title=title,
@@ -230,19 +362,14 @@ def assemble(
         std=std,
         augment=augment,
         fingerprint=fingerprint(train, validation, test),
+        value_range=value_range,
     )
 
 
-def _subset(split: Split, mask: Tensor) -> Split:
-    """Copy the images where `mask` (N,) is true."""
-    return Split(images=split.images[mask], labels=split.labels[mask])
-
-
 def noise(shape: tuple[int, int, int], *, classes: int, images: int, seed: int = 0) -> Dataset:
-    """Draw a data set on which nothing can be learned.
+    """Draw a data set on which nothing can be learned, to measure costs on.
 
-    What a step costs in time, memory and energy does not depend on what the pixels show, so this
-    is what costs are measured on where no data are at hand.
+    What a step costs in time, memory and energy does not depend on what the pixels show.
 
     Args:
         shape: (C, H, W).
@@ -275,21 +402,21 @@ def noise(shape: tuple[int, int, int], *, classes: int, images: int, seed: int =
     )
 
 
-TEST_FRACTION = 0.2
-BRIGHTEST = 16  # the published pixels are whole numbers from 0 to 16
-
-
 def load_digits(validation_fraction: float) -> Dataset:
-    """Load the digits; test images are a fifth of every class, always the same ones."""
+    """Load the digits that come with scikit-learn: 1,797 images of 1x8x8, ten classes.
+
+    A fifth of every class is for testing, always the same images.
+    """
     from sklearn import datasets
 
     published = datasets.load_digits()
-    pixels = np.rint(published.images * (255 / BRIGHTEST)).astype(np.uint8)  # (N, 8, 8)
+    brightest = 16  # the published pixels are whole numbers from 0 to 16
+    pixels = np.rint(published.images * (255 / brightest)).astype(np.uint8)  # (N, 8, 8)
     everything = Split(
         images=torch.from_numpy(pixels).unsqueeze(1),
         labels=torch.from_numpy(published.target.astype(np.int64)),
     )
-    training, test = hold_out(everything, TEST_FRACTION, "test")
+    training, test = hold_out(everything, 0.2, "test")
     return assemble(
         "digits",
         "Digits",

@@ -1,20 +1,21 @@
-"""A user's own labelled images: a folder for each class, or a Hugging Face data set.
+"""A user's own labelled images: a folder for each class, or a Hugging Face data set."""
 
-Enters: a path or a name, and what the network was trained on. Leaves: a split that fits it.
-"""
-
-import importlib
 import io
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from layerticket.data.dataset import Dataset, Split
-from layerticket.errors import LayerticketError
+from layerticket.data.dataset import Array, Dataset, Split, check_labels
+from layerticket.errors import LayerticketError, need
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+HUB = ("huggingface.co", 443)
+PATIENCE = 3.0  # seconds to find out that there is no network
 
 
 def pillow() -> Any:  # noqa: ANN401 - an optional module
@@ -23,12 +24,7 @@ def pillow() -> Any:  # noqa: ANN401 - an optional module
     Raises:
         LayerticketError: If Pillow is not installed.
     """
-    try:
-        return importlib.import_module("PIL.Image")
-    except ModuleNotFoundError as err:
-        raise LayerticketError(
-            'reading and storing images needs Pillow: pip install "layerticket[cifar]"'
-        ) from err
+    return need("PIL.Image", extra="cifar", why="reading and storing images needs Pillow")
 
 
 def read_image(
@@ -37,17 +33,17 @@ def read_image(
     size: tuple[int, int] | None = None,
     *,
     what: str = "",
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
+) -> Array:
     """Read one PNG or JPEG image.
 
     Args:
         source: A file, or its bytes.
         mode: "RGB", or "L" for one channel.
         size: Height and width to resize to (bilinear, smoothed); None leaves them.
-        what: What complaints call it; the file's path by default.
+        what: What messages call it; the file's path by default.
 
     Returns:
-        (H, W, 3) for "RGB", (H, W) for "L".
+        (H, W, 3) for "RGB", (H, W) for "L"; uint8.
 
     Raises:
         LayerticketError: If the file is damaged or no image.
@@ -64,11 +60,6 @@ def read_image(
             f"{what or repr(str(source))} cannot be decoded ({err}); it must be a whole PNG or "
             "JPEG. Get the file again, or take it away."
         ) from err
-
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
-HUB = ("huggingface.co", 443)
-PATIENCE = 3.0  # seconds to find out that there is no network
 
 
 def read_folder(folder: Path, like: Dataset, *, resize: bool) -> Split:
@@ -89,17 +80,23 @@ def read_folder(folder: Path, like: Dataset, *, resize: bool) -> Split:
     if not folder.is_dir():
         raise LayerticketError(f"the image folder {str(folder)!r} does not exist. Give another.")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    numbers = _labels_of(names, like.classes, folder)
-    channels, height, width = like.test.images.shape[1:]
-    pixels, labels = [], []
-    for name, label in zip(names, numbers, strict=True):
-        for file in sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in SUFFIXES):
-            mode = "L" if channels == 1 else "RGB"
-            image = read_image(file, mode, (height, width) if resize else None)
-            _check_size(str(file), image.shape[:2], (height, width))
-            pixels.append(image)
-            labels.append(label)
-    return _split(pixels, labels, str(folder))
+    if names and all(name.isdecimal() and int(name) < like.classes for name in names):
+        numbers = [int(name) for name in names]
+    elif len(names) == like.classes:
+        numbers = list(range(like.classes))
+    else:
+        raise LayerticketError(
+            f"{str(folder)!r} holds {len(names)} folders, but the network knows {like.classes} "
+            f"classes. Give one folder for each class, or folders named 0 to {like.classes - 1}."
+        )
+    files = [
+        (file, label)
+        for name, label in zip(names, numbers, strict=True)
+        for file in sorted((folder / name).iterdir())
+        if file.suffix.lower() in SUFFIXES
+    ]
+    images = ((file, str(file)) for file, _ in files)
+    return _split(images, [label for _, label in files], like, str(folder), resize=resize)
 
 
 def read_hub(name: str, like: Dataset, *, resize: bool) -> Split:
@@ -115,9 +112,12 @@ def read_hub(name: str, like: Dataset, *, resize: bool) -> Split:
             labels are not to be found or do not fit.
     """
     source, _, part = name.partition("@")
-    datasets = _datasets()
-    if not Path(source).is_dir():
-        _reachable(source)
+    datasets = need("datasets", extra="datasets", why="Hugging Face data sets need datasets")
+    if not Path(source).is_dir() and not _reachable():
+        raise LayerticketError(
+            f"{source!r} is no folder, and the Hugging Face Hub cannot be reached. Check the path, "
+            "or go online."
+        )
     try:
         table = datasets.load_dataset(source, split=part or "test")
     except Exception as err:  # the library raises its own and many others
@@ -125,88 +125,60 @@ def read_hub(name: str, like: Dataset, *, resize: bool) -> Split:
             f"the data set {source!r} cannot be read ({' '.join(str(err).split())[:200]}). "
             "Check name and split (hf:NAME@SPLIT)."
         ) from err
-    image, label = _columns(source, table.features, datasets)
-    table = table.cast_column(image, datasets.Image(decode=False))
-    channels, height, width = like.test.images.shape[1:]
-    mode, size = ("L" if channels == 1 else "RGB"), (height, width)
-    pixels = []
-    for row, cell in enumerate(table[image]):
-        where = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"])
-        what = f"image {row} of {source!r}"
-        found = read_image(where, mode, size if resize else None, what=what)
-        _check_size(what, found.shape[:2], size)
-        pixels.append(found)
-    labels = [int(value) for value in table[label]]
-    if labels and not 0 <= min(labels) <= max(labels) < like.classes:
-        raise LayerticketError(
-            f"labels of {source!r} go from {min(labels)} to {max(labels)}; the network knows 0 to "
-            f"{like.classes - 1}. Give a data set of the same classes."
-        )
-    return _split(pixels, labels, source)
-
-
-def _labels_of(names: list[str], classes: int, folder: Path) -> list[int]:
-    """Number the class folders."""
-    if names and all(name.isdecimal() and int(name) < classes for name in names):
-        return [int(name) for name in names]
-    if len(names) != classes:
-        raise LayerticketError(
-            f"{str(folder)!r} holds {len(names)} folders, but the network knows {classes} classes. "
-            f"Give one folder for each class, or folders named 0 to {classes - 1}."
-        )
-    return list(range(classes))
-
-
-def _check_size(what: str, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    if tuple(found) != wanted:
-        raise LayerticketError(
-            f"{what} has {found[0]}x{found[1]} pixels, the network was trained on "
-            f"{wanted[0]}x{wanted[1]}. Allow resizing (--resize), or give other images."
-        )
-
-
-def _split(pixels: list[np.ndarray[Any, Any]], labels: list[int], where: str) -> Split:
-    """Put images (H, W) or (H, W, 3) and labels together."""
-    if not pixels:
-        raise LayerticketError(f"{where!r} holds no PNG or JPEG images. Give another.")
-    stack = torch.from_numpy(np.stack(pixels))
-    images = stack[:, None] if stack.ndim == 3 else stack.permute(0, 3, 1, 2).contiguous()
-    return Split(images=images, labels=torch.tensor(labels, dtype=torch.int64))
-
-
-def _datasets() -> Any:  # noqa: ANN401 - an optional module
-    """Import the library, or say how to install it."""
-    try:
-        return importlib.import_module("datasets")
-    except ModuleNotFoundError as err:
-        if err.name != "datasets":
-            raise
-        raise LayerticketError(
-            'Hugging Face data sets need datasets: pip install "layerticket[datasets]"'
-        ) from err
-
-
-def _reachable(source: str) -> None:
-    """Refuse at once where the library would try again for half a minute."""
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("1", "true", "yes", "on"):
-        try:
-            socket.create_connection(HUB, timeout=PATIENCE).close()
-            return
-        except OSError:
-            pass
-    raise LayerticketError(
-        f"{source!r} is no folder, and the Hugging Face Hub cannot be reached. Check the path, or "
-        "go online."
+    images, labels = (
+        [name for name, kind in table.features.items() if isinstance(kind, wanted)]
+        for wanted in (datasets.Image, datasets.ClassLabel)
     )
-
-
-def _columns(source: str, features: Any, datasets: Any) -> tuple[str, str]:  # noqa: ANN401
-    """Find the one column of images and the one of labels."""
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if len(images) != 1 or len(labels) != 1:
         raise LayerticketError(
             f"{source!r} has {len(images)} columns of images and {len(labels)} of class labels; "
             "it needs one of each."
         )
-    return images[0], labels[0]
+    cells = table.cast_column(images[0], datasets.Image(decode=False))[images[0]]
+    files = (
+        (
+            Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"]),
+            f"image {row} of {source!r}",
+        )
+        for row, cell in enumerate(cells)
+    )
+    return _split(files, [int(value) for value in table[labels[0]]], like, source, resize=resize)
+
+
+def _split(
+    files: Iterable[tuple[Path | io.BytesIO, str]],
+    labels: list[int],
+    like: Dataset,
+    where: str,
+    *,
+    resize: bool,
+) -> Split:
+    """Read images that come with what messages call them, and put them together with labels."""
+    channels, height, width = like.shape
+    numbers = torch.tensor(labels, dtype=torch.int64)
+    check_labels(numbers, like.classes, repr(where))
+    pixels = []
+    for source, what in files:
+        mode = "L" if channels == 1 else "RGB"
+        image = read_image(source, mode, (height, width) if resize else None, what=what)
+        if image.shape[:2] != (height, width):
+            raise LayerticketError(
+                f"{what} has {image.shape[0]}x{image.shape[1]} pixels, the network was trained on "
+                f"{height}x{width}. Allow resizing (--resize), or give other images."
+            )
+        pixels.append(image.reshape(height, width, -1))
+    if not pixels:
+        raise LayerticketError(f"{where!r} holds no PNG or JPEG images. Give another.")
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return Split(images=images, labels=numbers)
+
+
+def _reachable() -> bool:
+    """Whether the Hub answers; the library itself would try for half a minute."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        return False
+    try:
+        socket.create_connection(HUB, timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True

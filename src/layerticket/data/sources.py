@@ -1,12 +1,50 @@
-"""The one door to all data sets: a name in, a `Dataset` out."""
+"""Data sets by name: what there is, and the one function that loads them."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerticket.data.cifar import CIFARS, load_cifar
-from layerticket.data.dataset import Dataset, load_digits
 from layerticket.errors import LayerticketError, unknown_name
 
-DATASETS = ("digits", *CIFARS)
+if TYPE_CHECKING:
+    from layerticket.data.dataset import Dataset
+
+# Name -> (C, H, W) and number of classes.
+SHAPES = {
+    "digits": ((1, 8, 8), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+}
+DATASETS = tuple(SHAPES)
+PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+"""Data sets whose corrupted test images are published, and under which name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shift:
+    """How a later test set for CIFAR-10 is published."""
+
+    title: str
+    images: str
+    """File of the images; of images and labels where `labels` is empty."""
+    labels: str = ""
+    count: int
+    """Images in it."""
+
+
+def _pair(version: str, count: int) -> Shift:
+    images, labels = (f"cifar10.1_{version}_{kind}.npy" for kind in ("data", "labels"))
+    return Shift(title=f"CIFAR-10.1 {version}", images=images, labels=labels, count=count)
+
+
+# source: https://github.com/modestyachts/CIFAR-10.1 (2018), .../cifar-10.2 (2021)
+SHIFTS = {
+    "cifar10.1": _pair("v6", 2000),
+    "cifar10.1-v6": _pair("v6", 2000),
+    "cifar10.1-v4": _pair("v4", 2021),
+    "cifar10.2": Shift(title="CIFAR-10.2 test", images="cifar102_test.npy", count=2000),
+    "cifar10.2-train": Shift(title="CIFAR-10.2 train", images="cifar102_train.npy", count=10_000),
+}
 
 
 def load_data(
@@ -15,7 +53,7 @@ def load_data(
     data_dir: str | Path | None = None,
     validation_fraction: float = 0.1,
     download: bool = False,
-) -> Dataset:
+) -> "Dataset":
     """Load a data set with fixed splits; the same call always gives the same images.
 
     Args:
@@ -41,14 +79,18 @@ def load_data(
         raise LayerticketError(
             f"validation_fraction is {validation_fraction}; it must lie in 0 to 0.5."
         )
-    if name in CIFARS:
-        folder = None if data_dir is None else Path(data_dir)
-        return load_cifar(name, folder, validation_fraction, download=download)
-    if data_dir is not None or download:
-        raise LayerticketError(
-            "the digits come with scikit-learn; leave out the data folder and the download."
-        )
-    return load_digits(validation_fraction)
+    if name == "digits":
+        from layerticket.data.dataset import load_digits
+
+        if data_dir is not None or download:
+            raise LayerticketError(
+                "the digits come with scikit-learn; leave out the data folder and the download."
+            )
+        return load_digits(validation_fraction)
+    from layerticket.data.cifar import load_cifar
+
+    folder = None if data_dir is None else Path(data_dir)
+    return load_cifar(name, folder, validation_fraction, download=download)
 
 
 def image_shape(name: str) -> tuple[tuple[int, int, int], int]:
@@ -61,6 +103,6 @@ def image_shape(name: str) -> tuple[tuple[int, int, int], int]:
         >>> image_shape("digits")
         ((1, 8, 8), 10)
     """
-    if name not in DATASETS:
+    if name not in SHAPES:
         raise unknown_name("data set", name, DATASETS)
-    return ((1, 8, 8), 10) if name == "digits" else ((3, 32, 32), 100 if "100" in name else 10)
+    return SHAPES[name]

@@ -9,7 +9,7 @@ from torch import nn
 
 from layerticket.batch import logits_of
 from layerticket.data.batches import batches
-from layerticket.data.dataset import Dataset, Split
+from layerticket.data.dataset import Dataset, ImageSource
 from layerticket.errors import LayerticketError
 from layerticket.training.device import resolve_device, resolve_precision
 
@@ -17,7 +17,7 @@ from layerticket.training.device import resolve_device, resolve_precision
 def accuracy(
     model: nn.Module,
     dataset: Dataset,
-    split: Split,
+    split: ImageSource,
     *,
     batch_size: int = 500,
     precision: Literal["auto", "bf16", "fp32"] = "auto",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerticket.batch import logits_of
-from layerticket.data.dataset import Dataset, Split, generator
+from layerticket.data.batches import unit_pixels
+from layerticket.data.dataset import Dataset, ImageSource, generator
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.accuracy import evaluating
 from layerticket.evaluation.autoattack import PRESETS, autoattack
@@ -181,7 +182,7 @@ class Attack:
 def attacked_accuracy(
     model: torch.nn.Module,
     dataset: Dataset,
-    split: Split,
+    split: ImageSource,
     kind: Kind,
     attack: Attack,
     *,
@@ -211,7 +212,7 @@ def attacked_accuracy(
     if not len(split):
         raise LayerticketError("there are no images to attack. Choose a split that holds some.")
     where = resolve_device(device)
-    images = split.images.to(where).float() / 255
+    images = unit_pixels(dataset, split.fetch(slice(None)).to(where))
     labels = split.labels.to(where)
     starts = [_start(images, seed, number) for number in range(attack.restarts)]
     with under_attack(model, dataset, where) as network:

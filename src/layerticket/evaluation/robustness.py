@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from layerticket.data.dataset import Dataset, Split
+from layerticket.data.dataset import Dataset, ImageSource
 from layerticket.evaluation.accuracy import accuracy
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -20,7 +20,7 @@ def relative(shifted: float, clean: float) -> float | None:
 def shift_accuracy(
     model: nn.Module,
     dataset: Dataset,
-    split: Split,
+    split: ImageSource,
     *,
     clean: float,
     precision: Precision,
@@ -52,7 +52,7 @@ def shift_accuracy(
 def corruption_accuracy(
     model: nn.Module,
     dataset: Dataset,
-    stacks: Mapping[str, Callable[[], Sequence[Split]]],
+    stacks: Mapping[str, Callable[[], Sequence[ImageSource]]],
     *,
     clean: float,
     precision: Precision,

@@ -20,16 +20,10 @@ from layerticket.data.corruptions.recipe import (
     all_severities,
     obstacle,
 )
-from layerticket.data.dataset import Dataset, Split, fingerprint
+from layerticket.data.dataset import Dataset, ImageSource, Split, fingerprint, first_images
 from layerticket.data.folders import pillow, read_folder, read_hub
-from layerticket.data.shifts import (
-    PUBLISHED,
-    SHIFTS,
-    Corrupted,
-    find_published,
-    open_published,
-    read_shift,
-)
+from layerticket.data.shifts import Corrupted, find_published, open_published, read_shift
+from layerticket.data.sources import PUBLISHED, SHIFTS
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.accuracy import accuracy
 from layerticket.evaluation.attacks import ATTACKS, Attack, attacked_accuracy
@@ -82,20 +76,13 @@ class Evaluation:
     """(network, precision, device, clean accuracy) -> figures."""
 
 
-def first_images(split: Split, images: int | None) -> Split:
-    """Keep the first so many images; None keeps all."""
-    if images is None or images >= len(split):
-        return split
-    return Split(images=split.images[:images], labels=split.labels[:images])
-
-
 def evaluation(name: str, settings: Mapping[str, Any], measure: Measure) -> Evaluation:
     """Put an evaluation together; the revision is part of its settings."""
     return Evaluation(name=name, settings={"revision": REVISION, **settings}, measure=measure)
 
 
 def regenerated(
-    name: str, wanted: Sequence[str], dataset: Dataset, test: Split, conditions: Conditions
+    name: str, wanted: Sequence[str], dataset: Dataset, test: ImageSource, conditions: Conditions
 ) -> Evaluation:
     """Prepare corruptions made from the test images.
 
@@ -109,7 +96,7 @@ def regenerated(
     Raises:
         LayerticketError: If none of them applies, or something they need is absent.
     """
-    shape = tuple(test.images.shape[1:])
+    shape = test.shape
     frost = conditions.frost_dir
     if frost is not None:
         read_photographs(frost, shape[1], shape[2])
@@ -125,7 +112,7 @@ def regenerated(
 
     def split(corruption: str) -> list[Split]:
         stack = all_severities(
-            test.images, corruption, seed=conditions.seed, frost_dir=frost
+            test.fetch(slice(None)), corruption, seed=conditions.seed, frost_dir=frost
         )  # (5, N, C, H, W)
         return [Split(images=part, labels=test.labels) for part in stack]
 
@@ -156,7 +143,7 @@ def published(
     Raises:
         LayerticketError: If a file is absent, truncated or of other data.
     """
-    channels, height, width = dataset.test.images.shape[1:]
+    channels, height, width = dataset.shape
     files: Corrupted = open_published(
         folder, wanted, len(dataset.test), (channels, height, width), dataset.classes
     )
@@ -256,7 +243,8 @@ def _prepared(name: str, dataset: Dataset, conditions: Conditions) -> Evaluation
         return published(name, FILES[name], folder, dataset, len(test))
     if name in SHIFTS:
         _belongs(name, "cifar10", dataset)
-        other, title = read_shift(name, conditions.folders, dataset.classes), SHIFTS[name].title
+        title = SHIFTS[name].title
+        other: ImageSource = read_shift(name, conditions.folders, dataset.classes)
     elif name.startswith(FOLDER):
         title = name.removeprefix(FOLDER)
         other = read_folder(Path(title).expanduser(), dataset, resize=conditions.resize)

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerticket.baselines.candidates import load_candidate
 from layerticket.counting import count_macs, realized_share
-from layerticket.data.dataset import Split
+from layerticket.data.dataset import first_images
 from layerticket.evaluation.accuracy import accuracy
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.evaluation.timing import interleave, ratio_of
@@ -51,7 +51,7 @@ def forecast(models: Mapping[str, nn.Module], bench: Bench, *, start: int = 0) -
         "ticket": None,
     }
     for name, model in models.items():
-        example = bench.dataset.train.images[:1].float()
+        example = bench.dataset.train.fetch(slice(1)).float()
         epochs = bench.recipe.epochs - (start if name == "ticket" else 0)
         record[name] = {"macs": count_macs(model, example), "epochs": epochs} | _one(
             name, steps, checks, bench, epochs
@@ -104,7 +104,7 @@ def _validation_seconds(models: Mapping[str, nn.Module], bench: Bench) -> dict[s
     whole = bench.dataset.validation
     if not len(whole):
         return dict.fromkeys(models, 0.0)
-    some = Split(images=whole.images[:_VALIDATED], labels=whole.labels[:_VALIDATED])
+    some = first_images(whole, _VALIDATED)
     where = resolve_device(bench.device)
 
     def judge(model: nn.Module) -> None:

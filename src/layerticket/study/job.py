@@ -104,7 +104,7 @@ def _network(task: Task) -> dict[str, Any]:
     """Look at the dense network: its cost, and which blocks can go."""
     dataset = _data(task)
     model = build_named(task.job.model, dataset, 0)
-    blocks = find_blocks(model, dataset.train.images[:2].float())
+    blocks = find_blocks(model, dataset.train.fetch(slice(2)).float())
     fields = ("name", "position", "stage", "macs", "params")
     return {
         "macs": blocks.macs,

@@ -324,7 +324,7 @@ def _reached(record: dict[str, Any]) -> str:
 
 def _peak(name: str, removed: tuple[str, ...], bench: Bench) -> int:
     """Peak memory of training, in a fresh process."""
-    channels, height, width = bench.dataset.train.images.shape[1:]
+    channels, height, width = bench.dataset.shape
     request = MemoryRequest(
         model=name,
         shape=(channels, height, width),

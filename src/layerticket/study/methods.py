@@ -279,7 +279,7 @@ class ShallowerMethod(_Matched):
         reference = at.ticket
         name = self.model or shallower(at.model, reference)
         model = build_named(name, at.dataset, at.seed)
-        macs = count_macs(model, at.dataset.train.images[:1].float())
+        macs = count_macs(model, at.dataset.train.fetch(slice(1)).float())
         match = {"of": "macs", "asked": reference.macs["ticket"], "reached": macs}
         return {
             "model": name,

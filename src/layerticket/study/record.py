@@ -453,7 +453,7 @@ TICKET = "ticket"
 
 def build_named(model: str, dataset: Dataset, seed: int) -> nn.Module:
     """Build a network by name for the classes and channels of a data set."""
-    channels = dataset.train.images.shape[1]
+    channels = dataset.shape[0]
     return build_model(model, classes=dataset.classes, channels=channels, seed=seed)
 
 

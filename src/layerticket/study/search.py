@@ -630,11 +630,10 @@ def find_imp(
     theta_i = load_kept(run, epoch_at(rewind, recipe.epochs))
     wanted = Ticket.load(reference)
     dense = dense_beside(wanted, config["model"], dataset, config["seed"])
-    images = dataset.train.images
     step = functools.partial(
         next_weight_ticket,
         dense,
-        torch.zeros(1, *images.shape[1:]),
+        torch.zeros(1, *dataset.shape),
         rewind_to=theta_i,
         reference=wanted,
         recipe=recipe,
