@@ -39,7 +39,7 @@ check: $(DEV) ## lint, formatting, types, spelling; changes nothing
 	$(PY) -m codespell_lib $(TEXTS)
 
 architectures: $(DEV) ## the table of docs/architectures.md; an hour or so, resumes
-	$(PY) -m layerticket.cli.architectures --out docs/architectures.md
+	$(PY) benchmarks/architectures.py --out docs/architectures.md
 
 fix: $(DEV) ## repair what ruff can repair, and format
 	@$(PY) -m ruff check --fix .; code=$$?; $(PY) -m ruff format . && exit $$code

@@ -10,8 +10,8 @@ from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models.load import build_model
 from layerticket.study.measure import Bench
-from layerticket.study.tables import table4
-from layerticket.study.tables.table4_text import PAPER
+import table4
+from table4 import PAPER
 from layerticket.training.recipe import Recipe
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.study.ledger import (
+from bill import (
     algorithm1,
     algorithm2,
     break_even_inferences,

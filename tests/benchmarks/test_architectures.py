@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.report.architectures import architectures_page
-from layerticket.study.architectures.examine import examine
-from layerticket.study.architectures.specs import Spec, read_specs
-from layerticket.study.architectures.survey import survey
+from architectures import Spec, architectures_page, examine, read_specs, survey
 
 REPO = Path(__file__).parents[2]
 LIST = REPO / "benchmarks" / "architectures.toml"

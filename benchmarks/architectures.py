@@ -1,0 +1,555 @@
+"""Which blocks can go in over a hundred architectures: makes docs/architectures.md."""
+
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shlex
+import sys
+import tomllib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from cyclopts import App, Parameter
+from torch import Tensor, nn
+
+from layerticket.batch import Inputs, call, logits_of, tensors_of
+from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.cli import app as cli
+from layerticket.cli.options import Json
+from layerticket.cli.output import news, say
+from layerticket.counting import count_macs
+from layerticket.errors import LayerticketError
+from layerticket.files import digest, write_atomically
+from layerticket.models.load import build_model
+from layerticket.modules import preserved_random_state
+from layerticket.report.tables import markdown
+from layerticket.study.record import write_record
+from layerticket.surgery.remove import remove_blocks, zero_blocks
+
+CLASSES = 10
+TOKENS = 90
+"""Token identifiers are drawn below this number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """One network and the shapes of what it is called on."""
+
+    name: str
+    """``library:NAME``."""
+    inputs: dict[str, list[int]]
+    """Shape by name of the argument; an image network's only argument is called ``images``."""
+    config: dict[str, Any] | None = None
+    """Settings of a network that is built from a configuration class."""
+
+    @property
+    def library(self) -> str:
+        """The package it comes from."""
+        return self.name.partition(":")[0]
+
+
+def read_specs(path: Path) -> tuple[Spec, ...]:
+    """Read a file of architectures.
+
+    Args:
+        path: TOML with a table for each library: ``[timm]`` and ``[torchvision]`` map names to
+            the side of their images; ``[[transformers]]`` have ``class``, ``config`` and
+            ``inputs`` (shape by name).
+
+    Raises:
+        LayerticketError: If the file cannot be read, is not of this form, or names one twice.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        specs = [
+            Spec(name=f"{library}:{name}", inputs={"images": [1, 3, side, side]})
+            for library in ("timm", "torchvision")
+            for name, side in table.pop(library, {}).items()
+        ]
+        specs += [
+            Spec(name=f"transformers:{e['class']}", inputs=e["inputs"], config=e["config"])
+            for e in table.pop("transformers", [])
+        ]
+    except (OSError, tomllib.TOMLDecodeError, KeyError, AttributeError) as err:
+        raise LayerticketError(
+            f"{path} is no list of architectures ({type(err).__name__}: {err}); see "
+            "benchmarks/architectures.toml for the form."
+        ) from err
+    names = [spec.name for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if table or twice:
+        raise LayerticketError(
+            f"{path}: unknown tables {sorted(table)}, names given twice {twice}. Allowed are the "
+            "tables timm, torchvision and transformers, each name once."
+        )
+    return tuple(specs)
+
+
+def build(spec: Spec) -> tuple[nn.Module, Inputs]:
+    """Build an untrained network in evaluation mode, and one example for it.
+
+    Raises:
+        LayerticketError: If its library does not know it or cannot build it.
+    """
+    if spec.config is None:
+        model = build_model(spec.name, classes=CLASSES, channels=3, seed=0).eval()
+    else:
+        model = _from_config(spec.name.partition(":")[2], spec.config).eval()
+    generator = torch.Generator().manual_seed(0)
+    drawn = {name: _draw(name, shape, generator) for name, shape in spec.inputs.items()}
+    return model, drawn.get("images", drawn)
+
+
+def _from_config(name: str, config: dict[str, Any]) -> nn.Module:
+    """Build a network of the transformers library at random from the settings of its class."""
+    library = importlib.import_module("transformers")
+    kind = getattr(library, name, None)
+    if kind is None:
+        raise LayerticketError(
+            f"transformers {library.__version__} has no class {name!r}; correct its name in the "
+            "list of architectures, or install the version that has it."
+        )
+    with preserved_random_state(0):
+        network: nn.Module = kind(kind.config_class(**config))
+    return network
+
+
+def _draw(name: str, shape: list[int], generator: torch.Generator) -> Tensor:
+    """Draw an input: whole numbers for identifiers and masks, else standard normal."""
+    if name.endswith("mask"):
+        return torch.ones(shape, dtype=torch.long)
+    if name.endswith("ids"):
+        return torch.randint(3, TOKENS, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+logger = logging.getLogger(__name__)
+
+
+def examine(spec: Spec) -> dict[str, Any]:
+    """Find the removable blocks of a network, remove them all, and try what is left.
+
+    Where the network does not run without all of them, as many are removed, from the output on,
+    as it runs without.
+
+    Args:
+        spec: What to build.
+
+    Returns:
+        The row: `params` and `macs` of the network, number of `blocks` and `stays` (candidates
+        that must stay), how many were `removed` together, `macs_saving` and `params_saving` by
+        that, and whether the smaller network passed `forward` (the output has its shape),
+        `same_as_zeros` (it computes what the network with zeroed blocks computes; null where a
+        normalization stands behind the addition), `backward` (in training mode; every gradient is
+        finite, and a weight that had one before still has one) and `export` (`torch.export` gives
+        the same output); null where there is nothing to remove. `reasons`: why candidates must
+        stay, with their number. `branches`: what can go by itself at the granularity of branches;
+        `branches_same`: whether the network without every second one computes what it computes
+        with those at zero (null where that cannot be said, or blocks have one branch only).
+    """
+    model, example = build(spec)
+    found = find_blocks(model, example)
+    branches = find_blocks(model, example, granularity="branch")
+    small, gone = _remove_most(model, found, example)
+    row: dict[str, Any] = {
+        "name": spec.name,
+        "inputs": spec.inputs,
+        "params": found.params,
+        "macs": found.macs,
+        "blocks": len(found),
+        "stays": len(found.rejected),
+        "removed": len(gone),
+        "macs_saving": None,
+        "params_saving": None,
+        "forward": None,
+        "same_as_zeros": None,
+        "backward": None,
+        "export": None,
+        "branches": len(branches),
+        "branches_same": _branches_same(model, branches, example),
+        "reasons": _reasons(found),
+    }
+    if gone:
+        left = sum(parameter.numel() for parameter in small.parameters())
+        row["macs_saving"] = round(1 - count_macs(small, example) / found.macs, 6)
+        row["params_saving"] = round(1 - left / found.params, 6)
+        row |= _tried(model, small, gone, example)
+    return row
+
+
+def _remove_most(
+    model: nn.Module, found: Blocks, example: Inputs
+) -> tuple[nn.Module, tuple[Block, ...]]:
+    """Remove all blocks; where the network does not run without them, as many as it can spare."""
+    small = remove_blocks(model, found)
+    if _runs(small, example):
+        return small, found.removable
+    gone: list[Block] = []
+    for block in reversed(found.removable):
+        if _runs(remove_blocks(model, [*gone, block]), example):
+            gone.append(block)
+    return remove_blocks(model, gone), tuple(gone)
+
+
+def _runs(model: nn.Module, example: Inputs) -> bool:
+    try:
+        with torch.no_grad():
+            call(model.eval(), example)
+    except Exception:  # that a foreign network's own code does not run is the answer
+        logger.info("%s does not run", type(model).__name__, exc_info=True)
+        return False
+    return True
+
+
+def _reasons(found: Blocks) -> dict[str, int]:
+    """Count why candidates must stay, shapes and messages left out; the most frequent first."""
+    short = [_short(rejection.reason) for rejection in found.rejected]
+    return dict(sorted(Counter(short).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _short(reason: str) -> str:
+    if reason.startswith("changes shape"):
+        return "changes shape"
+    for mark in (":", "(", ", which fails"):
+        reason = reason.partition(mark)[0]
+    return reason.strip()
+
+
+def _tried(
+    model: nn.Module, small: nn.Module, gone: tuple[Block, ...], example: Inputs
+) -> dict[str, bool | None]:
+    """Run the smaller network forward and backward, and export it."""
+    with torch.no_grad():
+        dense, output = (logits_of(call(net.eval(), example)) for net in (model, small))
+    return {
+        "forward": bool(output.shape == dense.shape and output.isfinite().all()),
+        "same_as_zeros": _same_as_zeros(model, gone, example, output),
+        "export": _exports(small, example, output),
+        "backward": _backward(model, small, example),  # last: it moves running averages
+    }
+
+
+def _same_as_zeros(
+    model: nn.Module, gone: tuple[Block, ...], example: Inputs, output: Tensor
+) -> bool | None:
+    """Tell whether an output is that of the network with the blocks at zero, where that is due."""
+    try:
+        zeroed = zero_blocks(model, gone)
+    except LayerticketError:  # zeros would mute a normalization behind an addition
+        return None
+    with torch.no_grad():
+        return _close(output, logits_of(call(zeroed.eval(), example)))
+
+
+def _branches_same(model: nn.Module, branches: Blocks, example: Inputs) -> bool | None:
+    """Take every second branch out, if blocks have several, and compare as above."""
+    if all(block.branch is None for block in branches):
+        return None
+    gone = branches.removable[::2]
+    with torch.no_grad():
+        output = logits_of(call(remove_blocks(model, gone).eval(), example))
+    return _same_as_zeros(model, gone, example, output)
+
+
+def _backward(model: nn.Module, small: nn.Module, example: Inputs) -> bool:
+    """Tell whether all gradients are finite, and there wherever the whole network has them."""
+    pair = _repeated(example)
+    before, after = _gradients(model, pair), _gradients(small, pair)
+    finite = all(bool(gradient.isfinite().all()) for gradient in after.values())
+    return finite and after.keys() == before.keys() & dict(small.named_parameters()).keys()
+
+
+def _gradients(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    """Return the gradients in training mode by name; weights the output does not need have none."""
+    model.train().zero_grad()
+    logits = logits_of(call(model, inputs)).float()
+    logits.square().mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def _repeated(example: Inputs) -> Inputs:
+    """Put two examples into a batch, the second one turned, for batch normalization."""
+    if isinstance(example, Tensor):
+        return torch.cat([example, example.flip(-1)])
+    assert isinstance(example, Mapping)
+    return {name: torch.cat([value, value.flip(-1)]) for name, value in example.items()}
+
+
+def _exports(small: nn.Module, example: Inputs, output: Tensor) -> bool:
+    """Tell whether `torch.export` takes the network and its program computes the same."""
+    args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else ((example,), None)
+    assert tensors_of(example)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(small.eval(), args, kwargs)
+            exported = logits_of(program.module()(*args, **(kwargs or {})))
+    except Exception:  # whatever the exporter refuses is the answer
+        logger.info("%s is not exported", type(small).__name__, exc_info=True)
+        return False
+    return _close(exported, output)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+LIBRARIES = ("timm", "torchvision", "transformers")
+
+
+def survey(
+    specs: Sequence[Spec],
+    journal: Path,
+    *,
+    seconds: float = 300,
+    memory: int = 6 * 2**30,
+    versions: dict[str, str],
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Examine architectures one after the other, on one thread each.
+
+    Args:
+        specs: What to examine.
+        journal: File of finished rows, a JSON line each; rows in it that were made of the same
+            specification with the same versions are not made again.
+        seconds: Time each one may take.
+        memory: Bytes each one may take.
+        versions: Versions of the libraries, recorded with each row.
+        tell: Called with a line of progress.
+
+    Returns:
+        The rows in the order of `specs`. Where the examination itself failed, a row has `error`
+        (the last line of what the process said) instead of figures.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    done = _finished(journal)
+    rows = []
+    for number, spec in enumerate(specs, start=1):
+        key = digest({"spec": asdict(spec), "versions": versions})
+        if key not in done:
+            done[key] = _apart(spec, seconds, memory)
+            with journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "row": done[key]}) + "\n")
+            tell(f"{number} of {len(specs)}: {spec.name}: {_outcome(done[key])}")
+        rows.append(done[key])
+    return rows
+
+
+def _finished(journal: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of an earlier call; a line cut off by an interruption is made again."""
+    rows = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        rows[entry["key"]] = entry["row"]
+    return rows
+
+
+def _apart(spec: Spec, seconds: float, memory: int) -> dict[str, Any]:
+    """Examine in a process of its own with limits; a failure becomes a row with `error`."""
+    context = multiprocessing.get_context("forkserver")  # imports once, not for every network
+    context.set_forkserver_preload([__name__, *LIBRARIES])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(spec, memory, theirs))
+    process.start()
+    theirs.close()
+    row: dict[str, Any] = {"name": spec.name, "inputs": spec.inputs}
+    try:
+        if ours.poll(seconds):
+            row.update(ours.recv())
+            return row
+        process.kill()
+        return row | {"error": f"took over {seconds:g} s"}
+    except EOFError:
+        process.join()
+        return row | {"error": f"its process ended with code {process.exitcode}"}
+    finally:
+        process.join()
+        ours.close()
+
+
+def _answer(spec: Spec, memory: int, back: Connection) -> None:
+    """Examine one architecture and send the row, or what went wrong."""
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    try:
+        row = examine(spec)
+    except Exception as err:
+        row = {"error": " ".join(f"{type(err).__name__}: {err}".split())[:300]}
+    back.send(row)
+    back.close()
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    return row.get("error") or f"{row['blocks']} blocks, saving {row['macs_saving']}"
+
+
+HEADER = (
+    "network",
+    "input",
+    "M MACs",
+    "blocks",
+    "branches",
+    "MACs saved",
+    "params saved",
+    "removal verified",
+    "why not (more)",
+)
+CHECKS = ("forward", "same_as_zeros", "backward", "export")
+WORDS = {"same_as_zeros": "zeros"}
+
+
+def architectures_page(record: Mapping[str, Any]) -> str:
+    """Write the page from what the command left in JSON.
+
+    Args:
+        record: `command`, `versions`, and `rows` as `survey`
+            returns them.
+    """
+    rows = record["rows"]
+    some = [row for row in rows if row.get("blocks")]
+    whole = [row for row in some if all(row[check] is not False for check in CHECKS)]
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    libraries = sorted({row["name"].partition(":")[0] for row in rows})
+    parts = [
+        "# Architectures",
+        f"What layerticket finds in {len(rows)} architectures of other libraries, all at random "
+        f"initialization, none known by name: {len(some)} have removable blocks, and in "
+        f"{len(whole)} of these every check below passed. Made by",
+        f"```bash\n{record['command']}\n```",
+        f"from the list in `benchmarks/architectures.toml`, with {versions}.",
+        EXPLANATION,
+    ]
+    for library in libraries:
+        mine = [_row(row) for row in rows if row["name"].startswith(f"{library}:")]
+        parts += [f"## {library}", markdown((HEADER, mine)).rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+EXPLANATION = """\
+- **blocks**: residual blocks the identity can replace. **branches**: what can go by itself at
+  `--granularity branch`; equal to blocks where each has one branch.
+- **saved**: by taking out all blocks together (or as many as the network's own code runs without,
+  given as "of"): the most that can be saved, not a recommendation.
+- **removal verified** on the network without them: *forward*: the output has its shape and is
+  finite; *zeros*: it computes what the network computes with those blocks at zero (not asked where
+  a normalization or an activation stands behind the addition: zeros would mute it); *backward*: in
+  training mode all gradients are finite, and every weight that had one still has one; *export*:
+  `torch.export` gives a program with the same output; *branches*: without every second branch it
+  computes what it computes with those at zero. An encoder-decoder without any decoder layer leaves
+  its encoder without gradients, so *backward* fails there.
+- **why not**: why other candidates must stay, and how many."""
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Put one architecture into text."""
+    name = row["name"].partition(":")[2]
+    shapes = ", ".join("x".join(map(str, shape[1:])) for shape in row["inputs"].values())
+    if "error" in row:
+        return (name, shapes, *[""] * 6, f"not examined: {row['error']}".replace("|", "/"))
+    blocks, removed = row["blocks"], row["removed"]
+    return (
+        name,
+        shapes,
+        f"{row['macs'] / 1e6:,.1f}" if row["macs"] >= 1e5 else f"{row['macs'] / 1e6:.3f}",
+        str(blocks) if removed == blocks else f"{removed} of {blocks}",
+        str(row["branches"]),
+        _percent(row["macs_saving"]),
+        _percent(row["params_saving"]),
+        _verified(row) if removed else "",
+        "; ".join(f"{reason} ({count})" for reason, count in row["reasons"].items()),
+    )
+
+
+def _verified(row: Mapping[str, Any]) -> str:
+    """List what passed, and what failed."""
+    results = {WORDS.get(check, check): row[check] for check in CHECKS}
+    results["branches"] = row["branches_same"]
+    passed = [name for name, result in results.items() if result]
+    failed = [name for name, result in results.items() if result is False]
+    return ", ".join(passed) + (f"; **not**: {', '.join(failed)}" if failed else "")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+PROGRAM = "python benchmarks/architectures.py"
+app = App(
+    name=PROGRAM,
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+    result_action="return_value",
+    version_flags=[],
+)
+
+
+@app.default
+def run(
+    *,
+    out: Path = Path("docs/architectures.md"),
+    names: Path = Path("benchmarks/architectures.toml"),
+    journal: Path | None = None,
+    seconds: float = 600,
+    memory: int = 6 * 2**30,
+    json: Json = False,
+) -> None:
+    """Examine every architecture of a list, each in a process of its own; the command resumes.
+
+    Parameters
+    ----------
+    out
+        Page to write; the same as JSON goes beside it.
+    names
+        List of architectures.
+    journal
+        File of finished rows; by default out with the ending .jsonl.
+    seconds
+        Time each one may take.
+    memory
+        Bytes each one may take.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")  # of the processes to be started
+    specs = read_specs(names)
+    versions = {name: version(name) for name in ("torch", "timm", "torchvision", "transformers")}
+    rows = survey(
+        specs,
+        journal or out.with_suffix(".jsonl"),
+        seconds=seconds,
+        memory=memory,
+        versions=versions,
+        tell=news,
+    )
+    command = shlex.join([*PROGRAM.split(), *sys.argv[1:]])
+    record = {"command": command, "versions": versions, "rows": rows}
+    write_record(out.with_suffix(".json"), record)
+    write_atomically(out, architectures_page(record))
+    say(record, f"{len(rows)} architectures: {out}", as_json=json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the table.
+
+    Args:
+        argv: Words after the program's name; those of the process by default.
+
+    Returns:
+        The exit code, as of `layerticket`.
+    """
+    return cli.main(argv, program=app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""The published tables, each from its runs."""
