@@ -1,29 +1,28 @@
-"""`layerticket demo`: find, train dense and ticket over paired seeds, judge."""
+"""`layerticket demo`: a small study that comes with the package, run and reported."""
 
 from pathlib import Path
+from typing import Any
 
-from layerticket.cli.options import DataChoice, DeviceChoice, Json, command_line
-from layerticket.cli.output import news, say
-from layerticket.report.tables import comparison_page, comparison_table, table_text
-from layerticket.selection import Budget
-from layerticket.study.tables.paired import Comparison, compare_paired
-from layerticket.training.recipe import Recipe
+from layerticket.cli.options import DeviceChoice, Json, command_line
+from layerticket.cli.output import say
+from layerticket.cli.study import watched
 
 
 def demo(
     *,
-    model: str = "resnet32",
-    remove: int = 5,
-    criteria: tuple[str, ...] = ("grasp",),
-    seeds: int = 5,
-    epochs: int = 20,
-    margin: float = 0.01,
+    model: str | None = None,
+    remove: int | None = None,
+    criteria: tuple[str, ...] = (),
+    seeds: int | None = None,
+    epochs: int | None = None,
+    margin: float | None = None,
     out: Path = Path("demo"),
-    choice: DataChoice = DataChoice(),  # noqa: B008 - frozen
     where: DeviceChoice = DeviceChoice(),  # noqa: B008 - frozen
     json: Json = False,
 ) -> None:
     """Show the whole story: find tickets at initialization, train, compare over paired seeds.
+
+    It is `layerticket study run demo` and `layerticket report`; options change the study.
 
     Parameters
     ----------
@@ -40,35 +39,40 @@ def demo(
     margin
         How much accuracy a winning ticket may lose, as a fraction.
     out
-        Folder for tickets, runs, summary.json and report.md.
+        Folder of the study and its report.
     """
-    what = Comparison(
-        model=model,
-        recipe=Recipe(epochs=epochs),
-        criteria=criteria,
-        budget=Budget(remove=remove),
-        seeds=tuple(range(seeds)),
-        margin=margin,
-        validation_fraction=choice.validation_fraction,
-    )
-    summary = compare_paired(
-        what,
-        choice.load(),
-        out=out,
-        device=where.device,
-        progress=True,
-        command=command_line(),
-        tell=news,
-    )
-    table = comparison_table(summary)
-    (out / "report.md").write_text(comparison_page(summary), encoding="utf-8")
-    judged = [row for row in summary["rows"] if row["method"] != "dense"]
-    lines = [
-        f"{model} on {summary['data']}, {seeds} paired seeds, {epochs} epochs, {remove} blocks "
-        "removed; accuracy on the test set, mean ± standard deviation over seeds",
-        "",
-        table_text(table),
-        *(f"{row['method']}: {row['verdict']['sentence']}" for row in judged),
-        f"Saved in {out}: tickets/, runs/, summary.json, report.md",
-    ]
-    say(summary, "\n".join(lines), as_json=json)
+    from layerticket.report.page import write_report
+    from layerticket.study.running.crew import Crew
+    from layerticket.study.running.engine import run_study
+    from layerticket.study.toml import read_study
+
+    given = {
+        "models.0": model,
+        "budgets.0.remove": remove,
+        "methods.0.criterion": list(criteria) or None,
+        "seeds": seeds,
+        "recipe.epochs": epochs,
+        "margin": margin,
+    }
+    changes = [f"{key}={value!r}" for key, value in given.items() if value is not None]
+    study = read_study("demo", changes)
+    with watched() as show:
+        record = run_study(
+            study, out, crew=Crew(device=where.device), command=command_line(), tell=show
+        )
+    page, *_ = write_report(record, out, figures=False)
+    comparisons = record["comparisons"]
+    summary: dict[str, Any] = {
+        "study": str(out),
+        "report": str(page),
+        "verdict": record["verdict"],
+        "comparisons": comparisons,
+    }
+    lines = [f"{record['title']} ({record['data']})", ""]
+    lines += [_line(one) for one in comparisons]
+    say(summary, "\n".join([*lines, "", record["verdict"], f"Report: {page}"]), as_json=json)
+
+
+def _line(comparison: dict[str, Any]) -> str:
+    """Tell one comparison in a line."""
+    return f"  {comparison['sentence']}"

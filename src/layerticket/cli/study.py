@@ -83,7 +83,7 @@ def run(
         Folder with files of shifted images; --data-dir is searched too.
     """
     study, crew = read_study(file, change), who.crew()
-    with _watched() as show:
+    with watched() as show:
         record = run_study(
             study,
             out,
@@ -117,7 +117,7 @@ def status(folder: Path, /, *, json: Json = False) -> None:
 
 
 @contextmanager
-def _watched() -> Iterator[Callable[[Standing], None]]:
+def watched() -> Iterator[Callable[[Standing], None]]:
     """Show how a study stands: live on a terminal, else a line whenever something ended."""
     console = Console(stderr=True)
     if not console.is_terminal:
