@@ -222,7 +222,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-
 # source: arXiv:2301.10835, Table 4 (2023); savings in percent, speed-up as a factor. The row the
 # paper calls 4 of ResNet-32 has the FLOPs of 5 blocks, so 5 are removed here.
 
@@ -291,7 +290,6 @@ def _line(row: Mapping[str, Any]) -> list[str]:
         f"{energy} ({paper['co2']:.2f})",
         f"{timing['latency_speedup']['value']:.2f} / {timing['throughput_speedup']['value']:.2f}",
     ]
-
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from layerticket.errors import LayerticketError
 from architectures import Spec, architectures_page, examine, read_specs, survey
+from layerticket.errors import LayerticketError
 
 REPO = Path(__file__).parents[2]
 LIST = REPO / "benchmarks" / "architectures.toml"

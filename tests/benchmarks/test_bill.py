@@ -2,7 +2,6 @@
 
 import pytest
 
-from layerticket.errors import LayerticketError
 from bill import (
     algorithm1,
     algorithm2,
@@ -11,6 +10,7 @@ from bill import (
     dense_training,
     iterative_magnitude_pruning,
 )
+from layerticket.errors import LayerticketError
 
 DENSE = dense_training(10, 3.0)
 

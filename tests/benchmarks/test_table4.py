@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
+import table4
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models.load import build_model
 from layerticket.study.measure import Bench
-import table4
-from table4 import PAPER
 from layerticket.training.recipe import Recipe
+from table4 import PAPER
 
 
 @pytest.mark.parametrize("network", ["resnet32", "resnet56"])

@@ -7,15 +7,12 @@ import pytest
 from PIL import Image
 
 from layerticket.cli.app import main
-from layerticket.cli.table5 import main as table5_main
 from layerticket.data.shifts import PUBLISHED
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.attacks import Attack
-from layerticket.report.robustness import table5_table
 from layerticket.study import evaluate as evaluate_module
 from layerticket.study.evaluate import EVALUATIONS, Conditions, evaluate_run, prepare
-from layerticket.study.tables.table5 import PAPER, data_of, table5
 
 FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
 SOME = ("test", "corruptions", "noise", "fgsm", "pgd")
@@ -29,8 +26,10 @@ def digits():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "demo"
-    words = ["--model", "resnet20", "--remove", "2", "--criteria", "snip", "--seeds", "2"]
-    assert main(["demo", *words, "--epochs", "1", "--out", str(out), "--json"]) == 0
+    find = ["find", "resnet20", "--criterion", "snip", "--remove", "2", "--out", str(out / "t")]
+    train = ["train", "resnet20", "--epochs", "1", "--out", str(out / "runs"), "--json"]
+    for words in (find, train, [*train, "--ticket", str(out / "t")]):
+        assert main(words) == 0
     return out
 
 
@@ -154,46 +153,3 @@ def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
     assert set(found["corruptions"]) == {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
     with pytest.raises(LayerticketError, match="--shift-dir"):
         prepare(["cifar10.1"], data, given)
-
-
-def test_table5_compares_by_seed_and_goes_on_where_it_was(study, runs, digits, monkeypatch):
-    assert data_of([study]) == ("digits", 0.1)
-    record = table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu")
-    assert [row["evaluation"] for row in record["rows"]] == ["corruptions", "pgd"]
-    for row in record["rows"]:
-        assert (row["method"], row["removed"], row["n"]) == ("snip", 2, 2)
-        assert row["shifted"]["mean"] == pytest.approx(
-            row["ticket"]["mean"] - row["dense"]["mean"], abs=1e-12
-        )
-        assert row["paper_pp"] is None
-    header, rows = table5_table(record)
-    assert all(len(row) == len(header) for row in rows)
-    assert rows[0][3] == "corruptions (regenerated)"
-    monkeypatch.setattr(evaluate_module, "trained_network", lambda *_: 1 / 0)
-    assert table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu") == record
-    monkeypatch.setitem(PAPER, ("resnet20", 2), (1.0, -1.0))
-    beside = table5([study], digits, ["corruptions", "pgd"], FEW, device="cpu")
-    assert [row["paper_pp"] for row in beside["rows"]] == [1.0, None]
-
-
-def test_table5_as_a_command(study, runs, tmp_path, capsys):
-    words = ["--runs", str(study), "--out", str(tmp_path), "--images", "20", "--on", "fgsm"]
-    assert table5_main([*words, "--attack-images", "12", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert record == json.loads((tmp_path / "table5.json").read_text())
-    page = (tmp_path / "table5.md").read_text()
-    assert "Only the first 20 images of a set." in page
-    assert "first 12 test images" in page
-    assert table5_main(["--runs", str(tmp_path), "--on", "fgsm"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
-
-
-def test_a_study_without_dense_or_with_missing_runs_is_refused(study, tmp_path):
-    summary = json.loads((study / "summary.json").read_text())
-    (tmp_path / "summary.json").write_text(json.dumps({**summary, "rows": summary["rows"][1:]}))
-    with pytest.raises(LayerticketError, match="no row 'dense'"):
-        data_of([tmp_path])
-    summary["rows"][0]["runs"][0]["run"] = "runs/absent"
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(LayerticketError, match="names the run absent"):
-        data_of([tmp_path])

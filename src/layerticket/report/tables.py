@@ -28,49 +28,6 @@ def blocks_table(record: Mapping[str, Any]) -> Table:
     return header, rows
 
 
-def comparison_table(summary: Mapping[str, Any]) -> Table:
-    """Set the dense network and its tickets side by side; mean ± standard deviation over seeds."""
-    dense = summary["rows"][0]
-    columns = [_comparison_column(row, dense) for row in summary["rows"]]
-    labels = (
-        "",
-        "test accuracy, %",
-        "difference, pp (95 % interval)",
-        "MACs",
-        "parameters",
-        "training, s",
-        f"verdict (margin {100 * summary['margin']:g} pp)",
-    )
-    header, *rows = zip(labels, *columns, strict=True)
-    return header, rows
-
-
-def _comparison_column(row: Mapping[str, Any], dense: Mapping[str, Any]) -> tuple[str, ...]:
-    accuracy = _mean_std(row["test_accuracy"], 100, 2)
-    macs, params = row["macs"]["mean"], row["params"]["mean"]
-    seconds = _mean_std(row["train_seconds"], 1, 1)
-    if row is dense:
-        return ("dense", accuracy, "", f"{macs / 1e6:.2f} M", f"{params:,.0f}", seconds, "")
-    judged = row["verdict"]
-    difference = f"{100 * judged['mean']:+.2f}"
-    if judged["low"] is not None:
-        difference += f" ({100 * judged['low']:+.2f} to {100 * judged['high']:+.2f})"
-    return (
-        f"{row['method']} ticket",
-        accuracy,
-        difference,
-        f"{macs / 1e6:.2f} M ({macs / dense['macs']['mean'] - 1:+.1%})",
-        f"{params:,.0f} ({params / dense['params']['mean'] - 1:+.1%})",
-        f"{seconds} ({row['training_speedup']['mean']:.2f}x faster)",
-        judged["outcome"],
-    )
-
-
-def _mean_std(figure: Mapping[str, Any], factor: float, digits: int) -> str:
-    text = f"{factor * figure['mean']:.{digits}f}"
-    return text if figure["std"] is None else f"{text} ± {factor * figure['std']:.{digits}f}"
-
-
 def table_text(table: Table, width: int | None = None) -> str:
     """Draw a table for a terminal; `width` in characters, that of the terminal by default."""
     header, rows = table
@@ -187,49 +144,3 @@ def markdown(table: Table) -> str:
     header, rows = table
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def comparison_page(summary: Mapping[str, Any]) -> str:
-    """Write what was compared, under which conditions, and what came out.
-
-    Args:
-        summary: What `layerticket demo` leaves in ``summary.json``.
-    """
-    judged = [row for row in summary["rows"] if row["method"] != "dense"]
-    recipe, where = summary["recipe"], summary["environment"]
-    runs = summary["rows"][0]["runs"]
-    removed = next(value for value in summary["budget"].items() if value[1] is not None)
-    conditions = (
-        f"{summary['model']} on {summary['data']} ({summary['test_images']:,} test images), "
-        f"{removed[0]} {removed[1]}, n = {len(summary['seeds'])} paired seeds "
-        f"({', '.join(map(str, summary['seeds']))}), {recipe['epochs']} epochs, "
-        f"{recipe['schedule']} schedule, batch {recipe['batch_size']}, {runs[0]['precision']}. "
-        f"Machine: {where['gpu'] or where['cpu']}, {where['threads']} threads; "
-        f"Python {where['python']}, PyTorch {where['torch']}, layerticket {where['layerticket']}."
-    )
-    parts = [
-        f"```bash\n{summary['command']}\n```",
-        conditions,
-        markdown(comparison_table(summary)).rstrip(),
-        "Mean ± standard deviation over seeds.",
-        *(f"- **{row['method']}**: {row['verdict']['sentence']}" for row in judged),
-        "Blocks removed, and test accuracy of every seed:",
-        markdown(_seeds(summary)).rstrip(),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _seeds(summary: Mapping[str, Any]) -> Table:
-    """List every run: what its ticket removed and how accurate it was."""
-    rows = [
-        (
-            str(run["seed"]),
-            row["method"],
-            ", ".join(run["removed"]) or "none",
-            f"{100 * run['test_accuracy']:.2f} %",
-            f"{run['train_seconds']:.1f}",
-        )
-        for row in summary["rows"]
-        for run in row["runs"]
-    ]
-    return ("seed", "network", "removed", "test accuracy", "training, s"), sorted(rows)
