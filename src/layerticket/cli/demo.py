@@ -16,6 +16,8 @@ def demo(
     seeds: int | None = None,
     epochs: int | None = None,
     margin: float | None = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
     out: Path = Path("demo"),
     where: DeviceChoice = DeviceChoice(),  # noqa: B008 - frozen
     json: Json = False,
@@ -38,6 +40,10 @@ def demo(
         Epochs of every training.
     margin
         How much accuracy a winning ticket may lose, as a fraction.
+    data
+        Data set by name.
+    data_dir
+        Folder with the CIFAR files.
     out
         Folder of the study and its report.
     """
@@ -48,6 +54,7 @@ def demo(
 
     given = {
         "models.0": model,
+        "data": data,
         "budgets.0.remove": remove,
         "methods.0.criterion": list(criteria) or None,
         "seeds": seeds,
@@ -58,7 +65,12 @@ def demo(
     study = read_study("demo", changes)
     with watched() as show:
         record = run_study(
-            study, out, crew=Crew(device=where.device), command=command_line(), tell=show
+            study,
+            out,
+            crew=Crew(device=where.device),
+            data_dir=data_dir,
+            command=command_line(),
+            tell=show,
         )
     page, *_ = write_report(record, out, figures=False)
     comparisons = record["comparisons"]
