@@ -22,14 +22,15 @@ def scored(model, batch, criterion="snip", **options):
 def test_every_option_is_recorded_as_json():
     record = scored(conv_net(), image_batch(), "grasp", temperature=3).options
     assert record == {
-        "loss_fn": "cross_entropy(logits / 3)",
+        "loss_fn": "cross_entropy",
+        "temperature": 3,
         "reduction": "sum",
         "micro_batches": 1,
         "hessian": "auto",
         "normalization": "batch",
     }
     own = scored(TwoBlocks(), one(), loss_fn=half_square)
-    assert own.options["loss_fn"] == "tiny.half_square"
+    assert (own.options["loss_fn"], own.options["temperature"]) == ("tiny.half_square", None)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +158,16 @@ def test_a_dict_brings_its_own_loss_or_gets_told():
         "first": 18.0,
         "second": 24.0,
     }
+
+
+def test_a_temperature_is_refused_with_a_loss_of_the_models_own(caplog):
+    model = TwoBlocks()
+    found, batch = find_blocks(model, one()[0]), {"x": torch.ones(1, 1)}
+    with pytest.raises(LayerticketError, match=r"temperature is 3, but the batch is a dict"):
+        score(model, found, batch, "grasp", temperature=3)
+    with pytest.raises(LayerticketError, match=r"output has no `\.loss`"):
+        score(model, found, batch, "snip")  # has no temperature by default: nothing to say
+    assert not caplog.records
+    with pytest.raises(LayerticketError, match=r"output has no `\.loss`"):
+        score(model, found, batch, "grasp")
+    assert "not divided by its usual temperature of 200" in caplog.text

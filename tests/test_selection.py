@@ -175,7 +175,7 @@ def test_what_cannot_be_saved_is_refused_with_the_most_that_can():
      {"save_macs": 1.0}, {"save_params": 34}, {"save_params": float("nan")}],
 )  # fmt: skip
 def test_a_budget_is_one_sensible_number(given):
-    with pytest.raises(LayerticketError, match=r"exactly one of|at least 1|between 0 and 1"):
+    with pytest.raises(LayerticketError, match=r"exactly one of|at least 1|above 0|below 1"):
         Budget(**given)
 
 

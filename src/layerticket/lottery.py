@@ -1,10 +1,6 @@
-"""The paper's Algorithm 1 (train, score, cut, rewind, go on) and Algorithm 2 (at initialization).
+"""The paper's Algorithm 1 (train, score, cut, rewind, go on) and 2 (at initialization)."""
 
-Enters: an untrained network, images, a recipe. Leaves: a ticket and its trained network. Refuses
-to know names of networks, runs and verdicts.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from layerticket.batch import Batch
+from layerticket.blocks.find import name_after_removal
 from layerticket.data.batches import scoring_batch
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
@@ -23,6 +20,9 @@ from layerticket.training.checkpoint import Kept, Start, epoch_at, load_kept
 from layerticket.training.fit import FitResult, fit
 from layerticket.training.recipe import Recipe
 
+Train = Callable[[nn.Module, Start], Mapping[int, Kept]]
+"""Trains a network from where it starts, and returns its snapshots by epoch."""
+
 
 def draw_batch(
     dataset: Dataset, images: int | None, *, seed: int, balanced: bool = True
@@ -33,96 +33,136 @@ def draw_batch(
 
 
 def find_in_training(
-    model: nn.Module,
+    dense: nn.Module,
     batch: Batch,
     *,
-    run: str,
     scored: Kept,
+    rewind_to: Kept,
+    run: str,
     recipe: Recipe,
     within: Ticket | None = None,
     **options: Any,  # noqa: ANN401 - those of `find_ticket`
 ) -> Ticket:
-    """Find a ticket in a network in the middle or at the end of its training.
+    """Play one round of Algorithm 1: score a snapshot of a training, cut, rewind to another.
+
+    Parameters, buffers and momentum of what is kept are set back to theta_i, bit for bit.
 
     Args:
-        model: A dense network of the architecture that was trained; not modified.
+        dense: A dense network of the architecture that was trained; not modified.
         batch: What to score on, on the model's device.
-        run: Name of the training; recorded.
         scored: The weights to score, theta_n, or an earlier theta for an early ticket.
+        rewind_to: Theta_i, of the same training or of the dense one before it.
+        run: Name of the training; recorded.
         recipe: Recipe of the training; recorded.
-        within: Ticket that the trained network had been cut down to.
+        within: Ticket that the trained network had been cut down to; None: it was the dense one.
         **options: As in `find_ticket`.
 
     Returns:
-        The ticket; it still holds the scored weights, so `rewind` it.
+        The ticket; its first weights are theta_i.
 
     Raises:
-        LayerticketError: If the weights are another network's, or as in `find_ticket`.
+        LayerticketError: If the weights are another network's, nothing would be left to train, or
+            as in `find_ticket`.
     """
-    network = copy_of(model) if within is None else within.apply(model)
+    origin = origin_of(run, recipe, scored=scored, rewind_to=rewind_to)
+    network = copy_of(dense) if within is None else within.apply(dense)
     try:
         network.load_state_dict(dict(scored.weights))
     except RuntimeError as err:
         raise LayerticketError(
-            f"the weights of run {run!r} do not fit this {type(model).__name__}. "
+            f"the weights of run {run!r} do not fit this {type(dense).__name__}. "
             "Build the network that was trained."
         ) from err
     ticket = find_ticket(network, batch, within=within, **options)
-    origin = Origin(
-        run=run,
-        scored_epoch=scored.epoch,
-        rewind_epoch=scored.epoch,
-        recipe=asdict(recipe),
-    )
-    return replace(ticket, origin=origin)
-
-
-def rewind(ticket: Ticket, to: Kept) -> Ticket:
-    """Set the kept parameters, buffers and momentum of a ticket back to theta_i, bit for bit.
-
-    Args:
-        ticket: What `find_in_training` found; not modified.
-        to: Theta_i of the same training.
-
-    Returns:
-        The same ticket with theta_i as its first weights.
-
-    Raises:
-        LayerticketError: If the ticket was not found in a training, theta_i lacks a tensor that
-            the ticket keeps, or nothing would be left to train.
-    """
-    origin = ticket.origin
-    if origin is None:
-        raise LayerticketError(
-            "this ticket was found at initialization, so there is nothing to rewind. Find it in a "
-            "training: find_in_training, or layerticket find --run."
-        )
-    if to.epoch >= origin.recipe["epochs"]:
-        raise LayerticketError(
-            f"rewinding to epoch {to.epoch} of {origin.recipe['epochs']} leaves nothing to train; "
-            "rewind to an earlier epoch."
-        )
-    lacking = [
-        name
-        for name, tensor in ticket.init.items()
-        if name not in to.weights or to.weights[name].shape != tensor.shape
-    ]
-    if lacking:
-        raise LayerticketError(
-            f"theta at epoch {to.epoch} does not fit the ticket: {lacking[0]!r} differs or is "
-            "missing. Take it from the training the ticket was found in."
-        )
+    names = _names_in(dense, ticket)
+    if within is not None and rewind_to.weights.keys() != dense.state_dict().keys():
+        earlier = _names_in(dense, within)  # theta_i has the names of the network trained last
+        names = {earlier[name]: now for name, now in names.items()}
+    for name, now in names.items():
+        if name not in rewind_to.weights or rewind_to.weights[name].shape != ticket.init[now].shape:
+            raise LayerticketError(
+                f"theta at epoch {rewind_to.epoch} does not fit the ticket: {name!r} differs or is "
+                "missing. Take it from the training the ticket was found in."
+            )
+    state = {tuple(key.rpartition("/")[::2]): value for key, value in rewind_to.optimizer.items()}
     return replace(
         ticket,
-        init={name: to.weights[name] for name in ticket.init},
-        optimizer=_of_kept(to.optimizer, set(ticket.init)),
-        origin=replace(origin, rewind_epoch=to.epoch),
+        init={now: rewind_to.weights[name] for name, now in names.items()},
+        optimizer={f"{names[n]}/{key}": value for (n, key), value in state.items() if n in names},
+        origin=origin,
     )
 
 
-def _of_kept(optimizer: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
-    """Return the part of an optimizer's state that belongs to the kept parameters."""
-    return {key: value for key, value in optimizer.items() if key.rpartition("/")[0] in names}
+def origin_of(run: str, recipe: Recipe, *, scored: Kept, rewind_to: Kept) -> Origin:
+    """Record the training a ticket was found in; refuse theta_i that leaves nothing to train."""
+    if rewind_to.epoch >= recipe.epochs:
+        raise LayerticketError(
+            f"rewinding to epoch {rewind_to.epoch} of {recipe.epochs} leaves nothing to train; "
+            "rewind to an earlier epoch."
+        )
+    return Origin(
+        run=run, scored_epoch=scored.epoch, rewind_epoch=rewind_to.epoch, recipe=asdict(recipe)
+    )
+
+
+def _names_in(dense: nn.Module, ticket: Ticket) -> dict[str, str]:
+    """Map the names of what a ticket keeps, from the dense network's to the smaller one's."""
+    gone = [block for block in ticket.blocks if block.name in ticket.removed]
+    now = name_after_removal(dense, [block.name for block in gone if block.branch is None])
+    modules = tuple(f"{module}." for block in gone for module in block.modules)
+    return {name: now(name) for name in dense.state_dict() if not name.startswith(modules)}
+
+
+def find_in_rounds(
+    dense: nn.Module,
+    batch: Batch,
+    train: Train,
+    *,
+    recipe: Recipe,
+    budget: Budget,
+    rewind_to: int = 0,
+    rounds: int = 1,
+    **options: Any,  # noqa: ANN401 - those of `find_ticket`
+) -> Ticket:
+    """Play Algorithm 1 but for the last training: in rounds, each of a training and a cut.
+
+    Args:
+        dense: Untrained network; not modified.
+        batch: What to score on.
+        train: Trains a network and returns its snapshots, those of `rewind_to` and of the last
+            epoch among them: `fit`, or a trainer of yours.
+        recipe: How is trained; n is its epochs.
+        budget: How much is to go in all; each round removes an equal part.
+        rewind_to: Epoch i, less than n.
+        rounds: Rounds; each costs a training.
+        **options: As in `find_ticket`.
+
+    Returns:
+        The ticket at theta_i; `start_of` says where its training begins.
+
+    Raises:
+        LayerticketError: As `find_in_training` does.
+    """
+    network, start = copy_of(dense), Start()
+    ticket: Ticket | None = None
+    theta_i: Kept | None = None
+    for number, part in enumerate(budget.parts(rounds), start=1):
+        snapshots = train(network, start)
+        theta_i = theta_i or snapshots[rewind_to]
+        ticket = find_in_training(
+            dense,
+            batch,
+            scored=snapshots[recipe.epochs],
+            rewind_to=theta_i,
+            run=f"round-{number}",
+            recipe=recipe,
+            within=ticket,
+            budget=part,
+            **options,
+        )
+        network, start = ticket.apply(dense), start_of(ticket)
+    assert ticket is not None  # there is at least one round
+    return ticket
 
 
 def start_of(ticket: Ticket) -> Start:
@@ -188,30 +228,30 @@ def draw_after_training(
         Differs from the paper: its text leaves open what becomes of the momentum; here it is
         rewound with the weights.
     """
-    batch = draw_batch(dataset, images, seed=seed)
     i, n = epoch_at(to, recipe.epochs), recipe.epochs
-    network, start, ticket = copy_of(model), Start(), None
     how: dict[str, Any] = {"seed": seed, "device": device, "progress": progress}
-    for number, part in enumerate(budget.parts(rounds), start=1):
-        run = folder / f"round-{number}"
+    runs: list[Path] = []
+
+    def train(network: nn.Module, start: Start) -> dict[int, Kept]:
+        run = folder / f"round-{len(runs) + 1}"
+        runs.append(run)
         fit(network, dataset, recipe, start=start, folder=run, keep_epochs={i, n}, **how)
-        if ticket is None:
-            theta_i = load_kept(run, i)
-        ticket = find_in_training(
-            model,
-            batch,
-            run=run.name,
-            scored=load_kept(run, n),
-            recipe=recipe,
-            criterion=criterion,
-            budget=part,
-            within=ticket,
-            seed=seed,
-            **options,
-        )
-        ticket = rewind(ticket, theta_i)
-        network, start = ticket.apply(model), start_of(ticket)
-    assert ticket is not None
+        return {epoch: load_kept(run, epoch) for epoch in (i, n)}
+
+    ticket = find_in_rounds(
+        model,
+        draw_batch(dataset, images, seed=seed),
+        train,
+        recipe=recipe,
+        budget=budget,
+        rewind_to=i,
+        rounds=rounds,
+        criterion=criterion,
+        seed=seed,
+        **options,
+    )
+    network = ticket.apply(model)
+    start = start_of(ticket)
     trained = fit(network, dataset, recipe, start=start, folder=folder / "ticket", **how)
     return Draw(ticket=ticket, network=network, training=trained)
 

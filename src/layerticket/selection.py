@@ -1,52 +1,48 @@
-"""From scores and a budget to what goes and what stays. Knows no network and no formula."""
+"""From scores and a budget to what goes and what stays."""
 
 import fnmatch
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from pydantic import Field, Strict
 
 from layerticket.blocks.block import Block, Blocks
 from layerticket.errors import LayerticketError
+from layerticket.settings import Count, settings
+
+Saved = Annotated[float, Strict(), Field(gt=0, lt=1)]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Budget:
     """How much is to go: exactly one of these.
 
     The last three are about measured costs, so `select` needs the `Costs` of the blocks for them.
     """
 
-    remove: int | None = None
-    """Number of blocks, >= 1."""
-    save_macs: float | None = None
-    """Least share of the network's multiply-accumulates to save, in (0, 1)."""
-    save_params: float | None = None
-    """Least share of the network's parameters to save, in (0, 1)."""
-    save_time: float | None = None
-    """Least share of the measured time of a training step to save, in (0, 1)."""
-    save_energy: float | None = None
-    """Least share of the measured energy of a training step to save, in (0, 1)."""
-    max_memory: int | None = None
-    """Most bytes of memory training may take at its peak, >= 1."""
+    remove: Count | None = None
+    """Number of blocks to remove, at least 1."""
+    save_macs: Saved | None = None
+    """Least share of the network's multiply-accumulates to save, between 0 and 1."""
+    save_params: Saved | None = None
+    """Least share of the network's parameters to save, between 0 and 1."""
+    save_time: Saved | None = None
+    """Least share of the measured time of a training step to save, between 0 and 1."""
+    save_energy: Saved | None = None
+    """Least share of the measured energy of a training step to save, between 0 and 1."""
+    max_memory: Count | None = None
+    """Most bytes of memory training may take at its peak."""
 
     def __post_init__(self) -> None:
-        given = self._given()
-        if sum(value is not None for value in given.values()) != 1:
+        given = {name: value for name, value in self._given().items() if value is not None}
+        if len(given) != 1:
             raise LayerticketError(
-                f"a budget is exactly one of {', '.join(given)}; got "
-                f"{ {name: value for name, value in given.items() if value is not None} }."
+                f"a budget is exactly one of {', '.join(self._given())}; got {given}."
             )
-        if self.remove is not None and self.remove < 1:
-            raise LayerticketError(f"remove is {self.remove}; it must be at least 1 block.")
-        if self.max_memory is not None and self.max_memory < 1:
-            raise LayerticketError(f"max_memory is {self.max_memory}; it must be at least 1 byte.")
-        for name in ("save_macs", "save_params", "save_time", "save_energy"):
-            share = given[name]
-            if share is not None and not 0 < share < 1:
-                raise LayerticketError(f"{name} is {share}; it must be a share between 0 and 1.")
 
     @property
     def measured(self) -> bool:
@@ -78,7 +74,7 @@ class Budget:
         return (*(Budget(**{name: share * step / rounds}) for step in steps), self)
 
     def _given(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

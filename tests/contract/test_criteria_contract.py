@@ -68,8 +68,8 @@ def test_leaves_everything_as_found_when_it_raises_midway(name, monkeypatch):
     known = get_criterion(name)
 
     @functools.wraps(known.fn)
-    def broken(model, blocks, batch, **options):
-        known.fn(model, blocks, batch, **options)
+    def broken(model, given, batch, **options):
+        known.fn(model, given, batch, **options)
         model.train(not model.training)
         model[7].weight.grad = torch.zeros(3, 6)
         model[2].register_forward_hook(lambda *_: None)
@@ -79,7 +79,7 @@ def test_leaves_everything_as_found_when_it_raises_midway(name, monkeypatch):
         raise OSError("midway")
 
     monkeypatch.setattr(
-        layerticket.scoring, "get_criterion", lambda _: dataclasses.replace(known, fn=broken)
+        layerticket.scoring, "get_criterion", lambda _: dataclasses.replace(known, source=broken)
     )
     model, batch = messy_model(), image_batch()
     found = find_blocks(model, batch[0])

@@ -153,6 +153,7 @@ def test_attention_has_a_second_derivative():
     found = find_blocks(model, batch)
     got = score(model, found, batch, "grasp")
     assert got.options["loss_fn"] == "layerticket.batch.model_loss"
+    assert got.options["temperature"] is None
 
     model.eval().set_attn_implementation("eager")
     weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}

@@ -1,9 +1,20 @@
-"""The registry: names, records, and what an unknown name gets told."""
+"""The registry: names, records, what an unknown name gets told, and that it needs no torch."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
+import layerticket
+from layerticket.criteria import registry
 from layerticket.criteria.registry import criterion, criterion_names, get_criterion
 from layerticket.errors import LayerticketError
+from layerticket.scoring import filter_criteria, score, score_filters, score_weights
+from layerticket.surgery.channels import coupled_channels
+from toy_baselines import batch_of, projected
 
 
 def test_the_criteria_there_are():
@@ -15,6 +26,28 @@ def test_the_criteria_there_are():
     for name in criterion_names():
         assert get_criterion(name).summary.endswith(".")
         assert get_criterion(name).cites
+    assert criterion_names("weights") == ("grasp", "magnitude", "snip", "synflow")
+    assert filter_criteria() == ("grasp", "l1", "random", "snip", "synflow")
+
+
+@pytest.mark.parametrize("name", criterion_names())
+def test_the_table_says_what_the_function_takes(name):
+    known = get_criterion(name)
+    assert known.fn.__module__ == f"layerticket.criteria.{name}"
+    assert tuple(known.defaults) == known.options
+    given = list(inspect.signature(known.fn).parameters)[:3]
+    assert given == ["model", known.values, "batch"]
+
+
+def test_options_by_what_is_scored():
+    grasp = get_criterion("grasp")
+    assert grasp.option_names() == (
+        "hessian", "loss_fn", "micro_batches", "normalization", "reduction", "temperature"
+    )  # fmt: skip
+    assert grasp.option_names("weights") == (
+        "loss_fn", "micro_batches", "normalization", "temperature"
+    )  # fmt: skip
+    assert get_criterion("random").option_names() == ("draw", "normalization")
 
 
 def test_unknown_and_taken_names():
@@ -23,3 +56,53 @@ def test_unknown_and_taken_names():
     with pytest.raises(LayerticketError, match="'snip' is already registered"):
         criterion("snip", cites="", uses=(), order=0)(dict)
     assert get_criterion("snip").fn is not dict
+
+
+def test_names_options_and_budgets_need_no_torch():
+    code = """
+import sys, types
+package = types.ModuleType("layerticket")
+package.__path__ = [sys.argv[1]]
+sys.modules |= {"layerticket": package, "torch": None, "numpy": None}
+from layerticket.criteria.registry import criterion_names, get_criterion
+from layerticket.selection import Budget, Costs, select
+print(*criterion_names(), *get_criterion("grasp").option_names(), Budget(remove=2).remove)
+"""
+    root = str(Path(layerticket.__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:2] == ["cka", "expect_abs"]
+    assert done.stdout.split()[-1] == "2"
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A registry of which nothing stays."""
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+
+
+def test_a_criterion_of_the_users_scores_blocks_filters_and_weights(own):
+    @criterion("squares", cites="mine", uses=(), order=0, values="weights")
+    def squares(model, weights, batch, *, power=2):
+        return {name: weight.detach() ** power for name, weight in weights.items()}
+
+    model, batch = projected(), batch_of()
+    expected = {n: p.detach().double() ** 2 for n, p in model.named_parameters() if p.ndim > 1}
+    single = score_weights(model, batch, "squares").values
+    assert all(torch.allclose(single[name], value) for name, value in expected.items())
+    blocks = layerticket.find_blocks(model, batch[0][:1])
+    for block, value in score(model, blocks, batch, "squares").values.items():
+        own = [v.sum().item() for n, v in expected.items() if n.startswith(f"{block}.")]
+        assert value == pytest.approx(sum(own))
+    assert score(model, blocks, batch, "squares", power=4, reduction="mean").options == {
+        "power": 4, "reduction": "mean", "normalization": "batch"
+    }  # fmt: skip
+    groups = coupled_channels(model, batch[0][:1])
+    filters = score_filters(model, groups, batch, "squares", slices="filters").values["3.conv1"]
+    assert filters == pytest.approx(expected["3.conv1.weight"].sum((1, 2, 3)).tolist())
+
+
+def test_a_criterion_that_values_other_weights_is_a_bug(own):
+    criterion("few", cites="", uses=(), order=0, values="weights")(lambda model, weights, batch: {})
+    with pytest.raises(RuntimeError, match=r"exactly the weights given; missing: \['0.weight'"):
+        score_weights(projected(), batch_of(), "few")

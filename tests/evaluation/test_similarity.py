@@ -10,7 +10,7 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.similarity import HEAD, STEM, representations, similarity
 from layerticket.surgery.remove import remove_blocks
 from tiny import owned_by_the_caller
-from toy_rivals import batch_of, projected
+from toy_baselines import batch_of, projected
 
 NAMES = ["3", "4", "5", "6"]
 

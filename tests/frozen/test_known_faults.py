@@ -517,7 +517,6 @@ class Speaker(nn.Module):
         return Spoken(nn.functional.cross_entropy(logits, labels), logits)
 
 
-@fault("GraSP leaves its temperature out for batches that are dictionaries, and does not say so")
 def test_grasp_on_a_dictionary_keeps_its_temperature_or_says_so(caplog):
     import layerticket
 

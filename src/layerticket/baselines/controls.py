@@ -1,9 +1,8 @@
-"""How close a rival comes to the ticket it is matched to."""
+"""Controls: blocks that no criterion chose, and networks or epochs of the same cost as a ticket."""
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,89 @@ from layerticket.blocks.block import Block
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.models.cifar_resnet import DEPTHS
 from layerticket.surgery.remove import remove_blocks
-from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
+from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
+
+Control = Literal["random", "first", "last", "even", "each"]
+CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even", "each")
+PARTS = 10_000  # of the dense MACs: costs that differ by less than one part count as equal
+
+
+def control_ticket(
+    model: nn.Module,
+    reference: Ticket,
+    control: Control,
+    *,
+    draw: int = 0,
+    name: str = "",
+    seed: int | None = None,
+) -> Ticket:
+    """Make a ticket that removes blocks without looking at what they are worth.
+
+    `random` draws the blocks, `first` and `last` take those nearest to the input and to the output,
+    `even` spreads them over the depth. So many go that the MACs come as close to those of the
+    reference as they can. `each` matches nothing: it takes one removable block out alone, the one
+    whose number is `draw`, so that all of them together show what every single block is worth.
+
+    The draws of one seed are without replacement: of all sets of blocks whose MACs come nearest,
+    told apart to 1/10,000 of the dense network's, each is equally likely and none comes twice. The
+    set of the reference is one of them. Cost: additions, 10,000 per block.
+
+    Args:
+        model: The dense network at theta_0; not modified.
+        reference: Ticket of the same network, which names its removable blocks and whose cost is
+            matched.
+        control: Which blocks go.
+        draw: Number of the random draw, or of the single block in the order of execution; other
+            controls have only draw 0.
+        name: What the network is built by; recorded.
+        seed: Seed theta_0 was drawn with; recorded. Random draws of another seed are others.
+
+    Returns:
+        A ticket of blocks. Its criterion is the control's name, it has no scores and no batch.
+
+    Raises:
+        LayerticketError: If the control is unknown, the draw makes no sense, there are not so many
+            sets of equal cost, or the reference is of another network.
+    """
+    if control not in CONTROLS:
+        raise unknown_name("control", control, CONTROLS)
+    if draw < 0 or (draw and control not in ("random", "each")):
+        raise LayerticketError(
+            f"draw is {draw}; it must be 0 or more, and only the controls 'random' and 'each' have "
+            "more than one."
+        )
+    architecture = architecture_digest(model)
+    require_same_network(architecture, reference, name or type(model).__name__)
+    order = _chosen(reference, control, draw, seed)
+    gone = {block.name for block in order}
+    small = remove_blocks(model, order)
+    macs = reference.macs["dense"] - sum(block.macs for block in order)
+    params = sum(parameter.numel() for parameter in small.parameters())
+    three = {
+        "macs": _three(reference, "macs", macs),
+        "params": _three(reference, "params", params),
+    }
+    numbered = {"draw": draw} if control in ("random", "each") else {}
+    return Ticket(
+        model=name or type(model).__name__,
+        architecture=architecture,
+        weights=weights_digest(model),
+        criterion=control,
+        options={"reference": reference.digest, **numbered},
+        batch="",
+        examples=0,
+        removed=tuple(block.name for block in reference.blocks if block.name in gone),
+        kept=tuple(block.name for block in reference.blocks if block.name not in gone),
+        blocks=reference.blocks,
+        order=(tuple(block.name for block in order),),
+        macs={"dense": reference.macs["dense"], "ticket": macs},
+        params={"dense": reference.params["dense"], "ticket": params},
+        match=None if control == "each" else match_record("macs", reference, three),
+        seed=seed,
+        score_seconds=0.0,
+        versions={"torch": torch.__version__},
+        init=first_weights(small),
+    )
 
 
 def shallower(model: str, reference: Ticket) -> str:
@@ -61,138 +142,6 @@ def _macs(reference: Ticket, fewer: int) -> int:
     return reference.macs["dense"] - fewer * sum(inner.values())
 
 
-def match_record(
-    by: str, reference: Ticket, figures: Mapping[Any, Mapping[str, int]]
-) -> dict[str, Any]:
-    """Tell how close a rival came, in every figure and in the one that was matched.
-
-    Args:
-        by: Figure that was matched, a key of `figures`.
-        reference: The ticket of layers.
-        figures: For each figure, ``dense``, ``reference`` and ``rival``.
-
-    Returns:
-        JSON values: what was matched, the digest of the ticket, the figures, and for the matched
-        one the difference (rival - reference) and its share of what the reference leaves.
-    """
-    rival, wanted = figures[by]["rival"], figures[by]["reference"]
-    return {
-        "by": by,
-        "reference": reference.digest,
-        "difference": rival - wanted,
-        "relative_difference": (rival - wanted) / wanted,
-        **{name: dict(values) for name, values in figures.items()},
-    }
-
-
-def require_same_network(architecture: str, reference: Ticket, given: str) -> None:
-    """Refuse a reference that was found in another network.
-
-    Raises:
-        LayerticketError: If it was.
-    """
-    if architecture != reference.architecture:
-        raise LayerticketError(
-            f"the reference is a ticket of {reference.model!r} ({reference.params['dense']:,} "
-            f"parameters), and {given!r} is another network. Give a ticket of the same one, "
-            "classes and channels included."
-        )
-
-
-Control = Literal["random", "first", "last", "even"]
-CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even")
-PARTS = 10_000  # of the dense MACs: costs that differ by less than one part count as equal
-
-
-def control_ticket(
-    model: nn.Module,
-    reference: Ticket,
-    control: Control,
-    *,
-    draw: int = 0,
-    name: str = "",
-    seed: int | None = None,
-) -> Ticket:
-    """Make a ticket that removes blocks without looking at what they are worth.
-
-    `random` draws the blocks, `first` and `last` take those nearest to the input and to the output,
-    `even` spreads them over the depth. So many go that the MACs come as close to those of the
-    reference as they can.
-
-    The draws of one seed are without replacement: of all sets of blocks whose MACs come nearest,
-    told apart to 1/10,000 of the dense network's, each is equally likely and none comes twice. The
-    set of the reference is one of them. Cost: additions, 10,000 per block.
-
-    Args:
-        model: The dense network at theta_0; not modified.
-        reference: Ticket of the same network whose cost is matched.
-        control: Which blocks go.
-        draw: Number of the random draw; other controls have only draw 0.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded. Random draws of another seed are others.
-
-    Returns:
-        An ordinary ticket. Its criterion is the control's name, it has no scores and no batch.
-
-    Raises:
-        LayerticketError: If the control is unknown, the draw makes no sense, there are not so many
-            sets of equal cost, or the reference is of another network.
-    """
-    if control not in CONTROLS:
-        raise unknown_name("control", control, CONTROLS)
-    if draw < 0 or (draw and control != "random"):
-        raise LayerticketError(
-            f"draw is {draw}; it must be 0 or more, and only control 'random' has more than one."
-        )
-    architecture = architecture_digest(model)
-    require_same_network(architecture, reference, name or type(model).__name__)
-    order = _chosen(reference, control, draw, seed)
-    gone = {block.name for block in order}
-    small = remove_blocks(model, order)
-    options = {"reference": reference.digest} | ({"draw": draw} if control == "random" else {})
-    return replace(
-        reference,
-        model=name or type(model).__name__,
-        weights=weights_digest(model),
-        criterion=control,
-        options=options,
-        batch="",
-        examples=0,
-        scores={},
-        removed=tuple(block.name for block in reference.blocks if block.name in gone),
-        kept=tuple(block.name for block in reference.blocks if block.name not in gone),
-        macs={
-            "dense": reference.macs["dense"],
-            "ticket": reference.macs["dense"] - sum(block.macs for block in order),
-        },
-        params={
-            "dense": reference.params["dense"],
-            "ticket": sum(parameter.numel() for parameter in small.parameters()),
-        },
-        seed=seed,
-        score_seconds=0.0,
-        versions={"torch": torch.__version__},
-        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
-        order=(tuple(block.name for block in order),),
-        later_scores=(),
-        origin=None,
-        optimizer={},
-    )
-
-
-def control_match(ticket: Ticket, reference: Ticket) -> dict[str, object]:
-    """Tell how close the cost of a control came to that of its reference."""
-    figures = {
-        figure: {
-            "dense": getattr(reference, figure)["dense"],
-            "reference": getattr(reference, figure)["ticket"],
-            "rival": getattr(ticket, figure)["ticket"],
-        }
-        for figure in ("macs", "params")
-    }
-    return match_record("macs", reference, figures)
-
-
 def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
     """Epochs of the dense network that cost what the training of a ticket costs, in MACs.
 
@@ -222,10 +171,60 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
     return max(1, round(before + left * share))
 
 
+def match_record(
+    by: str, reference: Ticket, figures: Mapping[Any, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Say how close a baseline came, in every figure and in the one that was matched.
+
+    Args:
+        by: Figure that was matched, a key of `figures`.
+        reference: The ticket of layers.
+        figures: For each figure, ``dense``, ``reference`` and ``baseline``.
+
+    Returns:
+        JSON values: what was matched, the digest of the ticket, the figures, and for the matched
+        one the difference (baseline - reference) and its share of what the reference leaves.
+    """
+    reached, wanted = figures[by]["baseline"], figures[by]["reference"]
+    return {
+        "by": by,
+        "reference": reference.digest,
+        "difference": reached - wanted,
+        "relative_difference": (reached - wanted) / wanted,
+        **{name: dict(values) for name, values in figures.items()},
+    }
+
+
+def _three(reference: Ticket, figure: Literal["macs", "params"], reached: int) -> dict[str, int]:
+    values = getattr(reference, figure)
+    return {"dense": values["dense"], "reference": values["ticket"], "baseline": reached}
+
+
+def require_same_network(architecture: str, reference: Ticket, given: str) -> None:
+    """Refuse a reference that was found in another network."""
+    if architecture != reference.architecture:
+        raise LayerticketError(
+            f"the reference is a ticket of {reference.model!r} ({reference.params['dense']:,} "
+            f"parameters), and {given!r} is another network. Give a ticket of the same one, "
+            "classes and channels included."
+        )
+    if reference.kind != "blocks":
+        raise LayerticketError(
+            f"the reference removes {reference.kind}; baselines are matched to a ticket of blocks."
+        )
+
+
 def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) -> tuple[Block, ...]:
     """Choose the blocks that go, in the order of removal."""
     blocks = reference.blocks
     saved = reference.macs["dense"] - reference.macs["ticket"]
+    if control == "each":
+        if draw >= len(blocks):
+            raise LayerticketError(
+                f"draw is {draw}, and {reference.model!r} has {len(blocks)} removable blocks, each "
+                f"of which is taken out alone once; allowed are 0 to {len(blocks) - 1}."
+            )
+        return (blocks[draw],)
     if control == "first":
         return _closest([blocks[:count] for count in _counts(blocks)], saved)
     if control == "last":

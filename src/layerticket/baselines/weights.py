@@ -1,35 +1,175 @@
-"""The record of a network with masked weights: save, load, apply."""
+"""Masks on single weights in place of fewer blocks: at initialization, or in rounds of training."""
 
 import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerticket.baselines.controls import match_record, require_same_network
-from layerticket.baselines.saliency import Saliency
-from layerticket.batch import Batch, batch_digest, head, inputs_of, size_of
+from layerticket.batch import Batch, head, inputs_of
 from layerticket.counting import count_params, module_macs
 from layerticket.criteria.saliency import network_weights
 from layerticket.errors import LayerticketError
+from layerticket.lottery import origin_of
 from layerticket.modules import copy_of
-from layerticket.surgery.masks import masked, masked_optimizer, plain_state
-from layerticket.ticket.ticket import (
-    Initialization,
-    Origin,
-    Rival,
-    Ticket,
-    architecture_digest,
-    weights_digest,
-)
+from layerticket.scoring import score_weights
+from layerticket.surgery.masks import masked_optimizer, plain_state
+from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
 from layerticket.training.checkpoint import Kept
 from layerticket.training.recipe import Recipe
 
+SYNFLOW_ROUNDS = 100  # as in the paper
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
+
+
+def find_weight_ticket(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    criterion: str = "snip",
+    reference: Ticket,
+    rounds: int | None = None,
+    name: str = "",
+    seed: int | None = None,
+    **options: Any,  # noqa: ANN401 - the criterion's own, see `score_weights`
+) -> Ticket:
+    """Mask single weights at initialization until as many parameters are left as in a ticket.
+
+    The weights of linear layers, convolutions and embeddings are ranked over the whole network; all
+    other parameters stay, see `prunable_weights`. With several rounds the masked network is scored
+    anew after each, and round r of R leaves the share ``target ** (r / R)``. Cost: R scorings.
+
+    Args:
+        model: Dense network at theta_0; not modified.
+        batch: ``(inputs, targets)`` on the model's device, to score on.
+        criterion: One that values single weights: snip, grasp, synflow, magnitude.
+        reference: Ticket of the same network; its number of parameters is met exactly.
+        rounds: Rounds of scoring and masking; None: 100 for synflow, as in its paper, else 1.
+        name: What the network is built by; recorded.
+        seed: Seed theta_0 was drawn with; recorded.
+        **options: The criterion's own, such as `normalization` and `temperature`.
+
+    Returns:
+        A ticket of kind `masks`; ``ticket.apply(model)`` is the masked network.
+
+    Raises:
+        LayerticketError: If anything is unknown, a weight is tied, the saliencies are degenerate,
+            or the reference is of another network or keeps fewer parameters than weights can give.
+
+    References:
+        Lee et al., ICLR 2019, arXiv:1810.02340; Wang et al., ICLR 2020, arXiv:2002.07376; Tanaka et
+        al., NeurIPS 2020, arXiv:2006.05467, algorithm 1.
+    """
+    require_same_network(architecture_digest(model), reference, name or type(model).__name__)
+    started = time.perf_counter()
+    weights = prunable_weights(model)
+    masks = {n: torch.ones_like(w, dtype=torch.bool, device="cpu") for n, w in weights.items()}
+    total, count = sum(w.numel() for w in weights.values()), weights_to_keep(model, reference)
+    if rounds is None:
+        rounds = SYNFLOW_ROUNDS if criterion == "synflow" else 1
+    small = copy_of(model)
+    for share in kept_shares(count / total, rounds):
+        scores = score_weights(small, batch, criterion, **options)
+        saliency = {name: scores.values[name] for name in masks}
+        masks = keep_highest(saliency, masks, max(count, round(share * total)))
+        _zero(small, masks)
+    return _masked(
+        model,
+        head(inputs_of(batch), 1),
+        masks,
+        reference,
+        model=name or type(model).__name__,
+        criterion=criterion,
+        options={**scores.options, "rounds": rounds},
+        batch=scores.batch_digest,
+        examples=scores.examples,
+        seed=seed,
+        score_seconds=time.perf_counter() - started,
+        init=first_weights(small),
+    )
+
+
+def next_mask_ticket(
+    model: nn.Module,
+    example: Any,  # noqa: ANN401 - whatever the model takes
+    *,
+    scored: Kept,
+    rewind_to: Kept,
+    within: Ticket | None,
+    share: float,
+    reference: Ticket,
+    run: str,
+    recipe: Recipe,
+    name: str = "",
+    seed: int | None = None,
+) -> Ticket:
+    """Play one round of iterative magnitude pruning: mask the weights that ended smallest, rewind.
+
+    Those that are left are set back to theta_i. Each round but the last is then trained, as any
+    other ticket is, and the next round scores what that gave.
+
+    Args:
+        model: Dense network of the architecture that was trained; not modified.
+        example: Inputs to count MACs on.
+        scored: Weights at the end of the training, of the dense or of a masked network.
+        rewind_to: Theta_i of the dense training, with its optimizer.
+        within: Ticket of the round before; None: the dense network was trained.
+        share: Share of all weights that is left after this round, but never fewer than the
+            reference has; see `shares_of`.
+        reference: Ticket of layers whose number of parameters is aimed at.
+        run: Name of the training that was scored; recorded.
+        recipe: Recipe of the training; recorded.
+        name: What the network is built by; recorded.
+        seed: Seed theta_0 was drawn with; recorded.
+
+    Returns:
+        A ticket of kind `masks`, at theta_i.
+
+    Raises:
+        LayerticketError: If the weights do not fit, or nothing would be left to train.
+
+    References:
+        Frankle & Carbin, "The Lottery Ticket Hypothesis", ICLR 2019, arXiv:1803.03635; rewinding:
+        Frankle et al., ICML 2020, arXiv:1912.05671. Weights are ranked over the whole network.
+    """
+    origin = origin_of(run, recipe, scored=scored, rewind_to=rewind_to)
+    started = time.perf_counter()
+    state, weights = plain_state(scored.weights), prunable_weights(model)
+    if state.keys() != model.state_dict().keys():
+        raise LayerticketError(
+            f"the weights of run {run!r} do not fit this {type(model).__name__}."
+        )
+    saliency = {n: state[n].abs().double() for n in weights}
+    before = {n: torch.ones_like(state[n], dtype=torch.bool) for n in weights}
+    total = sum(weight.numel() for weight in weights.values())
+    count = max(weights_to_keep(model, reference), round(share * total))
+    masks = keep_highest(saliency, within.masks if within else before, count)
+    return _masked(
+        model,
+        example,
+        masks,
+        reference,
+        model=name or type(model).__name__,
+        criterion="imp",
+        options={"share": share, "round": 1 if within is None else within.options["round"] + 1},
+        batch="",
+        examples=0,
+        seed=seed,
+        score_seconds=time.perf_counter() - started,
+        init={n: t * masks[n] if n in masks else t for n, t in rewind_to.weights.items()},
+        origin=origin,
+        optimizer=masked_optimizer(rewind_to.optimizer, masks),
+    )
+
+
+def shares_of(model: nn.Module, reference: Ticket, rounds: int | None) -> tuple[float, ...]:
+    """Shares of all weights that are left after each round, the last as in the reference."""
+    total = sum(weight.numel() for weight in prunable_weights(model).values())
+    return kept_shares(weights_to_keep(model, reference) / total, rounds)
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -58,45 +198,22 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         raise LayerticketError(
             f"weight {tied[0]!r} is tied: it stands in several places of this "
             f"{type(model).__name__}, and a mask would tear them apart. Untie it in the network's "
-            "configuration, or take filters or blocks for rivals."
+            "configuration, or take filters or blocks as baselines."
         )
     return found
 
 
-def keep_highest(
-    saliency: Mapping[str, Tensor], masks: Mapping[str, Tensor], count: int
-) -> dict[str, Tensor]:
-    """Keep exactly `count` weights, those of the highest saliency among those that are left.
-
-    Args:
-        saliency: Large = keep, by the weight's name.
-        masks: True where a weight is left so far.
-        count: How many are to stay.
-
-    Returns:
-        New masks. Of equal saliencies the one that comes first in the network goes; where that
-        decides between a weight that goes and one that stays, a warning says so.
-
-    Raises:
-        LayerticketError: If `count` is below 1 or above the number of weights that are left.
-    """
-    alive = torch.cat([masks[name].flatten() for name in saliency])
-    left = int(alive.sum())
-    if not 1 <= count <= left:
+def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
+    """Return how many weights may stay for as many parameters in all as the reference has."""
+    ranked = sum(weight.numel() for weight in prunable_weights(model).values())
+    count = reference.params["ticket"] - (count_params(model) - ranked)
+    if not 0 < count < ranked:
         raise LayerticketError(
-            f"{count:,} weights are to stay of {left:,} that are left. The reference must keep "
-            "fewer parameters than the network has, and more than its biases and normalizations."
+            f"the reference keeps {reference.params['ticket']:,} parameters, of the network's "
+            f"{count_params(model):,} {ranked:,} are weights that may go. Take a ticket that "
+            "removes fewer parameters, but some."
         )
-    values = torch.cat([saliency[name].flatten() for name in saliency])
-    values = torch.where(alive, values, -math.inf)
-    order = torch.argsort(values, stable=True)
-    kept = torch.zeros_like(alive)
-    kept[order[len(order) - count :]] = True
-    _warn_of_ties(values, kept & alive, alive)
-    flat = iter(torch.split(kept, [value.numel() for value in saliency.values()]))
-    found = {name: next(flat).reshape(value.shape) for name, value in saliency.items()}
-    _warn_of_empty_layers(found)
-    return found
+    return count
 
 
 def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> tuple[float, ...]:
@@ -128,174 +245,57 @@ def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> 
     return (*(target ** (number / rounds) for number in range(1, rounds)), target)
 
 
-def _warn_of_ties(values: Tensor, kept: Tensor, alive: Tensor) -> None:
-    gone = alive & ~kept
-    if gone.any() and (ties := int((values[kept] == values[gone].max()).sum())):
-        warnings.warn(
-            f"{ties:,} weights that stay have the same saliency as one that goes; their place in "
-            "the network decided.",
-            stacklevel=3,
-        )
+def keep_highest(
+    saliency: Mapping[str, Tensor], masks: Mapping[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    """Keep exactly `count` weights, those of the highest saliency among those that are left.
 
-
-def _warn_of_empty_layers(masks: Mapping[str, Tensor]) -> None:
-    if empty := [name for name, mask in masks.items() if not mask.any()]:
-        warnings.warn(
-            f"no weight is left in {', '.join(empty)}; these layers put out a constant.",
-            stacklevel=3,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WeightTicket(Rival):
-    """A network of which single weights are zero for good, with the evidence for the choice."""
-
-    kind: ClassVar[str] = "weights"
-    tensors: ClassVar[tuple[str, ...]] = ("init", "optimizer", "masks")
-
-    sparse_macs: int | None
-    """MACs an example that do not multiply by a pruned weight; ordinary hardware does them all.
-    None where they cannot be told."""
-    removed: Mapping[str, int]
-    """Number of weights that are gone, by the name of the tensor."""
-    masks: Mapping[str, Tensor]
-    """For each weight tensor, true where it stays."""
-
-    def apply(self, model: nn.Module, *, initialization: Initialization = "ticket") -> nn.Module:
-        """Mask the weights of a freshly built dense network; `model` is not modified.
-
-        Args:
-            model: A network of the architecture the weights were chosen in.
-            initialization: `ticket`: the result starts at the recorded weights; `model`: at the
-                values `model` has.
-
-        Raises:
-            LayerticketError: If the model's architecture is another one.
-        """
-        self._check(model, initialization)
-        if initialization == "ticket":
-            model = copy_of(model)
-            model.load_state_dict(dict(self.init))
-        return masked(model, self.masks)
-
-
-SYNFLOW_ROUNDS = 100  # as in the paper
-
-
-def find_weight_ticket(
-    model: nn.Module,
-    batch: Batch,
-    *,
-    criterion: str = "snip",
-    reference: Ticket,
-    rounds: int | None = None,
-    name: str = "",
-    seed: int | None = None,
-    **options: Any,  # noqa: ANN401 - those of `Saliency`
-) -> WeightTicket:
-    """Mask single weights at initialization until as many parameters are left as in a ticket.
-
-    The weights of linear layers, convolutions and embeddings are ranked over the whole network; all
-    other parameters stay, see `prunable_weights`. With several rounds the masked network is scored
-    anew after each, and round r of R leaves the share ``target ** (r / R)``. Cost: R scorings.
-
-    Args:
-        model: Dense network at theta_0; not modified.
-        batch: ``(inputs, targets)`` on the model's device, to score on.
-        criterion: One of snip, grasp, synflow, magnitude.
-        reference: Ticket of the same network; its number of parameters is met exactly.
-        rounds: Rounds of scoring and masking; None: 100 for synflow, as in its paper, else 1.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded.
-        **options: `normalization`, `temperature`, `micro_batches`, see `Saliency`.
-
-    Returns:
-        The rival; ``rival.apply(model)`` is the masked network.
-
-    Raises:
-        LayerticketError: If anything is unknown, a weight is tied, the saliencies are degenerate,
-            or the reference is of another network or keeps fewer parameters than weights can give.
-
-    References:
-        Lee et al., ICLR 2019, arXiv:1810.02340; Wang et al., ICLR 2020, arXiv:2002.07376; Tanaka et
-        al., NeurIPS 2020, arXiv:2006.05467, algorithm 1.
+    Of equal saliencies the one that comes first in the network goes; where that decides between a
+    weight that goes and one that stays, a warning says so.
     """
-    how = Saliency.named(criterion, options)
-    architecture = architecture_digest(model)
-    require_same_network(architecture, reference, name or type(model).__name__)
-    started = time.perf_counter()
-    weights = prunable_weights(model)
-    masks = {n: torch.ones_like(w, dtype=torch.bool, device="cpu") for n, w in weights.items()}
-    total, count = sum(w.numel() for w in weights.values()), weights_to_keep(model, reference)
-    if rounds is None:
-        rounds = SYNFLOW_ROUNDS if criterion == "synflow" else 1
-    small = copy_of(model)
-    for share in kept_shares(count / total, rounds):
-        values = how.of(small, batch)
-        saliency = {name: values[name] for name in masks}
-        masks = keep_highest(saliency, masks, max(count, round(share * total)))
-        _zero(small, masks)
-    seconds = time.perf_counter() - started
-    return write_down(
-        model,
-        head(inputs_of(batch), 1),
-        masks,
-        reference,
-        model=name or type(model).__name__,
-        criterion=criterion,
-        options=how.record() | {"rounds": rounds},
-        batch=batch_digest(batch) if how.reads_data else "",
-        examples=size_of(batch) if how.reads_data else 0,
-        seed=seed,
-        score_seconds=seconds,
-        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
-    )
-
-
-def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
-    """Return how many weights may stay for as many parameters in all as the reference has.
-
-    Raises:
-        LayerticketError: If biases and normalizations alone are as many.
-    """
-    ranked = sum(weight.numel() for weight in prunable_weights(model).values())
-    count = reference.params["ticket"] - (count_params(model) - ranked)
-    if not 0 < count < ranked:
+    alive = torch.cat([masks[name].flatten() for name in saliency])
+    left = int(alive.sum())
+    if not 1 <= count <= left:
         raise LayerticketError(
-            f"the reference keeps {reference.params['ticket']:,} parameters, of the network's "
-            f"{count_params(model):,} {ranked:,} are weights that may go. Take a ticket that "
-            "removes fewer parameters, but some."
+            f"{count:,} weights are to stay of {left:,} that are left. The reference must keep "
+            "fewer parameters than the network has, and more than its biases and normalizations."
         )
-    return count
+    values = torch.cat([saliency[name].flatten() for name in saliency])
+    values = torch.where(alive, values, -math.inf)
+    order = torch.argsort(values, stable=True)
+    kept = torch.zeros_like(alive)
+    kept[order[len(order) - count :]] = True
+    _warn_of_ties(values, kept & alive, alive)
+    flat = iter(torch.split(kept, [value.numel() for value in saliency.values()]))
+    found = {name: next(flat).reshape(value.shape) for name, value in saliency.items()}
+    _warn_of_empty_layers(found)
+    return found
 
 
-def write_down(
+def _masked(
     model: nn.Module,
     example: Any,  # noqa: ANN401 - whatever the model takes
     masks: Mapping[str, Tensor],
     reference: Ticket,
     /,
     **known: Any,  # noqa: ANN401 - the other fields of the record
-) -> WeightTicket:
+) -> Ticket:
     """Write down what masks leave of a network."""
     macs = module_macs(model, example)
     gone = {name: int((~mask).sum()) for name, mask in masks.items()}
     dense = count_params(model)
-    params = {"dense": dense, "ticket": dense - sum(gone.values())}
-    sparse = _sparse_macs(model, macs, gone)
-    figures = {
-        "params": params | {"reference": reference.params["ticket"], "rival": params["ticket"]},
-    }
-    figures["params"].pop("ticket")
-    return WeightTicket(
+    left = dense - sum(gone.values())
+    figures = {"dense": dense, "reference": reference.params["ticket"], "baseline": left}
+    return Ticket(
+        kind="masks",
         architecture=architecture_digest(model),
         weights=weights_digest(model),
         macs={"dense": macs[""], "ticket": macs[""]},
-        params=params,
-        match=match_record("params", reference, figures),
+        params={"dense": dense, "ticket": left},
+        match=match_record("params", reference, {"params": figures}),
         versions={"torch": torch.__version__},
-        sparse_macs=sparse,
-        removed=gone,
+        sparse_macs=_sparse_macs(model, macs, gone),
+        removed=tuple(name for name, count in gone.items() if count),
         masks=masks,
         **known,
     )
@@ -322,94 +322,19 @@ def _zero(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
             weight.mul_(mask.to(weight.device))
 
 
-def next_weight_ticket(
-    model: nn.Module,
-    example: Any,  # noqa: ANN401 - whatever the model takes
-    *,
-    trained: Kept,
-    rewind_to: Kept,
-    within: WeightTicket | None,
-    share: float,
-    reference: Ticket,
-    run: str,
-    recipe: Recipe,
-    name: str = "",
-    seed: int | None = None,
-) -> WeightTicket:
-    """Mask the weights that ended smallest, and set those that are left back to theta_i.
-
-    Args:
-        model: Dense network of the architecture that was trained; not modified.
-        example: Inputs to count MACs on.
-        trained: Weights at the end of the training, of the dense or of a masked network.
-        rewind_to: Theta_i of the dense training, with its optimizer.
-        within: Ticket of the round before; None: the dense network was trained.
-        share: Share of the way: 1 leaves as many parameters as the reference has, less leaves more;
-            see `kept_shares`, whose shares are of all weights.
-        reference: Ticket of layers whose number of parameters is aimed at.
-        run: Name of the training that was scored; recorded.
-        recipe: Recipe of the training; recorded.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded.
-
-    Returns:
-        The rival, at theta_i.
-
-    Raises:
-        LayerticketError: If the weights do not fit, or nothing would be left to train.
-
-    References:
-        Frankle & Carbin, "The Lottery Ticket Hypothesis", ICLR 2019, arXiv:1803.03635; rewinding:
-        Frankle et al., ICML 2020, arXiv:1912.05671. Weights are ranked over the whole network.
-    """
-    if rewind_to.epoch >= recipe.epochs:
-        raise LayerticketError(
-            f"rewinding to epoch {rewind_to.epoch} of {recipe.epochs} leaves nothing to train."
+def _warn_of_ties(values: Tensor, kept: Tensor, alive: Tensor) -> None:
+    gone = alive & ~kept
+    if gone.any() and (ties := int((values[kept] == values[gone].max()).sum())):
+        warnings.warn(
+            f"{ties:,} weights that stay have the same saliency as one that goes; their place in "
+            "the network decided.",
+            stacklevel=3,
         )
-    started = time.perf_counter()
-    state, names = plain_state(trained.weights), list(prunable_weights(model))
-    if state.keys() != model.state_dict().keys():
-        raise LayerticketError(
-            f"the weights of run {run!r} do not fit this {type(model).__name__}."
+
+
+def _warn_of_empty_layers(masks: Mapping[str, Tensor]) -> None:
+    if empty := [name for name, mask in masks.items() if not mask.any()]:
+        warnings.warn(
+            f"no weight is left in {', '.join(empty)}; these layers put out a constant.",
+            stacklevel=3,
         )
-    saliency = {n: state[n].abs().double() for n in names}
-    before = {n: torch.ones_like(state[n], dtype=torch.bool) for n in names}
-    masks = keep_highest(
-        saliency, within.masks if within else before, count_at(model, share, reference)
-    )
-    init = {n: _times(t, masks.get(n)) for n, t in rewind_to.weights.items()}
-    origin = Origin(
-        run=run, scored_epoch=trained.epoch, rewind_epoch=rewind_to.epoch, recipe=asdict(recipe)
-    )
-    return write_down(
-        model,
-        example,
-        masks,
-        reference,
-        model=name or type(model).__name__,
-        criterion="imp",
-        options={"share": share, "round": 1 if within is None else within.options["round"] + 1},
-        batch="",
-        examples=0,
-        seed=seed,
-        score_seconds=time.perf_counter() - started,
-        init=init,
-        origin=origin,
-        optimizer=masked_optimizer(rewind_to.optimizer, masks),
-    )
-
-
-def count_at(model: nn.Module, share: float, reference: Ticket) -> int:
-    """Number of weights that stay when `share` of all do, but never fewer than in the end."""
-    total = sum(weight.numel() for weight in prunable_weights(model).values())
-    return max(weights_to_keep(model, reference), round(share * total))
-
-
-def _times(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    return tensor if mask is None else tensor * mask
-
-
-def shares_of(model: nn.Module, reference: Ticket, rounds: int | None) -> tuple[float, ...]:
-    """Shares of all weights that are left after each round, the last as in the reference."""
-    total = sum(weight.numel() for weight in prunable_weights(model).values())
-    return kept_shares(weights_to_keep(model, reference) / total, rounds)

@@ -259,7 +259,7 @@ def rival_text(model: str, record: Mapping[str, Any], choice: RivalChoice, data:
     )
     lines = [
         f"{choice.rival} rival of {choice.reference} in {model}: {what}.",
-        f"Matched in {by}: {figures['rival']:,} to the ticket's {figures['reference']:,} of "
+        f"Matched in {by}: {figures['baseline']:,} to the ticket's {figures['reference']:,} of "
         f"{figures['dense']:,} ({match['relative_difference']:+.3%}).",
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M, parameters "
         f"{params['dense']:,} -> {params['ticket']:,}.",

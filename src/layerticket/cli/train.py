@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from layerticket.baselines.candidates import Candidate, load_candidate
 from layerticket.cli.options import (
     DataChoice,
     DeviceChoice,
@@ -20,6 +19,7 @@ from layerticket.cli.output import energy_text, forecast_text, news, say
 from layerticket.study.forecast import foresee_run
 from layerticket.study.measure import Bench
 from layerticket.study.record import train_run
+from layerticket.ticket.ticket import Ticket
 from layerticket.training.distributed import Spread, processes
 from layerticket.training.recipe import Recipe, he2016
 from layerticket.training.trackers import TRACKERS, Tracking
@@ -143,7 +143,7 @@ def train(
     with processes(where.device) as team:
         recipe, dataset = how.recipe(), team.in_turn(choice.load)
         if ticket is not None and initialization == "ticket":
-            recipe = _recipe_for(load_candidate(ticket), how, seed, aloud=team.rank == 0)
+            recipe = _recipe_for(Ticket.load(ticket), how, seed, aloud=team.rank == 0)
         if dry_run:
             alone("train --dry-run")
             bench = Bench(dataset=dataset, recipe=recipe, device=where.device, metering=metering)
@@ -183,7 +183,7 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     )
 
 
-def _recipe_for(ticket: Candidate, how: RecipeChoice, seed: int, *, aloud: bool) -> Recipe:
+def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int, *, aloud: bool) -> Recipe:
     """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
     tell = news if aloud else _hush
     if ticket.seed != seed:

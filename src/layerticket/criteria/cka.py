@@ -6,17 +6,9 @@ from torch import Tensor, nn
 from layerticket.batch import Batch, inputs_of, size_of, split
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.leave_one_out import LeaveOneOut
-from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
 
 
-@criterion(
-    "cka",
-    cites="Kornblith et al., ICML 2019, arXiv:1905.00414",
-    uses=("inputs",),
-    order=0,
-    normalization=("running", "batch"),
-)
 def cka(
     model: nn.Module, blocks: Blocks, batch: Batch, *, micro_batches: int = 1
 ) -> dict[str, float]:

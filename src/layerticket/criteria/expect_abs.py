@@ -6,16 +6,8 @@ from torch import Tensor, nn
 from layerticket.batch import Batch
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.features import block_activations
-from layerticket.criteria.registry import criterion
 
 
-@criterion(
-    "expect_abs",
-    cites="Tan & Motani, ICML 2020",
-    uses=("inputs",),
-    order=0,
-    normalization=("running", "batch"),
-)
 def expect_abs(
     model: nn.Module, blocks: Blocks, batch: Batch, *, micro_batches: int = 1
 ) -> dict[str, float]:

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerticket.batch import Batch, CrossEntropy, LossFn, call, inputs_of, logits_of, split
-from layerticket.blocks.block import Blocks
-from layerticket.criteria.registry import Reduction, criterion
-from layerticket.criteria.saliency import (
-    block_weights,
-    loss_gradient,
-    network_weights,
-    sum_over_blocks,
-)
+from layerticket.criteria.saliency import loss_gradient, network_weights
 from layerticket.errors import LayerticketError
 
 logger = logging.getLogger(__name__)
@@ -25,44 +18,40 @@ COOLED = CrossEntropy(temperature=200.0)  # the temperature of the authors' code
 EULER = 1e-3  # largest |theta . g| / (|theta| |g|); rounding in low precision stays below it
 
 
-@criterion(
-    "grasp", cites="Wang et al., ICLR 2020, arXiv:2002.07376", uses=("inputs", "targets"), order=2
-)
 def grasp(
     model: nn.Module,
-    blocks: Blocks,
+    weights: Mapping[str, nn.Parameter],
     batch: Batch,
     *,
     loss_fn: LossFn = COOLED,
-    reduction: Reduction = "sum",
     micro_batches: int = 1,
     hessian: Literal["auto", "shortcut", "exact"] = "auto",
-) -> dict[str, float]:
-    """Score a block by the gradient flow its weights carry: the sum of ``theta * (H g)``.
+) -> dict[str, Tensor]:
+    """Value a weight by the gradient flow it carries: ``theta * (H g)``; large: worth keeping.
 
     ``g`` and ``H`` are gradient and Hessian of the mean loss, both over the weight matrices of
     the whole network (paper, eq. 8, with the sign that makes a large score worth keeping).
 
-    Where a weight feeds a normalization over batch statistics, scaling it leaves the loss as it
-    is; then ``theta . (H g) = -||g||^2`` over that weight, and no Hessian is needed. Read the
-    other way round: on such networks layer-GraSP removes the blocks with the largest gradient
-    norm. `auto` verifies the invariance of every weight used and takes the exact product where
-    it does not hold.
+    Where a weight tensor feeds a normalization over batch statistics, scaling it leaves the loss
+    as it is; then ``theta . (H g) = -||g||^2`` over that tensor, and no Hessian is needed. Read
+    the other way round: on such networks layer-GraSP removes the blocks with the largest gradient
+    norm. `auto` verifies the invariance of every tensor used and takes the exact product where
+    it does not hold. The shortcut holds for sums over whole tensors only, so blocks may take it;
+    for filters and masks the product is exact.
 
     Cost: one gradient and two forward passes with the shortcut; one gradient and one double
     backward otherwise.
 
     Args:
         model: Untrained network, in the mode the derivatives are to be taken in.
-        blocks: Removable blocks from `find_blocks`.
+        weights: The weights to score, by name.
         batch: Inputs and targets, N examples.
         loss_fn: Mean loss over a batch; by default cross-entropy of ``logits / 200``.
-        reduction: Sum or mean over the weights of a block.
         micro_batches: Parts the batch is processed in.
         hessian: `auto`, or `shortcut` (refused where it does not hold), or `exact`.
 
     Returns:
-        Block name -> score, in loss^2 per squared weight times weight.
+        Weight name -> values in loss^2 per squared weight times weight.
 
     Raises:
         LayerticketError: If `hessian` is unknown, or the shortcut is demanded and does not hold.
@@ -74,10 +63,11 @@ def grasp(
     """
     if hessian not in ("auto", "shortcut", "exact"):
         raise LayerticketError(f"hessian is {hessian!r}; allowed are auto, shortcut and exact.")
-    weights = network_weights(model)
-    scored = [name for names in block_weights(model, blocks).values() for name in names]
-    gradient = loss_gradient(model, batch, weights, loss_fn, micro_batches)
-    holds = hessian != "exact" and scale_invariant(model, batch, scored, gradient, micro_batches)
+    every = network_weights(model)
+    gradient = loss_gradient(model, batch, every, loss_fn, micro_batches)
+    holds = hessian != "exact" and scale_invariant(
+        model, batch, list(weights), gradient, micro_batches
+    )
     if hessian == "shortcut" and not holds:
         raise LayerticketError(
             "the shortcut does not hold: some block weights do not feed a normalization over "
@@ -85,25 +75,9 @@ def grasp(
         )
     logger.info("GraSP through %s", "the squared gradient norm" if holds else "the exact H g")
     if holds:
-        saliency = {name: -gradient[name].square() for name in scored}
-    else:
-        product = _hessian_product(model, batch, weights, gradient, loss_fn, micro_batches)
-        saliency = {name: weights[name].detach() * product[name] for name in scored}
-    return sum_over_blocks(model, blocks, saliency, reduction)
-
-
-def gradient_flow(
-    model: nn.Module, batch: Batch, loss_fn: LossFn = COOLED, micro_batches: int = 1
-) -> dict[str, Tensor]:
-    """Return ``theta * (H g)`` of every single weight by name; large: worth keeping.
-
-    Always the exact product: the shortcut of `grasp` holds for sums over whole tensors only. Cost:
-    one gradient and one double backward.
-    """
-    weights = network_weights(model)
-    gradient = loss_gradient(model, batch, weights, loss_fn, micro_batches)
-    product = _hessian_product(model, batch, weights, gradient, loss_fn, micro_batches)
-    return {name: weight.detach() * product[name] for name, weight in weights.items()}
+        return {name: -gradient.pop(name).square() for name in weights}
+    product = _hessian_product(model, batch, every, gradient, loss_fn, micro_batches)
+    return {name: weight.detach() * product.pop(name) for name, weight in weights.items()}
 
 
 def scale_invariant(

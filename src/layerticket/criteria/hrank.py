@@ -6,19 +6,11 @@ from torch import Tensor, nn
 from layerticket.batch import Batch
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.features import block_activations
-from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
 
 AT_ONCE = 2**23  # numbers decomposed together: 32 MiB in float32
 
 
-@criterion(
-    "hrank",
-    cites="Lin et al., CVPR 2020, arXiv:2002.10179",
-    uses=("inputs",),
-    order=0,
-    normalization=("running", "batch"),
-)
 def hrank(
     model: nn.Module,
     blocks: Blocks,

@@ -8,16 +8,8 @@ from torch import Tensor, nn
 from layerticket.batch import Batch, inputs_of, split
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.leave_one_out import LeaveOneOut
-from layerticket.criteria.registry import criterion
 
 
-@criterion(
-    "kl",
-    cites="Luo & Wu, CVPR 2020, arXiv:1911.08114",
-    uses=("inputs",),
-    order=0,
-    normalization=("running", "batch"),
-)
 def kl(
     model: nn.Module, blocks: Blocks, batch: Batch, *, micro_batches: int = 1
 ) -> dict[str, float]:

@@ -12,19 +12,11 @@ from torch.nn import functional as F
 from layerticket.batch import Batch, size_of
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.features import block_activations
-from layerticket.criteria.registry import criterion
 from layerticket.errors import LayerticketError
 
 Array = NDArray[np.float64]
 
 
-@criterion(
-    "pls",
-    cites="Jordao et al., IEEE J-STSP 2020",
-    uses=("inputs", "targets"),
-    order=0,
-    normalization=("running", "batch"),
-)
 def pls(
     model: nn.Module,
     blocks: Blocks,

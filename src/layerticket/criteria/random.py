@@ -5,10 +5,8 @@ from torch import nn
 
 from layerticket.batch import Batch
 from layerticket.blocks.block import Blocks
-from layerticket.criteria.registry import criterion
 
 
-@criterion("random", cites="control", uses=(), order=0)
 def random(model: nn.Module, blocks: Blocks, batch: Batch, *, draw: int = 0) -> dict[str, float]:
     """Score every block with a random number from [0, 1), the same for the same draw.
 

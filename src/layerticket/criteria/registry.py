@@ -1,15 +1,26 @@
-"""The registry of criteria: what one is, and how a name finds it."""
+"""The table of criteria: what is known of each, and where its function lies; imports no torch.
 
+A criterion is a plain function. One that values *blocks* takes ``(model, blocks, batch)`` and
+returns a number for each block; one that values *weights* takes ``(model, weights, batch)`` and
+returns a tensor for each weight tensor: a block sums or averages these, a filter sums its slices,
+a mask takes them as they are. Higher = keep.
+"""
+
+import importlib
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from layerticket.errors import LayerticketError, unknown_name
 
 Normalization = Literal["batch", "running"]
 Reduction = Literal["sum", "mean"]
+Reads = Literal["inputs", "targets"]
+Fn = TypeVar("Fn", bound=Callable[..., Mapping[str, Any]])
 
-Fn = TypeVar("Fn", bound=Callable[..., Mapping[str, float]])
+INITIALIZED: tuple[Normalization, ...] = ("batch", "running")
+TRAINED: tuple[Normalization, ...] = ("running", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,37 +28,165 @@ class Criterion:
     """What is known about a criterion besides its formula."""
 
     name: str
-    fn: Callable[..., Mapping[str, float]]
+    source: str | Callable[..., Mapping[str, Any]]
+    """The function, or where it lies: ``module:function``."""
     cites: str
     """The paper it comes from."""
-    uses: tuple[Literal["inputs", "targets"], ...]
+    uses: tuple[Reads, ...]
     """What of the batch it reads."""
     order: Literal[0, 1, 2]
     """Highest derivative of the loss it takes."""
-    normalization: tuple[Normalization, ...] = ("batch", "running")
+    normalization: tuple[Normalization, ...] = INITIALIZED
     """Modes of batch normalization it can be computed in; the first is its default."""
+    values: Literal["blocks", "weights"] = "blocks"
+    """What its function gives a value to."""
+    options: tuple[str, ...] | None = None
+    """Its own options; None: read off the function."""
+    exact: Mapping[str, Any] = field(default_factory=dict)
+    """Options as they have to be where single weights are compared, not sums over tensors."""
+
+    @property
+    def fn(self) -> Callable[..., Mapping[str, Any]]:
+        """The function; its module is loaded now."""
+        if not isinstance(self.source, str):
+            return self.source
+        module, _, function = self.source.partition(":")
+        found: Callable[..., Mapping[str, Any]] = getattr(importlib.import_module(module), function)
+        return found
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The function's own options with their defaults; its module is loaded now."""
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.fn).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
 
     @property
     def summary(self) -> str:
         """First line of the function's docstring."""
         return (self.fn.__doc__ or "").strip().splitlines()[0]
 
+    def option_names(self, of: Literal["blocks", "weights"] = "blocks") -> tuple[str, ...]:
+        """List every option it can be given where blocks, or single weights, are scored."""
+        own = [*(self.defaults if self.options is None else self.options)]
+        names = [name for name in own if of == "blocks" or name not in self.exact]
+        names += ["normalization"]
+        names += ["temperature"] if "loss_fn" in own else []
+        names += ["reduction"] if of == "blocks" and self.values == "weights" else []
+        return tuple(sorted(names))
 
-_CRITERIA: dict[str, Criterion] = {}
+
+def _ours(name: str, cites: str, **known: Any) -> Criterion:  # noqa: ANN401 - of `Criterion`
+    return Criterion(name, f"layerticket.criteria.{name}:{name}", cites, **known)
+
+
+_CRITERIA: dict[str, Criterion] = {
+    known.name: known
+    for known in (
+        _ours(
+            "grasp",
+            "Wang et al., ICLR 2020, arXiv:2002.07376",
+            uses=("inputs", "targets"),
+            order=2,
+            values="weights",
+            options=("loss_fn", "micro_batches", "hessian"),
+            exact={"hessian": "exact"},
+        ),
+        _ours(
+            "snip",
+            "Lee et al., ICLR 2019, arXiv:1810.02340",
+            uses=("inputs", "targets"),
+            order=1,
+            values="weights",
+            options=("loss_fn", "micro_batches"),
+        ),
+        _ours(
+            "synflow",
+            "Tanaka et al., NeurIPS 2020, arXiv:2006.05467",
+            uses=("inputs",),
+            order=1,
+            normalization=("running",),
+            values="weights",
+            options=(),
+        ),
+        _ours(
+            "magnitude",
+            "Li et al., ICLR 2017, arXiv:1608.08710",
+            uses=(),
+            order=0,
+            values="weights",
+            options=(),
+        ),
+        _ours("random", "control", uses=(), order=0, options=("draw",)),
+        _ours(
+            "hrank",
+            "Lin et al., CVPR 2020, arXiv:2002.10179",
+            uses=("inputs",),
+            order=0,
+            normalization=TRAINED,
+            options=("relative", "micro_batches"),
+        ),
+        _ours(
+            "expect_abs",
+            "Tan & Motani, ICML 2020",
+            uses=("inputs",),
+            order=0,
+            normalization=TRAINED,
+            options=("micro_batches",),
+        ),
+        _ours(
+            "pls",
+            "Jordao et al., IEEE J-STSP 2020",
+            uses=("inputs", "targets"),
+            order=0,
+            normalization=TRAINED,
+            options=("n_components", "micro_batches"),
+        ),
+        _ours(
+            "kl",
+            "Luo & Wu, CVPR 2020, arXiv:1911.08114",
+            uses=("inputs",),
+            order=0,
+            normalization=TRAINED,
+            options=("micro_batches",),
+        ),
+        _ours(
+            "cka",
+            "Kornblith et al., ICML 2019, arXiv:1905.00414",
+            uses=("inputs",),
+            order=0,
+            normalization=TRAINED,
+            options=("micro_batches",),
+        ),
+    )
+}
 
 
 def criterion(
     name: str,
     *,
     cites: str,
-    uses: tuple[Literal["inputs", "targets"], ...],
+    uses: tuple[Reads, ...],
     order: Literal[0, 1, 2],
-    normalization: tuple[Normalization, ...] = ("batch", "running"),
+    normalization: tuple[Normalization, ...] = INITIALIZED,
+    values: Literal["blocks", "weights"] = "blocks",
 ) -> Callable[[Fn], Fn]:
-    """Register a function as a criterion and return it unchanged.
+    """Register a function of yours as a criterion and return it unchanged.
 
     Criteria for untrained networks normalize over the batch by default, as the first training
     step does; criteria for trained networks by the running averages, as in evaluation.
+
+    Args:
+        name: What it is called by from now on.
+        cites: The paper it comes from.
+        uses: What of the batch it reads.
+        order: Highest derivative of the loss it takes.
+        normalization: Modes of batch normalization it can be computed in, the default first.
+        values: `blocks`: the function takes ``(model, blocks, batch)`` and returns a number for
+            each block by name; `weights`: it takes ``(model, weights, batch)``, parameters by name,
+            and returns a tensor of each one's shape; then it scores filters and masks as well.
 
     Raises:
         LayerticketError: If the name is taken.
@@ -58,15 +197,16 @@ def criterion(
             raise LayerticketError(
                 f"criterion {name!r} is already registered; choose another name."
             )
-        _CRITERIA[name] = Criterion(name, fn, cites, uses, order, normalization)
+        _CRITERIA[name] = Criterion(name, fn, cites, uses, order, normalization, values)
         return fn
 
     return register
 
 
-def criterion_names() -> tuple[str, ...]:
-    """List the registered criteria in alphabetical order."""
-    return tuple(sorted(_CRITERIA))
+def criterion_names(values: Literal["blocks", "weights"] = "blocks") -> tuple[str, ...]:
+    """List the criteria in alphabetical order; with `weights`, those that value single weights."""
+    known = _CRITERIA.values()
+    return tuple(sorted(c.name for c in known if values == "blocks" or c.values == "weights"))
 
 
 def get_criterion(name: str) -> Criterion:

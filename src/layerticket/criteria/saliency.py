@@ -1,4 +1,4 @@
-"""What per-weight criteria share: which weights, their gradient, and sums over blocks."""
+"""What criteria on single weights share: which weights, their gradient, sums over blocks."""
 
 from collections.abc import Callable, Mapping
 
@@ -84,34 +84,13 @@ def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tens
     return hook
 
 
-def sum_over_blocks(
-    model: nn.Module,
-    blocks: Blocks,
-    saliency: Mapping[str, Tensor] | Callable[[str], Tensor],
-    reduction: Reduction = "sum",
+def reduce_over_blocks(
+    saliency: Mapping[str, Tensor], owned: Mapping[str, list[str]], reduction: Reduction = "sum"
 ) -> dict[str, float]:
-    """Add up (or average) per-weight saliencies over each block, in float64.
-
-    Args:
-        model: The network the blocks belong to.
-        blocks: Its removable blocks.
-        saliency: A tensor of each weight's shape, by the weight's name; a function is called for
-            one weight after the other, so that they need not be in memory together.
-        reduction: `sum` over the block's weights, or `mean` over them.
-
-    Returns:
-        Block name -> score.
-
-    Raises:
-        LayerticketError: If `reduction` is neither.
-    """
-    if reduction not in ("sum", "mean"):
-        raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
-    of = saliency if callable(saliency) else saliency.__getitem__
-    sizes = {name: weight.numel() for name, weight in network_weights(model).items()}
+    """Add up (or average) what single weights are worth over each block, in float64."""
     scores: dict[str, float] = {}
-    for block, names in block_weights(model, blocks).items():
-        total = sum(of(name).double().sum().item() for name in names)
-        count = sum(sizes[name] for name in names)
+    for block, names in owned.items():
+        total = sum(saliency[name].double().sum().item() for name in names)
+        count = sum(saliency[name].numel() for name in names)
         scores[block] = total / count if reduction == "mean" else total
     return scores

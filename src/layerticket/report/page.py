@@ -342,17 +342,17 @@ def closeness(match: Mapping[str, Any]) -> str:
     have; or what was asked for and what was reached.
 
     Example:
-        >>> closeness({"by": "filters", "filters": {"reference": 1200, "rival": 1200},
-        ...            "macs": {"reference": 1000, "rival": 1039}})
+        >>> closeness({"by": "filters", "filters": {"reference": 1200, "baseline": 1200},
+        ...            "macs": {"reference": 1000, "baseline": 1039}})
         'filters equal; MACs 3.9 % more'
         >>> closeness({"of": "macs", "asked": 1000, "reached": 980})
         'MACs 2.0 % less'
     """
     if "asked" in match:
         return _off(match["of"], match["asked"], match["reached"])
-    figures = {name: v for name, v in match.items() if isinstance(v, Mapping) and "rival" in v}
+    figures = {name: v for name, v in match.items() if isinstance(v, Mapping) and "baseline" in v}
     order = sorted(figures, key=lambda name: name != match["by"])
-    return "; ".join(_off(n, figures[n]["reference"], figures[n]["rival"]) for n in order)
+    return "; ".join(_off(n, figures[n]["reference"], figures[n]["baseline"]) for n in order)
 
 
 def _off(figure: str, wanted: float, reached: float) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from layerticket.baselines.candidates import load_candidate
 from layerticket.batch import Inputs, head
 from layerticket.blocks.find import find_blocks, name_after_removal
 from layerticket.data.batches import batches
@@ -400,7 +399,7 @@ def trained_network(folder: Path, dataset: Dataset) -> nn.Module:
     config = read_json(folder / RUN)["config"]
     network = build_named(config["model"], dataset, config["seed"])
     if config["ticket"]:
-        network = load_candidate(folder / TICKET).apply(network)
+        network = Ticket.load(folder / TICKET).apply(network)
     load_weights(folder / WEIGHTS, network)
     return permanent(network)
 
@@ -523,7 +522,7 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _removed(run: Path) -> tuple[str, ...]:
     """List the blocks a run did without; none of dense networks, thinner and masked ones."""
-    found = load_candidate(run / TICKET) if _config(run)["ticket"] else None
+    found = Ticket.load(run / TICKET) if _config(run)["ticket"] else None
     return found.removed if isinstance(found, Ticket) else ()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from layerticket.baselines.candidates import load_candidate
 from layerticket.counting import count_macs, realized_share
 from layerticket.data.dataset import first_images
 from layerticket.evaluation.accuracy import accuracy
@@ -17,6 +16,7 @@ from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.modules import copy_of
 from layerticket.study.measure import Bench, Steps, measure_steps
 from layerticket.study.record import build_named
+from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import place, resolve_device
 
 _VALIDATED = 512  # images that validation is timed on
@@ -138,7 +138,7 @@ def foresee_run(
     models = {"dense": build_named(model, bench.dataset, seed)}
     start = 0
     if ticket is not None:
-        found = load_candidate(ticket)
+        found = Ticket.load(ticket)
         models["ticket"], start = found.apply(models["dense"]), found.rewind_epoch
     names = {"model": model, "ticket_folder": None if ticket is None else str(ticket)}
     return names | forecast(models, bench, start=start)

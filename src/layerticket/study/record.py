@@ -17,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from layerticket.baselines.candidates import Candidate, load_candidate
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.accuracy import accuracy
 from layerticket.evaluation.energy import Metering, carbon_kg, metered
 from layerticket.files import canonical_json, digest, exclusive, read_json, write_atomically
 from layerticket.models.load import build_model
+from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import CHECKPOINT, Start, epochs_at, require_kept, save_weights
 from layerticket.training.device import Energy, resolve_device
 from layerticket.training.distributed import Processes, Spread, processes
@@ -505,7 +505,7 @@ def train_run(
         LayerticketError: If anything given does not fit.
         TrainingError: If training fails.
     """
-    found = None if ticket is None else load_candidate(ticket)
+    found = None if ticket is None else Ticket.load(ticket)
     drawn = seed if initialization_seed is None else initialization_seed
     source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
     start = _start(found, recipe, initialization, initialization_seed, drawn)
@@ -542,7 +542,7 @@ def _first(
     model: str,
     dataset: Dataset,
     seed: int,
-    found: Candidate | None,
+    found: Ticket | None,
     source: Literal["ticket", "model"],
     folder: Path,
     device: str,
@@ -556,7 +556,7 @@ def _first(
     return found.apply(dense, initialization=source)
 
 
-def _source(found: Candidate | None, initialization: str, drawn: int, seed: int) -> str:
+def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) -> str:
     """Spell where the first weights come from, as `RunConfig` wants it."""
     if found is not None and initialization == "ticket":
         return "ticket"
@@ -564,7 +564,7 @@ def _source(found: Candidate | None, initialization: str, drawn: int, seed: int)
 
 
 def _start(
-    found: Candidate | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
+    found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
 ) -> Start:
     """Where training begins; refuses weights that are not new, and another schedule."""
     if found is None:

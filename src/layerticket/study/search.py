@@ -10,20 +10,15 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import nn
 
-from layerticket.baselines.controls import control_match, control_ticket
-from layerticket.baselines.filters import FilterTicket, find_filter_ticket
-from layerticket.baselines.weights import (
-    WeightTicket,
-    find_weight_ticket,
-    next_weight_ticket,
-    shares_of,
-)
+from layerticket.baselines.controls import Control, control_ticket
+from layerticket.baselines.filters import find_filter_ticket
+from layerticket.baselines.weights import find_weight_ticket, next_mask_ticket, shares_of
 from layerticket.blocks.block import Granularity
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering, carbon_kg, metered
 from layerticket.files import read_json
-from layerticket.lottery import draw_batch, find_in_training, rewind
+from layerticket.lottery import draw_batch, find_in_training
 from layerticket.selection import Budget
 from layerticket.study.forecast import forecast
 from layerticket.study.measure import Bench, FindTicket, find_measured
@@ -287,6 +282,7 @@ def find_in_run(
         draw_batch(dataset, images, seed=drawn, balanced=balanced),
         run=run.resolve().name,
         scored=_theta(run, epoch_at(score_at, recipe.epochs), recipe.epochs, within, config),
+        rewind_to=theta_i,
         recipe=recipe,
         within=within,
         criterion=criterion,
@@ -297,11 +293,7 @@ def find_in_run(
         **_settings(criterion, granularity, drawn, rules, options),
     )
     bench = bench or Bench(dataset=dataset, recipe=recipe)
-
-    def set_back(*, costs: Any = None) -> Ticket:  # noqa: ANN401 - as find_ticket has it
-        return rewind(find(costs=costs), theta_i)
-
-    ticket, bill = search(set_back, config["model"], dense, budget, bench, out, before=paid)
+    ticket, bill = search(find, config["model"], dense, budget, bench, out, before=paid)
     return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
 
 
@@ -373,14 +365,11 @@ def _told(ticket: Ticket, out: Path) -> dict[str, Any]:
     }
 
 
-Found_rivals = TypeVar("Found_rivals", Ticket, FilterTicket, WeightTicket)
-
-
 def find_control(
     model: str,
     dataset: Dataset,
     *,
-    control: Literal["random", "first", "last", "even"],
+    control: Control,
     reference: Path,
     out: Path,
     seed: int | None = None,
@@ -416,7 +405,7 @@ def find_control(
         return control_ticket(dense, wanted, control, draw=draw, name=model, seed=seed)
 
     ticket, bill = save_priced(find, out, metering, device)
-    return _told_control(ticket, wanted, out) | bill
+    return _told_control(ticket, out) | bill
 
 
 def find_filters(
@@ -528,8 +517,8 @@ def find_weights(
 
 
 def save_priced(
-    find: Callable[[], Found_rivals], out: Path, metering: Metering | None, device: str
-) -> tuple[Found_rivals, dict[str, Any]]:
+    find: Callable[[], Ticket], out: Path, metering: Metering | None, device: str
+) -> tuple[Ticket, dict[str, Any]]:
     """Find something, save it with its bill beside it, and tell the bill."""
     found, bill, told = priced(find, metering, device)
     found.save(out)
@@ -537,27 +526,25 @@ def save_priced(
     return found, told
 
 
-def told_rival(rival: FilterTicket | WeightTicket, out: Path) -> dict[str, Any]:
+def told_rival(rival: Ticket, out: Path) -> dict[str, Any]:
     """Return what `layerticket find --json` prints about filters or weights."""
     return {
         "ticket": str(out),
-        "kind": rival.kind,
+        "kind": "weights" if rival.kind == "masks" else rival.kind,
         "criterion": rival.criterion,
-        "removed": {name: list(gone) for name, gone in rival.removed.items()}
-        if isinstance(rival, FilterTicket)
-        else dict(rival.removed),
+        "removed": rival.removed_record,
         "kept": _kept(rival),
-        "scores": dict(rival.scores) if isinstance(rival, FilterTicket) else None,
+        "scores": dict(rival.scores) or None,
         "macs": dict(rival.macs),
-        "sparse_macs": None if isinstance(rival, FilterTicket) else rival.sparse_macs,
+        "sparse_macs": rival.sparse_macs,
         "params": dict(rival.params),
-        "match": dict(rival.match),
+        "match": rival.match,
         "options": dict(rival.options),
         "score_seconds": rival.score_seconds,
     }
 
 
-def _told_control(ticket: Ticket, reference: Ticket, out: Path) -> dict[str, Any]:
+def _told_control(ticket: Ticket, out: Path) -> dict[str, Any]:
     return {
         "ticket": str(out),
         "kind": "control",
@@ -568,15 +555,15 @@ def _told_control(ticket: Ticket, reference: Ticket, out: Path) -> dict[str, Any
         "macs": dict(ticket.macs),
         "sparse_macs": None,
         "params": dict(ticket.params),
-        "match": control_match(ticket, reference),
+        "match": ticket.match,
         "options": dict(ticket.options),
         "score_seconds": ticket.score_seconds,
     }
 
 
-def _kept(rival: FilterTicket | WeightTicket) -> dict[str, int]:
+def _kept(rival: Ticket) -> dict[str, int]:
     """How many filters, or weights, each layer with some gone has left."""
-    if isinstance(rival, FilterTicket):
+    if rival.kind == "filters":
         return {name: len(rival.init[f"{name}.weight"]) for name in rival.removed}
     return {name: int(mask.sum()) for name, mask in rival.masks.items()}
 
@@ -624,14 +611,14 @@ def find_imp(
     Raises:
         LayerticketError: If the run is not a finished dense one of these data and this recipe, it
             did not keep the epoch, it began at another theta_0 than the reference, or as in
-            `next_weight_ticket`.
+            `next_mask_ticket`.
     """
     config = _dense(run, dataset, recipe)
     theta_i = load_kept(run, epoch_at(rewind, recipe.epochs))
     wanted = Ticket.load(reference)
     dense = dense_beside(wanted, config["model"], dataset, config["seed"])
     step = functools.partial(
-        next_weight_ticket,
+        next_mask_ticket,
         dense,
         torch.zeros(1, *dataset.shape),
         rewind_to=theta_i,
@@ -663,17 +650,17 @@ def _play(
     shares: Sequence[float],
     run: Path,
     epochs: int,
-    step: Callable[..., WeightTicket],
+    step: Callable[..., Ticket],
     train: Callable[..., dict[str, Any]],
-    price: Callable[..., tuple[WeightTicket, SearchBill, dict[str, Any]]],
+    price: Callable[..., tuple[Ticket, SearchBill, dict[str, Any]]],
     folder: Path,
-) -> tuple[WeightTicket, SearchBill, dict[str, Any], list[str]]:
+) -> tuple[Ticket, SearchBill, dict[str, Any], list[str]]:
     """Mask and train in turns, the last mask untrained; what each training took is on the bill."""
     bill, within, runs = _paid(run), None, [run]
     for number, share in enumerate(shares, start=1):
         trained = Kept(epoch=epochs, weights=load_tensors(runs[-1] / WEIGHTS)[0], optimizer={})
         name = runs[-1].resolve().name
-        find = functools.partial(step, trained=trained, within=within, share=share, run=name)
+        find = functools.partial(step, scored=trained, within=within, share=share, run=name)
         within, bill, told = price(find, before=bill)
         if number < len(shares):
             result = train(ticket=within.save(folder / f"ticket-{number}"))

@@ -146,7 +146,7 @@ def _group(graph: Any, traced: Any, names: Mapping[int, str]) -> Group | None:  
         if part.side == "out" and part.layer in filters and part.indices != straight:
             raise LayerticketError(
                 f"filters of {part.layer!r} are coupled with others at an offset or in part, which "
-                "is not supported. Take another network, or --rival weights."
+                "is not supported. Take another network, or --baseline weights."
             )
     order = list(names.values())
     first, *rest = sorted(set(filters), key=order.index)
@@ -165,7 +165,8 @@ def _refuse_what_cannot_be_traced(model: nn.Module) -> None:
         if isinstance(module, nn.modules.conv._ConvNd) and module.groups != 1:
             raise LayerticketError(
                 f"{name!r} is a convolution of {module.groups} groups; filters are removed from "
-                "networks of ordinary convolutions only. Take another network, or --rival weights."
+                "networks of ordinary convolutions only. Take another network, or --baseline "
+                "weights."
             )
 
 

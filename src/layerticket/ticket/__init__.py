@@ -1,1 +1,1 @@
-"""The record of a ticket: find, save, load, apply."""
+"""The record of what was removed from a network, and how one is found."""

@@ -16,7 +16,7 @@ from layerticket.modules import preserved_random_state, view_of
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Costs, Selection, select
 from layerticket.surgery.remove import remove_blocks
-from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
+from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
 
 
 def find_ticket(
@@ -195,5 +195,5 @@ def _ticket(
         seed=None,
         score_seconds=sum(scores.seconds for scores, _ in found),
         versions={"torch": torch.__version__},
-        init={key: value.detach().cpu().clone() for key, value in small.state_dict().items()},
+        init=first_weights(small),
     )

@@ -1,4 +1,4 @@
-"""A small residual network with projections, a ticket of it, and what the rivals are matched to."""
+"""A small residual network with projections and a ticket of it, which baselines are matched to."""
 
 import functools
 

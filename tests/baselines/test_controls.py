@@ -5,11 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from layerticket.baselines.candidates import load_candidate
 from layerticket.baselines.controls import (
     CONTROLS,
     _chosen,
-    control_match,
     control_ticket,
     equal_compute_epochs,
     shallower,
@@ -19,7 +17,7 @@ from layerticket.counting import count_macs, count_params
 from layerticket.errors import LayerticketError
 from layerticket.models.load import build_model
 from layerticket.ticket.ticket import Origin, Ticket
-from toy_rivals import batch_of, projected, resnet20, ticket_of
+from toy_baselines import batch_of, projected, resnet20, ticket_of
 
 
 def block(position, macs):
@@ -88,7 +86,7 @@ def test_costs_that_hardly_differ_count_as_equal():
     assert len(sets) == 28
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", [c for c in CONTROLS if c != "each"])
 def test_a_control_is_an_ordinary_ticket_of_equal_cost(control, tmp_path):
     batch = batch_of(10, 3, 16, 20)
     reference = ticket_of(resnet20(), batch, remove=2)
@@ -99,16 +97,31 @@ def test_a_control_is_an_ordinary_ticket_of_equal_cost(control, tmp_path):
     small = ticket.apply(model)
     assert count_macs(small, batch[0]) == ticket.macs["ticket"] == reference.macs["ticket"]
     assert count_params(small) == ticket.params["ticket"]
-    assert control_match(ticket, reference)["difference"] == 0
+    assert ticket.match["difference"] == 0
     assert (ticket.criterion, ticket.scores, ticket.batch, ticket.seed) == (control, {}, "", 4)
     assert ticket.options["reference"] == reference.digest
     assert set(ticket.removed) | set(ticket.kept) == {b.name for b in reference.blocks}
     assert set(ticket.order[0]) == set(ticket.removed)
     for name, tensor in small.state_dict().items():  # theta_0 of this seed, not the reference's
         assert torch.equal(tensor, state[name])
-    found = load_candidate(ticket.save(tmp_path / "t"))
-    assert isinstance(found, Ticket)
+    found = Ticket.load(ticket.save(tmp_path / "t"))
+    assert (found.kind, found.match) == ("blocks", ticket.match)
     assert found.digest == ticket.digest
+
+
+def test_each_block_goes_alone_once():
+    model, reference = resnet20(), ticket_of(resnet20(), batch_of(10, 3, 16, 20), remove=3)
+    every = [block.name for block in reference.blocks]
+    alone = [control_ticket(model, reference, "each", draw=d, seed=0) for d in range(len(every))]
+    assert [ticket.removed for ticket in alone] == [(name,) for name in every]
+    for ticket, block in zip(alone, reference.blocks, strict=True):
+        assert ticket.macs["ticket"] == ticket.macs["dense"] - block.macs
+        assert count_params(ticket.apply(model)) == ticket.params["ticket"]
+        assert ticket.removal_identity() == [block.name]
+        assert ticket.match is None  # it is matched to nothing
+    assert [ticket.options["draw"] for ticket in alone] == list(range(len(every)))
+    with pytest.raises(LayerticketError, match=rf"draw is {len(every)}, .* allowed are 0 to"):
+        control_ticket(model, reference, "each", draw=len(every))
 
 
 def test_draws_differ_and_senseless_ones_are_refused():

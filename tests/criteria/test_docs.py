@@ -7,7 +7,7 @@ import pytest
 
 from layerticket.criteria.registry import criterion_names, get_criterion
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "criteria.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "criteria.md"
 PARTS = ["Measures", "Formula", "Cost", "Fails"]
 
 

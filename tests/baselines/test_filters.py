@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.baselines.candidates import load_candidate
 from layerticket.baselines.filters import (
-    FilterCriterion,
-    FilterTicket,
-    Tally,
+    ChannelCounts,
     count_filters,
     find_filter_ticket,
+    ranks,
     require_equal_to_silenced,
     silence_channels,
     take_channels,
@@ -21,9 +19,11 @@ from layerticket.baselines.filters import (
 from layerticket.counting import count_macs, count_params
 from layerticket.errors import LayerticketError
 from layerticket.models.load import build_model
+from layerticket.scoring import score_filters
 from layerticket.surgery.channels import coupled_channels, without_channels
+from layerticket.ticket.ticket import Ticket
 from tiny import owned_by_the_caller
-from toy_rivals import CenteredPadding, batch_of, projected, resnet20, ticket_of
+from toy_baselines import CenteredPadding, batch_of, projected, resnet20, ticket_of
 
 MATCHES = ("filters", "macs", "params")
 
@@ -51,10 +51,10 @@ def test_groups_are_those_read_off_the_network():
     assert count_filters(projected()) == 4 + 8 + 8 + 18 + 12
 
 
-def test_the_tally_counts_what_the_smaller_network_has():
+def test_counts_are_what_the_smaller_network_has():
     model, (images, _) = projected(), batch_of()
     groups = coupled_channels(model, images[:1])
-    tally = Tally.of(model, images[:1], groups)
+    tally = ChannelCounts.of(model, images[:1], groups)
     removed = {}
     assert {f: tally.total(f) for f in MATCHES} == figures(model, images)
     for group, channels in zip(groups, [(1, 3), (0,), (), (2, 4, 5), (0, 1), (3,)], strict=True):
@@ -74,23 +74,25 @@ def test_the_match_is_met_and_said(criterion, match):
     model, batch = projected(), batch_of()
     reference = ticket_of(model, batch)
     before = owned_by_the_caller(model)
-    rival = find_filter_ticket(model, batch, criterion=criterion, match=match, reference=reference)
+    baseline = find_filter_ticket(
+        model, batch, criterion=criterion, match=match, reference=reference
+    )
     assert owned_by_the_caller(model) == before
-    small = rival.apply(model)
+    small = baseline.apply(model)
     have, wanted = figures(small, batch[0]), figures(reference.apply(model), batch[0])
-    told = rival.match
-    assert {f: told[f]["rival"] for f in MATCHES} == have
+    told = baseline.match
+    assert {f: told[f]["baseline"] for f in MATCHES} == have
     assert {f: told[f]["reference"] for f in MATCHES} == wanted
     assert told["difference"] == have[match] - wanted[match]
     assert told["relative_difference"] == told["difference"] / wanted[match]
-    assert rival.params["ticket"] == have["params"] < rival.params["dense"]
-    assert rival.macs["ticket"] == have["macs"] < rival.macs["dense"]
-    assert rival.examples == (12 if criterion in ("snip", "grasp") else 0)
+    assert baseline.params["ticket"] == have["params"] < baseline.params["dense"]
+    assert baseline.macs["ticket"] == have["macs"] < baseline.macs["dense"]
+    assert baseline.examples == (12 if criterion in ("snip", "grasp") else 0)
     if match == "filters":
         assert have["filters"] == wanted["filters"]
     # no single further channel would have brought it nearer
     groups = coupled_channels(small, batch[0][:1])
-    tally = Tally.of(small, batch[0][:1], groups)
+    tally = ChannelCounts.of(small, batch[0][:1], groups)
     for group in groups:
         if group.size > 1:
             nearer = abs(told["difference"] - tally.without(group, 0, match))
@@ -99,17 +101,17 @@ def test_the_match_is_met_and_said(criterion, match):
 
 def test_what_stays_is_a_slice_of_theta_0():
     model, batch = projected(), batch_of()
-    rival = find_filter_ticket(model, batch, match="macs", reference=ticket_of(model, batch, 2))
+    baseline = find_filter_ticket(model, batch, match="macs", reference=ticket_of(model, batch, 2))
     dense, groups = model.state_dict(), coupled_channels(model, batch[0][:1])
     kept = {}
     for group in groups:
-        gone = rival.removed.get(group.root, ())
-        assert all(rival.removed.get(layer, ()) == gone for layer in group.filters)
+        gone = baseline.filters.get(group.root, ())
+        assert all(baseline.filters.get(layer, ()) == gone for layer in group.filters)
         for part in group.parts:
             lost = {i for channel in gone for i in part.indices[channel]}
             kept[part.layer, part.side] = lost
-    small = rival.apply(model)
-    assert sum(len(gone) for gone in rival.removed.values()) > 0
+    small = baseline.apply(model)
+    assert sum(len(gone) for gone in baseline.filters.values()) > 0
     for name, tensor in small.state_dict().items():
         layer, whole = name.rpartition(".")[0], dense[name]
         for axis, side in enumerate(("out", "in")[: min(whole.ndim, 2)]):
@@ -122,36 +124,38 @@ def test_what_stays_is_a_slice_of_theta_0():
 def test_scores_are_sums_over_what_goes():
     model, batch = projected(), batch_of()
     groups = coupled_channels(model, batch[0][:1])
-    l1 = FilterCriterion.of("l1").scores(model, groups, batch)
+    l1 = score_filters(model, groups, batch, "l1").values
     w = {name: p.detach().double().abs() for name, p in model.named_parameters() if p.ndim > 1}
     expected = sum(w[f"{n}.weight"].sum((1, 2, 3)) for n in ("0", "3.conv2", "4.conv2")) / 3
     assert l1["0"] == pytest.approx(expected.tolist(), rel=1e-12)
-    every = FilterCriterion.of("l1", slices="all").scores(model, groups, batch)
+    every = score_filters(model, groups, batch, "l1", slices="all").values
     read = w["6.conv2.weight"].sum((0, 2, 3)) + w["6.conv1.weight"].sum((1, 2, 3))
     assert every["6.conv1"] == pytest.approx(read.tolist(), rel=1e-12)
-    one, other = (FilterCriterion.of("random", draw=d).scores(model, groups, batch) for d in (0, 1))
+    one, other = (score_filters(model, groups, batch, "random", draw=d).values for d in (0, 1))
     assert one != other
-    assert one == FilterCriterion.of("random").scores(model, groups, batch)
+    assert one == score_filters(model, groups, batch, "random").values
 
 
 def test_l1_ranks_within_a_group_and_takes_the_same_share_of_each():
     model, batch = resnet20(), batch_of(10, 3, 16, 20)
     reference = ticket_of(model, batch, remove=2)
-    rival = find_filter_ticket(model, batch, criterion="l1", match="macs", reference=reference)
-    assert rival.options == {"slices": "filters", "ranked": "within groups"}
+    baseline = find_filter_ticket(model, batch, criterion="l1", match="macs", reference=reference)
+    assert baseline.options == {
+        "slices": "filters", "ranked": "within groups", "normalization": "batch"
+    }  # fmt: skip
     groups = coupled_channels(model, batch[0][:1])
     shares = []
     for group in groups:
-        gone, scores = rival.removed.get(group.root, ()), rival.scores[group.root]
+        gone, scores = baseline.filters.get(group.root, ()), baseline.scores[group.root]
         lowest = sorted(range(group.size), key=lambda i: scores[i])[: len(gone)]
         assert set(gone) == set(lowest)
         shares.append((len(gone) / group.size, 1 / group.size))
     middle = sorted(share for share, _ in shares)[len(shares) // 2]
     assert middle > 0
     assert all(abs(share - middle) <= one for share, one in shares)
-    ranks = FilterCriterion.of("l1").ranks({"a": [3.0, 1.0, 2.0, 2.0], "b": [9.0]})
-    assert ranks == {"a": [0.875, 0.125, 0.375, 0.625], "b": [0.5]}
-    assert FilterCriterion.of("snip").ranks({"a": [3.0, 1.0]}) == {"a": [3.0, 1.0]}
+    places = ranks("l1", {"a": [3.0, 1.0, 2.0, 2.0], "b": [9.0]})
+    assert places == {"a": [0.875, 0.125, 0.375, 0.625], "b": [0.5]}
+    assert ranks("snip", {"a": [3.0, 1.0]}) == {"a": [3.0, 1.0]}
 
 
 def test_channels_of_the_lowest_score_go_and_one_of_each_group_stays():
@@ -160,55 +164,62 @@ def test_channels_of_the_lowest_score_go_and_one_of_each_group_stays():
     # 5.conv1 scores lowest, then 3.conv1; all others high
     scores = {g.root: [10.0 + i for i in range(g.size)] for g in groups}
     scores |= {"5.conv1": [0.5, 0.1, 0.6, 0.2, 0.3, 0.4], "3.conv1": [3.0, 1.0, 2.0, 4.0]}
-    tally = Tally.of(model, images[:1], groups)
+    tally = ChannelCounts.of(model, images[:1], groups)
     taken = take_channels(tally, groups, scores, "filters", 50 - 7)
     assert taken == {"5.conv1": (0, 1, 3, 4, 5), "3.conv1": (1, 2)}
     # a channel of the stem takes 3 filters along: passed over where only 2 are to go
     scores = {g.root: [10.0] * g.size for g in groups} | {"0": [0.0, 1.0, 2.0, 3.0]}
-    tally = Tally.of(model, images[:1], groups)
+    tally = ChannelCounts.of(model, images[:1], groups)
     assert take_channels(tally, groups, scores, "filters", 48) == {"3.conv1": (0, 1)}
 
 
 def test_saves_loads_and_applies_to_a_fresh_network(tmp_path):
     model, batch = projected(), batch_of()
-    rival = find_filter_ticket(model, batch, reference=ticket_of(model, batch), name="toy", seed=0)
-    folder = rival.save(tmp_path / "rival")
-    rival.save(folder)  # the same again is no change
-    found = load_candidate(folder)
-    assert isinstance(found, FilterTicket)
-    assert found.digest == rival.digest
-    assert (found.removed, found.match, found.scores) == (rival.removed, rival.match, rival.scores)
+    baseline = find_filter_ticket(
+        model, batch, reference=ticket_of(model, batch), name="toy", seed=0
+    )
+    folder = baseline.save(tmp_path / "baseline")
+    baseline.save(folder)  # the same again is no change
+    found = Ticket.load(folder)
+    assert found.kind == "filters"
+    assert found.removal_identity() == baseline.removal_identity()
+    assert found.digest == baseline.digest
+    assert (found.filters, found.match, found.scores) == (
+        baseline.filters,
+        baseline.match,
+        baseline.scores,
+    )
     other = projected(seed=1)
     for initialization, source in (("ticket", model), ("model", other)):
         small = found.apply(other, initialization=initialization)
-        expected = without_channels(source, rival.removed, batch[0][:1])
+        expected = without_channels(source, baseline.filters, batch[0][:1])
         assert small.state_dict().keys() == expected.state_dict().keys()
         for name, tensor in expected.state_dict().items():
             assert torch.equal(small.state_dict()[name], tensor)
     another = find_filter_ticket(
         model, batch, criterion="random", reference=ticket_of(model, batch), name="toy", seed=0
     )
-    assert another.digest != rival.digest
-    with pytest.raises(LayerticketError, match="another rival"):
+    assert another.digest != baseline.digest
+    with pytest.raises(LayerticketError, match="another ticket"):
         another.save(folder)
-    path = folder / "rival.json"
+    path = folder / "ticket.json"
     path.write_text(path.read_text().replace('"criterion": "snip"', '"criterion": "grasp"'))
     with pytest.raises(LayerticketError, match="changed after it was written"):
-        load_candidate(folder)
+        Ticket.load(folder)
 
 
 @pytest.mark.parametrize("match", ["filters", "macs"])
 def test_resnet20_is_matched_and_trains_a_step(match):
     model, batch = resnet20(), batch_of(10, 3, 16, 20)
     reference = ticket_of(model, batch)
-    rival = find_filter_ticket(model, batch, criterion="grasp", match=match, reference=reference)
+    baseline = find_filter_ticket(model, batch, criterion="grasp", match=match, reference=reference)
     if match == "filters":
-        assert rival.match["filters"] == {"dense": 784, "reference": rival.match[match]["rival"],
-                                          "rival": rival.match[match]["reference"]}  # fmt: skip
-        assert 784 - rival.match["filters"]["rival"] in (32, 64, 128)  # a block of a stage
+        filters = baseline.match["filters"]
+        assert (filters["dense"], filters["reference"]) == (784, filters["baseline"])
+        assert 784 - baseline.match["filters"]["baseline"] in (32, 64, 128)  # a block of a stage
     else:
-        assert abs(rival.match["relative_difference"]) < 1e-3
-    small = rival.apply(model).train()
+        assert abs(baseline.match["relative_difference"]) < 1e-3
+    small = baseline.apply(model).train()
     assert not any(p.grad is not None for p in small.parameters())
     nn.functional.cross_entropy(small(batch[0]), batch[1]).backward()
     assert all(p.grad.abs().sum() > 0 for p in small.parameters())
@@ -218,10 +229,10 @@ def test_torchvision_resnet18_is_matched_and_trains_a_step():
     pytest.importorskip("torchvision")
     model = build_model("torchvision:resnet18", classes=5, channels=3, seed=0)
     batch = batch_of(5, 3, 32, 10)
-    rival = find_filter_ticket(model, batch, reference=ticket_of(model, batch))
-    assert rival.match["difference"] == 0
-    assert rival.match["filters"]["dense"] == 4800
-    small = rival.apply(model).train()
+    baseline = find_filter_ticket(model, batch, reference=ticket_of(model, batch))
+    assert baseline.match["difference"] == 0
+    assert baseline.match["filters"]["dense"] == 4800
+    small = baseline.apply(model).train()
     nn.functional.cross_entropy(small(batch[0]), batch[1]).backward()
     assert all(p.grad is not None for p in small.parameters())
 
@@ -280,11 +291,15 @@ def test_removal_equals_silence_where_channels_are_coupled_rightly():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"criterion": "synflow"}, "criterion for filters 'synflow' is not known"),
+        ({"criterion": "hrank"}, "criterion for filters 'hrank' is not known"),
+        ({"criterion": "magnitude"}, "criterion for filters 'magnitude' is not known"),
         ({"match": "time"}, "match 'time' is not known"),
         ({"criterion": "random", "slices": "all"}, "no option but draw"),
         ({"criterion": "l1", "draw": 1}, "only criterion 'random' draws"),
-        ({"criterion": "l1", "temperature": 2.0}, "belong to a loss"),
+        (
+            {"criterion": "l1", "temperature": 2.0},
+            "option of criterion 'magnitude' on single weights 'temperature' is not",
+        ),
         ({"slices": "rows"}, "allowed are 'filters' and 'all'"),
     ],
 )
@@ -301,11 +316,11 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     wider[9] = nn.Linear(6, 4)
     with pytest.raises(LayerticketError, match="another network"):
         find_filter_ticket(wider, batch, reference=reference)
-    rival = find_filter_ticket(model, batch, reference=reference)
+    baseline = find_filter_ticket(model, batch, reference=reference)
     with pytest.raises(LayerticketError, match="differs in classes, names or shapes"):
-        rival.apply(wider)
+        baseline.apply(wider)
     with pytest.raises(LayerticketError, match="initialization is 'seed'"):
-        rival.apply(model, initialization="seed")
+        baseline.apply(model, initialization="seed")
     example = batch[0][:1]
     for removed, message in (
         ({"3.conv1": (9,)}, "cannot go"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from layerticket.lottery import (
     draw_after_training,
     draw_at_initialization,
     draw_batch,
+    find_in_rounds,
     find_in_training,
-    rewind,
+    start_of,
 )
+from layerticket.modules import copy_of
 from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import METRICS, load_kept
+from layerticket.training.checkpoint import METRICS, Kept, load_kept
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits, small_resnet
 
@@ -106,7 +109,6 @@ def test_a_rewound_ticket_is_saved_and_loaded(played, tmp_path):
     assert loaded.origin == ticket.origin
     assert loaded.rewind_epoch == 2
     assert same(dict(loaded.optimizer), dict(ticket.optimizer))
-    assert rewind(ticket, load_kept(played[0] / "round-1", 4 - 2)).digest == ticket.digest
     other = (tmp_path / "t" / "optimizer.safetensors").read_bytes()
     (tmp_path / "t" / "optimizer.safetensors").write_bytes(other[:-4] + bytes(4))
     with pytest.raises(LayerticketError, match="damaged"):
@@ -151,8 +153,8 @@ def test_an_early_ticket_is_scored_where_asked(tmp_path, played):
     batch = draw_batch(few_digits(), None, seed=3)
     theta = load_kept(played[0] / "round-1", 2)
     early = find_in_training(
-        small_resnet(), batch, run="r", scored=theta, recipe=RECIPE, criterion="snip",
-        budget=Budget(remove=2),
+        small_resnet(), batch, run="r", scored=theta, rewind_to=theta,
+        recipe=RECIPE, criterion="snip", budget=Budget(remove=2),
     )  # fmt: skip
     assert early.origin.scored_epoch == 2
     assert early.scores != played[1].ticket.scores
@@ -173,19 +175,86 @@ def test_algorithm_2_trains_the_ticket_found_at_initialization(tmp_path):
     assert drawn.network.state_dict().keys() == expected.init.keys()
 
 
-def test_what_cannot_be_rewound_is_refused(played, tmp_path):
-    folder, drawn = played
-    batch = draw_batch(few_digits(), None, seed=3)
-    at_start = find_ticket(small_resnet(), batch, criterion="snip", budget=Budget(remove=1))
-    with pytest.raises(LayerticketError, match="found at initialization"):
-        rewind(at_start, load_kept(folder / "round-1", 2))
-    with pytest.raises(LayerticketError, match="leaves nothing to train"):
-        rewind(drawn.ticket, load_kept(folder / "round-1", 4))
-    odd = dataclasses.replace(load_kept(folder / "round-1", 2), weights={})
-    with pytest.raises(LayerticketError, match="differs or is missing"):
-        rewind(drawn.ticket, odd)
-    with pytest.raises(LayerticketError, match="do not fit"):
-        find_in_training(
-            small_resnet(), batch, run="r", scored=odd, recipe=RECIPE, criterion="snip",
-            budget=Budget(remove=1),
+def test_what_cannot_be_rewound_is_refused(played):
+    folder = played[0] / "round-1"
+    half, last = load_kept(folder, 2), load_kept(folder, 4)
+    odd = dataclasses.replace(half, weights={})
+    for scored, rewind_to, message in (
+        (last, last, "leaves nothing to train"),
+        (last, odd, "differs or is missing"),
+        (odd, half, "do not fit"),
+    ):
+        with pytest.raises(LayerticketError, match=message):
+            find_in_training(
+                small_resnet(), draw_batch(few_digits(), None, seed=3), run="r", scored=scored,
+                rewind_to=rewind_to, recipe=RECIPE, criterion="snip", budget=Budget(remove=1),
+            )  # fmt: skip
+
+
+def snapshot(model, epoch):
+    """Weights and momentum that say where they come from."""
+    weights = {n: torch.randn_like(t) if t.is_floating_point() else t
+               for n, t in model.state_dict().items()}  # fmt: skip
+    momentum = {f"{n}/momentum_buffer": weights[n] + 1 for n, _ in model.named_parameters()}
+    return Kept(epoch=epoch, weights=weights, optimizer=momentum)
+
+
+def test_layers_that_are_numbered_anew_get_their_own_weights_back():
+    """Layer 2 of a Hugging Face network is layer 1 once an earlier one is gone."""
+    transformers = pytest.importorskip("transformers")
+    size = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 8,
+            "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 8,
+            "num_labels": 3}  # fmt: skip
+    dense = transformers.ViTForImageClassification(transformers.ViTConfig(**size))
+    batch = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
+    theta, scored = snapshot(dense, 1), snapshot(dense, 4)
+    how = {"run": "r", "recipe": RECIPE, "criterion": "magnitude"}
+    first = find_in_training(
+        dense, batch, scored=scored, rewind_to=theta, budget=Budget(remove=1), **how
+    )
+    own = copy_of(dense)
+    own.load_state_dict(theta.weights)
+    assert same(dict(first.init), first.apply(own, initialization="model").state_dict())
+    trained = snapshot(first.apply(dense), 4)
+    middle = snapshot(first.apply(dense), 2)  # kept in the second training, under its names
+    for rewind_to in (theta, middle):
+        second = find_in_training(
+            dense, batch, scored=trained, rewind_to=rewind_to, within=first,
+            budget=Budget(remove=3), **how,
         )  # fmt: skip
+        assert len(second.removed) == 3
+        if rewind_to is theta:
+            expected = second.apply(own, initialization="model").state_dict()
+        else:
+            (left,) = second.kept
+            place = first.kept.index(left)
+            expected = {
+                re.sub(rf"(layers?)\.{place}\.", r"\1.0.", name): value
+                for name, value in middle.weights.items()
+                if not re.search(r"layers?\.\d", name) or re.search(rf"layers?\.{place}\.", name)
+            }
+        assert same(dict(second.init), expected)
+        owners = {key.rpartition("/")[0] for key in second.optimizer}
+        assert owners == {name for name, _ in second.apply(dense).named_parameters()}
+        for key, value in second.optimizer.items():
+            assert torch.equal(value, second.init[key.rpartition("/")[0]] + 1)
+
+
+def test_rounds_with_a_trainer_of_ones_own():
+    """The loop takes any `train` that gives snapshots; here each one is drawn at random."""
+    dense, seen = small_resnet(), []
+
+    def train(network, start):
+        seen.append((start.epoch, sorted(network.state_dict())))
+        return {epoch: snapshot(network, epoch) for epoch in (1, 4)}
+
+    batch = draw_batch(few_digits(), None, seed=3)
+    ticket = find_in_rounds(
+        dense, batch, train, recipe=RECIPE, budget=Budget(remove=4), rewind_to=1, rounds=2,
+        criterion="snip",
+    )  # fmt: skip
+    assert [len(names) for names in ticket.order] == [2, 2]
+    assert [epoch for epoch, _ in seen] == [0, 1]
+    assert len(seen[1][1]) < len(seen[0][1])
+    assert start_of(ticket).epoch == 1
+    assert ticket.origin.run == "round-2"

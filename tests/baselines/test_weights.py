@@ -7,28 +7,26 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from layerticket.baselines.candidates import load_candidate
-from layerticket.baselines.saliency import Saliency
 from layerticket.baselines.weights import (
-    WeightTicket,
     find_weight_ticket,
     keep_highest,
     kept_shares,
-    next_weight_ticket,
+    next_mask_ticket,
     prunable_weights,
 )
 from layerticket.blocks.find import find_blocks
 from layerticket.counting import count_macs, count_params
 from layerticket.criteria.saliency import network_weights
 from layerticket.errors import LayerticketError
-from layerticket.modules import copy_of, view_of
-from layerticket.scoring import score
+from layerticket.modules import copy_of
+from layerticket.scoring import score, score_weights
 from layerticket.surgery.masks import masked, masked_optimizer, permanent, plain_state
+from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import Kept, Start, read_checkpoint
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from tiny import TwoBlocks, half_square, one, owned_by_the_caller
-from toy_rivals import batch_of, projected, ticket_of
+from toy_baselines import batch_of, projected, ticket_of
 from toy_training import make_data
 
 CRITERIA = ("snip", "grasp", "synflow", "magnitude")
@@ -53,38 +51,39 @@ def found(criterion="snip", model=None, **options):
 def test_as_many_parameters_are_left_as_in_the_ticket(criterion):
     model = projected()
     before = owned_by_the_caller(model)
-    _, reference, rival = found(criterion, model)
+    _, reference, baseline = found(criterion, model)
     assert owned_by_the_caller(model) == before
-    small = permanent(rival.apply(model))
+    small = permanent(baseline.apply(model))
     zeros = {name: int((p == 0).sum()) for name, p in small.named_parameters() if p.ndim > 1}
-    assert zeros == dict(rival.removed)
+    assert zeros == baseline.removed_record
     assert count_params(small) - sum(zeros.values()) == reference.params["ticket"]
-    assert rival.params == {"dense": count_params(model), "ticket": reference.params["ticket"]}
-    assert rival.match["difference"] == 0
-    assert rival.macs["ticket"] == rival.macs["dense"] == count_macs(model, batch_of()[0])
-    assert rival.options.get("rounds") == (4 if criterion == "synflow" else 1)
+    assert baseline.params == {"dense": count_params(model), "ticket": reference.params["ticket"]}
+    assert baseline.match["difference"] == 0
+    assert baseline.macs["ticket"] == baseline.macs["dense"] == count_macs(model, batch_of()[0])
+    assert baseline.options.get("rounds") == (4 if criterion == "synflow" else 1)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_the_lowest_of_the_whole_network_go(criterion):
-    model, _, rival = found(criterion, rounds=1)
-    saliency = Saliency(criterion=criterion).of(model, batch_of())
-    kept = torch.cat([saliency[n][m] for n, m in rival.masks.items()])
-    gone = torch.cat([saliency[n][~m] for n, m in rival.masks.items()])
+    model, _, baseline = found(criterion, rounds=1)
+    saliency = score_weights(model, batch_of(), criterion).values
+    kept = torch.cat([saliency[n][m] for n, m in baseline.masks.items()])
+    gone = torch.cat([saliency[n][~m] for n, m in baseline.masks.items()])
     assert gone.max() <= kept.min()
 
 
 def test_saliencies_by_hand():
     model = TwoBlocks(1.0, 2.0)  # g = (18, 12), H g = (306, 264), see tiny
-    view = view_of(model)
-    from layerticket.criteria.grasp import gradient_flow
-    from layerticket.criteria.snip import connection_sensitivity
-    from layerticket.criteria.synflow import synaptic_flow
-
-    flat = lambda values: [v.item() for v in values.values()]  # noqa: E731 - short
-    assert flat(connection_sensitivity(view, one(), half_square)) == [18.0, 24.0]
-    assert flat(gradient_flow(view, one(), half_square)) == [306.0, 528.0]
-    assert flat(synaptic_flow(view, one())) == [3.0, 4.0]  # R = (1 + a)(1 + b)
+    by_hand = {
+        "snip": [18.0, 24.0],
+        "grasp": [306.0, 528.0],
+        "synflow": [3.0, 4.0],  # R = (1 + a)(1 + b)
+        "magnitude": [1.0, 2.0],
+    }
+    for criterion, expected in by_hand.items():
+        loss = {"loss_fn": half_square} if criterion in ("snip", "grasp") else {}
+        found = score_weights(model, one(), criterion, **loss)
+        assert [value.item() for value in found.values.values()] == expected
 
 
 @pytest.mark.parametrize("criterion", ["snip", "grasp", "synflow", "magnitude"])
@@ -92,7 +91,7 @@ def test_summed_over_blocks_they_are_the_block_scores(criterion):
     model, batch = projected(), batch_of()
     exact = {"hessian": "exact"} if criterion == "grasp" else {}
     scores = score(model, find_blocks(model, batch[0][:1]), batch, criterion, **exact).values
-    saliency = Saliency(criterion=criterion).of(model, batch)
+    saliency = score_weights(model, batch, criterion).values
     for block, value in scores.items():
         own = sum(v.sum().item() for n, v in saliency.items() if n.startswith(f"{block}."))
         assert own == pytest.approx(value, rel=1e-9)
@@ -135,9 +134,9 @@ def test_ranking_by_hand():
         keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 4)
 
 
-def zeros_hold(network, rival):
+def zeros_hold(network, baseline):
     state = network.state_dict()
-    for name, mask in rival.masks.items():
+    for name, mask in baseline.masks.items():
         assert torch.equal(state[f"{name}_mask"].bool(), mask)
         assert not state[f"{name}_orig"][~mask].any(), name
         owner, _, own = name.rpartition(".")
@@ -145,11 +144,11 @@ def zeros_hold(network, rival):
     return True
 
 
-def watched(rival, initialization="ticket"):
-    """A network of the rival that is looked at before every call."""
-    network = rival.apply(projected(seed=8), initialization=initialization)
+def watched(baseline, initialization="ticket"):
+    """A network of the baseline that is looked at before every call."""
+    network = baseline.apply(projected(seed=8), initialization=initialization)
     seen = []
-    network.register_forward_pre_hook(lambda m, _: seen.append(zeros_hold(m, rival)))
+    network.register_forward_pre_hook(lambda m, _: seen.append(zeros_hold(m, baseline)))
     return network, seen
 
 
@@ -160,20 +159,20 @@ def train(network, folder, **options):
 
 @pytest.mark.parametrize("initialization", ["ticket", "model"])
 def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, initialization):
-    _, _, rival = found()
-    network, seen = watched(rival, initialization)
+    _, _, baseline = found()
+    network, seen = watched(baseline, initialization)
     train(network, tmp_path / "whole")
     assert len(seen) >= 12
-    assert zeros_hold(network, rival)
-    kept = [network.state_dict()[f"{n}_orig"][m] for n, m in rival.masks.items()]
-    first = [rival.init[n][m] for n, m in rival.masks.items()]
+    assert zeros_hold(network, baseline)
+    kept = [network.state_dict()[f"{n}_orig"][m] for n, m in baseline.masks.items()]
+    first = [baseline.init[n][m] for n, m in baseline.masks.items()]
     assert all(not torch.equal(a, b) for a, b in zip(kept, first, strict=True))  # it did train
     _, momentum, _ = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
-    for name, mask in rival.masks.items():
+    for name, mask in baseline.masks.items():
         assert not momentum[f"{name}_orig/momentum_buffer"][~mask].any()
         assert momentum[f"{name}_orig/momentum_buffer"][mask].any()
 
-    other, _ = watched(rival, initialization)
+    other, _ = watched(baseline, initialization)
     calls = iter([0.1, KeyboardInterrupt()])
 
     def judge(_):
@@ -183,7 +182,7 @@ def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, initia
 
     with pytest.raises(KeyboardInterrupt):
         train(other, tmp_path / "cut", validate=judge)
-    resumed, seen = watched(rival, initialization)
+    resumed, seen = watched(baseline, initialization)
     train(resumed, tmp_path / "cut")
     assert len(seen) >= 8
     for name, tensor in network.state_dict().items():
@@ -191,8 +190,8 @@ def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, initia
 
 
 def test_a_masked_network_can_be_copied_before_and_ordinary_after_training(tmp_path):
-    _, _, rival = found()
-    network = rival.apply(projected())
+    _, _, baseline = found()
+    network = baseline.apply(projected())
     images = batch_of()[0]
     assert torch.equal(copy_of(network).eval()(images), network.eval()(images))
     train(network, tmp_path)
@@ -209,23 +208,25 @@ def test_a_masked_network_can_be_copied_before_and_ordinary_after_training(tmp_p
 
 
 def test_kept_weights_are_those_of_theta_0(tmp_path):
-    model, _, rival = found("grasp")
-    folder = rival.save(tmp_path / "rival")
-    loaded = load_candidate(folder)
-    assert isinstance(loaded, WeightTicket)
-    assert loaded.digest == rival.digest
+    model, _, baseline = found("grasp")
+    folder = baseline.save(tmp_path / "baseline")
+    loaded = Ticket.load(folder)
+    assert loaded.kind == "masks"
+    assert loaded.removal_identity() == baseline.removal_identity()
+    assert loaded.digest == baseline.digest
     other = projected(seed=1)
     for initialization, source in (("ticket", model), ("model", other)):
         state = permanent(loaded.apply(other, initialization=initialization)).state_dict()
         for name, tensor in source.state_dict().items():
-            mask = rival.masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+            mask = baseline.masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
             assert torch.equal(state[name][mask], tensor[mask])
             assert not state[name][~mask].any()
     assert torch.equal(other.state_dict()["0.weight"], projected(seed=1).state_dict()["0.weight"])
-    masks = {n: ~m for n, m in rival.masks.items()}
-    changed = copy.copy(rival)
+    masks = {n: ~m for n, m in baseline.masks.items()}
+    changed = copy.copy(baseline)
     object.__setattr__(changed, "masks", masks)
-    assert changed.digest != rival.digest
+    assert changed.digest != baseline.digest
+    assert changed.removal_identity() != baseline.removal_identity()
 
 
 def kept_at(epoch, model, seed):
@@ -241,8 +242,8 @@ def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
     theta_1 = kept_at(1, model, 1)
     step = {"rewind_to": theta_1, "reference": reference, "run": "r", "recipe": RECIPE}
     example = batch_of()[0][:1]
-    first = next_weight_ticket(
-        model, example, trained=kept_at(3, model, 2), within=None, share=0.9, **step
+    first = next_mask_ticket(
+        model, example, scored=kept_at(3, model, 2), within=None, share=0.9, **step
     )
     total = sum(m.numel() for m in first.masks.values())
     assert sum(int(m.sum()) for m in first.masks.values()) == round(0.9 * total)
@@ -259,7 +260,7 @@ def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
     assert zeros_hold(network, first)
 
     trained = Kept(epoch=3, weights=network.state_dict(), optimizer={})
-    second = next_weight_ticket(model, example, trained=trained, within=first, share=0.0, **step)
+    second = next_mask_ticket(model, example, scored=trained, within=first, share=0.0, **step)
     assert second.params["ticket"] == reference.params["ticket"]
     assert all(bool((first.masks[n] | ~second.masks[n]).all()) for n in first.masks)
     assert (first.options["round"], second.options["round"]) == (1, 2)
@@ -268,13 +269,13 @@ def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
     lowest = torch.cat(list(alive.values())).sort().values
     assert torch.cat(list(stay.values())).min() == lowest[-sum(len(v) for v in stay.values())]
     with pytest.raises(LayerticketError, match="leaves nothing to train"):
-        next_weight_ticket(
-            model, example, trained=trained, within=None, share=0.9,
+        next_mask_ticket(
+            model, example, scored=trained, within=None, share=0.9,
             **step | {"rewind_to": kept_at(3, model, 1)},
         )  # fmt: skip
     odd = Kept(epoch=3, weights={"x": torch.ones(1)}, optimizer={})
     with pytest.raises(LayerticketError, match="do not fit"):
-        next_weight_ticket(model, example, trained=odd, within=None, share=0.9, **step)
+        next_mask_ticket(model, example, scored=odd, within=None, share=0.9, **step)
 
 
 def test_tied_and_foreign_weights_are_refused():
@@ -308,7 +309,9 @@ def test_tied_weights_are_refused_before_anything_is_scored(monkeypatch):
     model, batch = projected(), batch_of()
     reference = ticket_of(model, batch)
     model[4].conv1.weight = model[3].conv1.weight
-    monkeypatch.setattr(Saliency, "of", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(
+        "layerticket.baselines.weights.score_weights", lambda *_, **__: pytest.fail("scored")
+    )
     monkeypatch.setattr("layerticket.baselines.weights.require_same_network", lambda *_: None)
     with pytest.raises(LayerticketError, match=r"'3\.conv1\.weight' is tied"):
         find_weight_ticket(model, batch, reference=reference)
@@ -317,21 +320,26 @@ def test_tied_weights_are_refused_before_anything_is_scored(monkeypatch):
 def test_wishes_that_make_no_sense_are_refused():
     for options, message in (
         ({"criterion": "hrank"}, "criterion for weights 'hrank' is not known"),
-        ({"criterion": "synflow", "normalization": "batch"}, "criterion 'synflow' has 'running'"),
-        ({"criterion": "magnitude", "micro_batches": 2}, "belong to a loss"),
-        ({"criterion": "synflow", "temperature": 2.0}, "belong to a loss"),
+        (
+            {"criterion": "synflow", "normalization": "batch"},
+            "normalization is 'batch'; allowed: 'running'",
+        ),
+        ({"criterion": "magnitude", "micro_batches": 2}, "'micro_batches' is not known"),
+        ({"criterion": "synflow", "temperature": 2.0}, "'temperature' is not known"),
+        ({"criterion": "snip", "reduction": "mean"}, "on single weights 'reduction' is not known"),
+        ({"criterion": "grasp", "hessian": "auto"}, "on single weights 'hessian' is not known"),
     ):
         with pytest.raises(LayerticketError, match=message):
-            Saliency(**options)
+            score_weights(projected(), batch_of(), **options)
     model, batch = projected(), batch_of()
     with torch.no_grad():
         model[3].conv1.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(LayerticketError, match="not finite"):
-        Saliency(criterion="snip").of(model, batch)
+    with pytest.raises(LayerticketError, match=r"gives nan for weight '0\.weight' \(11 of 11"):
+        score_weights(model, batch, "snip")
     silent = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
     nn.init.zeros_(silent[1].weight)
     with pytest.raises(LayerticketError, match="ranks nothing"):
-        Saliency(criterion="snip").of(silent, batch)
+        score_weights(silent, batch, "snip")
     reference = ticket_of(projected(), batch, remove=3)
     small = {"dense": reference.params["dense"], "ticket": 10}
     object.__setattr__(reference, "params", small)
