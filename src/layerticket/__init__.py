@@ -1,15 +1,47 @@
-"""Winning tickets made of whole layers, found before training starts."""
+"""Find winning tickets made of whole layers before training starts, train them, and judge them.
 
-from layerticket.batch import CrossEntropy, model_loss
-from layerticket.blocks.block import Block, Blocks
-from layerticket.blocks.find import find_blocks
-from layerticket.criteria.registry import criterion, criterion_names
-from layerticket.errors import LayerticketError
-from layerticket.scoring import BlockScores, score
-from layerticket.selection import Budget, Selection, select
-from layerticket.surgery.remove import remove_blocks, zero_blocks
-from layerticket.ticket.find import find_ticket
-from layerticket.ticket.ticket import Ticket
+The names for everyday use are loaded when they are asked for, so that importing the package costs
+next to nothing. All others are imported from the file that defines them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerticket.batch import CrossEntropy, model_loss
+    from layerticket.blocks.block import Block, Blocks
+    from layerticket.blocks.find import find_blocks
+    from layerticket.criteria.registry import criterion, criterion_names
+    from layerticket.data.dataset import Dataset
+    from layerticket.data.sources import load_data
+    from layerticket.errors import LayerticketError
+    from layerticket.models.load import build_model
+    from layerticket.scoring import BlockScores, score
+    from layerticket.selection import Budget, Selection, select
+    from layerticket.surgery.remove import remove_blocks, zero_blocks
+    from layerticket.ticket.find import find_ticket
+    from layerticket.ticket.ticket import Ticket
+    from layerticket.training.fit import fit
+    from layerticket.training.recipe import Recipe
+
+_HOME = {
+    "batch": ("CrossEntropy", "model_loss"),
+    "blocks.block": ("Block", "Blocks"),
+    "blocks.find": ("find_blocks",),
+    "criteria.registry": ("criterion", "criterion_names"),
+    "data.dataset": ("Dataset",),
+    "data.sources": ("load_data",),
+    "errors": ("LayerticketError",),
+    "models.load": ("build_model",),
+    "scoring": ("BlockScores", "score"),
+    "selection": ("Budget", "Selection", "select"),
+    "surgery.remove": ("remove_blocks", "zero_blocks"),
+    "ticket.find": ("find_ticket",),
+    "ticket.ticket": ("Ticket",),
+    "training.fit": ("fit",),
+    "training.recipe": ("Recipe",),
+}
+_FILE_OF = {name: file for file, names in _HOME.items() for name in names}
 
 __all__ = [
     "Block",
@@ -17,16 +49,34 @@ __all__ = [
     "Blocks",
     "Budget",
     "CrossEntropy",
+    "Dataset",
     "LayerticketError",
+    "Recipe",
     "Selection",
     "Ticket",
+    "build_model",
     "criterion",
     "criterion_names",
     "find_blocks",
     "find_ticket",
+    "fit",
+    "load_data",
     "model_loss",
     "remove_blocks",
     "score",
     "select",
     "zero_blocks",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the file that defines it (PEP 562)."""
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'layerticket' has no attribute {name!r}")
+    value = getattr(import_module(f"layerticket.{_FILE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
