@@ -4,14 +4,17 @@ A class marked with `settings` is a frozen dataclass whose annotations say what 
 constructor, `dataclasses.replace`, a table of a file and the command line all meet that one check.
 """
 
+import functools
+import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import pydantic.dataclasses
-from pydantic import AllowInfNan, ConfigDict, Field, Strict, ValidationError
+from pydantic import AllowInfNan, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import core_schema
 
 from layerticket.errors import LayerticketError, unknown_name
 
@@ -53,23 +56,57 @@ def settings(cls: type[T]) -> type[T]:
         ...
         layerticket.errors.LayerticketError: blocks is 0; it must be at least 1.
     """
-    made = pydantic.dataclasses.dataclass(
-        cls,
-        frozen=True,
-        kw_only=True,
-        config=ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True),
-    )
+    made = dataclass(frozen=True, kw_only=True)(cls)
     build = made.__init__
 
-    def checked(self: object, *args: object, **values: object) -> None:
-        try:
-            build(self, *args, **values)
-        except ValidationError as err:
-            raise LayerticketError(_first_problem(err, made)) from None
+    def checked(self: object, *unnamed: object, **values: object) -> None:
+        if unnamed:
+            raise LayerticketError(f"{cls.__name__} takes its settings by name, not {unnamed!r}.")
+        checks = _checks(made)  # type: ignore[arg-type]  # classes are hashable
+        for name in values:
+            if name not in checks:
+                raise unknown_name(f"{cls.__name__} setting", name, checks)
+        for field in fields(made):  # type: ignore[arg-type]  # a dataclass
+            if field.name not in values and field.default is field.default_factory is MISSING:
+                raise LayerticketError(f"{field.name} is missing. Give {field.name}.")
+        build(self, **{name: _checked(name, checks[name], value) for name, value in values.items()})
 
     checked.__wrapped__ = build  # type: ignore[attr-defined]  # signature and help read it
     made.__init__ = checked  # type: ignore[method-assign]
-    return made  # type: ignore[return-value]
+    # Inside other settings: an object of the class as it is, or a table to make one of.
+    made.__get_pydantic_core_schema__ = classmethod(  # type: ignore[attr-defined]
+        lambda cls, *_: core_schema.no_info_plain_validator_function(
+            lambda given: given if isinstance(given, cls) else cls(**_table(given))
+        )
+    )
+    return made
+
+
+@functools.cache
+def _checks(cls: type) -> dict[str, TypeAdapter[Any]]:
+    """Build what checks each field of a settings class."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - an annotation
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:  # a class that pydantic does not know
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa: ANN401
+    try:
+        return check.validate_python(value)
+    except ValidationError as err:
+        raise LayerticketError(first_problem(name, err)) from None
+
+
+def _table(given: object) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise LayerticketError(f"{given!r} is no table of keys and values.")
+    return given
 
 
 def from_table(cls: type[T], table: object, where: str) -> T:
@@ -117,21 +154,16 @@ def to_table(value: object) -> Any:  # noqa: ANN401 - a table, a list or a plain
     return str(value) if isinstance(value, Path) else value
 
 
-def _first_problem(err: ValidationError, cls: type) -> str:
-    """Say what was given and what is allowed, for the first field that is wrong."""
+def first_problem(name: str, err: ValidationError) -> str:
+    """Say what was given for a setting and what is allowed, for the first thing that is wrong."""
     problem = err.errors(include_url=False)[0]
-    path = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "is-"))]
-    name = ".".join(path) or cls.__name__
+    path = [str(part) for part in problem["loc"] if not re.search(r"[\[(-]", str(part))]
+    name = ".".join([name, *path])
     kind, given, limits = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind in ("missing", "missing_keyword_only_argument"):
-        return f"{name} is missing. Give {name}."
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [field.name for field in fields(cls)]
-        return str(unknown_name(f"{cls.__name__} setting", name, known))
     if kind == "literal_error":
         return str(unknown_name(name, str(given), _choices(str(limits["expected"]))))
     if kind == "value_error":  # raised by a class of ours further down
-        return f"{name}: {limits['error']}" if path else str(limits["error"])
+        return f"{name}: {limits['error']}"
     wording: Mapping[str, Callable[[], str]] = {
         "greater_than_equal": lambda: f"at least {limits['ge']:g}",
         "greater_than": lambda: f"above {limits['gt']:g}",
