@@ -6,7 +6,7 @@ from torch import nn
 
 from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.accuracy import accuracy
+from layerticket.evaluation.accuracy import judged
 from toy_training import make_data, make_model
 
 
@@ -30,10 +30,11 @@ class Says(nn.Module):
 def test_counts_by_hand(precision, batch_size):
     data = make_data()
     model = Says([0.0, 2.0, 1.0])
-    found = accuracy(
-        model, data, data.test, batch_size=batch_size, precision=precision, device="cpu"
-    )
-    assert found == data.test.labels.tolist().count(1) / 30
+    found = judged(model, data, data.test, batch_size=batch_size, precision=precision, device="cpu")
+    labels = data.test.labels.tolist()
+    assert found.accuracy == labels.count(1) / 30
+    bits = "".join("1" if label == 1 else "0" for label in labels)  # the first image is the highest
+    assert found.correct == f"{int(bits + '00', 2):08x}"
     assert sum(model.sizes) == 30
     assert max(model.sizes) == min(batch_size, 30)
 
@@ -43,7 +44,7 @@ def test_model_and_random_state_come_back_as_they_were():
     model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    accuracy(model, data, data.validation, device="cpu")
+    judged(model, data, data.validation, device="cpu")
     assert torch.equal(random, torch.get_rng_state())
     assert [module.training for module in model] == [True, False] + [True] * 5
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -54,7 +55,7 @@ def test_modes_come_back_when_the_model_fails():
     data = make_data()
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3)).train()
     with pytest.raises(RuntimeError):
-        accuracy(model, data, data.test, device="cpu")
+        judged(model, data, data.test, device="cpu")
     assert model.training
     assert model[1].training
 
@@ -63,8 +64,8 @@ def test_refuses_what_means_nothing():
     data = make_data()
     empty = Split(images=data.test.images[:0], labels=data.test.labels[:0])
     with pytest.raises(LayerticketError, match="split to evaluate is empty"):
-        accuracy(Says([0.0]), data, empty)
+        judged(Says([0.0]), data, empty)
     with pytest.raises(LayerticketError, match="batch_size is 0"):
-        accuracy(Says([0.0]), data, data.test, batch_size=0)
+        judged(Says([0.0]), data, data.test, batch_size=0)
     with pytest.raises(LayerticketError, match="not finite"):
-        accuracy(Says([0.0, float("nan"), 0.0]), data, data.test, device="cpu")
+        judged(Says([0.0, float("nan"), 0.0]), data, data.test, device="cpu")

@@ -13,8 +13,6 @@ from torch import nn
 from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.attacks import (
-    ATTACKS,
-    Attack,
     PixelModel,
     attacked_accuracy,
     fgsm,
@@ -22,6 +20,7 @@ from layerticket.evaluation.attacks import (
     suspicions,
     under_attack,
 )
+from layerticket.evaluation.robustness import ATTACKS, Attack
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")
@@ -128,6 +127,7 @@ def test_stronger_attacks_never_do_worse():
         assert shares == sorted(shares, reverse=True)
         assert result["accuracy"] == shares[-1]
         assert result["epsilon_255"] == 64
+        assert bin(int(result["correct"], 16)).count("1") == round(30 * shares[-1])
         assert result["warnings"] == []
     for noise, one, many in zip(*(r["budgets"] for r in found.values()), strict=True):
         assert noise["accuracy"] >= one["accuracy"] >= many["accuracy"]
@@ -259,7 +259,7 @@ def test_signs_of_masked_gradients():
         ({"epsilons": ()}, "budgets above 0"),
         ({"epsilons": (1, 0)}, "budgets above 0"),
         ({"epsilons": (256,)}, "up to 255"),
-        ({"autoattack": "fast"}, "allowed are standard, cheap"),
+        ({"autoattack": "fast"}, "Available: cheap, standard"),
     ],
 )
 def test_impossible_attacks_are_refused(wrong, said):

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from layerticket.cli.app import main
-from layerticket.data.shifts import PUBLISHED
-from layerticket.data.sources import load_data
+from layerticket.data.sources import PUBLISHED, load_data
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.attacks import Attack
+from layerticket.evaluation.accuracy import Judged
+from layerticket.evaluation.robustness import EVALUATIONS, Attack, Conditions, prepare
 from layerticket.study import evaluate as evaluate_module
-from layerticket.study.evaluate import EVALUATIONS, Conditions, evaluate_run, prepare
+from layerticket.study.evaluate import evaluate_run
 
 FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
 SOME = ("test", "corruptions", "noise", "fgsm", "pgd")
@@ -149,7 +149,7 @@ def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
     from layerticket.models.load import build_model
 
     model = build_model("resnet20", classes=10, channels=3, seed=0)
-    found = read.measure(model, "fp32", "cpu", 0.5)
+    found = read.measure(model, "fp32", "cpu", Judged(0.5, ""))
     assert set(found["corruptions"]) == {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
     with pytest.raises(LayerticketError, match="--shift-dir"):
         prepare(["cifar10.1"], data, given)

@@ -121,7 +121,7 @@ def test_interrupted_work_resumes_to_the_same_end(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return 0.5
 
-        patch.setattr("layerticket.study.record.accuracy", fail)
+        patch.setattr("layerticket.study.record.judged", fail)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     folder = tmp_path / "cut" / CONFIG.name

@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from layerticket.cli.options import DeviceChoice, Json
 from layerticket.cli.output import news, say
 from layerticket.data.sources import load_data
-from layerticket.evaluation.attacks import Attack
+from layerticket.evaluation.robustness import EVALUATIONS, Attack, Conditions
 from layerticket.files import read_json
-from layerticket.study.evaluate import EVALUATIONS, Conditions, evaluate_run
+from layerticket.study.evaluate import evaluate_run
 from layerticket.study.record import RUN, run_folder
 
 DEFAULTS = Attack()

@@ -1,11 +1,13 @@
-"""How many labels a network gets right. Enters: a model and a split. Leaves: one fraction."""
+"""How many labels a network gets right, and on which images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerticket.batch import logits_of
 from layerticket.data.batches import batches
@@ -14,7 +16,32 @@ from layerticket.errors import LayerticketError
 from layerticket.training.device import resolve_device, resolve_precision
 
 
-def accuracy(
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a network gets right."""
+
+    accuracy: float
+    """Share of the images, in [0, 1]."""
+    correct: str
+    """One bit an image, as hexadecimal digits; the first image is the highest bit."""
+
+    @classmethod
+    def of(cls, right: Tensor) -> "Judged":
+        """Count which images (N,) are right."""
+        return cls(accuracy=int(right.sum()) / len(right), correct=packed(right))
+
+
+def packed(right: Tensor) -> str:
+    """Write one bit an image as hexadecimal digits; the last byte is filled up with zeros.
+
+    Example:
+        >>> packed(torch.tensor([True, False, False, True, True]))
+        '98'
+    """
+    return np.packbits(right.cpu().numpy()).tobytes().hex()
+
+
+def judged(
     model: nn.Module,
     dataset: Dataset,
     split: ImageSource,
@@ -22,32 +49,48 @@ def accuracy(
     batch_size: int = 500,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     device: str = "auto",
-) -> float:
-    """Share of the images whose largest logit is that of their label.
+) -> Judged:
+    """Judge a network by the images whose largest logit is that of their label.
 
     Args:
         model: Network from images (N, C, H, W) to logits (N, K); its modes and its device are
-            brought back at the end.
-        dataset: Tells how images are normalised.
+            put back at the end.
+        dataset: Tells how images are normalized.
         split: Images and labels to judge by; taken in order, not augmented.
         batch_size: Images at a time; changes memory and speed, not the meaning.
         precision: As in training: "auto" is bf16 where the hardware has it, else fp32.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
-        Accuracy, in [0, 1].
+        Accuracy, and which images were answered rightly.
 
     Raises:
         LayerticketError: If the split is empty, the batch size is below 1, the device is absent,
             or the network gives outputs that are not finite.
     """
+    right = answered_rightly(
+        model, dataset, split, batch_size=batch_size, precision=precision, device=device
+    )
+    return Judged.of(right)
+
+
+def answered_rightly(
+    model: nn.Module,
+    dataset: Dataset,
+    split: ImageSource,
+    *,
+    batch_size: int = 500,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    device: str = "auto",
+) -> Tensor:
+    """Tell which images (N,) get their label, as `judged` does; on the CPU."""
     if not len(split):
         raise LayerticketError("the split to evaluate is empty. Choose one that holds images.")
     if batch_size < 1:
         raise LayerticketError(f"batch_size is {batch_size}, but it must be 1 or more.")
     where = resolve_device(device)
     half = resolve_precision(precision, where) == "bf16"
-    hits = torch.zeros((), dtype=torch.int64, device=where)  # read once: reading waits for a GPU
+    right: list[Tensor] = []  # brought to the CPU once: reading waits for a GPU
     finite = torch.ones((), dtype=torch.bool, device=where)
     with (
         evaluating(model, where),  # outermost: moved weights must stay trainable
@@ -58,23 +101,23 @@ def accuracy(
             dataset, split.to(where), batch_size, seed=0, epoch=0, train=False
         ):
             logits = logits_of(model(images))  # (N, K)
-            hits += (logits.argmax(dim=1) == labels).sum()
+            right.append(logits.argmax(dim=1) == labels)
             finite &= logits.isfinite().all()
     if not finite:
         raise LayerticketError(
             "the network gives outputs that are not finite, so its accuracy means nothing. "
             "Check its weights; train it again with a lower learning_rate."
         )
-    return int(hits) / len(split)
+    return torch.cat(right).cpu()
 
 
 @contextmanager
-def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Lend the model in eval mode on the device."""
+def evaluating(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """Lend a model in evaluation mode, on a device; modes and device are put back."""
     modes = {module: module.training for module in model.modules()}
     home = next((tensor.device for tensor in model.state_dict().values()), device)
     try:
-        model.to(device).eval()
+        model.to(device or home).eval()
         yield
     finally:
         for module, training in modes.items():

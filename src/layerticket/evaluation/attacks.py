@@ -1,14 +1,13 @@
 """Attacks of a network by its own gradient, in pixels.
 
 Letters: N images, C channels, H and W pixels, K classes. Images are float32 in [0, 1]; the network
-is wrapped together with its normalization, so a budget means the same for every data set. Enters: a
-wrapped network in eval mode, images, labels. Leaves: which images are still recognized.
+is wrapped together with its normalization, so a budget means the same for every data set.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,14 @@ from layerticket.batch import logits_of
 from layerticket.data.batches import unit_pixels
 from layerticket.data.dataset import Dataset, ImageSource, generator
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.accuracy import evaluating
-from layerticket.evaluation.autoattack import PRESETS, autoattack
+from layerticket.evaluation.accuracy import evaluating, packed
+from layerticket.evaluation.autoattack import autoattack
+from layerticket.evaluation.robustness import Attack, Kind
 from layerticket.training.device import resolve_device
 
 Network = Callable[[Tensor], Tensor]
 STEP = 2.5  # budgets walked in all steps together, so that PGD can reach and follow the border
+TOLERATED = 0.01  # share of the images at which a sign of masked gradients is reported
 
 
 class PixelModel(nn.Module):
@@ -104,10 +105,10 @@ def pgd(
     Cost: `steps` gradients and one forward pass.
 
     Args:
-        network: As in `fgsm`.
-        images: As in `fgsm`.
-        labels: As in `fgsm`.
-        epsilon: As in `fgsm`.
+        network: Pixels (N, C, H, W) to logits (N, K), in eval mode.
+        images: (N, C, H, W) float32 in [0, 1].
+        labels: (N,) int64.
+        epsilon: Largest change of a value, with white at 1.
         steps: At least 1.
         start: (N, C, H, W) in [-1, 1]: the start, in budgets away from the image.
 
@@ -144,43 +145,8 @@ def _gradient(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor,
     return gradient, logits.detach()
 
 
-Kind = Literal["noise", "fgsm", "pgd", "autoattack"]
-ATTACKS: tuple[Kind, ...] = ("noise", "fgsm", "pgd", "autoattack")
-TOLERATED = 0.01  # share of the images at which a sign of masked gradients is told
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attack:
-    """How networks are attacked."""
-
-    epsilons: tuple[float, ...] = (1.0, 2.0, 8.0)
-    """Budgets in the maximum norm, in units of 1/255; an ordinary network is lost at 8."""
-    steps: int = 20
-    """Steps of PGD."""
-    restarts: int = 1
-    """Random starts of PGD."""
-    attack_images: int = 1000
-    """First test images that are attacked; AutoAttack takes up to 8,000 passes a batch."""
-    autoattack: Literal["standard", "cheap"] = "standard"
-    """The whole ensemble, or only its two variants of PGD."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "attack_images"):
-            if getattr(self, name) < 1:
-                raise LayerticketError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not self.epsilons or not all(0 < epsilon <= 255 for epsilon in self.epsilons):
-            raise LayerticketError(
-                f"epsilons are {self.epsilons}; give budgets above 0 and up to 255, in 1/255."
-            )
-        if self.autoattack not in PRESETS:
-            raise LayerticketError(
-                f"autoattack is {self.autoattack!r}; allowed are {', '.join(PRESETS)}."
-            )
-        object.__setattr__(self, "epsilons", tuple(sorted({float(e) for e in self.epsilons})))
-
-
 def attacked_accuracy(
-    model: torch.nn.Module,
+    model: nn.Module,
     dataset: Dataset,
     split: ImageSource,
     kind: Kind,
@@ -203,8 +169,9 @@ def attacked_accuracy(
         batch_size: Images at a time.
 
     Returns:
-        ``accuracy`` at the largest budget, ``epsilon_255`` of it, ``clean_accuracy``, ``budgets``
-        with the figures of each, and ``warnings`` (signs that gradients are masked).
+        ``accuracy`` at the largest budget, ``epsilon_255`` of it, ``correct`` (one bit an image
+        for it), ``clean_accuracy``, ``budgets`` with the figures of each, and ``warnings`` (signs
+        that gradients are masked).
 
     Raises:
         LayerticketError: If the split is empty, the device or an optional package is absent.
@@ -216,21 +183,26 @@ def attacked_accuracy(
     labels = split.labels.to(where)
     starts = [_start(images, seed, number) for number in range(attack.restarts)]
     with under_attack(model, dataset, where) as network:
-        setting = _Setting(network, images, labels, batch_size)
-        clean = setting.recognized(images)
+        attacked = _Attacked(network, images, labels, batch_size)
+        clean = attacked.recognized(images)
         masks: dict[str, Tensor] = {}
         budgets = []
         for epsilon in attack.epsilons:
-            now, facts = _one_budget(setting, kind, attack, epsilon / 255, starts, clean, seed)
-            regained = _share(now[kind] & ~masks.get(kind, clean) & clean)
-            facts |= {"regained_share": regained, "alone_accuracy": _share(now[kind] & clean)}
+            now, facts = attacked.under(kind, attack, epsilon / 255, starts, clean, seed)
+            facts["regained_share"] = _share(now[kind] & ~masks.get(kind, clean) & clean)
+            facts["alone_accuracy"] = _share(now[kind] & clean)
+            # What a weaker attack or a smaller budget broke stays broken.
             weaker = torch.stack([*now.values()]).all(dim=0)
             masks = {name: mask & masks.get(name, clean) for name, mask in now.items()}
             masks[kind] &= weaker
-            budgets.append(_budget(epsilon, kind, masks, facts))
+            others = {f"{name}_accuracy": _share(m) for name, m in masks.items() if name != kind}
+            budgets.append(
+                {"epsilon_255": epsilon, "accuracy": _share(masks[kind]), **others, **facts}
+            )
     return {
         "accuracy": budgets[-1]["accuracy"],
         "epsilon_255": attack.epsilons[-1],
+        "correct": packed(masks[kind]),
         "images": len(split),
         "precision": "fp32",
         "clean_accuracy": _share(clean),
@@ -273,7 +245,7 @@ def suspicions(kind: Kind, budgets: Sequence[dict[str, Any]]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
+class _Attacked:
     """A network and the images it is attacked with."""
 
     network: PixelModel
@@ -286,68 +258,52 @@ class _Setting:
         starts = range(0, len(self.labels), self.batch_size)
         return torch.cat([act(slice(start, start + self.batch_size)) for start in starts])
 
+    @torch.no_grad()
     def recognized(self, images: Tensor) -> Tensor:
         """Which images (N,) get their label."""
+        return self.batched(lambda n: self.network(images[n]).argmax(dim=1) == self.labels[n])
 
-        def act(now: slice) -> Tensor:
-            with torch.no_grad():
-                found: Tensor = self.network(images[now]).argmax(dim=1) == self.labels[now]
-            return found
+    def under(
+        self,
+        kind: Kind,
+        attack: Attack,
+        epsilon: float,
+        starts: Sequence[Tensor],
+        clean: Tensor,
+        seed: int,
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Who survives an attack and the weaker ones (N,), and facts about the gradients."""
+        network, images, labels = self.network, self.images, self.labels
+        masks = {"noise": self.recognized(noised(images, epsilon, starts[0]))}
+        facts = {}
+        if kind in ("fgsm", "pgd"):
+            attacked, flat = torch.empty_like(images), torch.zeros_like(clean)
+            for first in range(0, len(labels), self.batch_size):
+                now = slice(first, first + self.batch_size)
+                attacked[now], flat[now] = fgsm(network, images[now], labels[now], epsilon)
+            masks["fgsm"] = self.recognized(attacked)
+            facts["zero_gradient_share"] = float((flat & clean).sum() / clean.sum().clamp(min=1))
+        if kind == "pgd":
+            masks["pgd"] = clean.clone()
+            for start in starts:
 
-        return self.batched(act)
+                def act(n: slice, start: Tensor = start) -> Tensor:
+                    x, y = images[n], labels[n]
+                    return pgd(network, x, y, epsilon, steps=attack.steps, start=start[n])[1]
 
-
-def _one_budget(
-    setting: _Setting,
-    kind: Kind,
-    attack: Attack,
-    epsilon: float,
-    starts: Sequence[Tensor],
-    clean: Tensor,
-    seed: int,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Who survives the attack and the weaker ones (N,), and facts about the gradients."""
-    network, images, labels = setting.network, setting.images, setting.labels
-    masks = {"noise": setting.recognized(noised(images, epsilon, starts[0]))}
-    facts = {}
-    if kind in ("fgsm", "pgd"):
-        attacked, flat = torch.empty_like(images), torch.zeros_like(clean)
-        for first in range(0, len(labels), setting.batch_size):
-            now = slice(first, first + setting.batch_size)
-            attacked[now], flat[now] = fgsm(network, images[now], labels[now], epsilon)
-        masks["fgsm"] = setting.recognized(attacked)
-        facts["zero_gradient_share"] = float((flat & clean).sum() / clean.sum().clamp(min=1))
-    if kind == "pgd":
-        masks["pgd"] = clean.clone()
-        for start in starts:
-
-            def act(now: slice, start: Tensor = start) -> Tensor:
-                return pgd(
-                    network, images[now], labels[now], epsilon, steps=attack.steps, start=start[now]
-                )[1]
-
-            masks["pgd"] &= setting.batched(act)
-    if kind == "autoattack":
-        masks["autoattack"] = autoattack(
-            network,
-            images,
-            labels,
-            epsilon,
-            preset=attack.autoattack,
-            classes=network(images[:1]).shape[1],
-            seed=seed,
-            batch_size=setting.batch_size,
-        )
-    return masks, facts
-
-
-def _budget(
-    epsilon: float, kind: Kind, masks: dict[str, Tensor], facts: dict[str, float]
-) -> dict[str, Any]:
-    """Put the figures of one budget together."""
-    shares = {name: _share(mask) for name, mask in masks.items()}
-    others = {f"{name}_accuracy": share for name, share in shares.items() if name != kind}
-    return {"epsilon_255": epsilon, "accuracy": shares[kind], **others, **facts}
+                masks["pgd"] &= self.batched(act)
+        if kind == "autoattack":
+            masks["autoattack"] = autoattack(
+                network,
+                images,
+                labels,
+                epsilon,
+                preset=attack.autoattack,
+                classes=network(images[:1]).shape[1],
+                seed=seed,
+                batch_size=self.batch_size,
+            )
+        return masks, facts
 
 
 def _share(mask: Tensor) -> float:

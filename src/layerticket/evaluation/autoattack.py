@@ -1,17 +1,12 @@
-"""AutoAttack by its authors' code, in a random state of its own. Leaves: who is recognized."""
+"""AutoAttack by its authors' code, in a random state of its own."""
 
-import importlib
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerticket.errors import LayerticketError
-from layerticket.training.device import forked_random_state
+from layerticket.errors import LayerticketError, need
+from layerticket.modules import preserved_random_state
 
 PRESETS = {
     "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
@@ -32,14 +27,7 @@ def require_autoattack(classes: int) -> Any:  # noqa: ANN401 - an optional modul
         raise LayerticketError(
             f"AutoAttack needs at least {FEWEST_CLASSES} classes, there are {classes}. Use pgd."
         )
-    try:
-        return importlib.import_module("pyautoattack")
-    except ModuleNotFoundError as err:
-        if err.name != "pyautoattack":
-            raise
-        raise LayerticketError(
-            'AutoAttack needs pyautoattack: pip install "layerticket[attacks]"'
-        ) from err
+    return need("pyautoattack", extra="attacks", why="AutoAttack needs pyautoattack")
 
 
 def autoattack(
@@ -82,7 +70,7 @@ def autoattack(
         targeted attacks go through all other classes.
     """
     module = require_autoattack(classes)
-    with _own_random_state(images.device):
+    with preserved_random_state(seed):
         attack = module.AutoAttack(
             network,
             norm="Linf",
@@ -106,16 +94,3 @@ def autoattack(
     with torch.no_grad():
         found = [network(x).argmax(dim=1) for x in attacked.split(batch_size)]
     return torch.cat(found) == labels
-
-
-@contextmanager
-def _own_random_state(device: torch.device) -> Iterator[None]:
-    """Put the global random states of torch, NumPy and Python back as they were."""
-    drawn = np.random.get_state()  # noqa: NPY002 - the library draws from the global generator
-    python = random.getstate()
-    try:
-        with forked_random_state(device):
-            yield
-    finally:
-        np.random.set_state(drawn)  # noqa: NPY002
-        random.setstate(python)

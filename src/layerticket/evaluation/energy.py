@@ -1,45 +1,44 @@
 """Electrical energy and carbon of what runs here, metered by CodeCarbon.
 
-Enters: what the user states about electricity and processor. Leaves: a meter, a sentence that
-tells how it measures, and kg of CO2e. Nothing is measured unless the user states something, and
-nothing is guessed: where a counter is absent and no power was stated, it is refused.
-
-Only energies of CodeCarbon are used. Its own carbon is not: for a country it does not know it
-falls back on 475 g/kWh with no more than a line in a log.
+Nothing is measured unless the user states something about electricity and processor, and nothing is
+guessed: where a counter is absent and no power was stated, metering is refused. Only CodeCarbon's
+energies are used. Its own carbon is not: for a country that it does not know it falls back on 475
+g/kWh with no more than a line in a log.
 """
 
 import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from layerticket.errors import LayerticketError, need
+from layerticket.settings import Positive, Text, settings
 
-from layerticket.errors import LayerticketError
-from layerticket.training.device import Energy, Meter, resolve_device
+if TYPE_CHECKING:
+    import torch
 
-INSTALL = (
-    "metering energy needs CodeCarbon, which is not installed. Install it: "
-    'pip install "layerticket[carbon]"; or leave out {flags}: the figures are then null.'
+    from layerticket.training.device import Energy, Meter
+
+WHY = (
+    "metering energy needs CodeCarbon. Leave out country, carbon intensity, CPU and RAM power (the "
+    "figures are then null), or install it"
 )
-FLAGS = "country, carbon intensity, CPU and RAM power"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Metering:
     """What the user states; with nothing stated, energy is not metered and its figures are null."""
 
-    country: str | None = None
+    country: Text | None = None
     """Where the electricity comes from: three letters (ISO 3166), e.g. DEU, FRA, USA."""
-    carbon_intensity: float | None = None
+    carbon_intensity: Positive | None = None
     """Or its carbon intensity as a number, in kg CO2e per kWh, e.g. 0.381."""
-    cpu_tdp: float | None = None
+    cpu_tdp: Positive | None = None
     """Power of the processor at full load, in W, where its counters cannot be read; for a virtual
     machine that of its share."""
-    ram_power: float | None = None
+    ram_power: Positive | None = None
     """Power of the memory, in W; it is left out unless stated."""
 
     def __post_init__(self) -> None:
@@ -48,10 +47,6 @@ class Metering:
                 "country and carbon intensity are both given; the one stands for the other. "
                 "Choose one."
             )
-        for name in ("carbon_intensity", "cpu_tdp", "ram_power"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise LayerticketError(f"{name} is {value}, but it must be above 0.")
         if self.carbon_intensity is not None and self.carbon_intensity > 3:
             raise LayerticketError(
                 f"carbon_intensity is {self.carbon_intensity} kg CO2e per kWh, more than any "
@@ -68,13 +63,17 @@ class Metering:
 class CodeCarbonMeter:
     """A running CodeCarbon tracker, read in laps."""
 
-    def __init__(self, tracker: Any, *, ram: bool, gpu: torch.device | None) -> None:  # noqa: ANN401 - CodeCarbon has no types
+    def __init__(self, tracker: Any, *, ram: bool, gpu: "torch.device | None") -> None:  # noqa: ANN401 - CodeCarbon has no types
         self._tracker, self._ram, self._gpu = tracker, ram, gpu
         self._tracker.start_task(uuid.uuid4().hex)
 
-    def lap(self) -> Energy:
+    def lap(self) -> "Energy":
         """Return the energy since the last lap; a lap costs about 4 ms."""
+        from layerticket.training.device import Energy
+
         if self._gpu is not None:
+            import torch
+
             torch.cuda.synchronize(self._gpu)
         used = self._tracker.stop_task()
         self._tracker.start_task(uuid.uuid4().hex)
@@ -88,7 +87,7 @@ class CodeCarbonMeter:
 @contextmanager
 def metered(
     metering: Metering | None, device: str = "auto"
-) -> Iterator[tuple[Meter | None, str | None]]:
+) -> Iterator[tuple["Meter | None", str | None]]:
     """Lend a running meter; starting it takes seconds, which are before the first lap.
 
     Args:
@@ -105,6 +104,8 @@ def metered(
     if metering is None or not metering.wanted:
         yield None, None
         return
+    from layerticket.training.device import resolve_device
+
     where = resolve_device(device)
     with _tracker(metering, where) as (tracker, method):
         gpu = where if where.type == "cuda" else None
@@ -142,10 +143,7 @@ def intensity_of(metering: Metering) -> tuple[float, str] | None:
         return metering.carbon_intensity, "stated by the user"
     if metering.country is None:
         return None
-    _codecarbon()
-    from codecarbon.input import DataSource
-
-    table = DataSource().get_global_energy_mix_data()
+    table = _codecarbon("codecarbon.input").DataSource().get_global_energy_mix_data()
     code = metering.country.upper()
     if code not in table:
         near = sorted(c for c in table if c[:2] == code[:2])
@@ -159,7 +157,7 @@ def intensity_of(metering: Metering) -> tuple[float, str] | None:
 
 
 @contextmanager
-def _tracker(metering: Metering, device: torch.device) -> Iterator[tuple[Any, str]]:
+def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, str]]:
     """Start and stop a silent tracker."""
     codecarbon = _codecarbon()
     logger = logging.getLogger("codecarbon")
@@ -193,13 +191,11 @@ def _tracker(metering: Metering, device: torch.device) -> Iterator[tuple[Any, st
         logger.setLevel(before)
 
 
-def _method(metering: Metering, device: torch.device) -> str:
+def _method(metering: Metering, device: "torch.device") -> str:
     """Say in a sentence how energy is measured here; refuse what would be a guess."""
-    from codecarbon.core.cpu import is_rapl_available
-
     if metering.cpu_tdp is not None:
         cpu = f"CPU time of the process x {metering.cpu_tdp:g} W (stated) / hardware threads"
-    elif is_rapl_available():
+    elif _codecarbon("codecarbon.core.cpu").is_rapl_available():
         cpu = "CPU by its RAPL counters (the whole package)"
     else:
         raise LayerticketError(
@@ -213,21 +209,18 @@ def _method(metering: Metering, device: torch.device) -> str:
     return f"CodeCarbon {version('codecarbon')}: {cpu}; {gpu}; {ram}; {carbon}"
 
 
-def _gpu_ids(device: torch.device) -> list[int] | None:
+def _gpu_ids(device: "torch.device") -> list[int] | None:
     """Number of the GPU as NVML counts, which CUDA_VISIBLE_DEVICES does not change."""
     if device.type != "cuda":
         return None
     import pynvml
+    import torch
 
     pynvml.nvmlInit()
     name = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
     return [int(pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByUUID(name)))]
 
 
-def _codecarbon() -> Any:  # noqa: ANN401 - a module without types
-    """Import CodeCarbon, or say how to get it."""
-    try:
-        import codecarbon
-    except ImportError as err:
-        raise LayerticketError(INSTALL.format(flags=FLAGS)) from err
-    return codecarbon
+def _codecarbon(module: str = "codecarbon") -> Any:  # noqa: ANN401 - a module without types
+    """Import CodeCarbon, or a module of it, or say how to install it."""
+    return need(module, extra="carbon", why=WHY)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from layerticket.blocks.block import Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
@@ -34,7 +35,9 @@ class MemoryRequest:
     """(C, H, W) of its images."""
     classes: int
     removed: tuple[str, ...] = ()
-    """Blocks that are taken out first."""
+    """Blocks or branches that are taken out first."""
+    granularity: Granularity = "block"
+    """Which of the two they are."""
     recipe: Recipe = field(default_factory=Recipe)
     """Batch size, precision and memory format."""
     device: str = "auto"
@@ -83,7 +86,8 @@ def _measure(request: MemoryRequest) -> PeakMemory:
     channels, classes = request.shape[0], request.classes
     model = build_model(request.model, classes=classes, channels=channels, seed=0)
     if request.removed:
-        found = find_blocks(model, torch.zeros(1, *request.shape))
+        example = torch.zeros(1, *request.shape)
+        found = find_blocks(model, example, granularity=request.granularity)
         model = remove_blocks(model, found.named(request.removed))
     data = noise(request.shape, classes=classes, images=request.recipe.batch_size)
     device = resolve_device(request.device)

@@ -1,26 +1,188 @@
-"""Accuracy on corrupted and shifted images, beside the clean one. Leaves: JSON values."""
+"""What networks can be judged on beside their test images, by name: shifts, corruptions, attacks.
+
+Names and settings stand here, and importing them imports no PyTorch.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+from layerticket.data.sources import PUBLISHED, SHIFTS
+from layerticket.errors import LayerticketError, unknown_name
+from layerticket.settings import Count, Flag, Number, Whole, settings
 
-from layerticket.data.dataset import Dataset, ImageSource
-from layerticket.evaluation.accuracy import accuracy
+if TYPE_CHECKING:
+    from torch import nn
+
+    from layerticket.data.dataset import Dataset, ImageSource
+    from layerticket.evaluation.accuracy import Judged
 
 Precision = Literal["auto", "bf16", "fp32"]
+Kind = Literal["noise", "fgsm", "pgd", "autoattack"]
+
+REVISION = 1  # raise it when the same settings should give other figures
+ATTACKS: tuple[Kind, ...] = ("noise", "fgsm", "pgd", "autoattack")
+REGENERATED = ("corruptions", "corruptions-extra")
+FILES = tuple(f"{data}-c{extra}" for extra in ("", "-extra") for data in PUBLISHED)
+FOLDER, HUB = "imagefolder:", "hf:"
+EVALUATIONS = (
+    "test",
+    *REGENERATED,
+    *FILES,
+    *SHIFTS,
+    f"{FOLDER}PATH",
+    f"{HUB}NAME",
+    *ATTACKS,
+)
 
 
-def relative(shifted: float, clean: float) -> float | None:
-    """Share of the clean accuracy that is left; None where nothing is right on clean images."""
-    return shifted / clean if clean > 0 else None
+@settings
+class Attack:
+    """How networks are attacked."""
+
+    epsilons: tuple[Number, ...] = (1.0, 2.0, 8.0)
+    """Budgets in the maximum norm, in units of 1/255; an ordinary network is lost at 8."""
+    steps: Count = 20
+    """Steps of PGD."""
+    restarts: Count = 1
+    """Random starts of PGD."""
+    attack_images: Count = 1000
+    """First test images that are attacked; AutoAttack takes up to 8,000 passes a batch."""
+    autoattack: Literal["standard", "cheap"] = "standard"
+    """The whole ensemble, or only its two variants of PGD."""
+
+    def __post_init__(self) -> None:
+        if not self.epsilons or not all(0 < epsilon <= 255 for epsilon in self.epsilons):
+            raise LayerticketError(
+                f"epsilons are {self.epsilons}; give budgets above 0 and up to 255, in 1/255."
+            )
+        object.__setattr__(self, "epsilons", tuple(sorted({float(e) for e in self.epsilons})))
+
+
+@settings
+class Conditions:
+    """Where files lie, how many images are judged, how networks are attacked."""
+
+    folders: tuple[Path, ...] = ()
+    """Where published files of shifted and corrupted images may lie."""
+    frost_dir: Path | None = None
+    """Folder with the recipe's photographs of frost."""
+    resize: Flag = False
+    """Whether a user's own images of another size are resized."""
+    images: Count | None = None
+    """Only the first so many images of every set; None: all."""
+    seed: Whole = 0
+    """Draws corruptions, noise and the starts of attacks."""
+    attack: Attack = Attack()
+    """How networks are attacked."""
+
+
+Measure = Callable[["nn.Module", Precision, str, "Judged"], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Evaluation:
+    """One thing to judge networks on, checked and ready."""
+
+    name: str
+    settings: Mapping[str, Any]
+    """All its figures depend on, beside the network."""
+    measure: Measure
+    """(network, precision, device, what it gets right of the clean images) -> figures."""
+
+
+def check_evaluations(names: Sequence[str]) -> None:
+    """Refuse names of evaluations that are unknown or given twice; no file is looked at.
+
+    Raises:
+        LayerticketError: If there are none, or one is unknown or given twice.
+    """
+    if not names or len(set(names)) != len(names):
+        raise LayerticketError(
+            f"evaluations are {', '.join(names) or 'empty'}; give at least one, and none twice. "
+            f"Available: {', '.join(EVALUATIONS)}."
+        )
+    for name in names:
+        if name not in EVALUATIONS and not name.startswith((FOLDER, HUB)):
+            raise unknown_name("evaluation", name, EVALUATIONS)
+
+
+def prepare(
+    names: Sequence[str], dataset: "Dataset", conditions: Conditions
+) -> tuple[Evaluation, ...]:
+    """Look up what networks are to be judged on, and read and check every file it needs.
+
+    Args:
+        names: As in `EVALUATIONS`.
+        dataset: The data of the networks.
+        conditions: See there.
+
+    Returns:
+        One evaluation for each name, in order.
+
+    Raises:
+        LayerticketError: If a name is unknown, given twice or makes no sense for the data, or a
+            file or an optional package is absent or damaged.
+    """
+    check_evaluations(names)
+    found = []
+    for name in names:
+        if name in ATTACKS:
+            about, measure = _attack(name, dataset, conditions)
+        elif name in REGENERATED or name in FILES:
+            about, measure = _corruptions(name, dataset, conditions)
+        else:
+            about, measure = _images(name, dataset, conditions)
+        about = {"revision": REVISION, **about}
+        found.append(Evaluation(name=name, settings=about, measure=measure))
+    return tuple(found)
+
+
+# The test images, and images of other sources
+
+
+def _images(
+    name: str, dataset: "Dataset", conditions: Conditions
+) -> tuple[dict[str, Any], Measure]:
+    from layerticket.data.dataset import fingerprint, first_images
+    from layerticket.data.folders import read_folder, read_hub
+    from layerticket.data.shifts import read_shift
+
+    other: ImageSource
+    if name == "test":
+        other, title = dataset.test, dataset.title
+    elif name in SHIFTS:
+        _check_belongs(name, "cifar10", dataset)
+        title = SHIFTS[name].title
+        other = read_shift(name, conditions.folders, dataset.classes)
+    elif name.startswith(FOLDER):
+        title = name.removeprefix(FOLDER)
+        other = read_folder(Path(title).expanduser(), dataset, resize=conditions.resize)
+    else:
+        title = name.removeprefix(HUB)
+        other = read_hub(title, dataset, resize=conditions.resize)
+    other = first_images(other, conditions.images)
+
+    def measure(
+        model: "nn.Module", precision: Precision, device: str, clean: "Judged"
+    ) -> dict[str, Any]:
+        if name == "test":
+            figures = {"accuracy": clean.accuracy, "correct": clean.correct, "images": len(other)}
+            return figures | {"precision": precision}
+        return shift_accuracy(
+            model, dataset, other, clean=clean.accuracy, precision=precision, device=device
+        )
+
+    return {"set": fingerprint(other), "title": title}, measure
 
 
 def shift_accuracy(
-    model: nn.Module,
-    dataset: Dataset,
-    split: ImageSource,
+    model: "nn.Module",
+    dataset: "Dataset",
+    split: "ImageSource",
     *,
     clean: float,
     precision: Precision,
@@ -33,26 +195,132 @@ def shift_accuracy(
         dataset: Gives the normalization it was trained with.
         split: The other images.
         clean: Its accuracy on the test images, in [0, 1].
-        precision: As in `accuracy`.
-        device: As in `accuracy`.
+        precision: As in `judged`.
+        device: As in `judged`.
 
     Returns:
-        ``accuracy``, ``images``, ``precision``, ``clean_accuracy`` and ``relative_accuracy``.
+        ``accuracy``, ``correct`` (one bit an image), ``images``, ``precision``, ``clean_accuracy``
+        and ``relative_accuracy``.
     """
-    found = accuracy(model, dataset, split, precision=precision, device=device)
+    from layerticket.evaluation.accuracy import judged
+
+    found = judged(model, dataset, split, precision=precision, device=device)
     return {
-        "accuracy": found,
+        "accuracy": found.accuracy,
+        "correct": found.correct,
         "images": len(split),
         "precision": precision,
         "clean_accuracy": clean,
-        "relative_accuracy": relative(found, clean),
+        "relative_accuracy": relative(found.accuracy, clean),
     }
 
 
+def relative(shifted: float, clean: float) -> float | None:
+    """Share of the clean accuracy that is left; None where nothing is right on clean images."""
+    return shifted / clean if clean > 0 else None
+
+
+def _check_belongs(name: str, data: str, dataset: "Dataset") -> None:
+    """Refuse images whose classes are not those of the data."""
+    if dataset.name != data:
+        raise LayerticketError(
+            f"{name!r} is made for networks trained on {data!r}; this one was trained on "
+            f"{dataset.name!r}. Use corruptions, an attack, imagefolder:PATH or hf:NAME."
+        )
+
+
+# Corruptions
+
+
+def _corruptions(
+    name: str, dataset: "Dataset", conditions: Conditions
+) -> tuple[dict[str, Any], Measure]:
+    from layerticket.data.corruptions.recipe import EXTRA, STANDARD
+    from layerticket.data.shifts import find_published
+
+    wanted, folder = EXTRA if name.endswith("-extra") else STANDARD, None
+    if name in FILES:
+        data = name.partition("-")[0]
+        _check_belongs(name, data, dataset)
+        folder = find_published(data, conditions.folders)
+    if folder is None:
+        about, stacks = _regenerated(name, wanted, dataset, conditions)
+    else:
+        about, stacks = _published(wanted, folder, dataset, conditions.images)
+    return about, lambda model, precision, device, clean: corruption_accuracy(
+        model, dataset, stacks, clean=clean.accuracy, precision=precision, device=device
+    )
+
+
+Stacks = Mapping[str, Callable[[], Sequence["ImageSource"]]]
+
+
+def _regenerated(
+    name: str, wanted: Sequence[str], dataset: "Dataset", conditions: Conditions
+) -> tuple[dict[str, Any], Stacks]:
+    """Corruptions made from the test images; without photographs, frost_like stands for frost."""
+    from layerticket.data.corruptions.frost import read_photographs
+    from layerticket.data.corruptions.recipe import all_severities, obstacle
+    from layerticket.data.dataset import Split, fingerprint, first_images
+    from layerticket.data.folders import pillow
+
+    test, shape = first_images(dataset.test, conditions.images), dataset.shape
+    frost = conditions.frost_dir
+    if frost is not None:
+        read_photographs(frost, shape[1], shape[2])
+    names = ["frost_like" if n == "frost" and frost is None else n for n in wanted]
+    obstacles = {n: obstacle(n, shape) for n in names}
+    possible = [n for n in names if not obstacles[n]]
+    if not possible:
+        raise LayerticketError(
+            f"{name!r} cannot be made from images of shape {shape}: {obstacles[names[0]]}."
+        )
+    if {"pixelate", "jpeg_compression"} & set(possible):
+        pillow()
+    # These are not the published images, and the constants may not fit their size.
+    how = "regenerated"
+    if shape[1:] != (32, 32):
+        how += f"; constants of 32x32 images, not scaled to {shape[1]}x{shape[2]}"
+
+    def made(corruption: str) -> list[Split]:
+        images = test.fetch(slice(None))
+        found = all_severities(images, corruption, seed=conditions.seed, frost_dir=frost)
+        return [Split(images=part, labels=test.labels) for part in found]  # (5, N, C, H, W)
+
+    about = {
+        "set": fingerprint(test),
+        "title": f"{PUBLISHED.get(dataset.name, 'CIFAR-10-C')} recipe ({how})",
+        "made_from": dataset.title,
+        "seed": conditions.seed,
+        "corruptions": possible,
+        "not_applicable": {n: why for n, why in obstacles.items() if why},
+        "frost_photographs": frost is not None,
+    }
+    return about, {n: partial(made, n) for n in possible}
+
+
+def _published(
+    wanted: Sequence[str], folder: Path, dataset: "Dataset", images: int | None
+) -> tuple[dict[str, Any], Stacks]:
+    """Corruptions as published."""
+    from layerticket.data.corruptions.recipe import SEVERITIES
+    from layerticket.data.shifts import open_published
+
+    total = len(dataset.test)
+    files = open_published(folder, wanted, total, dataset.shape, dataset.classes)
+    count = min(images or total, total)
+
+    def read(corruption: str) -> list["ImageSource"]:
+        return [files.severity(corruption, severity, count) for severity in SEVERITIES]
+
+    about = {"set": files.fingerprint(), "title": PUBLISHED[dataset.name], "images": count}
+    return about, {n: partial(read, n) for n in wanted}
+
+
 def corruption_accuracy(
-    model: nn.Module,
-    dataset: Dataset,
-    stacks: Mapping[str, Callable[[], Sequence[ImageSource]]],
+    model: "nn.Module",
+    dataset: "Dataset",
+    stacks: Stacks,
     *,
     clean: float,
     precision: Precision,
@@ -65,20 +333,29 @@ def corruption_accuracy(
         dataset: Gives the normalization it was trained with.
         stacks: Corruption -> makes or reads its images, one split for each severity.
         clean: Its accuracy on the same images uncorrupted, in [0, 1].
-        precision: As in `accuracy`.
-        device: As in `accuracy`.
+        precision: As in `judged`.
+        device: As in `judged`.
 
     Returns:
         ``accuracy``, the mean over corruptions and severities; ``severities``, the mean over the
-        corruptions at each; ``corruptions`` with the mean and each severity of all of them; and
-        the keys of `shift_accuracy`. ``images`` counts one severity of one corruption.
+        corruptions at each; ``corruptions`` with the mean and each severity of all of them;
+        ``correct_counts``, two hexadecimal digits an image: how many of its ``versions`` were
+        answered rightly; and the keys of `shift_accuracy`. ``images`` counts one severity of one
+        corruption.
     """
+    from layerticket.evaluation.accuracy import answered_rightly
+
     found: dict[str, dict[str, Any]] = {}
-    images = 0
+    counts: Any = 0
+    versions = 0
     for name, splits in stacks.items():
-        parts = splits()
-        images = len(parts[0])
-        steps = [accuracy(model, dataset, s, precision=precision, device=device) for s in parts]
+        right = [
+            answered_rightly(model, dataset, split, precision=precision, device=device)
+            for split in splits()
+        ]
+        counts = counts + sum(mask.int() for mask in right)
+        versions += len(right)
+        steps = [int(mask.sum()) / len(mask) for mask in right]
         mean = fmean(steps)
         found[name] = {
             "accuracy": mean,
@@ -89,10 +366,39 @@ def corruption_accuracy(
     columns = zip(*(entry["severities"] for entry in found.values()), strict=True)
     return {
         "accuracy": overall,
-        "images": images,
+        "correct_counts": bytes(counts.tolist()).hex(),
+        "versions": versions,
+        "images": len(counts),
         "precision": precision,
         "clean_accuracy": clean,
         "relative_accuracy": relative(overall, clean),
         "severities": [fmean(column) for column in columns],
         "corruptions": found,
     }
+
+
+# Attacks
+
+
+def _attack(
+    name: str, dataset: "Dataset", conditions: Conditions
+) -> tuple[dict[str, Any], Measure]:
+    """Attacks on the first test images."""
+    from layerticket.data.dataset import fingerprint, first_images
+    from layerticket.evaluation.attacks import attacked_accuracy
+    from layerticket.evaluation.autoattack import require_autoattack
+
+    attack = conditions.attack
+    kind = next(known for known in ATTACKS if known == name)
+    count = min(attack.attack_images, conditions.images or attack.attack_images)
+    split = first_images(dataset.test, count)
+    relevant: dict[str, Any] = {"epsilons_255": list(attack.epsilons), "seed": conditions.seed}
+    if kind == "pgd":
+        relevant |= {"steps": attack.steps, "restarts": attack.restarts}
+    if kind == "autoattack":
+        require_autoattack(dataset.classes)
+        relevant["preset"] = attack.autoattack
+    about = {"set": fingerprint(split), "title": f"first {len(split)} test images", **relevant}
+    return about, lambda model, _precision, device, _clean: attacked_accuracy(
+        model, dataset, split, kind, attack, seed=conditions.seed, device=device
+    )

@@ -1,7 +1,4 @@
-"""How alike two networks represent the same images, layer by layer: linear CKA.
-
-Enters: two networks, images, which layer of one is which of the other. Leaves: a figure a layer.
-"""
+"""How alike two networks represent the same images, layer by layer: linear CKA."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +9,14 @@ from torch import Tensor, nn
 from layerticket.batch import Inputs, call, first_tensor, logits_of, size_of
 from layerticket.criteria.cka import center_gram, gram_cka
 from layerticket.errors import LayerticketError
+from layerticket.evaluation.accuracy import evaluating
 
 STEM, HEAD = "stem", "head"
 
 
 def similarity(
     dense: nn.Module,
-    rival: nn.Module,
+    other: nn.Module,
     names: Sequence[str],
     inputs: Inputs,
     *,
@@ -29,23 +27,23 @@ def similarity(
     For every layer ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius norms, where X and Y hold a
     row for each example, centered over the examples: linear CKA on all examples at once (the full,
     not the minibatch estimate; N examples bias it upwards where a layer is wider than N, equally
-    for all rivals). Both networks are in evaluation mode and are not modified.
+    for all networks compared). Both networks are in evaluation mode and are not modified.
 
     Cost: two forward passes, and N^2 D multiplications for a layer of width D. Memory: the widest
     layer, and an (N, N) matrix for each.
 
     Args:
         dense: The dense network, trained.
-        rival: The other one.
+        other: The other one.
         names: Layers to compare, as in ``named_modules()`` of the dense network; the input of the
             first is compared as `stem`, the logits as `head`.
         inputs: What both are called on, at least 3 examples.
-        counterparts: What the layers are called in the rival; one that is left out has none there.
+        counterparts: What the layers are called in the other; one that is left out has none there.
             By default every layer has its own name, and one that is not there has no counterpart.
-            At `stem`, the layer of the rival whose input is its stem, by default that of the first.
+            At `stem`, the layer of the other whose input is its stem, by default that of the first.
 
     Returns:
-        `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the rival lacks.
+        `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the other lacks.
 
     Raises:
         LayerticketError: If there are fewer than three examples, or a layer is not called.
@@ -62,14 +60,14 @@ def similarity(
     first = next(iter(names), "")
     stem = called.pop(STEM, called.get(first))
     own = representations(dense, names, inputs, stem=first)
-    found = representations(rival, list(called.values()), inputs, stem=stem)
-    other = {n: found[c] for n, c in (called | {STEM: STEM, HEAD: HEAD}).items() if c in found}
+    found = representations(other, list(called.values()), inputs, stem=stem)
+    theirs = {n: found[c] for n, c in (called | {STEM: STEM, HEAD: HEAD}).items() if c in found}
     if missing := [name for name in (*names, STEM, HEAD) if name not in own]:
         raise LayerticketError(
             f"the dense network has no layer {missing[0]!r} that was called. Name its blocks."
         )
     return {
-        name: gram_cka(own[name], other[name]) if name in other else None
+        name: gram_cka(own[name], theirs[name]) if name in theirs else None
         for name in (STEM, *names, HEAD)
     }
 
@@ -85,7 +83,6 @@ def representations(
     grams: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     there = [n for n in names if n in modules and not isinstance(modules[n], nn.Identity)]
-    modes = {module: module.training for module in model.modules()}
 
     def watch(name: str) -> Any:  # noqa: ANN401 - a hook
         def leave(_module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
@@ -104,11 +101,9 @@ def representations(
     if stem and stem in modules:
         handles.append(modules[stem].register_forward_pre_hook(enter, with_kwargs=True))
     try:
-        with torch.inference_mode():
-            grams[HEAD] = center_gram(logits_of(call(model.eval(), inputs)))
+        with evaluating(model), torch.inference_mode():
+            grams[HEAD] = center_gram(logits_of(call(model, inputs)))
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     return grams

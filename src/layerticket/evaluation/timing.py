@@ -1,7 +1,7 @@
-"""Times side by side. Enters: things to call. Leaves: seconds of each, and ratios with intervals.
+"""Times side by side, and their ratios with intervals.
 
-A machine's speed drifts, so what is compared takes turns: every round calls each side once, in
-turned order, and only times of one round are divided by each other.
+A machine's speed drifts, so what is compared takes turns: every round calls each side once, every
+other round in reversed order, and only times of one round are divided by each other.
 """
 
 import statistics
@@ -43,7 +43,7 @@ def interleave(
     warmup: int = 1,
     after: Callable[[str], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Call every side once a round, in turned order, and time each call.
+    """Call every side once a round, in reversed order every other time, and time each call.
 
     Args:
         sides: What to time, by name; each call returns when its work is done.

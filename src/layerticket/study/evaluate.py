@@ -1,303 +1,24 @@
 """How close a finished run stayed to the dense one in what it represents."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from layerticket.batch import Inputs, head
 from layerticket.blocks.find import find_blocks, name_after_removal
 from layerticket.data.batches import batches
-from layerticket.data.corruptions.frost import read_photographs
-from layerticket.data.corruptions.recipe import (
-    EXTRA,
-    SEVERITIES,
-    STANDARD,
-    all_severities,
-    obstacle,
-)
-from layerticket.data.dataset import Dataset, ImageSource, Split, fingerprint, first_images
-from layerticket.data.folders import pillow, read_folder, read_hub
-from layerticket.data.shifts import Corrupted, find_published, open_published, read_shift
-from layerticket.data.sources import PUBLISHED, SHIFTS
-from layerticket.errors import LayerticketError, unknown_name
-from layerticket.evaluation.accuracy import accuracy
-from layerticket.evaluation.attacks import ATTACKS, Attack, attacked_accuracy
-from layerticket.evaluation.autoattack import require_autoattack
-from layerticket.evaluation.robustness import corruption_accuracy, shift_accuracy
+from layerticket.data.dataset import Dataset, first_images
+from layerticket.errors import LayerticketError
+from layerticket.evaluation.accuracy import Judged, judged
+from layerticket.evaluation.robustness import Conditions, Evaluation, prepare
 from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.files import canonical_json, exclusive, read_json
 from layerticket.study.record import RUN, TICKET, WEIGHTS, build_named, load_result, write_record
 from layerticket.surgery.masks import permanent
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import load_weights
-
-REVISION = 1  # raise it when the same settings should give other figures
-Precision = Literal["auto", "bf16", "fp32"]
-Measure = Callable[[nn.Module, Precision, str, float], dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conditions:
-    """Where files lie, how many images are judged, how networks are attacked."""
-
-    folders: tuple[Path, ...] = ()
-    """Where published files of shifted and corrupted images may lie."""
-    frost_dir: Path | None = None
-    """Folder with the recipe's photographs of frost."""
-    resize: bool = False
-    """Whether a user's own images of another size are resized."""
-    images: int | None = None
-    """Only the first so many images of every set; None: all."""
-    seed: int = 0
-    """Draws corruptions, noise and the starts of attacks; 0 or more."""
-    attack: Attack = field(default_factory=Attack)
-    """How networks are attacked."""
-
-    def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise LayerticketError(f"images is {self.images}; it must be at least 1.")
-        if self.seed < 0:
-            raise LayerticketError(f"seed is {self.seed}, but it must be 0 or more.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Evaluation:
-    """One thing to judge networks on, checked and ready."""
-
-    name: str
-    settings: Mapping[str, Any]
-    """All its figures depend on, beside the network."""
-    measure: Measure
-    """(network, precision, device, clean accuracy) -> figures."""
-
-
-def evaluation(name: str, settings: Mapping[str, Any], measure: Measure) -> Evaluation:
-    """Put an evaluation together; the revision is part of its settings."""
-    return Evaluation(name=name, settings={"revision": REVISION, **settings}, measure=measure)
-
-
-def regenerated(
-    name: str, wanted: Sequence[str], dataset: Dataset, test: ImageSource, conditions: Conditions
-) -> Evaluation:
-    """Prepare corruptions made from the test images.
-
-    Args:
-        name: Of the evaluation.
-        wanted: Corruptions; without photographs, frost_like stands for frost.
-        dataset: The data of the networks.
-        test: Images to corrupt.
-        conditions: Seed, and the folder of the photographs.
-
-    Raises:
-        LayerticketError: If none of them applies, or something they need is absent.
-    """
-    shape = test.shape
-    frost = conditions.frost_dir
-    if frost is not None:
-        read_photographs(frost, shape[1], shape[2])
-    names = ["frost_like" if n == "frost" and frost is None else n for n in wanted]
-    obstacles = {n: obstacle(n, shape) for n in names}
-    possible = [n for n in names if not obstacles[n]]
-    if not possible:
-        raise LayerticketError(
-            f"{name!r} cannot be made from images of shape {shape}: {obstacles[names[0]]}."
-        )
-    if {"pixelate", "jpeg_compression"} & set(possible):
-        pillow()
-
-    def split(corruption: str) -> list[Split]:
-        stack = all_severities(
-            test.fetch(slice(None)), corruption, seed=conditions.seed, frost_dir=frost
-        )  # (5, N, C, H, W)
-        return [Split(images=part, labels=test.labels) for part in stack]
-
-    settings = {
-        "set": fingerprint(test),
-        "title": _title(dataset, shape),
-        "made_from": dataset.title,
-        "seed": conditions.seed,
-        "corruptions": possible,
-        "not_applicable": {n: why for n, why in obstacles.items() if why},
-        "frost_photographs": frost is not None,
-    }
-    return _corruptions(name, settings, {n: partial(split, n) for n in possible}, dataset)
-
-
-def published(
-    name: str, wanted: Sequence[str], folder: Path, dataset: Dataset, images: int
-) -> Evaluation:
-    """Prepare the corruptions of published files.
-
-    Args:
-        name: Of the evaluation.
-        wanted: Corruptions.
-        folder: Of the files.
-        dataset: The data of the networks.
-        images: How many of each severity to judge on.
-
-    Raises:
-        LayerticketError: If a file is absent, truncated or of other data.
-    """
-    channels, height, width = dataset.shape
-    files: Corrupted = open_published(
-        folder, wanted, len(dataset.test), (channels, height, width), dataset.classes
-    )
-
-    def split(corruption: str) -> list[Split]:
-        return [files.severity(corruption, severity, images) for severity in SEVERITIES]
-
-    title = PUBLISHED[dataset.name]
-    settings = {"set": files.fingerprint(), "title": title, "images": images}
-    return _corruptions(name, settings, {n: partial(split, n) for n in wanted}, dataset)
-
-
-def _corruptions(
-    name: str,
-    settings: Mapping[str, Any],
-    stacks: Mapping[str, Callable[[], Sequence[Split]]],
-    dataset: Dataset,
-) -> Evaluation:
-    return evaluation(
-        name,
-        settings,
-        lambda model, precision, device, clean: corruption_accuracy(
-            model, dataset, stacks, clean=clean, precision=precision, device=device
-        ),
-    )
-
-
-def _title(dataset: Dataset, shape: tuple[int, ...]) -> str:
-    """Say that these are not the published images, and whether the constants fit their size."""
-    how = "regenerated"
-    if shape[1:] != (32, 32):
-        how += f"; constants of 32x32 images, not scaled to {shape[1]}x{shape[2]}"
-    return f"{PUBLISHED.get(dataset.name, 'CIFAR-10-C')} recipe ({how})"
-
-
-CORRUPTIONS = {"corruptions": STANDARD, "corruptions-extra": EXTRA}
-FILES = {f"{data}-c": STANDARD for data in PUBLISHED} | {
-    f"{data}-c-extra": EXTRA for data in PUBLISHED
-}
-FOLDER, HUB = "imagefolder:", "hf:"
-EVALUATIONS = (
-    "test",
-    *CORRUPTIONS,
-    *FILES,
-    *SHIFTS,
-    f"{FOLDER}PATH",
-    f"{HUB}NAME",
-    *ATTACKS,
-)
-
-
-def prepare(
-    names: Sequence[str], dataset: Dataset, conditions: Conditions
-) -> tuple[Evaluation, ...]:
-    """Look up what networks are to be judged on, and read and check every file it needs.
-
-    Args:
-        names: As in `EVALUATIONS`.
-        dataset: The data of the networks.
-        conditions: See there.
-
-    Returns:
-        One evaluation for each name, in order.
-
-    Raises:
-        LayerticketError: If a name is unknown, given twice or makes no sense for the data, or a
-            file or an optional package is absent or damaged.
-    """
-    if not names or len(set(names)) != len(names):
-        raise LayerticketError(
-            f"evaluations are {', '.join(names) or 'empty'}; give at least one, and none twice. "
-            f"Available: {', '.join(EVALUATIONS)}."
-        )
-    for name in names:
-        if name not in EVALUATIONS and not name.startswith((FOLDER, HUB)):
-            raise unknown_name("evaluation", name, EVALUATIONS)
-    return tuple(_prepared(name, dataset, conditions) for name in names)
-
-
-def _prepared(name: str, dataset: Dataset, conditions: Conditions) -> Evaluation:
-    """Look one evaluation up."""
-    test = first_images(dataset.test, conditions.images)
-    if name == "test":
-        return evaluation(
-            name, {"set": fingerprint(test), "title": dataset.title}, _test(len(test))
-        )
-    if name in ATTACKS:
-        return _attack(name, dataset, conditions)
-    if name in CORRUPTIONS:
-        return regenerated(name, CORRUPTIONS[name], dataset, test, conditions)
-    if name in FILES:
-        data = name.partition("-")[0]
-        _belongs(name, data, dataset)
-        folder = find_published(data, conditions.folders)
-        if folder is None:
-            return regenerated(name, FILES[name], dataset, test, conditions)
-        return published(name, FILES[name], folder, dataset, len(test))
-    if name in SHIFTS:
-        _belongs(name, "cifar10", dataset)
-        title = SHIFTS[name].title
-        other: ImageSource = read_shift(name, conditions.folders, dataset.classes)
-    elif name.startswith(FOLDER):
-        title = name.removeprefix(FOLDER)
-        other = read_folder(Path(title).expanduser(), dataset, resize=conditions.resize)
-    else:
-        title = name.removeprefix(HUB)
-        other = read_hub(title, dataset, resize=conditions.resize)
-    other = first_images(other, conditions.images)
-    return evaluation(
-        name,
-        {"set": fingerprint(other), "title": title},
-        lambda model, precision, device, clean: shift_accuracy(
-            model, dataset, other, clean=clean, precision=precision, device=device
-        ),
-    )
-
-
-def _test(images: int) -> Measure:
-    """The clean accuracy itself, which every evaluation is given."""
-    return lambda _model, precision, _device, clean: {
-        "accuracy": clean,
-        "images": images,
-        "precision": precision,
-    }
-
-
-def _belongs(name: str, data: str, dataset: Dataset) -> None:
-    """Refuse images whose classes are not those of the data."""
-    if dataset.name != data:
-        raise LayerticketError(
-            f"{name!r} is made for networks trained on {data!r}; this one was trained on "
-            f"{dataset.name!r}. Use corruptions, an attack, imagefolder:PATH or hf:NAME."
-        )
-
-
-def _attack(name: str, dataset: Dataset, conditions: Conditions) -> Evaluation:
-    """Prepare an attack on the first test images."""
-    attack = conditions.attack
-    kind = next(known for known in ATTACKS if known == name)
-    few = min(attack.attack_images, conditions.images or attack.attack_images)
-    split = first_images(dataset.test, few)
-    relevant: dict[str, Any] = {"epsilons_255": list(attack.epsilons), "seed": conditions.seed}
-    if kind == "pgd":
-        relevant |= {"steps": attack.steps, "restarts": attack.restarts}
-    if kind == "autoattack":
-        require_autoattack(dataset.classes)
-        relevant["preset"] = attack.autoattack
-    return evaluation(
-        name,
-        {"set": fingerprint(split), "title": f"first {len(split)} test images", **relevant},
-        lambda model, _precision, device, _clean: attacked_accuracy(
-            model, dataset, split, kind, attack, seed=conditions.seed, device=device
-        ),
-    )
-
 
 EVALUATION = "evaluation.json"
 
@@ -349,7 +70,7 @@ def evaluate_prepared(
     Args:
         folder: The run.
         dataset: The data of the run.
-        prepared: From `layerticket.study.evaluate.prepare`.
+        prepared: From `layerticket.evaluation.robustness.prepare`.
         conditions: As they were prepared.
         device: As in `evaluate_run`.
         tell: As in `evaluate_run`.
@@ -365,15 +86,15 @@ def evaluate_prepared(
     kept = _kept(folder)
     results: dict[str, Any] = {}
     network: nn.Module | None = None
-    clean = 0.0
+    clean: Judged | None = None
     for evaluation in prepared:
         settings = {**evaluation.settings, "run_precision": precision}
         found = kept.get(evaluation.name)
         if found is None or canonical_json(found.get("settings")) != canonical_json(settings):
-            if network is None:
+            if network is None or clean is None:
                 network = trained_network(folder, dataset)
                 test = first_images(dataset.test, conditions.images)
-                clean = accuracy(network, dataset, test, precision=precision, device=device)
+                clean = judged(network, dataset, test, precision=precision, device=device)
             tell(f"{folder.name}: {evaluation.name}")
             found = evaluation.measure(network, precision, device, clean)
             found["settings"] = settings

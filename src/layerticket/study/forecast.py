@@ -10,7 +10,7 @@ from torch import nn
 
 from layerticket.counting import count_macs, realized_share
 from layerticket.data.dataset import first_images
-from layerticket.evaluation.accuracy import accuracy
+from layerticket.evaluation.accuracy import judged
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.modules import copy_of
@@ -108,7 +108,7 @@ def _validation_seconds(models: Mapping[str, nn.Module], bench: Bench) -> dict[s
     where = resolve_device(bench.device)
 
     def judge(model: nn.Module) -> None:
-        accuracy(model, bench.dataset, some, precision=bench.recipe.precision, device=bench.device)
+        judged(model, bench.dataset, some, precision=bench.recipe.precision, device=bench.device)
 
     own = {name: copy_of(model) for name, model in models.items()}
     for model in own.values():

@@ -18,9 +18,10 @@ from layerticket.data.dataset import Dataset
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
+from layerticket.evaluation.robustness import Conditions
 from layerticket.files import FolderInUse, exclusive
 from layerticket.selection import Budget
-from layerticket.study.evaluate import Conditions, evaluate_run, similarity_of
+from layerticket.study.evaluate import evaluate_run, similarity_of
 from layerticket.study.folder import StudyFolder
 from layerticket.study.methods import METHODS, Search, method_of
 from layerticket.study.plan import KEEP, Job, Kind

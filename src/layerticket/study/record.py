@@ -19,7 +19,7 @@ from torch import nn
 
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.accuracy import accuracy
+from layerticket.evaluation.accuracy import judged
 from layerticket.evaluation.energy import Metering, carbon_kg, metered
 from layerticket.files import canonical_json, digest, exclusive, read_json, write_atomically
 from layerticket.models.load import build_model
@@ -410,7 +410,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train, test once, and leave the weights."""
     judge = functools.partial(
-        accuracy, dataset=dataset, precision=config.recipe.precision, device=device
+        judged, dataset=dataset, precision=config.recipe.precision, device=device
     )
     watched = len(dataset.validation) > 0
     fitted = train(
@@ -419,9 +419,9 @@ def _train(
         config.recipe,
         seed=config.seed,
         folder=folder,
-        validate=functools.partial(judge, split=dataset.validation) if watched else None,
+        validate=(lambda m: judge(m, split=dataset.validation).accuracy) if watched else None,
     )
-    tested = team.first(lambda: judge(model, split=dataset.test))
+    tested = team.first(lambda: judge(model, split=dataset.test).accuracy)
     team.first(lambda: save_weights(folder / WEIGHTS, model))
     return _result(folder, model, fitted, tested)
 

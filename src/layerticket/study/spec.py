@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.energy import Metering
+from layerticket.evaluation.robustness import Conditions
 from layerticket.selection import Budget
-from layerticket.study.evaluate import Conditions
 from layerticket.study.methods import LotteryMethod, Method, TicketMethod
 from layerticket.training.checkpoint import epochs_at
 from layerticket.training.recipe import Recipe

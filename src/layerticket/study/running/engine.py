@@ -10,8 +10,8 @@ from typing import Any
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
+from layerticket.evaluation.robustness import prepare
 from layerticket.study.collect import collect, repeat_command
-from layerticket.study.evaluate import prepare
 from layerticket.study.folder import StudyFolder
 from layerticket.study.job import Outcome, Surroundings, Task, dataset_of
 from layerticket.study.plan import Plan, unfold
