@@ -30,9 +30,9 @@ NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
 Share = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, lt=1)]
 """From 0 to below 1."""
 Confidence = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0, lt=1)]
-Count = Annotated[int, Strict(), Field(ge=1, lt=2**53)]
+Count = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 """A whole number from 1."""
-Whole = Annotated[int, Strict(), Field(ge=0, lt=2**53)]
+Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 """A whole number from 0."""
 
 
@@ -180,10 +180,18 @@ def first_problem(name: str, err: ValidationError) -> str:
         "path_type": lambda: "a text with a path",
     }
     allowed = wording[kind]() if kind in wording else problem["msg"].lower()
-    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    shown = _shortly(given)
     return f"{name} is {shown}; it must be {allowed}."
 
 
 def _choices(expected: str) -> list[str]:
     """Take the words out of pydantic's "'a', 'b' or 'c'"."""
     return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+
+
+def _shortly(value: object) -> str:
+    """Spell a value, at most 60 letters of it."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to spell the longest
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
