@@ -8,6 +8,7 @@ import torch
 
 from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
+from layerticket.evaluation.accuracy import Judged
 from layerticket.files import exclusive
 from layerticket.study.record import RESULT_KEYS, RunConfig, execute, find_result, load_result
 from layerticket.tensors import load_tensors
@@ -119,7 +120,7 @@ def test_interrupted_work_resumes_to_the_same_end(tmp_path, monkeypatch):
             calls.append(0)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return 0.5
+            return Judged(0.5, "")
 
         patch.setattr("layerticket.study.record.judged", fail)
         with pytest.raises(KeyboardInterrupt):
