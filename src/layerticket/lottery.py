@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from layerticket.batch import Batch
-from layerticket.blocks.find import name_after_removal
 from layerticket.data.batches import scoring_batch
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
 from layerticket.selection import Budget
+from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Origin, Ticket
 from layerticket.training.checkpoint import Kept, Start, epoch_at, load_kept

@@ -34,7 +34,7 @@ def branches(model, example):
 
 
 def cuts(found):
-    return {b.name: [c.name.removeprefix(f"{b.branch.of}.") for c in b.branch.cuts] for b in found}
+    return {b.name: [c.name.removeprefix(f"{b.branch.of}.") for c in b.replacements] for b in found}
 
 
 def without(model, gone, example):
@@ -220,7 +220,7 @@ def test_a_post_norm_network_keeps_the_norm_behind_its_perceptron():
         f"{first}attention": ["attention"],
         f"{first}intermediate": ["output.dense", "intermediate"],
     }
-    assert found[0].branch.cuts[0].gives == "input"  # it holds its own addition and norm
+    assert found[0].replacements[0].output == "input"  # it holds its own addition and norm
     small = without(model, found[1:2], {"input_ids": IDS})
     assert f"{first}output.LayerNorm.weight" in small.state_dict()
     with pytest.raises(LayerticketError, match="post-norm; zeros would mute its input"):
@@ -252,5 +252,5 @@ def test_only_networks_with_rich_calls_hold_a_part_of_ours():
     found = branches(model, example)
     assert modules_of_ours(remove_blocks(model, found[1::2])) == []  # called with one tensor
     small = remove_blocks(model, found[::2])  # called with a mask as well
-    assert modules_of_ours(small) == ["layerticket.blocks.find"]
+    assert modules_of_ours(small) == ["layerticket.surgery.remove"]
     assert copy.deepcopy(small)(example).shape == (2, 4)

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from hf_families import FAMILIES, MORE, Family
-from layerticket.blocks.find import find_blocks, name_after_removal
+from layerticket.blocks.find import find_blocks
 from layerticket.selection import Budget
+from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket

@@ -2,27 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from layerticket.errors import LayerticketError, unknown_name
 
+if TYPE_CHECKING:  # at run time it would import torch
+    from layerticket.surgery.remove import Replacement
+
 Granularity = Literal["block", "branch"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """A module of a branch, and what stands in its place when the branch is gone."""
-
-    name: str
-    """As in ``named_modules()``."""
-    gives: Literal["input", "zeros"]
-    """`zeros`: nothing is added to the stream. `input`: what enters passes through."""
-    argument: int | str
-    """Which argument of the call the stream is."""
-    alone: bool
-    """Whether it is called with that tensor and nothing else, and returns one tensor."""
-    repeats: tuple[int | str | None, ...] | None
-    """Where it returns a tuple: for each entry after the first, the argument that it is or None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +18,7 @@ class Branch:
 
     of: str
     """Name of the residual block it is a part of."""
-    cuts: tuple[Cut, ...]
+    replacements: "tuple[Replacement, ...]"
     """First the module whose output is added to the stream, then what is idle without it."""
 
 
@@ -61,7 +48,12 @@ class Block:
     @property
     def modules(self) -> tuple[str, ...]:
         """Names of the modules that go, each without its parts."""
-        return (self.name,) if self.branch is None else tuple(c.name for c in self.branch.cuts)
+        return tuple(one.name for one in self.replacements) or (self.name,)
+
+    @property
+    def replacements(self) -> "tuple[Replacement, ...]":
+        """What stands in the place of a branch, the end of it first; empty for a whole block."""
+        return () if self.branch is None else self.branch.replacements
 
 
 def block_record(block: Block) -> dict[str, Any]:
@@ -74,13 +66,13 @@ def block_of(record: Mapping[str, Any]) -> Block:
     """Read a block back from what `block_record` returned."""
     branch = record.get("branch")
     if branch is not None:
-        branch = Branch(of=branch["of"], cuts=tuple(_cut_of(cut) for cut in branch["cuts"]))
+        from layerticket.surgery.remove import Replacement
+
+        parts = branch["replacements"]
+        repeats = [None if part["repeats"] is None else tuple(part["repeats"]) for part in parts]
+        made = [Replacement(**{**p, "repeats": r}) for p, r in zip(parts, repeats, strict=True)]
+        branch = Branch(of=branch["of"], replacements=tuple(made))
     return Block(**{**record, "shape": tuple(record["shape"]), "branch": branch})
-
-
-def _cut_of(record: Mapping[str, Any]) -> Cut:
-    repeats = record["repeats"]
-    return Cut(**{**record, "repeats": None if repeats is None else tuple(repeats)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

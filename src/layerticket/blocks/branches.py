@@ -1,14 +1,15 @@
 """Finds the residual branches inside residual blocks: y = x + f(x), then z = y + g(y).
 
-What enters: the blocks of a network, and which of the modules inside pass the zero-function test
-themselves. What leaves: the branches of every block that has several. Two kinds are told apart by
-putting a random tensor r in the place of what a module returns, with all matrices of the block at
-zero: where the block then returns x + c r, the module's output is added to the stream; where it
-returns c r, the module is a residual block of its own that the stream runs through.
+Two kinds are told apart by putting a random tensor r in the place of what a module returns, with
+all matrices of the block at zero: where the block then returns x + c r, the module's output is
+added to the stream; where it returns c r, the module is a residual block of its own that the stream
+runs through.
 """
 
+import contextlib
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,20 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, first_tensor
-from layerticket.blocks.block import Block, Branch, Cut
+from layerticket.blocks.block import Block, Branch
 from layerticket.blocks.norms import find_norms, find_pointwise
-from layerticket.blocks.probe import (
-    call_with,
-    find_input,
-    idle_modules,
-    isolated,
-    muted_copy,
-    response,
-)
+from layerticket.blocks.probe import Args, Call, Kwargs, find_input, first_argument, lively
 from layerticket.modules import preserved_random_state, reference_kernels, view_of
-
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
+from layerticket.surgery.remove import Replacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +31,6 @@ class Part:
     name: str
     """The module of it that holds most parameters."""
     branch: Branch
-
-
-@dataclass(slots=True)
-class _Call:
-    """How a module was called inside its block."""
-
-    order: int
-    where: int | str | None
-    alone: bool
-    repeats: tuple[int | str | None, ...] | None
-    shape: tuple[int, ...] | None
-    """Shape of the first output; None: neither a tensor nor a tuple that begins with one."""
-    times: int = 1
-
-    def cut(self, name: str, gives: Literal["input", "zeros"]) -> Cut | None:
-        """Say how the module is replaced, if it can be."""
-        if self.where is None or self.shape is None or self.times > 1:
-            return None
-        alone = self.alone and self.repeats is None
-        return Cut(name=name, gives=gives, argument=self.where, alone=alone, repeats=self.repeats)
 
 
 def find_parts(
@@ -91,6 +63,32 @@ def find_parts(
 
 
 @dataclass(slots=True)
+class _Called:
+    """How a module was called inside its block."""
+
+    order: int
+    where: int | str | None
+    alone: bool
+    repeats: tuple[int | str | None, ...] | None
+    shape: tuple[int, ...] | None
+    """Shape of the first output; None: neither a tensor nor a tuple that begins with one."""
+    times: int = 1
+
+    def cut(self, name: str, output: Literal["input", "zeros"]) -> Replacement | None:
+        """Say how the module is replaced, if it can be."""
+        if self.where is None or self.shape is None or self.times > 1:
+            return None
+        alone = self.alone and self.repeats is None
+        return Replacement(
+            name=name,
+            output=output,
+            argument=self.where,
+            single_input=alone,
+            repeats=self.repeats,
+        )
+
+
+@dataclass(slots=True)
 class _Searcher:
     """Visits the blocks, and the blocks within blocks, while the network runs once."""
 
@@ -113,10 +111,7 @@ class _Searcher:
             where = find_input(args, kwargs)
             if where is None or name in self.parts:
                 return
-            x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
-            generic = torch.rand_like(x) + 0.5
-            rest = (generic, where, isolated(args), isolated(kwargs))
-            self.parts[name] = self._split(name, module, rest)
+            self.parts[name] = self._split(name, module, Call.of(where, args, kwargs))
 
         return hook
 
@@ -129,13 +124,13 @@ class _Searcher:
             inner = list(self.expand(part.name)) if part.name in self.parts else []
             yield from inner or [part]
 
-    def _split(self, name: str, module: nn.Module, given: Any) -> list[Part]:  # noqa: ANN401
+    def _split(self, name: str, module: nn.Module, given: Call) -> list[Part]:
         """Find the branches of one module, given how it is called."""
         unseen = {n.removeprefix(f"{name}.") for n in self.unseen if n.startswith(f"{name}.")}
         post_norm = any(b.post_norm for b in self.blocks if f"{name}.".startswith(f"{b.name}."))
         muted = muted_copy(module, unseen if post_norm else set())
         calls = _calls(muted, given)
-        x = given[0]
+        x = given.x
         if not calls or not _near(response(muted, {}, given), x):
             return []
         r = torch.randn_like(x) + 1  # its sum tells a factor
@@ -160,14 +155,14 @@ class _Searcher:
         self,
         name: str,
         muted: nn.Module,
-        calls: dict[str, _Call],
-        given: Any,  # noqa: ANN401 - a module and its arguments
+        calls: dict[str, _Called],
+        given: Call,
         r: Tensor,
-    ) -> tuple[list[str], dict[str, Cut]]:
+    ) -> tuple[list[str], dict[str, Replacement]]:
         """Find modules whose output is added to the stream, and blocks the stream runs through."""
-        x: Tensor = given[0]
+        x = given.x
         ends: list[str] = []
-        through: dict[str, Cut] = {}
+        through: dict[str, Replacement] = {}
         for inner, how in calls.items():
             inside = any(inner.startswith(f"{n}.") for n in (*ends, *through))
             if inside or how.shape is None or how.times > 1 or math.prod(how.shape) != x.numel():
@@ -183,16 +178,16 @@ class _Searcher:
         return ends, through
 
 
-def _part(name: str, module: nn.Module, cuts: list[Cut]) -> Part:
+def _part(name: str, module: nn.Module, cuts: list[Replacement]) -> Part:
     """Name a branch by its largest module; names become those in the whole network."""
     sizes = [sum(p.numel() for p in module.get_submodule(cut.name).parameters()) for cut in cuts]
     full = tuple(replace(cut, name=f"{name}.{cut.name}") for cut in cuts)
-    return Part(full[sizes.index(max(sizes))].name, Branch(of=name, cuts=full))
+    return Part(full[sizes.index(max(sizes))].name, Branch(of=name, replacements=full))
 
 
-def _calls(muted: nn.Module, given: Any) -> dict[str, _Call]:  # noqa: ANN401
+def _calls(muted: nn.Module, given: Call) -> dict[str, _Called]:
     """Run the muted block once and write down how the modules with parameters are called."""
-    calls: dict[str, _Call] = {}
+    calls: dict[str, _Called] = {}
 
     def watch(name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
@@ -202,7 +197,7 @@ def _calls(muted: nn.Module, given: Any) -> dict[str, _Call]:  # noqa: ANN401
             first, where = first_tensor(output), find_input(args, kwargs)
             usable = first is not None and type(output) in (Tensor, nn.Parameter, tuple)
             given_to: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-            calls[name] = _Call(
+            calls[name] = _Called(
                 order=len(calls),
                 where=where,
                 alone=where == 0 and len(args) == 1 and not kwargs,
@@ -217,7 +212,7 @@ def _calls(muted: nn.Module, given: Any) -> dict[str, _Call]:  # noqa: ANN401
         for name, inner in muted.named_modules()
         if name and any(True for _ in inner.parameters())
     ]
-    call_with(muted, *given)
+    given.on(muted)
     for handle in handles:
         handle.remove()
     names = [name for name, _ in muted.named_modules() if name in calls]
@@ -234,10 +229,85 @@ def _repeats(
     )
 
 
-def _hides(muted: nn.Module, end: str, later: str, given: Any, r: Tensor) -> bool:  # noqa: ANN401
+def muted_copy(module: nn.Module, passed: set[str]) -> nn.Module:
+    """Copy a module with all parameters at zero, but scales of its own at one.
+
+    A scale the block owns itself multiplies what a branch gives, and would silence it.
+
+    Args:
+        module: A block.
+        passed: Names of modules inside that return their input: normalizations, activations.
+    """
+    memo: dict[int, object] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point():
+            vector = sum(size > 1 for size in parameter.shape) < 2
+            value = float(vector and "." not in name and "bias" not in name)
+            memo[id(parameter)] = nn.Parameter(torch.full_like(parameter, value))
+    muted = copy.deepcopy(module, memo).eval()
+    for name in passed:
+        muted.get_submodule(name).forward = first_argument
+    return muted
+
+
+@contextlib.contextmanager
+def replacing(module: nn.Module, outputs: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put tensors in the place of what modules inside return first."""
+
+    def speak(value: Tensor) -> Any:  # noqa: ANN401 - a hook
+        def hook(_: nn.Module, __: Any, output: Any) -> Any:  # noqa: ANN401
+            tensor = isinstance(output, Tensor)
+            spoken = value.reshape((output if tensor else output[0]).shape).clone()
+            return spoken if tensor else (spoken, *output[1:])
+
+        return hook
+
+    handles = [module.get_submodule(n).register_forward_hook(speak(v)) for n, v in outputs.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def response(module: nn.Module, outputs: Mapping[str, Tensor], given: Call) -> Tensor:
+    """Return what a block returns first when modules inside return the tensors given."""
+    with torch.no_grad(), replacing(module, outputs):
+        output = first_tensor(given.on(module))
+    assert output is not None
+    return output
+
+
+def idle_modules(module: nn.Module, end: str, given: Call) -> list[str]:
+    """List the modules whose parameters no longer matter when a module inside returns zeros.
+
+    They are those whose parameters have no gradient, or zero; modules inside of another one that
+    is listed, and `end` itself, are left out.
+    """
+    memo: dict[int, object] = {
+        id(p): nn.Parameter(lively(p)) for p in module.parameters() if p.is_floating_point()
+    }
+    alive = copy.deepcopy(module, memo).eval()
+    x = given.x
+    with torch.enable_grad(), replacing(alive, {end: torch.zeros_like(x)}):
+        output = first_tensor(given.on(alive))
+        assert output is not None
+        if output.requires_grad:
+            torch.autograd.backward((output * torch.randn_like(output)).sum())
+    idle: list[str] = []
+    for name, inner in alive.named_modules():
+        own = list(inner.parameters())
+        silent = own and all(p.grad is None or not p.grad.any() for p in own)
+        nested = any(name.startswith(f"{other}.") for other in (end, *idle))
+        if silent and name != end and not nested and not end.startswith(f"{name}."):
+            idle.append(name)
+    return [name for name in idle if name]
+
+
+def _hides(muted: nn.Module, end: str, later: str, given: Call, r: Tensor) -> bool:
     """Tell whether a second module that is put to zero leaves nothing of what the first gave."""
     given_back = response(muted, {end: r, later: torch.zeros_like(r)}, given)
-    return _near(given_back, given[0])
+    return _near(given_back, given.x)
 
 
 def _near(a: Tensor | None, b: Tensor) -> bool:

@@ -1,162 +1,19 @@
 """Chooses the removable blocks among the modules that pass the zero-function test."""
 
-import math
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerticket.batch import Inputs, call
-from layerticket.blocks.block import Block, Blocks, Cut, Granularity, Rejection
+from layerticket.blocks.block import Block, Blocks, Granularity, Rejection
 from layerticket.blocks.branches import Part, find_parts
 from layerticket.blocks.probe import FURTHER, NO_TENSOR, Finding, needed_outputs, probe, runs
 from layerticket.counting import count_params, module_macs
 from layerticket.errors import LayerticketError
 from layerticket.modules import reference_kernels, view_of
-
-Renaming = Callable[[str], str]
-
-
-def is_entry(model: nn.Module, name: str) -> bool:
-    """Tell whether a name is that of a numbered entry of a list inside a Hugging Face network."""
-    container, _, key = name.rpartition(".")
-    numbered = isinstance(model.get_submodule(container), (nn.ModuleList, nn.Sequential))
-    return key.isdigit() and numbered and any(within(container, r) for r in pretrained(model))
-
-
-def name_after_removal(model: nn.Module, removed: Iterable[str]) -> Renaming:
-    """Return the function from names in the dense network to names in the one without `removed`.
-
-    Lists inside Hugging Face networks are numbered without gaps, as their classes name them;
-    every other name stays.
-
-    Args:
-        model: The dense network, or what `remove_blocks` made of it.
-        removed: Names of removed blocks, as in the dense network.
-
-    Example:
-        >>> name_after_removal(nn.Sequential(nn.ReLU(), nn.ReLU()), ["0"])("1.weight")
-        '1.weight'
-    """
-    return renaming(by_list(name for name in removed if is_entry(model, name)))
-
-
-def close_gaps(small: nn.Module, removed: Iterable[str]) -> None:
-    """Number the entries that are left of each list a block was taken from without gaps."""
-    for container in sorted(by_list(removed), reverse=True):  # inner lists before outer ones
-        entries = small.get_submodule(container)._modules
-        left = list(entries.values())
-        entries.clear()
-        entries.update((str(index), module) for index, module in enumerate(left))
-
-
-def pretrained(model: nn.Module) -> list[str]:
-    """List the outermost networks of Hugging Face's library by name; it is never imported here."""
-    library = sys.modules.get("transformers")
-    if library is None:
-        return []
-    kinds = library.PreTrainedModel
-    found = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    return [name for name in found if not any(within(name, o) for o in found if o != name)]
-
-
-def by_list(names: Iterable[str]) -> dict[str, list[int]]:
-    """Group entries by the list they are of."""
-    lists: dict[str, list[int]] = {}
-    for name in names:
-        container, _, key = name.rpartition(".")
-        lists.setdefault(container, []).append(int(key))
-    return lists
-
-
-def renaming(gone: dict[str, list[int]]) -> Renaming:
-    """Return the function that moves every index in a name down by what is gone below it."""
-
-    def renamed(name: str) -> str:
-        parts = name.split(".")
-        return ".".join(
-            str(int(part) - sum(index < int(part) for index in gone[before]))
-            if part.isdigit() and (before := ".".join(parts[:place])) in gone
-            else part
-            for place, part in enumerate(parts)
-        )
-
-    return renamed
-
-
-def within(name: str, ancestor: str) -> bool:
-    """Tell whether a name is an ancestor's or lies below it."""
-    return name == ancestor or ancestor == "" or name.startswith(f"{ancestor}.")
-
-
-def take_out(model: nn.Module, name: str, how: Literal["plain", "rich"]) -> None:
-    """Remove one block from a network the caller may change.
-
-    A `plain` block is replaced by ``nn.Identity``, so every name and index stays. A `rich` one
-    is deleted from its list; the other entries keep their names.
-    """
-    parent = model.get_submodule(name.rpartition(".")[0])
-    key = name.rpartition(".")[2]
-    if how == "plain":
-        parent._modules[key] = nn.Identity()
-    else:
-        del parent._modules[key]
-
-
-def remove_from(model: nn.Module, block: Block) -> None:
-    """Remove a block or a branch from a network the caller may change."""
-    if block.branch is None:
-        take_out(model, block.name, block.call)
-    else:
-        cut_out(model, block.branch.cuts)
-
-
-def cut_out(model: nn.Module, cuts: tuple[Cut, ...]) -> None:
-    """Remove one branch from a network the caller may change; names and indices stay.
-
-    Modules called with one tensor become a part of PyTorch that has no weights and costs next to
-    nothing: the identity, or a threshold that nothing reaches and so gives zeros. The others
-    become `Absent`.
-    """
-    for cut in cuts:
-        parent = model.get_submodule(cut.name.rpartition(".")[0])
-        parent._modules[cut.name.rpartition(".")[2]] = _substitute(cut)
-
-
-def _substitute(cut: Cut) -> nn.Module:
-    if not cut.alone:
-        return Absent(cut)
-    return nn.Identity() if cut.gives == "input" else nn.Threshold(math.inf, 0.0)
-
-
-class Absent(nn.Module):
-    """Stands for a module that took further arguments or returned a tuple; has no weights.
-
-    A network that holds one can be pickled as a whole only for readers that have layerticket;
-    its ``state_dict`` is free of it.
-    """
-
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
-        self.gives, self.argument, self.repeats = cut.gives, cut.argument, cut.repeats
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as what it stands for
-        """Return the input or zeros of its shape, in the form that is expected."""
-
-        def given(place: int | str | None) -> Any:  # noqa: ANN401 - whatever it is called with
-            return args[place] if isinstance(place, int) else kwargs.get(place or "")
-
-        x: Tensor = given(self.argument)
-        y = x if self.gives == "input" else torch.zeros_like(x)
-        return y if self.repeats is None else (y, *(given(place) for place in self.repeats))
-
-    def extra_repr(self) -> str:
-        """Tell what it gives."""
-        return f"gives={self.gives!r}"
-
+from layerticket.surgery.remove import remove_from
 
 PART = "is a branch of a larger block, which must stay"
 
@@ -235,11 +92,11 @@ def _split(
                 p.numel()
                 for p in {
                     id(p): p
-                    for cut in part.branch.cuts
-                    for p in model.get_submodule(cut.name).parameters()
+                    for one in part.branch.replacements
+                    for p in model.get_submodule(one.name).parameters()
                 }.values()
             ),
-            macs=sum(macs[cut.name] for cut in part.branch.cuts),
+            macs=sum(macs[one.name] for one in part.branch.replacements),
             branch=part.branch,
         )
         for part in parts[block.name]
@@ -284,22 +141,6 @@ def _outermost(model: nn.Module, passing: set[str]) -> set[str]:
     }
 
 
-def _inside(name: str, ancestor: str) -> bool:
-    return name != ancestor and (ancestor == "" or name.startswith(f"{ancestor}."))
-
-
-def _maximal(names: set[str]) -> set[str]:
-    """Keep the names that lie inside no other of the names."""
-    return {name for name in names if not any(_ancestor in names for _ancestor in _above(name))}
-
-
-def _above(name: str) -> Iterator[str]:
-    """List the names of all modules that contain this one, the root `""` included."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
 def _is_stage(model: nn.Module, name: str, inner: set[str]) -> bool:
     module = model.get_submodule(name)
     held = {id(p) for child in inner for p in model.get_submodule(child).parameters()}
@@ -312,6 +153,22 @@ def _is_stage(model: nn.Module, name: str, inner: set[str]) -> bool:
 def _kind(module: nn.Module) -> tuple[type, ...]:
     """Return the classes of a module and of all modules with weight matrices in it, in order."""
     return tuple(type(m) for m in module.modules() if any(p.ndim > 1 for p in m.parameters()))
+
+
+def _maximal(names: set[str]) -> set[str]:
+    """Keep the names that lie inside no other of the names."""
+    return {name for name in names if not any(above in names for above in _above(name))}
+
+
+def _inside(name: str, ancestor: str) -> bool:
+    return name != ancestor and (ancestor == "" or name.startswith(f"{ancestor}."))
+
+
+def _above(name: str) -> Iterator[str]:
+    """List the names of all modules that contain this one, the root `""` included."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Normalizations and activations of a network, found by what they do.
 
-What enters: any network and an example. What leaves: names of modules that the zero-function test
-may take as identities, since a block may have one of them behind its addition.
+The zero-function test may take them as identities, since a block may have one behind its addition.
 """
 
 import copy

@@ -1,13 +1,11 @@
-"""The zero-function test of a single module, on the arguments it was called with.
+"""The zero-function test of every module of a network, on the arguments it was called with.
 
 With all parameters at zero a residual block returns its input; with random ones it adds something
-that depends on the input. The generic input is non-negative, so that a ReLU behind the addition
-lets it pass, and nowhere constant, so that a gate cannot pass for a block.
+that depends on the input.
 """
 
-import contextlib
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,262 +17,8 @@ from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of, preserved_random_state, reference_kernels, view_of
 
-
-def needed_outputs(model: nn.Module, example: Inputs, names: Collection[str]) -> set[str]:
-    """Return the modules whose further outputs the network needs; the model is not modified.
-
-    The tensors a module returns after the first, and was not given, are disturbed; they are needed
-    where the network then returns something else. Cost: two forward passes, and one more for each
-    module if not all of them can be spared.
-    """
-    if not names:
-        return set()
-    whole = _run(model, example, ())
-    if _same(_run(model, example, names), whole):
-        return set()
-    return {name for name in names if not _same(_run(model, example, (name,)), whole)}
-
-
-def _run(model: nn.Module, example: Inputs, names: Collection[str]) -> Tensor | None:
-    """Run with the further outputs of some modules disturbed; None where that fails."""
-    view = view_of(model).eval()
-    for name in names:
-        view.get_submodule(name).register_forward_hook(_disturb, with_kwargs=True)
-    try:
-        with preserved_random_state(0), torch.no_grad(), reference_kernels():
-            output = call(view, example)
-    except Exception:  # the network cannot do with what it was given: it needs the true tensors
-        return None
-    return first_tensor(output)
-
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is not None and b is not None and torch.equal(a, b)
-
-
-def _disturb(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ANN401 - a hook
-    if type(output) is not tuple:
-        return output
-    given = {tensor.data_ptr() for tensor in tensors_of([args, kwargs, output[0]])}
-    return (output[0], *(_disturbed(entry, given) for entry in output[1:]))
-
-
-def _disturbed(entry: Any, given: set[int]) -> Any:  # noqa: ANN401 - whatever a module returns
-    if isinstance(entry, Tensor) and entry.is_floating_point() and entry.data_ptr() not in given:
-        return entry + torch.randn_like(entry)
-    return entry
-
-
 FURTHER = "returns further outputs that later modules may need"
 NO_TENSOR = "takes no floating-point tensor"
-Args_zero_test = tuple[Any, ...]
-Kwargs_zero_test = dict[str, Any]
-
-
-def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return a copy of every module by name with all parameters zero; zeros take no memory.
-
-    Stacked matrices (experts) share one stretch of zeros: their kernels want true strides.
-    """
-    stacks = [p.numel() for p in model.parameters() if p.ndim == 3]
-    zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def zero(p: nn.Parameter) -> nn.Parameter:
-        if p.ndim != 3:
-            return nn.Parameter(torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape))
-        kind = p.dtype, p.device
-        if kind not in zeros:
-            zeros[kind] = torch.zeros(max(stacks), dtype=p.dtype, device=p.device)
-        return nn.Parameter(zeros[kind][: p.numel()].view(p.shape))
-
-    memo: dict[int, object] = {
-        id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()
-    }
-    return dict(copy_of(model, memo).eval().named_modules())
-
-
-def zero_test(
-    module: nn.Module, x: Tensor, where: int | str, args: Args_zero_test, kwargs: Kwargs_zero_test
-) -> tuple[str, Literal["plain", "rich"]]:
-    """Call the zeroed module on x; the reason is empty when it returns x."""
-    form: Literal["plain", "rich"] = "plain" if where == 0 and len(args) == 1 else "rich"
-    if kwargs:
-        form = "rich"
-    try:
-        output = call_with(module, x.clone(), where, args, kwargs)
-    except Exception as err:
-        return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
-    first = first_tensor(output)
-    if first is None or first.shape != x.shape:
-        return "does not return a tensor of its input's shape", form
-    if not torch.allclose(first.to(x.dtype), x, rtol=1e-3, atol=1e-4):
-        return "has no identity shortcut: with its weights at zero it does not return x", form
-    if isinstance(output, Tensor):
-        return "", form
-    known = {t.data_ptr() for t in tensors_of([args, kwargs])} | {first.data_ptr()}
-    if any(t.data_ptr() not in known for t in tensors_of(output_parts(output))[1:]):
-        return FURTHER, "rich"
-    return "", "rich"
-
-
-def idempotent(
-    module: nn.Module, x: Tensor, where: int | str, args: Args_zero_test, kwargs: Kwargs_zero_test
-) -> bool:
-    """Tell whether the zeroed module leaves alone what it returns itself, whatever the signs.
-
-    So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
-    pass; another activation changes its own output again.
-    """
-    once = first_tensor(call_with(module, x.clone(), where, args, kwargs))
-    assert once is not None
-    again = first_tensor(call_with(module, once.clone(), where, args, kwargs))
-    return again is not None and torch.allclose(again, once, rtol=1e-3, atol=1e-4)
-
-
-def branch_test(
-    module: nn.Module, x: Tensor, where: int | str, args: Args_zero_test, kwargs: Kwargs_zero_test
-) -> str:
-    """With random weights the module must add something, and something that depends on x."""
-    active = copy_of(module)
-    for owner in active.modules():
-        for key, parameter in owner._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
-                owner._parameters[key] = nn.Parameter(lively(parameter))
-    branches = []
-    for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
-        output = first_tensor(call_with(active, point.clone(), where, args, kwargs))
-        assert output is not None
-        branches.append(output - point)
-    if torch.allclose(branches[0], torch.zeros_like(x), atol=1e-6):
-        return "adds nothing to its input"
-    if torch.allclose(branches[0], branches[1], rtol=1e-5, atol=1e-6):
-        return "adds the same to every input, as a position embedding does"
-    return ""
-
-
-def lively(parameter: Tensor) -> Tensor:
-    """Draw values that neither mute nor drown what flows through, however many layers follow.
-
-    Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
-    """
-    blank = torch.empty_like(parameter, memory_format=torch.contiguous_format)
-    if parameter.ndim > 1:
-        return blank.normal_(std=(parameter.shape[0] / max(1, parameter.numel())) ** 0.5)
-    return blank.uniform_(0.5, 1.5) if parameter.numel() > 1 else blank.fill_(1)
-
-
-def call_with(
-    module: nn.Module, x: Tensor, where: int | str, args: Args_zero_test, kwargs: Kwargs_zero_test
-) -> Any:  # noqa: ANN401
-    """Call a module on recorded arguments with x in the place of its input."""
-    args, kwargs = isolated(args), isolated(kwargs)
-    if isinstance(where, int):
-        args = (*args[:where], x, *args[where + 1 :])
-    else:
-        kwargs = {**kwargs, where: x}
-    return module(*args, **kwargs)
-
-
-def isolated(tree: Any) -> Any:  # noqa: ANN401 - any nesting
-    """Copy stateful arguments (a key-value cache); keep tensors and modules as they are."""
-    if isinstance(tree, (Tensor, nn.Module)) or tree is None:
-        return tree
-    if type(tree) is tuple or type(tree) is list:
-        return type(tree)(isolated(value) for value in tree)
-    if type(tree) is dict:
-        return {key: isolated(value) for key, value in tree.items()}
-    return copy.deepcopy(tree)
-
-
-def find_input(args: Args_zero_test, kwargs: Kwargs_zero_test) -> int | str | None:
-    """Return where the first floating-point tensor stands among the arguments."""
-    places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
-    for place, value in places:
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
-            return place
-    return None
-
-
-def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-    """Stand in for a module's forward: the identity."""
-    return x
-
-
-def muted_copy(module: nn.Module, passed: set[str]) -> nn.Module:
-    """Copy a module with all parameters at zero, but scales of its own at one.
-
-    A scale the block owns itself multiplies what a branch gives, and would silence it.
-
-    Args:
-        module: A block.
-        passed: Names of modules inside that return their input: normalizations, activations.
-    """
-    memo: dict[int, object] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.is_floating_point():
-            vector = sum(size > 1 for size in parameter.shape) < 2
-            value = float(vector and "." not in name and "bias" not in name)
-            memo[id(parameter)] = nn.Parameter(torch.full_like(parameter, value))
-    muted = copy.deepcopy(module, memo).eval()
-    for name in passed:
-        muted.get_submodule(name).forward = first_argument
-    return muted
-
-
-@contextlib.contextmanager
-def replacing(module: nn.Module, outputs: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put tensors in the place of what modules inside return first."""
-
-    def speak(value: Tensor) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:  # noqa: ANN401
-            tensor = isinstance(output, Tensor)
-            spoken = value.reshape((output if tensor else output[0]).shape).clone()
-            return spoken if tensor else (spoken, *output[1:])
-
-        return hook
-
-    handles = [module.get_submodule(n).register_forward_hook(speak(v)) for n, v in outputs.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def response(module: nn.Module, outputs: Mapping[str, Tensor], call: Any) -> Tensor:  # noqa: ANN401
-    """Return what a block returns first when modules inside return the tensors given."""
-    with torch.no_grad(), replacing(module, outputs):
-        output = first_tensor(call_with(module, *call))
-    assert output is not None
-    return output
-
-
-def idle_modules(module: nn.Module, end: str, call: Any) -> list[str]:  # noqa: ANN401
-    """List the modules whose parameters no longer matter when a module inside returns zeros.
-
-    They are those whose parameters have no gradient, or zero; modules inside of another one that
-    is listed, and `end` itself, are left out.
-    """
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(lively(p)) for p in module.parameters() if p.is_floating_point()
-    }
-    alive = copy.deepcopy(module, memo).eval()
-    x = call[0]
-    with torch.enable_grad(), replacing(alive, {end: torch.zeros_like(x)}):
-        output = first_tensor(call_with(alive, *call))
-        assert output is not None
-        if output.requires_grad:
-            torch.autograd.backward((output * torch.randn_like(output)).sum())
-    idle: list[str] = []
-    for name, inner in alive.named_modules():
-        own = list(inner.parameters())
-        silent = own and all(p.grad is None or not p.grad.any() for p in own)
-        nested = any(name.startswith(f"{other}.") for other in (end, *idle))
-        if silent and name != end and not nested and not end.startswith(f"{name}."):
-            idle.append(name)
-    return [name for name in idle if name]
-
-
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -295,16 +39,6 @@ class Finding:
     calls: int = 0
     reason: str = "is never called in a forward pass on the example"
     """Why it must stay; empty for a module that passes."""
-
-
-def runs(model: nn.Module, example: Inputs) -> str:
-    """Return the empty string when the model runs on the example, else what went wrong."""
-    try:
-        with torch.no_grad(), reference_kernels():
-            call(model, example)
-    except Exception as err:
-        return f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
-    return ""
 
 
 def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
@@ -331,6 +65,16 @@ def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
                 "inputs its forward takes: a tensor, a tuple or a dict."
             )
     return prober.findings
+
+
+def runs(model: nn.Module, example: Inputs) -> str:
+    """Return the empty string when the model runs on the example, else what went wrong."""
+    try:
+        with torch.no_grad(), reference_kernels():
+            call(model, example)
+    except Exception as err:
+        return f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
+    return ""
 
 
 class _Prober:
@@ -383,19 +127,204 @@ class _Prober:
         if type(module).__module__.startswith("torch.nn.") and not list(module.children()):
             finding.reason = "is a single layer, not a residual block"
             return
-        generic = torch.rand_like(x) + 0.5  # non-negative, so that a ReLU behind lets it pass
-        rest = (where, isolated(args), isolated(kwargs))
-        finding.reason, finding.call = zero_test(self.zero[name], generic, *rest)
+        given = Call.of(where, args, kwargs)
+        finding.reason, finding.call = zero_test(self.zero[name], given)
         for without in (self.normless, self.bare):
             if finding.reason not in ("", FURTHER):
-                reason, form = zero_test(without[name], generic, *rest)
+                reason, form = zero_test(without[name], given)
                 if reason in ("", FURTHER):
                     finding.reason, finding.call, finding.post_norm = reason, form, True
         if finding.reason in ("", FURTHER):
-            finding.reason = branch_test(self.zero[name], generic, *rest) or finding.reason
+            finding.reason = branch_test(self.zero[name], given) or finding.reason
         if finding.reason in ("", FURTHER) and not finding.post_norm:
-            signed = torch.randn_like(x)
-            finding.post_norm = not idempotent(self.zero[name], signed, *rest)
+            finding.post_norm = not idempotent(self.zero[name], given)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a module was called, with a generic tensor in the place of its input.
+
+    It is non-negative, so that a ReLU behind the addition lets it pass, and nowhere constant, so
+    that a gate cannot pass for a block.
+    """
+
+    x: Tensor
+    where: int | str
+    args: Args
+    kwargs: Kwargs
+
+    @classmethod
+    def of(cls, where: int | str, args: Args, kwargs: Kwargs) -> "Call":
+        """Record a call whose input stands at `where`; state such as a cache is copied."""
+        x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
+        return cls(torch.rand_like(x) + 0.5, where, isolated(args), isolated(kwargs))
+
+    def on(self, module: nn.Module, x: Tensor | None = None) -> Any:  # noqa: ANN401
+        """Call a module so, on the generic tensor or on another one."""
+        x = self.x.clone() if x is None else x
+        args, kwargs = isolated(self.args), isolated(self.kwargs)
+        if isinstance(self.where, int):
+            args = (*args[: self.where], x, *args[self.where + 1 :])
+        else:
+            kwargs = {**kwargs, self.where: x}
+        return module(*args, **kwargs)
+
+
+def find_input(args: Args, kwargs: Kwargs) -> int | str | None:
+    """Return where the first floating-point tensor stands among the arguments."""
+    places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
+    for place, value in places:
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
+            return place
+    return None
+
+
+def isolated(tree: Any) -> Any:  # noqa: ANN401 - any nesting
+    """Copy stateful arguments (a key-value cache); keep tensors and modules as they are."""
+    if isinstance(tree, (Tensor, nn.Module)) or tree is None:
+        return tree
+    if type(tree) is tuple or type(tree) is list:
+        return type(tree)(isolated(value) for value in tree)
+    if type(tree) is dict:
+        return {key: isolated(value) for key, value in tree.items()}
+    return copy.deepcopy(tree)
+
+
+def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
+    """Stand in for a module's forward: the identity."""
+    return x
+
+
+def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return a copy of every module by name with all parameters zero; zeros take no memory.
+
+    Stacked matrices (experts) share one stretch of zeros: their kernels want true strides.
+    """
+    stacks = [p.numel() for p in model.parameters() if p.ndim == 3]
+    zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def zero(p: nn.Parameter) -> nn.Parameter:
+        if p.ndim != 3:
+            return nn.Parameter(torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape))
+        kind = p.dtype, p.device
+        if kind not in zeros:
+            zeros[kind] = torch.zeros(max(stacks), dtype=p.dtype, device=p.device)
+        return nn.Parameter(zeros[kind][: p.numel()].view(p.shape))
+
+    memo: dict[int, object] = {
+        id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()
+    }
+    return dict(copy_of(model, memo).eval().named_modules())
+
+
+def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "rich"]]:
+    """Call the zeroed module; the reason is empty when it returns its input."""
+    alone = given.where == 0 and len(given.args) == 1 and not given.kwargs
+    form: Literal["plain", "rich"] = "plain" if alone else "rich"
+    x = given.x
+    try:
+        output = given.on(module)
+    except Exception as err:
+        return f"cannot be run alone ({type(err).__name__}: {err})".splitlines()[0], form
+    first = first_tensor(output)
+    if first is None or first.shape != x.shape:
+        return "does not return a tensor of its input's shape", form
+    if not torch.allclose(first.to(x.dtype), x, rtol=1e-3, atol=1e-4):
+        return "has no identity shortcut: with its weights at zero it does not return x", form
+    if isinstance(output, Tensor):
+        return "", form
+    known = {t.data_ptr() for t in tensors_of([given.args, given.kwargs])} | {first.data_ptr()}
+    if any(t.data_ptr() not in known for t in tensors_of(output_parts(output))[1:]):
+        return FURTHER, "rich"
+    return "", "rich"
+
+
+def idempotent(module: nn.Module, given: Call) -> bool:
+    """Tell whether the zeroed module leaves alone what it returns itself, whatever the signs.
+
+    So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
+    pass; another activation changes its own output again.
+    """
+    once = first_tensor(given.on(module, torch.randn_like(given.x)))
+    assert once is not None
+    again = first_tensor(given.on(module, once.clone()))
+    return again is not None and torch.allclose(again, once, rtol=1e-3, atol=1e-4)
+
+
+def branch_test(module: nn.Module, given: Call) -> str:
+    """With random weights the module must add something, and something that depends on x."""
+    x = given.x
+    active = copy_of(module)
+    for owner in active.modules():
+        for key, parameter in owner._parameters.items():
+            if parameter is not None and parameter.is_floating_point():
+                owner._parameters[key] = nn.Parameter(lively(parameter))
+    branches = []
+    for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
+        output = first_tensor(given.on(active, point.clone()))
+        assert output is not None
+        branches.append(output - point)
+    if torch.allclose(branches[0], torch.zeros_like(x), atol=1e-6):
+        return "adds nothing to its input"
+    if torch.allclose(branches[0], branches[1], rtol=1e-5, atol=1e-6):
+        return "adds the same to every input, as a position embedding does"
+    return ""
+
+
+def lively(parameter: Tensor) -> Tensor:
+    """Draw values that neither mute nor drown what flows through, however many layers follow.
+
+    Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
+    """
+    blank = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+    if parameter.ndim > 1:
+        return blank.normal_(std=(parameter.shape[0] / max(1, parameter.numel())) ** 0.5)
+    return blank.uniform_(0.5, 1.5) if parameter.numel() > 1 else blank.fill_(1)
+
+
+def needed_outputs(model: nn.Module, example: Inputs, names: Collection[str]) -> set[str]:
+    """Return the modules whose further outputs the network needs; the model is not modified.
+
+    The tensors a module returns after the first, and was not given, are disturbed; they are needed
+    where the network then returns something else. Cost: two forward passes, and one more for each
+    module if not all of them can be spared.
+    """
+    if not names:
+        return set()
+    whole = _run(model, example, ())
+    if _same(_run(model, example, names), whole):
+        return set()
+    return {name for name in names if not _same(_run(model, example, (name,)), whole)}
+
+
+def _run(model: nn.Module, example: Inputs, names: Collection[str]) -> Tensor | None:
+    """Run with the further outputs of some modules disturbed; None where that fails."""
+    view = view_of(model).eval()
+    for name in names:
+        view.get_submodule(name).register_forward_hook(_disturb, with_kwargs=True)
+    try:
+        with preserved_random_state(0), torch.no_grad(), reference_kernels():
+            output = call(view, example)
+    except Exception:  # the network cannot do with what it was given: it needs the true tensors
+        return None
+    return first_tensor(output)
+
+
+def _disturb(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ANN401 - a hook
+    if type(output) is not tuple:
+        return output
+    given = {tensor.data_ptr() for tensor in tensors_of([args, kwargs, output[0]])}
+    return (output[0], *(_disturbed(entry, given) for entry in output[1:]))
+
+
+def _disturbed(entry: Any, given: set[int]) -> Any:  # noqa: ANN401 - whatever a module returns
+    if isinstance(entry, Tensor) and entry.is_floating_point() and entry.data_ptr() not in given:
+        return entry + torch.randn_like(entry)
+    return entry
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and torch.equal(a, b)
 
 
 def _matrices(module: nn.Module) -> set[int]:

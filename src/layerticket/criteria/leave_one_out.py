@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, logits_of
 from layerticket.blocks.block import Block, Blocks
-from layerticket.blocks.find import cut_out, is_entry, take_out
 from layerticket.blocks.probe import find_input
 from layerticket.modules import preserved_random_state, view_of
+from layerticket.surgery.hugging_face import is_entry
+from layerticket.surgery.remove import cut_out, take_out
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _silence(net: nn.Module, block: Block) -> None:
     if block.branch is None:
         take_out(net, block.name, block.call)
     else:
-        cut_out(net, block.branch.cuts[:1])
+        cut_out(net, block.replacements[:1])
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any nesting

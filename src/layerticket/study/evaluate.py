@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from layerticket.batch import Inputs, head
-from layerticket.blocks.find import find_blocks, name_after_removal
+from layerticket.blocks.find import find_blocks
 from layerticket.data.batches import batches
 from layerticket.data.dataset import Dataset, first_images
 from layerticket.errors import LayerticketError
@@ -16,6 +16,7 @@ from layerticket.evaluation.robustness import Conditions, Evaluation, prepare
 from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.files import canonical_json, exclusive, read_json
 from layerticket.study.record import RUN, TICKET, WEIGHTS, build_named, load_result, write_record
+from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import load_weights

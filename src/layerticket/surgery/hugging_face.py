@@ -1,7 +1,6 @@
 """Lets a network of Hugging Face's library come out of surgery as an ordinary one of its class.
 
-What enters: a copy of the network whose blocks are gone, the dense network, the names of what is
-gone. Kept entries of every list are numbered anew, in names as in attributes; the configuration
+Entries that are left of a list are numbered anew, in names as in attributes, and the configuration
 says what is left. No architecture is named: the class itself is built without memory from the
 corrected configuration, and must give the modules, shapes and settings of the network that was
 cut. Where it does not, the user is warned with the first difference.
@@ -10,139 +9,98 @@ cut. Where it does not, the user is warned with the first difference.
 import copy
 import logging
 import re
+import sys
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from layerticket.blocks.find import Renaming, by_list, is_entry, pretrained, renaming, within
 from layerticket.modules import preserved_random_state
 
-ABOUT_LAYERS = re.compile(r"layer|depth|block|stage|pattern|idx|indices")
-
-
-def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  # noqa: ANN401
-    """Yield copies of a configuration that may describe the network without some layers.
-
-    In each copy one number n becomes m (a field, or a member of a list such as ``depths``), and
-    the fields that list something for every layer, or number layers, lose what is gone: those
-    named after layers, then all, then none.
-
-    Args:
-        config: Configuration of the dense network, as Hugging Face's classes take it; not changed.
-        total: Entries of the list in the dense network, n.
-        gone: Indices of the entries that were removed.
-    """
-    for path, field, member in _counts(config, total):
-        for pattern in (ABOUT_LAYERS, re.compile(""), None):
-            candidate = copy.deepcopy(config)
-            part = _at(candidate, path)
-            if pattern is not None:
-                _drop_entries(part, pattern, total, gone, apart=field)
-            left = total - len(gone)
-            if member is None:
-                setattr(part, field, left)
-            else:
-                values = list(getattr(part, field))
-                values[member] = left
-                setattr(part, field, type(getattr(part, field))(values))
-            yield candidate
-
-
-def carry_over(target: Any, before: Any, after: Any) -> None:  # noqa: ANN401 - configurations
-    """Give a configuration every field in which two others of its class differ, as in `after`."""
-    for field, value in vars(after).items():
-        old = vars(before).get(field)
-        if _is_config(value) and _is_config(old) and _is_config(vars(target).get(field)):
-            carry_over(vars(target)[field], old, value)
-        elif not _is_config(value) and old != value:
-            vars(target)[field] = copy.deepcopy(value)
-
-
-def _is_config(value: object) -> bool:
-    return hasattr(value, "to_dict") and hasattr(value, "model_type")
-
-
-def _counts(config: Any, total: int) -> list[tuple[tuple[str, ...], str, int | None]]:  # noqa: ANN401
-    """List where n stands: path of the part, field, member of the field's list or None."""
-    found: list[tuple[tuple[str, ...], str, int | None]] = []
-
-    def visit(part: Any, path: tuple[str, ...]) -> None:  # noqa: ANN401 - a configuration
-        for field, value in vars(part).items():
-            if field.startswith("_"):
-                continue
-            if _is_config(value):
-                visit(value, (*path, field))
-            elif type(value) is int and value == total:
-                found.append((path, field, None))
-            elif isinstance(value, (list, tuple)):
-                found.extend(
-                    (path, field, member)
-                    for member, entry in enumerate(value)
-                    if type(entry) is int and entry == total
-                )
-
-    visit(config, ())
-    return sorted(found, key=lambda place: ABOUT_LAYERS.search(place[1]) is None)
-
-
-def _at(config: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a configuration
-    for field in path:
-        config = getattr(config, field)
-    return config
-
-
-def _drop_entries(
-    part: Any,  # noqa: ANN401 - a configuration
-    named: re.Pattern[str],
-    total: int,
-    gone: Sequence[int],
-    *,
-    apart: str,
-) -> None:
-    """Shorten lists with an entry for every layer; renumber lists of layers and hidden states."""
-    stages = getattr(part, "stage_names", None) or ()
-    for field, value in list(vars(part).items()):
-        if field == apart or not isinstance(value, (list, tuple)) or not named.search(field):
-            continue
-        kept: list[Any] | None = None
-        if field == "stage_names" and len(value) == total + 1:
-            kept = list(value[: total + 1 - len(gone)])
-        elif field in ("_out_indices", "_out_features") and len(stages) == total + 1:
-            kept = [_moved_state(entry, stages, gone) for entry in value]
-        elif len(value) == total and list(value) != list(range(total)):
-            kept = [entry for index, entry in enumerate(value) if index not in gone]
-        elif _are_indices(value, total):
-            kept = [i - sum(g < i for g in gone) for i in value if i not in gone]
-        if kept is not None:
-            setattr(part, field, type(value)(kept))
-
-
-def _are_indices(value: Sequence[Any], total: int) -> bool:
-    return (
-        all(type(entry) is int and 0 <= entry < total for entry in value)
-        and len(set(value)) == len(value) > 0
-    )
-
-
-def _moved_state(entry: Any, stages: Sequence[str], gone: Sequence[int]) -> Any:  # noqa: ANN401
-    """Return where the output behind a layer lies now, for an index of states or its name."""
-    index = stages.index(entry) if isinstance(entry, str) else entry % len(stages)
-    moved = index - sum(layer < index for layer in gone)
-    return stages[moved] if isinstance(entry, str) else moved
-
-
 logger = logging.getLogger(__name__)
-
 INDEX = re.compile(r"(layer|block)_?(idx|index|id|number)|idx|index")
 """Attributes that hold the place of a layer."""
+ABOUT_LAYERS = re.compile(r"layer|depth|block|stage|pattern|idx|indices")
 RATE = "drop_prob"
 """Attribute of stochastic depth; rates follow the depth of the network."""
 TIES = "all_tied_weights_keys"
 """Attribute that names tied weights."""
 Differences = dict[tuple[str, str], str]
+Renaming = Callable[[str], str]
+
+
+def is_entry(model: nn.Module, name: str) -> bool:
+    """Tell whether a name is that of a numbered entry of a list inside a Hugging Face network."""
+    container, _, key = name.rpartition(".")
+    numbered = isinstance(model.get_submodule(container), (nn.ModuleList, nn.Sequential))
+    return key.isdigit() and numbered and any(within(container, r) for r in pretrained(model))
+
+
+def name_after_removal(model: nn.Module, removed: Iterable[str]) -> Renaming:
+    """Return the function from names in the dense network to names in the one without `removed`.
+
+    Lists inside Hugging Face networks are numbered without gaps, as their classes name them;
+    every other name stays.
+
+    Args:
+        model: The dense network, or what `remove_blocks` made of it.
+        removed: Names of removed blocks, as in the dense network.
+
+    Example:
+        >>> name_after_removal(nn.Sequential(nn.ReLU(), nn.ReLU()), ["0"])("1.weight")
+        '1.weight'
+    """
+    return renaming(by_list(name for name in removed if is_entry(model, name)))
+
+
+def renaming(gone: dict[str, list[int]]) -> Renaming:
+    """Return the function that moves every index in a name down by what is gone below it."""
+
+    def renamed(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(
+            str(int(part) - sum(index < int(part) for index in gone[before]))
+            if part.isdigit() and (before := ".".join(parts[:place])) in gone
+            else part
+            for place, part in enumerate(parts)
+        )
+
+    return renamed
+
+
+def close_gaps(small: nn.Module, removed: Iterable[str]) -> None:
+    """Number the entries that are left of each list a block was taken from without gaps."""
+    for container in sorted(by_list(removed), reverse=True):  # inner lists before outer ones
+        entries = small.get_submodule(container)._modules
+        left = list(entries.values())
+        entries.clear()
+        entries.update((str(index), module) for index, module in enumerate(left))
+
+
+def pretrained(model: nn.Module) -> list[str]:
+    """List the outermost networks of Hugging Face's library by name; it is never imported here."""
+    library = sys.modules.get("transformers")
+    if library is None:
+        return []
+    kinds = library.PreTrainedModel
+    found = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name in found if not any(within(name, o) for o in found if o != name)]
+
+
+def by_list(names: Iterable[str]) -> dict[str, list[int]]:
+    """Group entries by the list they are of."""
+    lists: dict[str, list[int]] = {}
+    for name in names:
+        container, _, key = name.rpartition(".")
+        lists.setdefault(container, []).append(int(key))
+    return lists
+
+
+def within(name: str, ancestor: str) -> bool:
+    """Tell whether a name is an ancestor's or lies below it."""
+    return name == ancestor or ancestor == "" or name.startswith(f"{ancestor}.")
 
 
 def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> None:
@@ -311,3 +269,114 @@ def _is_rate(module: nn.Module, name: str) -> bool:
 
 def _short(err: Exception) -> str:
     return f"{type(err).__name__}: {err}".splitlines()[0]
+
+
+def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  # noqa: ANN401
+    """Yield copies of a configuration that may describe the network without some layers.
+
+    In each copy one number n becomes m (a field, or a member of a list such as ``depths``), and
+    the fields that list something for every layer, or number layers, lose what is gone: those
+    named after layers, then all, then none.
+
+    Args:
+        config: Configuration of the dense network, as Hugging Face's classes take it; not changed.
+        total: Entries of the list in the dense network, n.
+        gone: Indices of the entries that were removed.
+    """
+    for path, field, member in _counts(config, total):
+        for pattern in (ABOUT_LAYERS, re.compile(""), None):
+            candidate = copy.deepcopy(config)
+            part = _at(candidate, path)
+            if pattern is not None:
+                _drop_entries(part, pattern, total, gone, apart=field)
+            left = total - len(gone)
+            if member is None:
+                setattr(part, field, left)
+            else:
+                values = list(getattr(part, field))
+                values[member] = left
+                setattr(part, field, type(getattr(part, field))(values))
+            yield candidate
+
+
+def carry_over(target: Any, before: Any, after: Any) -> None:  # noqa: ANN401 - configurations
+    """Give a configuration every field in which two others of its class differ, as in `after`."""
+    for field, value in vars(after).items():
+        old = vars(before).get(field)
+        if _is_config(value) and _is_config(old) and _is_config(vars(target).get(field)):
+            carry_over(vars(target)[field], old, value)
+        elif not _is_config(value) and old != value:
+            vars(target)[field] = copy.deepcopy(value)
+
+
+def _counts(config: Any, total: int) -> list[tuple[tuple[str, ...], str, int | None]]:  # noqa: ANN401
+    """List where n stands: path of the part, field, member of the field's list or None."""
+    found: list[tuple[tuple[str, ...], str, int | None]] = []
+
+    def visit(part: Any, path: tuple[str, ...]) -> None:  # noqa: ANN401 - a configuration
+        for field, value in vars(part).items():
+            if field.startswith("_"):
+                continue
+            if _is_config(value):
+                visit(value, (*path, field))
+            elif type(value) is int and value == total:
+                found.append((path, field, None))
+            elif isinstance(value, (list, tuple)):
+                found.extend(
+                    (path, field, member)
+                    for member, entry in enumerate(value)
+                    if type(entry) is int and entry == total
+                )
+
+    visit(config, ())
+    return sorted(found, key=lambda place: ABOUT_LAYERS.search(place[1]) is None)
+
+
+def _drop_entries(
+    part: Any,  # noqa: ANN401 - a configuration
+    named: re.Pattern[str],
+    total: int,
+    gone: Sequence[int],
+    *,
+    apart: str,
+) -> None:
+    """Shorten lists with an entry for every layer; renumber lists of layers and hidden states."""
+    stages = getattr(part, "stage_names", None) or ()
+    for field, value in list(vars(part).items()):
+        if field == apart or not isinstance(value, (list, tuple)) or not named.search(field):
+            continue
+        kept: list[Any] | None = None
+        if field == "stage_names" and len(value) == total + 1:
+            kept = list(value[: total + 1 - len(gone)])
+        elif field in ("_out_indices", "_out_features") and len(stages) == total + 1:
+            kept = [_moved_state(entry, stages, gone) for entry in value]
+        elif len(value) == total and list(value) != list(range(total)):
+            kept = [entry for index, entry in enumerate(value) if index not in gone]
+        elif _are_indices(value, total):
+            kept = [i - sum(g < i for g in gone) for i in value if i not in gone]
+        if kept is not None:
+            setattr(part, field, type(value)(kept))
+
+
+def _moved_state(entry: Any, stages: Sequence[str], gone: Sequence[int]) -> Any:  # noqa: ANN401
+    """Return where the output behind a layer lies now, for an index of states or its name."""
+    index = stages.index(entry) if isinstance(entry, str) else entry % len(stages)
+    moved = index - sum(layer < index for layer in gone)
+    return stages[moved] if isinstance(entry, str) else moved
+
+
+def _are_indices(value: Sequence[Any], total: int) -> bool:
+    return (
+        all(type(entry) is int and 0 <= entry < total for entry in value)
+        and len(set(value)) == len(value) > 0
+    )
+
+
+def _at(config: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a configuration
+    for field in path:
+        config = getattr(config, field)
+    return config
+
+
+def _is_config(value: object) -> bool:
+    return hasattr(value, "to_dict") and hasattr(value, "model_type")

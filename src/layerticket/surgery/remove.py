@@ -1,18 +1,59 @@
-"""Builds the smaller network. Knows nothing of scores."""
+"""Builds the smaller network: blocks and branches cut out, or set to zero."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from layerticket.blocks.block import Block
-from layerticket.blocks.find import close_gaps, is_entry, remove_from, take_out
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
-from layerticket.surgery.hugging_face import make_valid
+from layerticket.surgery.hugging_face import close_gaps, is_entry, make_valid
 
 
-def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replacement:
+    """A module of a branch, and what stands in its place when the branch is gone."""
+
+    name: str
+    """As in ``named_modules()``."""
+    output: Literal["input", "zeros"]
+    """`zeros`: nothing is added to the stream. `input`: what enters passes through."""
+    argument: int | str
+    """Which argument of the call the stream is."""
+    single_input: bool
+    """Whether it is called with that tensor and nothing else, and returns one tensor."""
+    repeats: tuple[int | str | None, ...] | None
+    """Where it returns a tuple: for each entry after the first, the argument that it is or None."""
+
+
+class Removable(Protocol):
+    """What can be removed: a block as a whole, or one branch of it; see `blocks.block.Block`."""
+
+    @property
+    def name(self) -> str:
+        """As in ``named_modules()``."""
+
+    @property
+    def call(self) -> Literal["plain", "rich"]:
+        """How a whole block is called, see `take_out`."""
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether something stands behind its addition."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that go, each without its parts."""
+
+    @property
+    def replacements(self) -> tuple[Replacement, ...]:
+        """What stands in the place of a branch; empty for a whole block."""
+
+
+def remove_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
     """Return a new, really smaller network without the blocks; `model` is not modified.
 
     The result is of the caller's own class, keeps the names of all parameters that remain,
@@ -43,20 +84,20 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     # so that they are never duplicated.
     going = [p for block in removed for n in block.modules for p in present[n].parameters()]
     small = copy_of(model, {id(p): p for p in going})
-    entries = [b.name for b in removed if b.branch is None and is_entry(model, b.name)]
+    entries = [b.name for b in removed if not b.replacements and is_entry(model, b.name)]
     for block in removed:
         if block.name in entries:
             take_out(small, block.name, "rich")
         else:
             remove_from(small, block)
     close_gaps(small, entries)
-    make_valid(small, model, [block.name for block in removed if block.branch is None])
+    make_valid(small, model, [block.name for block in removed if not block.replacements])
     _own(small, {id(p) for p in going})
     small.zero_grad(set_to_none=True)
     return small
 
 
-def zero_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
+def zero_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
     """Return a copy of the network in which every parameter of the blocks is zero.
 
     It computes what `remove_blocks` computes, at the full cost: an oracle for tests, and the
@@ -78,9 +119,75 @@ def zero_blocks(model: nn.Module, blocks: Iterable[Block]) -> nn.Module:
     return zeroed
 
 
-def _ends_in_zeros(block: Block) -> bool:
+def remove_from(model: nn.Module, block: Removable) -> None:
+    """Remove a block or a branch from a network the caller may change."""
+    if block.replacements:
+        cut_out(model, block.replacements)
+    else:
+        take_out(model, block.name, block.call)
+
+
+def take_out(model: nn.Module, name: str, how: Literal["plain", "rich"]) -> None:
+    """Remove one block from a network the caller may change.
+
+    A `plain` block is replaced by ``nn.Identity``, so every name and index stays. A `rich` one
+    is deleted from its list; the other entries keep their names.
+    """
+    parent = model.get_submodule(name.rpartition(".")[0])
+    key = name.rpartition(".")[2]
+    if how == "plain":
+        parent._modules[key] = nn.Identity()
+    else:
+        del parent._modules[key]
+
+
+def cut_out(model: nn.Module, cuts: tuple[Replacement, ...]) -> None:
+    """Remove one branch from a network the caller may change; names and indices stay.
+
+    Modules called with one tensor become a part of PyTorch that has no weights and costs next to
+    nothing: the identity, or a threshold that nothing reaches and so gives zeros. The others
+    become `Absent`.
+    """
+    for cut in cuts:
+        parent = model.get_submodule(cut.name.rpartition(".")[0])
+        parent._modules[cut.name.rpartition(".")[2]] = _substitute(cut)
+
+
+def _substitute(cut: Replacement) -> nn.Module:
+    if not cut.single_input:
+        return Absent(cut)
+    return nn.Identity() if cut.output == "input" else nn.Threshold(math.inf, 0.0)
+
+
+class Absent(nn.Module):
+    """Stands for a module that took further arguments or returned a tuple; has no weights.
+
+    A network that holds one can be pickled as a whole only for readers that have layerticket;
+    its ``state_dict`` is free of it.
+    """
+
+    def __init__(self, cut: Replacement) -> None:
+        super().__init__()
+        self.output, self.argument, self.repeats = cut.output, cut.argument, cut.repeats
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as what it stands for
+        """Return the input or zeros of its shape, in the form that is expected."""
+
+        def given(place: int | str | None) -> Any:  # noqa: ANN401 - whatever it is called with
+            return args[place] if isinstance(place, int) else kwargs.get(place or "")
+
+        x: Tensor = given(self.argument)
+        y = x if self.output == "input" else torch.zeros_like(x)
+        return y if self.repeats is None else (y, *(given(place) for place in self.repeats))
+
+    def extra_repr(self) -> str:
+        """Tell what it gives."""
+        return f"output={self.output!r}"
+
+
+def _ends_in_zeros(block: Removable) -> bool:
     """Tell whether what goes is added to the stream, so that a normalization behind it stays."""
-    return block.branch is not None and block.branch.cuts[0].gives == "zeros"
+    return bool(block.replacements) and block.replacements[0].output == "zeros"
 
 
 def _own(small: nn.Module, shared: set[int]) -> None:

@@ -9,12 +9,13 @@ from torch import nn
 
 from layerticket.batch import Batch, head, inputs_of
 from layerticket.blocks.block import Block, Blocks, Granularity
-from layerticket.blocks.find import find_blocks, name_after_removal
+from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
 from layerticket.modules import preserved_random_state, view_of
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Costs, Selection, select
+from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
 
@@ -118,11 +119,11 @@ def _under(block: Block, now: Callable[[str], str]) -> Block:
     """Rename a block and what it is made of."""
     if block.branch is None:
         return replace(block, name=now(block.name))
-    cuts = tuple(replace(cut, name=now(cut.name)) for cut in block.branch.cuts)
+    parts = tuple(replace(part, name=now(part.name)) for part in block.branch.replacements)
     return replace(
         block,
         name=now(block.name),
-        branch=replace(block.branch, of=now(block.branch.of), cuts=cuts),
+        branch=replace(block.branch, of=now(block.branch.of), replacements=parts),
     )
 
 
