@@ -1,6 +1,7 @@
 """What a network costs by counting: multiply-accumulates, parameters, memory for the backward pass.
 
-Counts are exact and the same on every machine; what is measured with a clock is in `timing`.
+Counts are exact and the same on every machine; what is measured with a clock is in
+`evaluation.timing`.
 """
 
 from dataclasses import dataclass
@@ -121,11 +122,6 @@ class Counts:
         """FLOPs of a forward pass: 2 per MAC."""
         return 2 * self.macs
 
-    @property
-    def training_flops(self) -> int:
-        """FLOPs of a forward and backward pass: 2 per MAC."""
-        return 2 * self.training_macs
-
 
 def count(model: nn.Module, batch: Batch, *, loss_fn: LossFn | None = None) -> Counts:
     """Count what a network costs; it is not changed.
@@ -196,15 +192,6 @@ def held_bytes(
     total = sum(tensor.untyped_storage().nbytes() for tensor in held.values())
     del loss
     return total
-
-
-def accounted_bytes(model: nn.Module, held: int) -> int:
-    """Bytes of a training step that can be counted: weights, gradients, momentum, buffers, held.
-
-    Work space of kernels is not among them, so a measured peak is higher.
-    """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return 3 * weights + sum(b.numel() * b.element_size() for b in model.buffers()) + held
 
 
 def realized_share(macs_saved: float, time_saved: float) -> float | None:

@@ -90,60 +90,6 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Goal:
-    """A budget in numbers: what has to add up to how much."""
-
-    words: str
-    needed: float
-    cost: Callable[[Block], float]
-
-    def met(self, removed: list[Block]) -> bool:
-        """Whether these blocks are enough."""
-        return sum(self.cost(block) for block in removed) >= self.needed
-
-
-def goal_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Goal:
-    """Put a budget in numbers."""
-    if budget.remove is not None:
-        return Goal(words=f"{budget.remove} blocks", needed=budget.remove, cost=lambda _: 1)
-    if budget.save_macs is not None:
-        return Goal(
-            words=f"{budget.save_macs:.1%} of the MACs",
-            needed=budget.save_macs * blocks.macs,
-            cost=lambda block: block.macs,
-        )
-    if budget.save_params is not None:
-        return Goal(
-            words=f"{budget.save_params:.1%} of the parameters",
-            needed=budget.save_params * blocks.params,
-            cost=lambda block: block.params,
-        )
-    if costs is None or set(costs.blocks) != {block.name for block in blocks}:
-        raise LayerticketError(
-            "this budget is about a measured cost; pass costs=Costs(...) with the cost of every "
-            "removable block, or use `layerticket find`, which measures them."
-        )
-    return _measured_goal(budget, costs)
-
-
-def _measured_goal(budget: Budget, costs: Costs) -> Goal:
-    """Put a budget of measured costs in numbers."""
-    share = budget.save_time if budget.save_time is not None else budget.save_energy
-    if share is not None:
-        words, needed = f"{share:.1%} of the {costs.what}", share * costs.total
-    else:
-        assert budget.max_memory is not None
-        words = f"at most {budget.max_memory:,} of {costs.total:,.0f} {costs.what}"
-        needed = costs.total - budget.max_memory
-        if needed <= 0:
-            raise LayerticketError(
-                f"the budget asks for {words}, which the dense network keeps as it is. "
-                "Train it without a ticket, or ask for less."
-            )
-    return Goal(words=words, needed=needed, cost=lambda block: costs.blocks[block.name])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """A partition of the removable blocks; names in the order of execution."""
 
@@ -201,16 +147,16 @@ def select(
     staying = _protected(blocks, protect)
     if keep_neighbours:
         staying |= downsampling_neighbours(blocks)
-    goal = goal_of(budget, blocks, costs)
+    target = _target_of(budget, blocks, costs)
     left = Counter(block.stage for block in blocks.without(gone))
     for block in sorted(blocks.without(gone), key=lambda b: (scores[b.name], b.position)):
-        if goal.met(removed):
+        if target.met(removed):
             break
         if block.name not in staying and left[block.stage] > min_per_stage:
             removed.append(block)
             left[block.stage] -= 1
-    if not goal.met(removed):
-        raise _impossible(goal, blocks, removed)
+    if not target.met(removed):
+        raise _impossible(target, blocks, removed)
     _warn_of_ties(scores, blocks, removed[before:], staying)
     names = [block.name for block in removed]
     return Selection(
@@ -222,19 +168,58 @@ def select(
     )
 
 
-def _warn_of_ties(
-    scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
-) -> None:
-    """Say where the order of execution, not the score, decided what goes."""
-    highest = max((scores[block.name] for block in removed), default=None)
-    gone = {block.name for block in removed}
-    tied = [name for name in scores if scores[name] == highest and name not in staying]
-    if kept := [name for name in tied if name not in gone]:
-        warnings.warn(
-            f"{len(tied)} blocks share the score {highest!r} at the cut, and those nearer to the "
-            f"input went; {', '.join(kept)} might as well have gone.",
-            stacklevel=3,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A budget in numbers: what has to add up to how much."""
+
+    words: str
+    needed: float
+    cost: Callable[[Block], float]
+
+    def met(self, removed: list[Block]) -> bool:
+        """Whether these blocks are enough."""
+        return sum(self.cost(block) for block in removed) >= self.needed
+
+
+def _target_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Target:
+    """Put a budget in numbers."""
+    if budget.remove is not None:
+        return Target(words=f"{budget.remove} blocks", needed=budget.remove, cost=lambda _: 1)
+    if budget.save_macs is not None:
+        return Target(
+            words=f"{budget.save_macs:.1%} of the MACs",
+            needed=budget.save_macs * blocks.macs,
+            cost=lambda block: block.macs,
         )
+    if budget.save_params is not None:
+        return Target(
+            words=f"{budget.save_params:.1%} of the parameters",
+            needed=budget.save_params * blocks.params,
+            cost=lambda block: block.params,
+        )
+    if costs is None or set(costs.blocks) != {block.name for block in blocks}:
+        raise LayerticketError(
+            "this budget is about a measured cost; pass costs=Costs(...) with the cost of every "
+            "removable block, or use `layerticket find`, which measures them."
+        )
+    return _measured_target(budget, costs)
+
+
+def _measured_target(budget: Budget, costs: Costs) -> Target:
+    """Put a budget of measured costs in numbers."""
+    share = budget.save_time if budget.save_time is not None else budget.save_energy
+    if share is not None:
+        words, needed = f"{share:.1%} of the {costs.what}", share * costs.total
+    else:
+        assert budget.max_memory is not None
+        words = f"at most {budget.max_memory:,} of {costs.total:,.0f} {costs.what}"
+        needed = costs.total - budget.max_memory
+        if needed <= 0:
+            raise LayerticketError(
+                f"the budget asks for {words}, which the dense network keeps as it is. "
+                "Train it without a ticket, or ask for less."
+            )
+    return Target(words=words, needed=needed, cost=lambda block: costs.blocks[block.name])
 
 
 def downsampling_neighbours(blocks: Blocks) -> set[str]:
@@ -256,13 +241,28 @@ def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
     return staying
 
 
-def _impossible(goal: Goal, blocks: Blocks, removed: list[Block]) -> LayerticketError:
+def _warn_of_ties(
+    scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
+) -> None:
+    """Say where the order of execution, not the score, decided what goes."""
+    highest = max((scores[block.name] for block in removed), default=None)
+    gone = {block.name for block in removed}
+    tied = [name for name in scores if scores[name] == highest and name not in staying]
+    if kept := [name for name in tied if name not in gone]:
+        warnings.warn(
+            f"{len(tied)} blocks share the score {highest!r} at the cut, and those nearer to the "
+            f"input went; {', '.join(kept)} might as well have gone.",
+            stacklevel=3,
+        )
+
+
+def _impossible(target: Target, blocks: Blocks, removed: list[Block]) -> LayerticketError:
     macs = sum(b.macs for b in removed) / max(blocks.macs, 1)
     params = sum(b.params for b in removed) / max(blocks.params, 1)
-    reached = sum(goal.cost(block) for block in removed) / goal.needed
+    reached = sum(target.cost(block) for block in removed) / target.needed
     return LayerticketError(
-        f"the budget asks for {goal.words}, but at most {len(removed)} of {len(blocks)} removable "
-        f"blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters, "
+        f"the budget asks for {target.words}, but at most {len(removed)} of {len(blocks)} "
+        f"removable blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters, "
         f"{reached:.1%} of what is asked. Ask for less, protect fewer blocks, or lower "
         "min_per_stage."
     )

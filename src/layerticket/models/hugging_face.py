@@ -1,6 +1,5 @@
 """A network of Hugging Face's library from a configuration on disk; nothing is ever downloaded."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerticket.errors import LayerticketError, unknown_name
+from layerticket.errors import LayerticketError, need, unknown_name
 from layerticket.files import read_json
 
 TASKS = {
@@ -41,7 +40,7 @@ def hugging_face_model(
         LayerticketError: If there is no such file, a task or field is unknown, the class cannot
             be built, or weights other than those of the head are missing.
     """
-    transformers = _library()
+    transformers = need("transformers", extra="transformers", why="hf: models need transformers")
     file = _config_file(path)
     record, fields = read_json(file), {k: v for k, v in options.items() if k not in OURS}
     kind = _kind(transformers, record, options.get("task"), path)
@@ -64,17 +63,6 @@ def hugging_face_model(
         return build(config, dtype=dtype)  # type: ignore[no-any-return]  # untyped library
     except (TypeError, ValueError, RuntimeError, OSError, ImportError, KeyError) as err:
         raise LayerticketError(f"'hf:{path}' cannot be built: {_one_line(err)}") from err
-
-
-def _library() -> Any:  # noqa: ANN401 - the package
-    try:
-        return importlib.import_module("transformers")
-    except ModuleNotFoundError as err:
-        if err.name != "transformers":
-            raise
-        raise LayerticketError(
-            'hf: models need transformers: pip install "layerticket[transformers]"'
-        ) from err
 
 
 def _config_file(path: str) -> Path:

@@ -1,4 +1,4 @@
-"""From a name to a freshly initialized network; knows no data, and loads weights only if asked."""
+"""From a name to a freshly initialized network; weights are loaded only if asked for."""
 
 import ast
 import difflib
@@ -14,105 +14,14 @@ from types import ModuleType
 
 from torch import nn
 
-from layerticket.errors import LayerticketError, unknown_name
+from layerticket.errors import LayerticketError, need, unknown_name
 from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
 from layerticket.models.hugging_face import hugging_face_model
 from layerticket.modules import preserved_random_state
 
 Options = dict[str, object]
-
-
-def timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
-    """Build a timm model without pretrained weights; names that need the network are refused."""
-    timm = _extra("timm")
-    if not timm.is_model(name):
-        raise _unlisted("timm", name, timm.list_models())
-    try:
-        return network_of(
-            timm.create_model(
-                name, pretrained=False, num_classes=classes, in_chans=channels, **options
-            ),
-            name,
-        )
-    except (TypeError, AssertionError, RuntimeError) as err:
-        raise _unbuildable(f"timm:{name}", classes, channels, err) from err
-
-
-def torchvision_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
-    """Build a torchvision classifier without weights (detectors would download a backbone)."""
-    models = _extra("torchvision").models
-    names = models.list_models(module=models)
-    if name not in names:
-        raise _unlisted("torchvision", name, names)
-    if channels != 3:
-        raise LayerticketError(
-            f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
-            "Use a resnet of this package, timm:NAME or a function of yours."
-        )
-    options = _undecided(models.get_model_builder(name)) | options
-    try:
-        return network_of(
-            models.get_model(name, weights=None, num_classes=classes, **options), name
-        )
-    except (TypeError, AssertionError, RuntimeError) as err:
-        raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
-
-
-def _undecided(builder: Callable[..., object]) -> Options:
-    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
-    built = typing.get_type_hints(builder).get("return")
-    parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
-    asks = "init_weights" in parameters and parameters["init_weights"].default is None
-    return {"init_weights": True} if asks else {}
-
-
-def network_of(built: object, name: str) -> nn.Module:
-    """Insist on a network."""
-    if isinstance(built, nn.Module):
-        return built
-    raise LayerticketError(
-        f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."
-    )
-
-
-def _extra(package: str) -> ModuleType:
-    """Import an optional package or say how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as err:
-        if err.name != package:
-            raise
-        raise LayerticketError(
-            f'{package} models need {package}: pip install "layerticket[{package}]"'
-        ) from err
-
-
-def _unlisted(source: str, name: str, names: Iterable[str]) -> LayerticketError:
-    """Build the error for a name that a library does not have; its whole list would be too long."""
-    near = difflib.get_close_matches(name, list(names), n=3)
-    hint = f" Did you mean {' or '.join(repr(f'{source}:{n}') for n in near)}?" if near else ""
-    return LayerticketError(
-        f"model '{source}:{name}' is not known.{hint} "
-        f"{source.capitalize()}'s own documentation lists what is available."
-    )
-
-
-def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> LayerticketError:
-    """Build the error for a model that does not take these classes and channels."""
-    return LayerticketError(
-        f"{name!r} cannot be built for {classes} classes and {channels} channels: {err}"
-    )
-
-
-Options_resolver = dict[str, object]
-
 PROJECTION = "-projection"
-OTHER_SOURCES = (
-    "timm:NAME",
-    "torchvision:NAME",
-    "hf:CONFIG-OR-FOLDER",
-    "package.module:function",
-)
+OTHER_SOURCES = ("timm:NAME", "torchvision:NAME", "hf:CONFIG-OR-FOLDER", "package.module:function")
 
 
 def model_names() -> tuple[str, ...]:
@@ -132,7 +41,7 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             Hugging Face's library (see `hugging_face_model` for its options `task` and
             `weights`), or ``package.module:function`` for a function that returns a network; the
             current directory is importable. The function is given ``num_classes`` and
-            ``in_channels`` where it has parameters of these names. Options_resolver follow a comma:
+            ``in_channels`` where it has parameters of these names. Options follow a comma:
             ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
@@ -158,11 +67,11 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             return _cifar_resnet(name, classes, channels)
         target, options = _options(rest, name)
         if source == "timm":
-            return timm_model(target, classes, channels, options)
+            return _timm_model(target, classes, channels, options)
         if source == "hf":
             return hugging_face_model(target, classes=classes, channels=channels, options=options)
         if source == "torchvision":
-            return torchvision_model(target, classes, channels, options)
+            return _torchvision_model(target, classes, channels, options)
         return _from_function(source, target, classes, channels, options)
 
 
@@ -194,8 +103,80 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
     )
 
 
+def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
+    """Build a timm model without pretrained weights; names that need the network are refused."""
+    timm = need("timm", extra="timm", why="timm models need timm")
+    if not timm.is_model(name):
+        raise _unlisted("timm", name, timm.list_models())
+    try:
+        return _network_of(
+            timm.create_model(
+                name, pretrained=False, num_classes=classes, in_chans=channels, **options
+            ),
+            name,
+        )
+    except (TypeError, AssertionError, RuntimeError) as err:
+        raise _unbuildable(f"timm:{name}", classes, channels, err) from err
+
+
+def _torchvision_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
+    """Build a torchvision classifier without weights (detectors would download a backbone)."""
+    models = need(
+        "torchvision", extra="torchvision", why="torchvision models need torchvision"
+    ).models
+    names = models.list_models(module=models)
+    if name not in names:
+        raise _unlisted("torchvision", name, names)
+    if channels != 3:
+        raise LayerticketError(
+            f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
+            "Use a resnet of this package, timm:NAME or a function of yours."
+        )
+    options = _undecided(models.get_model_builder(name)) | options
+    try:
+        return _network_of(
+            models.get_model(name, weights=None, num_classes=classes, **options), name
+        )
+    except (TypeError, AssertionError, RuntimeError) as err:
+        raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
+
+
+def _undecided(builder: Callable[..., object]) -> Options:
+    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
+    built = typing.get_type_hints(builder).get("return")
+    parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
+    asks = "init_weights" in parameters and parameters["init_weights"].default is None
+    return {"init_weights": True} if asks else {}
+
+
+def _network_of(built: object, name: str) -> nn.Module:
+    """Insist on a network."""
+    if isinstance(built, nn.Module):
+        return built
+    raise LayerticketError(
+        f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."
+    )
+
+
+def _unlisted(source: str, name: str, names: Iterable[str]) -> LayerticketError:
+    """Build the error for a name that a library does not have; its whole list would be too long."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    hint = f" Did you mean {' or '.join(repr(f'{source}:{n}') for n in near)}?" if near else ""
+    return LayerticketError(
+        f"model '{source}:{name}' is not known.{hint} "
+        f"{source.capitalize()}'s own documentation lists what is available."
+    )
+
+
+def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> LayerticketError:
+    """Build the error for a model that does not take these classes and channels."""
+    return LayerticketError(
+        f"{name!r} cannot be built for {classes} classes and {channels} channels: {err}"
+    )
+
+
 def _from_function(
-    module_name: str, function_name: str, classes: int, channels: int, options: Options_resolver
+    module_name: str, function_name: str, classes: int, channels: int, options: Options
 ) -> nn.Module:
     """Import a module and call a function of it."""
     full = f"{module_name}:{function_name}"
@@ -219,7 +200,7 @@ def _from_function(
                 "function that needs at most num_classes and in_channels."
             )
         given = {key: value for key, value in offered.items() if key in parameters}
-        return network_of(function(**given | options), full)
+        return _network_of(function(**given | options), full)
 
 
 def _imported(module_name: str, full: str) -> ModuleType:

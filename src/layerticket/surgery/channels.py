@@ -1,10 +1,8 @@
 """Which channels of which layers can only go together, as Torch-Pruning finds them by tracing.
 
-Enters: a network and an example. Leaves: groups of coupled channels, or the network without some of
-them. Refuses to know what a channel is worth. A *filter* is an output channel of a convolution.
+A *filter* is an output channel of a convolution.
 """
 
-import importlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, need
 from layerticket.models.cifar_resnet import PaddedShortcut
 from layerticket.modules import copy_of
 
@@ -171,15 +169,7 @@ def _refuse_what_cannot_be_traced(model: nn.Module) -> None:
 
 
 def _library() -> Any:  # noqa: ANN401 - a module without types
-    """Import Torch-Pruning or say how to install it."""
-    try:
-        return importlib.import_module("torch_pruning")
-    except ModuleNotFoundError as err:
-        if err.name != "torch_pruning":
-            raise
-        raise LayerticketError(
-            'removing filters needs Torch-Pruning: pip install "layerticket[filters]"'
-        ) from err
+    return need("torch_pruning", extra="filters", why="removing filters needs Torch-Pruning")
 
 
 def _graph(model: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
