@@ -1,8 +1,6 @@
-"""A network as a function from tensors to tensors, and its graph, traced once for all formats."""
+"""Networks written to files in several formats, each read back and compared."""
 
 import functools
-import importlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,184 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from layerticket import export as written
 from layerticket.batch import Inputs, call, map_tensors, size_of, tensors_of
-from layerticket.errors import LayerticketError, unknown_name
-from layerticket.files import write_atomically
+from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.files import write_json
 from layerticket.modules import copy_of, preserved_random_state
 from layerticket.tensors import save_tensors
-
-
-class Tensors(nn.Module):
-    """Returns of a network's output the tensors only: one, by name, or in order."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the network's
-        """Call the network."""
-        output = self.model(*args, **kwargs)
-        if isinstance(output, Tensor):
-            return output
-        if isinstance(output, Mapping):
-            return {key: value for key, value in output.items() if isinstance(value, Tensor)}
-        return tuple(tensors_of(output))
-
-
-def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return inputs as positional and named arguments."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return ((inputs,), {}) if isinstance(inputs, Tensor) else (tuple(inputs), {})
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A network on the CPU in evaluation mode, with inputs to trace it on."""
-
-    model: nn.Module
-    inputs: Inputs
-    any_batch: bool
-
-    def outputs(self, inputs: Inputs) -> list[Tensor]:
-        """Run the network itself."""
-        return tensors_of(call(Tensors(self.model), inputs))
-
-    @functools.cached_property
-    def program(self) -> Any:  # noqa: ANN401 - torch.export.ExportedProgram
-        """The graph.
-
-        Raises:
-            LayerticketError: If PyTorch cannot trace the network.
-        """
-        args, kwargs = arguments(self.inputs)
-        given = {"args": args} if args else {"kwargs": kwargs}
-        dynamic = _any_batch(given) if self.any_batch else None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return torch.export.export(
-                    Tensors(self.model), args, kwargs, dynamic_shapes=dynamic, strict=False
-                )
-        except Exception as err:
-            hint = " Try any_batch=False." if self.any_batch else ""
-            raise LayerticketError(
-                f"torch.export cannot trace this {type(self.model).__name__}: "
-                f"{str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__}."
-                f"{hint} The format 'safetensors' needs no graph."
-            ) from err
-
-
-def _any_batch(tree: Any) -> Any:  # noqa: ANN401 - any nesting
-    """Say of every tensor that its first dimension may change; what is no tensor has none."""
-    if isinstance(tree, Tensor):
-        return {0: torch.export.Dim.DYNAMIC} if tree.ndim else None
-    if isinstance(tree, Mapping):
-        return {key: _any_batch(value) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_any_batch(value) for value in tree)
-    return None
-
-
-Reloaded_formats = Callable[[Inputs], Sequence[Tensor]]
-
-
-def safetensors(traced: Traced, path: Path) -> Reloaded_formats:
-    """Write the state dict; read it into a copy whose state was erased."""
-    save_tensors(path, traced.model.state_dict(), {})
-    again = copy_of(traced.model)
-    for value in again.state_dict().values():
-        value.zero_()
-    again.load_state_dict(load_file(path))
-    return lambda inputs: tensors_of(call(Tensors(again), inputs))
-
-
-def transformers(traced: Traced, path: Path) -> Reloaded_formats:
-    """Write a folder with ``save_pretrained``; read it with the class's own ``from_pretrained``."""
-    model: Any = traced.model
-    if not hasattr(model, "save_pretrained") or not hasattr(type(model), "from_pretrained"):
-        raise LayerticketError(
-            f"{type(model).__name__} has no save_pretrained; the format 'transformers' is for "
-            "networks of Hugging Face's library. Choose another one."
-        )
-    model.save_pretrained(path)
-    try:
-        again, told = type(model).from_pretrained(
-            path, output_loading_info=True, local_files_only=True, dtype=model.dtype
-        )
-    except RuntimeError as err:
-        raise LayerticketError(f"{path} cannot be read back: {_first_line(err)}") from err
-    if lost := {key: sorted(map(str, value)) for key, value in told.items() if value}:
-        raise LayerticketError(f"{path} is not read back in full: {lost}.")
-    again = again.eval()
-    return lambda inputs: tensors_of(call(Tensors(again), inputs))
-
-
-def torch_export(traced: Traced, path: Path) -> Reloaded_formats:
-    """Write the graph of `torch.export`; it runs without the network's class."""
-    torch.export.save(traced.program, path)
-    again = torch.export.load(path).module()
-    return lambda inputs: tensors_of(call(again, inputs))
-
-
-def onnx(traced: Traced, path: Path) -> Reloaded_formats:
-    """Write an ONNX graph; run it in ONNX Runtime."""
-    runtime = _extra("onnxruntime")
-    for package in ("onnx", "onnxscript"):
-        _extra(package)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(traced.program, dynamo=True, verbose=False)
-    except LayerticketError:
-        raise
-    except Exception as err:
-        cause = _first_line(err.__cause__ or err)
-        raise LayerticketError(
-            f"{type(traced.model).__name__} cannot be written as ONNX: {cause} "
-            "The format 'torch' keeps every operation of PyTorch."
-        ) from err
-    assert program is not None
-    program.save(path)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-
-    def run(inputs: Inputs) -> list[Tensor]:
-        given = [tensor.numpy() for tensor in tensors_of(arguments(inputs))]
-        outputs = session.run(None, dict(zip(names, given, strict=True)))
-        return [torch.from_numpy(output) for output in outputs]
-
-    return run
-
-
-def _extra(package: str) -> Any:  # noqa: ANN401 - a module
-    """Import a package of the extra or say how to install it."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as err:
-        if err.name != package:
-            raise
-        raise LayerticketError(
-            f'ONNX files need {package}: pip install "layerticket[onnx]"'
-        ) from err
-
-
-def _first_line(err: BaseException) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
-
 
 RECORD = "export.json"
 TINY = float(torch.finfo(torch.float32).tiny)  # outputs of zero are compared as they are
 Reloaded = Callable[[Inputs], Sequence[Tensor]]
-FORMATS: dict[str, tuple[str, Callable[[Traced, Path], Reloaded]]] = {
-    "safetensors": ("model.safetensors", written.safetensors),
-    "transformers": ("transformers", written.transformers),
-    "torch": ("model.pt2", written.torch_export),
-    "onnx": ("model.onnx", written.onnx),
-}
+"""What was read back from a file, as a function from inputs to tensors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,59 +77,203 @@ def export(
         raise LayerticketError("give at least one format, and a tolerance above 0.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = copy_of(model).cpu().eval()
     inputs = map_tensors(example, lambda t: t.detach().cpu())
-    trials = [inputs, _doubled(inputs)] if any_batch else [inputs]
-    traced = Traced(plain, trials[-1], any_batch)
+    trials = [inputs]
+    if any_batch:
+        size_of(inputs)  # refuses inputs whose tensors disagree on the number of examples
+        trials.append(map_tensors(inputs, lambda t: torch.cat([t, t])))
+    traced = Traced(copy_of(model).cpu().eval(), trials[-1], any_batch)
     found: dict[str, Exported] = {}
     for name in dict.fromkeys(formats):
         file, write = FORMATS[name]
+        path = folder / file
         with preserved_random_state(0), torch.no_grad():
-            reloaded = write(traced, folder / file)
-            difference = max(_difference(name, traced, reloaded, trial) for trial in trials)
+            reloaded = write(traced, path)
+            difference = max(
+                _difference(name, traced.outputs(trial), reloaded(trial)) for trial in trials
+            )
         if not difference <= tolerance:
             raise LayerticketError(
-                f"what was read back from {folder / file} differs from the network by "
+                f"what was read back from {path} differs from the network by "
                 f"{difference:.2g}, more than the tolerance of {tolerance:g}. Do not use it; "
                 "allow more only if the numbers of the network are known to be that coarse."
             )
+        files = [path, folder / f"{file}.data", *path.rglob("*")]  # .data: of a large ONNX graph
         found[name] = Exported(
             format=name,
-            path=str(folder / file),
-            bytes=_bytes(folder / file),
+            path=str(path),
+            bytes=sum(part.stat().st_size for part in files if part.is_file()),
             difference=difference,
             tolerance=tolerance,
             any_batch=any_batch,
         )
     record = {"torch": torch.__version__, "files": {n: asdict(e) for n, e in found.items()}}
-    write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    write_json(folder / RECORD, record)
     return found
 
 
-def _difference(name: str, traced: Traced, reloaded: Reloaded, inputs: Inputs) -> float:
-    """Compare the outputs of the network and of what was read back."""
-    expected, given = traced.outputs(inputs), reloaded(inputs)
+def _difference(name: str, expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    """Compare the outputs of the network and of what was read back; NaN if one of them is."""
     if [t.shape for t in expected] != [t.shape for t in given]:
         raise LayerticketError(
             f"what was read back as {name} gives outputs of shapes "
             f"{[tuple(t.shape) for t in given]}, the network {[tuple(t.shape) for t in expected]}."
         )
-    largest = 0.0
+    largest = torch.zeros((), dtype=torch.double)
     for a, b in zip(expected, given, strict=True):
-        scale = max(TINY, float(a.abs().max())) if a.numel() else 1.0
-        apart = float((a.double() - b.double()).abs().max()) / scale if a.numel() else 0.0
-        largest = max(largest, apart) if apart == apart else float("nan")
-    return largest
+        if a.numel():
+            apart = (a.double() - b.double()).abs().max() / max(TINY, float(a.abs().max()))
+            largest = torch.maximum(largest, apart)  # keeps NaN
+    return float(largest)
 
 
-def _doubled(inputs: Inputs) -> Any:  # noqa: ANN401 - same type as given
-    """Return every example twice."""
-    size_of(inputs)  # refuses inputs whose tensors disagree on the number of examples
-    return map_tensors(inputs, lambda t: torch.cat([t, t]))
+class _Tensors(nn.Module):
+    """Returns of a network's output the tensors only: one, by name, or in order."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the network's
+        """Call the network."""
+        output = self.model(*args, **kwargs)
+        if isinstance(output, Tensor):
+            return output
+        if isinstance(output, Mapping):
+            return {key: value for key, value in output.items() if isinstance(value, Tensor)}
+        return tuple(tensors_of(output))
 
 
-def _bytes(path: Path) -> int:
-    """Return the size of a file with its external weights, or of a folder."""
-    beside = path.parent.glob(f"{path.name}.data") if path.is_file() else path.rglob("*")
-    files = [path, *beside] if path.is_file() else list(beside)
-    return sum(file.stat().st_size for file in files if file.is_file())
+@dataclass(frozen=True)
+class Traced:
+    """A network on the CPU in evaluation mode, with inputs to trace it on."""
+
+    model: nn.Module
+    inputs: Inputs
+    any_batch: bool
+
+    def outputs(self, inputs: Inputs) -> list[Tensor]:
+        """Run the network itself."""
+        return tensors_of(call(_Tensors(self.model), inputs))
+
+    @functools.cached_property
+    def program(self) -> Any:  # noqa: ANN401 - torch.export.ExportedProgram
+        """The graph, traced once for all formats."""
+        args, kwargs = _arguments(self.inputs)
+        given = {"args": args} if args else {"kwargs": kwargs}
+        dynamic = _any_batch(given) if self.any_batch else None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.export.export(
+                    _Tensors(self.model), args, kwargs, dynamic_shapes=dynamic, strict=False
+                )
+        except Exception as err:  # tracing runs the network, which may raise anything
+            hint = " Try any_batch=False." if self.any_batch else ""
+            raise LayerticketError(
+                f"torch.export cannot trace this {type(self.model).__name__}: {_first_line(err)}."
+                f"{hint} The format 'safetensors' needs no graph."
+            ) from err
+
+
+def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return inputs as positional and named arguments."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return ((inputs,), {}) if isinstance(inputs, Tensor) else (tuple(inputs), {})
+
+
+def _any_batch(tree: Any) -> Any:  # noqa: ANN401 - any nesting
+    """Say of every tensor that its first dimension may change; what is no tensor has none."""
+    if isinstance(tree, Tensor):
+        return {0: torch.export.Dim.DYNAMIC} if tree.ndim else None
+    if isinstance(tree, Mapping):
+        return {key: _any_batch(value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_any_batch(value) for value in tree)
+    return None
+
+
+# One function a format: writes the file, and returns what was read back from it.
+
+
+def _safetensors(traced: Traced, path: Path) -> Reloaded:
+    """Write the state dict; read it into a copy whose state was erased."""
+    save_tensors(path, traced.model.state_dict(), {})
+    again = copy_of(traced.model)
+    for value in again.state_dict().values():
+        value.zero_()
+    again.load_state_dict(load_file(path))
+    return lambda inputs: tensors_of(call(_Tensors(again), inputs))
+
+
+def _transformers(traced: Traced, path: Path) -> Reloaded:
+    """Write a folder with ``save_pretrained``; read it with the class's own ``from_pretrained``."""
+    model: Any = traced.model
+    if not hasattr(model, "save_pretrained") or not hasattr(type(model), "from_pretrained"):
+        raise LayerticketError(
+            f"{type(model).__name__} has no save_pretrained; the format 'transformers' is for "
+            "networks of Hugging Face's library. Choose another one."
+        )
+    model.save_pretrained(path)
+    try:
+        again, told = type(model).from_pretrained(
+            path, output_loading_info=True, local_files_only=True, dtype=model.dtype
+        )
+    except RuntimeError as err:
+        raise LayerticketError(f"{path} cannot be read back: {_first_line(err)}") from err
+    if lost := {key: sorted(map(str, value)) for key, value in told.items() if value}:
+        raise LayerticketError(f"{path} is not read back in full: {lost}.")
+    again = again.eval()
+    return lambda inputs: tensors_of(call(_Tensors(again), inputs))
+
+
+def _torch(traced: Traced, path: Path) -> Reloaded:
+    """Write the graph of `torch.export`; it runs without the network's class."""
+    torch.export.save(traced.program, path)
+    again = torch.export.load(path).module()
+    return lambda inputs: tensors_of(call(again, inputs))
+
+
+def _onnx(traced: Traced, path: Path) -> Reloaded:
+    """Write an ONNX graph; run it in ONNX Runtime."""
+    runtime, _, _ = (
+        need(package, extra="onnx", why=f"ONNX files need {package}")
+        for package in ("onnxruntime", "onnx", "onnxscript")
+    )
+    program = traced.program
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            written = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as err:  # the exporter has many ways to fail
+        raise LayerticketError(
+            f"{type(traced.model).__name__} cannot be written as ONNX: "
+            f"{_first_line(err.__cause__ or err)} The format 'torch' keeps every operation of "
+            "PyTorch."
+        ) from err
+    assert written is not None
+    written.save(path)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        given = [tensor.numpy() for tensor in tensors_of(_arguments(inputs))]
+        outputs = session.run(None, dict(zip(names, given, strict=True)))
+        return [torch.from_numpy(output) for output in outputs]
+
+    return run
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+FORMATS: dict[str, tuple[str, Callable[[Traced, Path], Reloaded]]] = {
+    "safetensors": ("model.safetensors", _safetensors),
+    "transformers": ("transformers", _transformers),
+    "torch": ("model.pt2", _torch),
+    "onnx": ("model.onnx", _onnx),
+}

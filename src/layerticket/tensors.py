@@ -1,7 +1,4 @@
-"""Named tensors in a file with a checksum, never pickled.
-
-Enters: named tensors with JSON facts. Leaves: one file, or a digest. Refuses to know models.
-"""
+"""Named tensors in one file with a checksum, never pickled."""
 
 import hashlib
 import json

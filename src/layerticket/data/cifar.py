@@ -85,11 +85,7 @@ CIFARS = {
 def load_cifar(
     name: str, data_dir: Path | None, validation_fraction: float, *, download: bool
 ) -> Dataset:
-    """Load one of `CIFARS` from a folder; original batches are preferred to parquet files.
-
-    Raises:
-        LayerticketError: If the files are absent, incomplete or damaged.
-    """
+    """Load one of `CIFARS` from a folder; original batches are preferred to parquet files."""
     published, classes = CIFARS[name], SHAPES[name][1]
     if data_dir is None and not download:
         raise LayerticketError(
@@ -209,19 +205,7 @@ def _patience(seconds: float) -> Iterator[None]:
 
 
 def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
-    """Read the images and labels of one split.
-
-    Args:
-        files: In order.
-        labels_key: Entry of the labels, ``labels`` or ``fine_labels``.
-        classes: Labels must lie in 0 to `classes` - 1.
-
-    Returns:
-        N images of 3x32x32.
-
-    Raises:
-        LayerticketError: If a file is damaged, holds something else, or names foreign code.
-    """
+    """Read one split: N images of 3x32x32, and the labels under an entry of each file."""
     images, labels = [], []
     for file in files:
         content = read_pickle(file, "CIFAR batch")
@@ -249,12 +233,9 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
     """Read what a pickle holds: dictionaries, lists, text, numbers, arrays of whole numbers.
 
     Args:
-        file: The file.
+        file: The file; it is refused if it is damaged, holds something else or names foreign code.
         kind: What messages call it.
         in_array: Whether it is a ``.npy`` file around one Python object, as CIFAR-10.2 is.
-
-    Raises:
-        LayerticketError: If the file is damaged, holds something else, or names foreign code.
     """
     try:
         with file.open("rb") as stream:
@@ -369,18 +350,9 @@ def _arrays_of(value: object) -> object:
 
 
 def read_parquet(files: Sequence[Path], label: str, classes: int) -> tuple[Split, bool]:
-    """Read images and labels of one split, from the cache where they are there already.
+    """Read one split, decoded or from the cache, and whether any image was stored as JPEG.
 
-    Args:
-        files: In order; each with a column ``img`` or ``image`` of {bytes, path}.
-        label: Column of the labels.
-        classes: Labels must lie in 0 to `classes` - 1.
-
-    Returns:
-        N images of 3x32x32, and whether any was stored as JPEG.
-
-    Raises:
-        LayerticketError: If a file is damaged or holds something else.
+    Each file has a column ``img`` or ``image`` of {bytes, path}, and the labels in another one.
     """
     key = cache.sha256_of(files, start=label)
     kept = cache.recall(key)

@@ -21,19 +21,7 @@ LABELS = "labels.npy"
 
 
 def read_shift(name: str, folders: Sequence[Path], classes: int = 10) -> Split:
-    """Read a later test set for CIFAR-10.
-
-    Args:
-        name: One of `SHIFTS`.
-        folders: Where its files may lie; the first that has one of them counts.
-        classes: Labels must lie in 0 to `classes` - 1.
-
-    Returns:
-        Images and labels in the order of the file.
-
-    Raises:
-        LayerticketError: If the files are absent, damaged, or hold something else.
-    """
+    """Read one of `SHIFTS` from the first folder that has its images."""
     if name not in SHIFTS:
         raise unknown_name("shifted test set", name, SHIFTS)
     shift = SHIFTS[name]
@@ -115,12 +103,7 @@ class Corrupted:
 
 
 def find_published(data: str, folders: Sequence[Path]) -> Path | None:
-    """Find the folder of the published CIFAR-10-C or CIFAR-100-C files, if there is one.
-
-    Args:
-        data: Name of the data set they belong to.
-        folders: Searched themselves, and for a folder of the published name.
-    """
+    """Find the published CIFAR-10-C or CIFAR-100-C: one of the folders, or in one of them."""
     candidates = [place for folder in folders for place in (folder / PUBLISHED[data], folder)]
     return next((place for place in candidates if (place / "gaussian_noise.npy").is_file()), None)
 
@@ -128,18 +111,7 @@ def find_published(data: str, folders: Sequence[Path]) -> Path | None:
 def open_published(
     folder: Path, names: Sequence[str], count: int, shape: tuple[int, int, int], classes: int
 ) -> Corrupted:
-    """Open the published files of several corruptions and check all of them.
-
-    Args:
-        folder: With ``labels.npy`` and a file for each corruption.
-        names: Corruptions wanted.
-        count: N, images of one severity; a file holds 5 N rows.
-        shape: (C, H, W) of an image.
-        classes: Labels must lie in 0 to `classes` - 1.
-
-    Raises:
-        LayerticketError: If a file is absent, truncated, or holds something else.
-    """
+    """Open and check the published files of several corruptions, `count` images a severity."""
     labels = open_array(folder / LABELS)
     arrays = {name: open_array(folder / f"{name}.npy") for name in names}
     for name, array in arrays.items():

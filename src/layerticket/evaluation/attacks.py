@@ -214,12 +214,7 @@ def attacked_accuracy(
 def suspicions(kind: Kind, budgets: Sequence[dict[str, Any]]) -> list[str]:
     """List signs that gradients are masked and the figures too good (Athalye et al., 2018).
 
-    Args:
-        kind: The attack.
-        budgets: Figures of each budget, as `attacked_accuracy` gives them.
-
-    Returns:
-        One sentence for each sign and budget; none is no proof of robustness.
+    One sentence for each sign and budget; none is no proof of robustness.
     """
     found = []
     for figures in budgets:

@@ -7,8 +7,7 @@ module is run as ``python -m layerticket.evaluation.memory`` with one JSON objec
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -17,6 +16,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
 from layerticket.models.load import build_model
+from layerticket.settings import Count, Text, from_table, settings
 from layerticket.surgery.remove import remove_blocks
 from layerticket.training.device import peak_memory_bytes, resolve_device
 from layerticket.training.recipe import Recipe
@@ -25,22 +25,22 @@ from layerticket.training.steps import rehearse
 _STEPS = 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class MemoryRequest:
     """A network by name, and how it would be trained."""
 
-    model: str
+    model: Text
     """Name of the dense network."""
-    shape: tuple[int, int, int]
+    shape: tuple[Count, Count, Count]
     """(C, H, W) of its images."""
-    classes: int
-    removed: tuple[str, ...] = ()
+    classes: Count
+    removed: tuple[Text, ...] = ()
     """Blocks or branches that are taken out first."""
     granularity: Granularity = "block"
     """Which of the two they are."""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = Recipe()
     """Batch size, precision and memory format."""
-    device: str = "auto"
+    device: Text = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +63,6 @@ def peak_memory(request: MemoryRequest) -> PeakMemory:
 
     Args:
         request: What to train; on noise, since the pixels do not matter.
-
-    Returns:
-        The measurement.
 
     Raises:
         LayerticketError: If the network, a block or the device is not known.
@@ -98,14 +95,6 @@ def _measure(request: MemoryRequest) -> PeakMemory:
         return PeakMemory(peak_bytes=peak_memory_bytes(device), before_bytes=before)
 
 
-def _main(argument: str) -> None:
-    """Answer one request on stdout."""
-    given: dict[str, Any] = json.loads(argument)
-    given["recipe"] = Recipe(**given["recipe"])
-    for name in ("shape", "removed"):
-        given[name] = tuple(given[name])
-    sys.stdout.write(json.dumps(asdict(_measure(MemoryRequest(**given)))) + "\n")
-
-
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    asked = from_table(MemoryRequest, json.loads(sys.argv[1]), "memory request")
+    sys.stdout.write(json.dumps(asdict(_measure(asked))) + "\n")

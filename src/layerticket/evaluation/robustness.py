@@ -95,11 +95,7 @@ class Evaluation:
 
 
 def check_evaluations(names: Sequence[str]) -> None:
-    """Refuse names of evaluations that are unknown or given twice; no file is looked at.
-
-    Raises:
-        LayerticketError: If there are none, or one is unknown or given twice.
-    """
+    """Refuse names of evaluations that are unknown or given twice; no file is looked at."""
     if not names or len(set(names)) != len(names):
         raise LayerticketError(
             f"evaluations are {', '.join(names) or 'empty'}; give at least one, and none twice. "
@@ -116,9 +112,9 @@ def prepare(
     """Look up what networks are to be judged on, and read and check every file it needs.
 
     Args:
-        names: As in `EVALUATIONS`.
+        names: Of `EVALUATIONS`.
         dataset: The data of the networks.
-        conditions: See there.
+        conditions: Files, number of images, attacks.
 
     Returns:
         One evaluation for each name, in order.
@@ -188,20 +184,7 @@ def shift_accuracy(
     precision: Precision,
     device: str,
 ) -> dict[str, Any]:
-    """Judge a network on images of another source.
-
-    Args:
-        model: Network.
-        dataset: Gives the normalization it was trained with.
-        split: The other images.
-        clean: Its accuracy on the test images, in [0, 1].
-        precision: As in `judged`.
-        device: As in `judged`.
-
-    Returns:
-        ``accuracy``, ``correct`` (one bit an image), ``images``, ``precision``, ``clean_accuracy``
-        and ``relative_accuracy``.
-    """
+    """Judge a network on images of another source; `clean` is its accuracy on the test images."""
     from layerticket.evaluation.accuracy import judged
 
     found = judged(model, dataset, split, precision=precision, device=device)
@@ -328,20 +311,10 @@ def corruption_accuracy(
 ) -> dict[str, Any]:
     """Judge a network on every corruption at every severity.
 
-    Args:
-        model: Network.
-        dataset: Gives the normalization it was trained with.
-        stacks: Corruption -> makes or reads its images, one split for each severity.
-        clean: Its accuracy on the same images uncorrupted, in [0, 1].
-        precision: As in `judged`.
-        device: As in `judged`.
-
-    Returns:
-        ``accuracy``, the mean over corruptions and severities; ``severities``, the mean over the
-        corruptions at each; ``corruptions`` with the mean and each severity of all of them;
-        ``correct_counts``, two hexadecimal digits an image: how many of its ``versions`` were
-        answered rightly; and the keys of `shift_accuracy`. ``images`` counts one severity of one
-        corruption.
+    `clean` is its accuracy on the same images uncorrupted. In the result ``accuracy`` is the mean
+    over corruptions and severities, ``severities`` the mean over the corruptions at each,
+    ``images`` counts one severity of one corruption, and ``correct_counts`` has two hexadecimal
+    digits an image: how many of its ``versions`` were answered rightly.
     """
     from layerticket.evaluation.accuracy import answered_rightly
 

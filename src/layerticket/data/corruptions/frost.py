@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from layerticket.data.corruptions.pixels import Array
+from layerticket.data.folders import SUFFIXES, read_image
 from layerticket.errors import LayerticketError
 
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
@@ -22,23 +23,12 @@ FROST = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # shares of
 PHOTOGRAPHS = 5
 SHRINK = 0.2
 SIDE = 200  # pixels of a drawn texture
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def frost(
     images: Array, severity: int, draws: np.random.Generator, panes: Sequence[Array]
 ) -> Array:
-    """Lay a random crop of a random pane over every image.
-
-    Args:
-        images: (N, C, H, W) in [0, 1].
-        severity: 1 to 5.
-        draws: Random numbers.
-        panes: Photographs (3, height, width) in [0, 1].
-
-    Returns:
-        (N, C, H, W), not cut to [0, 1].
-    """
+    """Lay a random crop of a random pane (3, height, width) over every image."""
     share, frozen = FROST[severity - 1]
     channels, height, width = images.shape[1:]
     which = draws.integers(0, len(panes), len(images))
@@ -59,21 +49,11 @@ def frost_like(images: Array, severity: int, draws: np.random.Generator) -> Arra
 
 
 def read_photographs(folder: Path, height: int, width: int) -> tuple[Array, ...]:
-    """Read the photographs of frost, shrunk to a fifth without smoothing as the recipe does.
+    """Read the first five photographs of frost by name: (3, h, w) float32 in [0, 1] each.
 
-    Args:
-        folder: With at least five PNG or JPEG files; the first five by name are taken.
-        height: Pixels a crop needs.
-        width: Pixels a crop needs.
-
-    Returns:
-        Five arrays (3, height, width) float32 in [0, 1].
-
-    Raises:
-        LayerticketError: If there are too few, or one is damaged or too small.
+    They are shrunk to a fifth without smoothing, as the recipe does, and refused where a crop of
+    `height` by `width` pixels does not fit.
     """
-    from layerticket.data.folders import read_image
-
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)[:PHOTOGRAPHS]
     if len(files) < PHOTOGRAPHS:
         raise LayerticketError(

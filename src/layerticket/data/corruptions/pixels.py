@@ -49,17 +49,7 @@ def _gaussian_matrix(size: int, sigma: float, mode: str, truncate: float) -> Arr
 
 
 def blurred(images: Array, sigma: float, *, mode: str = "nearest", truncate: float = 4.0) -> Array:
-    """Gaussian blur over H and W.
-
-    Args:
-        images: (..., H, W).
-        sigma: Standard deviation, pixels; 0 changes nothing.
-        mode: SciPy's name of what lies beyond the border.
-        truncate: Where the kernel ends, in standard deviations.
-
-    Returns:
-        (..., H, W).
-    """
+    """Gaussian blur over H and W of (..., H, W); `mode` and `truncate` as in SciPy."""
     rows, columns = (_gaussian_matrix(n, sigma, mode, truncate) for n in images.shape[-2:])
     return separable(images, rows, columns)
 
@@ -83,16 +73,10 @@ def zoomed(images: Array, factor: float) -> Array:
 
 
 def displaced(images: Array, rows: Array, columns: Array, *, edge_twice: bool) -> Array:
-    """Read images at other places, linearly interpolated, mirrored at the borders.
+    """Read images at rows and columns (N, H, W), interpolated linearly, mirrored at the borders.
 
-    Args:
-        images: (N, C, H, W).
-        rows: (N, H, W), where to read; pixel centres are whole numbers.
-        columns: (N, H, W).
-        edge_twice: Whether the mirror stands behind the last pixel (d c b a | a b c d) or in it.
-
-    Returns:
-        (N, C, H, W).
+    Pixel centres are whole numbers. `edge_twice` says whether the mirror stands behind the last
+    pixel (d c b a | a b c d) or in it.
     """
     height, width = images.shape[2:]
     if edge_twice:
@@ -111,16 +95,8 @@ def motion_blurred(images: Array, radius: int, sigma: float, degrees: Array) -> 
     """Blur along a line of its own for each image, as ImageMagick's motion blur does.
 
     Half a Gaussian of ``2 radius + 1`` taps lies along the line; tap i reads the pixel nearest to
-    i steps along it (a half goes down), and the border pixel goes on for ever.
-
-    Args:
-        images: (N, C, H, W).
-        radius: Pixels; sets the number of taps.
-        sigma: Standard deviation, pixels.
-        degrees: (N,), direction of the line.
-
-    Returns:
-        (N, C, H, W).
+    i steps along it (a half goes down), and the border pixel goes on for ever. `degrees` (N,) are
+    the directions.
     """
     height, width = images.shape[2:]
     taps = np.arange(2 * radius + 1)

@@ -1,4 +1,4 @@
-"""The one door to the corruptions: images in, corrupted images out, the same for the same seed.
+"""Corrupts images by name and severity; the same seed gives the same images.
 
 Images are worked on in groups of `GROUP`; the random numbers of a group follow from the seed, the
 corruption, the severity and the number of the group. The last group is filled up with repeated
@@ -70,11 +70,7 @@ COLOURED = ("saturate", "spatter")
 
 
 def obstacle(name: str, shape: Sequence[int]) -> str:
-    """Say why a corruption cannot be applied to images of a shape; empty if it can.
-
-    Args:
-        name: Of a corruption.
-        shape: (C, H, W).
+    """Say why a corruption cannot be applied to images of a shape (C, H, W); empty if it can.
 
     Example:
         >>> obstacle("saturate", (1, 8, 8))
@@ -132,20 +128,7 @@ def corrupt(
 def all_severities(
     images: Tensor, name: str, *, seed: int, frost_dir: Path | None = None
 ) -> Tensor:
-    """Corrupt images at all five severities, or take them from the cache.
-
-    Args:
-        images: As in `corrupt`.
-        name: As in `corrupt`.
-        seed: As in `corrupt`.
-        frost_dir: As in `corrupt`.
-
-    Returns:
-        (5, N, C, H, W) uint8.
-
-    Raises:
-        LayerticketError: As in `corrupt`.
-    """
+    """Corrupt images at all five severities, or take them from the cache: (5, N, C, H, W) uint8."""
     sha = hashlib.sha256(repr((REVISION, name, seed, tuple(images.shape))).encode())
     sha.update(images.contiguous().numpy().data)
     for file in sorted(frost_dir.glob("*")) if name == "frost" and frost_dir else ():
