@@ -52,7 +52,7 @@ def plasma(count: int, height: int, width: int, decay: float, draws: np.random.G
 
     Every step sets the points between the known ones to the mean of four neighbours plus
     ``w u``, u uniform in [-w, w]; w starts at 100 and is divided by `decay` when the steps halve.
-    The result is (count, height, width) float32; each map goes from 0 to 1 before it is cut to size.
+    Each map (height, width) goes from 0 to 1 before it is cut to size; float32.
     """
     side = 1 << (max(height, width) - 1).bit_length()
     ground = np.zeros((count, side, side))
