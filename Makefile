@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo architectures test test-all frozen check fix clean
+.PHONY: help setup demo architectures test test-slow test-all frozen check size fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -26,6 +26,9 @@ demo: $(CORE) ## the whole story on embedded data, with the core packages only
 test: $(DEV) ## the tests that are quick and need no GPU
 	$(PYTEST) -m "not slow and not gpu"
 
+test-slow: $(DEV) ## the tests that take more than ten seconds
+	$(PYTEST) -m "slow and not gpu"
+
 test-all: $(DEV) ## every test, the slow ones too; GPU tests skip themselves without one
 	$(PYTEST)
 
@@ -40,6 +43,9 @@ check: $(DEV) ## lint, formatting, types, spelling; changes nothing
 
 architectures: $(DEV) ## the table of docs/architectures.md; an hour or so, resumes
 	$(PY) benchmarks/architectures.py --out docs/architectures.md
+
+size: ## how much code there is in src: files, lines, Any, noqa, long argument lists
+	@"$(PYTHON)" benchmarks/size.py
 
 fix: $(DEV) ## repair what ruff can repair, and format
 	@$(PY) -m ruff check --fix .; code=$$?; $(PY) -m ruff format . && exit $$code
