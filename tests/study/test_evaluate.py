@@ -133,7 +133,7 @@ def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
         digits, name="cifar10", train=small, validation=small, test=small,
         mean=digits.mean * 3, std=digits.std * 3,
     )  # fmt: skip
-    given = Conditions(folders=(tmp_path,))
+    given = Conditions(shift_dir=(tmp_path,))
     (made,) = prepare(["cifar10-c"], data, given)
     assert made.settings["title"] == "CIFAR-10-C recipe (regenerated)"
     assert "frost_like" in made.settings["corruptions"]

@@ -9,9 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 
 from layerticket.cli.output import complain
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, ModelError
+from layerticket.settings import first_problem
+
+TRACEBACK = "LAYERTICKET_TRACEBACK"
 
 VERBS = {
     "blocks": (
@@ -108,13 +112,28 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
             _alone(words)
         program(words, exit_on_error=False, print_error=False)
-    except (CycloptsError, LayerticketError) as err:
-        return complain(err, 2)
+    except CycloptsError as err:
+        return complain(_wording(err), 2)
     except KeyboardInterrupt:
         return complain("interrupted; give the same command again to go on", 130)
-    except (RuntimeError, OSError) as err:
-        return complain(err, 1)
+    except Exception as err:  # whatever happens, a command ends in one line
+        if isinstance(err, LayerticketError) and not isinstance(err, ModelError):
+            return complain(err, 2)
+        if os.environ.get(TRACEBACK):
+            raise
+        if isinstance(err, (RuntimeError, OSError, ModelError)):
+            return complain(err, 1)
+        name = type(err).__name__
+        return complain(f"{name}: {err}. This is a fault; {TRACEBACK}=1 shows where.", 1)
     return 0
+
+
+def _wording(err: CycloptsError) -> object:
+    """Say what a setting may be as its constructor does; anything else is said by cyclopts."""
+    cause, argument = err.__cause__, getattr(err, "argument", None)
+    if argument is None or cause is None or not isinstance(cause, ValidationError):
+        return err
+    return first_problem(argument.name, cause)
 
 
 def _alone(words: Sequence[str]) -> None:

@@ -3,21 +3,13 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import torch
 from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity, block_record
-from layerticket.blocks.find import find_blocks
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
-from layerticket.data.sources import image_shape, load_data
 from layerticket.errors import LayerticketError
-from layerticket.lottery import draw_batch
-from layerticket.models.load import build_model
-from layerticket.report.tables import blocks_table, table_text
-from layerticket.study.record import build_named
-from layerticket.study.stability import score_spread
 
 SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}
@@ -52,6 +44,13 @@ def blocks(
     repeats
         For --spread, so many initializations, and so many batches of --data for each.
     """
+    import torch
+
+    from layerticket.blocks.find import find_blocks
+    from layerticket.data.sources import image_shape
+    from layerticket.models.load import build_model
+    from layerticket.report.tables import blocks_table, table_text
+
     if data is not None and input_shape is not None:
         raise LayerticketError("--data and --input-shape are both given; choose one.")
     if data is None:
@@ -85,6 +84,11 @@ def _spread(
     model: str, data: str | None, criterion: str, repeats: int, granularity: Granularity
 ) -> dict[str, Any]:
     """Score over initializations and batches of a data set."""
+    from layerticket.data.sources import load_data
+    from layerticket.lottery import draw_batch
+    from layerticket.study.record import build_named
+    from layerticket.study.stability import score_spread
+
     if data is None:
         raise LayerticketError("--spread scores on images: say which with --data, e.g. digits.")
     dataset = load_data(data)

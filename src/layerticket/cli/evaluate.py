@@ -1,79 +1,15 @@
 """`layerticket evaluate`: figures of a trained network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from layerticket.cli.options import DeviceChoice, Json
 from layerticket.cli.output import news, say
-from layerticket.data.sources import load_data
-from layerticket.evaluation.robustness import EVALUATIONS, Attack, Conditions
-from layerticket.files import read_json
-from layerticket.study.evaluate import evaluate_run
-from layerticket.study.record import RUN, run_folder
-
-DEFAULTS = Attack()
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttackChoice:
-    """How networks are attacked."""
-
-    epsilons: tuple[float, ...] = DEFAULTS.epsilons
-    """Budgets in the maximum norm, in units of 1/255."""
-    steps: int = DEFAULTS.steps
-    """Steps of PGD."""
-    restarts: int = DEFAULTS.restarts
-    """Random starts of PGD."""
-    attack_images: int = DEFAULTS.attack_images
-    """First test images that are attacked."""
-    autoattack: Literal["standard", "cheap"] = DEFAULTS.autoattack
-    """The whole ensemble, or only its two variants of PGD."""
-
-    def attack(self) -> Attack:
-        """Check the choices."""
-        return Attack(
-            epsilons=self.epsilons,
-            steps=self.steps,
-            restarts=self.restarts,
-            attack_images=self.attack_images,
-            autoattack=self.autoattack,
-        )
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationFiles:
-    """Where images lie, and how many are taken."""
-
-    data_dir: Path | None = None
-    """Folder with the CIFAR files, for a run on them."""
-    shift_dir: Path | None = None
-    """Folder with the files of CIFAR-10.1, CIFAR-10.2, CIFAR-10-C; --data-dir is searched too."""
-    frost_dir: Path | None = None
-    """Folder with the five photographs of frost of the CIFAR-10-C recipe."""
-    resize: Annotated[bool, Parameter(negative=())] = False
-    """Resize images of imagefolder: and hf: that have another size."""
-    images: int | None = None
-    """Only the first so many images of every set."""
-    seed: int = 0
-    """Draws corruptions, noise and the starts of attacks."""
-
-    def conditions(self, attack: Attack) -> Conditions:
-        """Put folders and choices together."""
-        folders = (self.shift_dir, self.data_dir)
-        return Conditions(
-            folders=tuple(folder.expanduser() for folder in folders if folder is not None),
-            frost_dir=self.frost_dir,
-            resize=self.resize,
-            images=self.images,
-            seed=self.seed,
-            attack=attack,
-        )
+from layerticket.evaluation.robustness import EVALUATIONS, Conditions
 
 
 def evaluate(
@@ -81,8 +17,8 @@ def evaluate(
     /,
     *,
     on: Annotated[str, Parameter(help=f"Separated by commas: {', '.join(EVALUATIONS)}.")] = "test",
-    files: EvaluationFiles = EvaluationFiles(),
-    how: AttackChoice = AttackChoice(),
+    data_dir: Path | None = None,
+    conditions: Conditions = Conditions(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -92,13 +28,22 @@ def evaluate(
     ----------
     run
         Folder `layerticket train` printed, or a folder with a single run in it.
+    data_dir
+        Folder with the CIFAR files, for a run on them; files of shifted images are looked for here
+        too.
     """
-    conditions = files.conditions(how.attack())
+    from layerticket.data.sources import load_data
+    from layerticket.files import read_json
+    from layerticket.study.evaluate import evaluate_run
+    from layerticket.study.record import RUN, run_folder
+
+    places = (*conditions.shift_dir, *(() if data_dir is None else (data_dir,)))
+    conditions = replace(conditions, shift_dir=tuple(place.expanduser() for place in places))
     folder = run_folder(run)
     config = read_json(folder / RUN)["config"]
     dataset = load_data(
         config["data"],
-        data_dir=files.data_dir,
+        data_dir=data_dir,
         validation_fraction=config["validation_fraction"],
     )
     names = [name.strip() for name in on.split(",") if name.strip()]

@@ -9,11 +9,12 @@ from cyclopts import Parameter
 
 from layerticket.baselines.controls import CONTROLS
 from layerticket.blocks.block import Granularity
-from layerticket.cli.options import DataChoice, DeviceChoice, EnergyChoice, Json, bytes_of
+from layerticket.cli.options import DataChoice, DeviceChoice, Json, bytes_of
 from layerticket.cli.output import energy_text, forecast_text, say
 from layerticket.criteria.registry import criterion_names
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
+from layerticket.evaluation.energy import Metering
 from layerticket.files import read_json
 from layerticket.selection import Budget
 from layerticket.study.measure import Bench
@@ -64,14 +65,14 @@ class Measuring:
     timing_rounds: int = 7
     """Rounds of steps that are timed, dense network and ticket in turns."""
 
-    def bench(self, dataset: Dataset, energy: EnergyChoice, device: str) -> Bench:
+    def bench(self, dataset: Dataset, energy: Metering, device: str) -> Bench:
         """Put together what is measured on."""
         return Bench(
             dataset=dataset,
             recipe=Recipe(epochs=self.forecast_epochs or 200, batch_size=self.batch_size),
             device=device,
             rounds=self.timing_rounds,
-            metering=energy.metering(),
+            metering=energy,
         )
 
 
@@ -301,7 +302,7 @@ def find(
     rival: RivalChoice = RivalChoice(),
     choice: DataChoice = DataChoice(),  # noqa: B008
     measuring: Measuring = Measuring(),
-    energy: EnergyChoice = EnergyChoice(),  # noqa: B008
+    energy: Metering = Metering(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
     json: Json = False,
 ) -> None:
@@ -338,7 +339,7 @@ def find(
         whole = granularity == "block"
         refuse_beside_a_rival(goal=goal, rules=rules, measuring=measuring, granularity=not whole)
         model, choice = _network(model, run, training, choice)
-        place = {"metering": energy.metering(), "device": where.device}
+        place = {"metering": energy, "device": where.device}
         request = RivalRequest(
             **shared, seed=seed, images=images_of, where=place, run=run, rewind=training.rewind
         )

@@ -3,17 +3,20 @@
 import re
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from layerticket.data.dataset import Dataset
 from layerticket.data.sources import DATASETS, load_data
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
-from layerticket.training.distributed import launched
+from layerticket.evaluation.robustness import Attack, Conditions
+from layerticket.selection import Budget
+
+if TYPE_CHECKING:
+    from layerticket.data.dataset import Dataset
 
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")
@@ -33,7 +36,7 @@ class DataChoice:
     download: Annotated[bool, Parameter(negative=())] = False
     """Fetch missing CIFAR files from their authors' site."""
 
-    def load(self) -> Dataset:
+    def load(self) -> "Dataset":
         """Load the images."""
         return load_data(
             self.data,
@@ -52,23 +55,8 @@ class DeviceChoice:
     """auto, cpu, cuda or cuda:N."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnergyChoice:
-    """What is known about energy; with none of it given, energy and carbon are null."""
-
-    country: str | None = None
-    """Country of the electricity, three letters (DEU, USA), for its carbon intensity."""
-    carbon_intensity: float | None = None
-    """Carbon intensity of the electricity in kg CO2e per kWh, instead of --country."""
-    cpu_tdp: float | None = None
-    """Power of the processor at full load in W, where its counters cannot be read."""
-    ram_power: float | None = None
-    """Power of the memory in W; left out unless given."""
-
-    def metering(self) -> Metering:
-        """Hand over what was stated."""
-        return Metering(**asdict(self))
+for _settings in (Attack, Budget, Conditions, Metering):
+    Parameter(name="*")(_settings)  # their fields are options of the verb, not --attack.steps
 
 
 def alone(what: str) -> None:
@@ -77,6 +65,8 @@ def alone(what: str) -> None:
     Raises:
         LayerticketError: If a launcher started several.
     """
+    from layerticket.training.distributed import launched
+
     if (count := launched()) > 1:
         raise LayerticketError(
             f"`{what}` is the work of one process, but {count} were started. Run it without "

@@ -10,12 +10,12 @@ from cyclopts import Parameter
 from layerticket.cli.options import (
     DataChoice,
     DeviceChoice,
-    EnergyChoice,
     Json,
     alone,
     command_line,
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
+from layerticket.evaluation.energy import Metering
 from layerticket.study.forecast import foresee_run
 from layerticket.study.measure import Bench
 from layerticket.study.record import train_run
@@ -111,7 +111,7 @@ def train(
     out: Path = Path("runs"),
     choice: DataChoice = DataChoice(),  # noqa: B008
     where: DeviceChoice = DeviceChoice(),  # noqa: B008
-    energy: EnergyChoice = EnergyChoice(),  # noqa: B008
+    energy: Metering = Metering(),  # noqa: B008
     several: SpreadChoice = SpreadChoice(),
     curves: TrackChoice = TrackChoice(),
     dry_run: Annotated[bool, Parameter(negative=())] = False,
@@ -139,7 +139,7 @@ def train(
     dry_run
         Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
-    tracking, metering = curves.tracking(), energy.metering()
+    tracking, metering = curves.tracking(), energy
     with processes(where.device) as team:
         recipe, dataset = how.recipe(), team.in_turn(choice.load)
         if ticket is not None and initialization == "ticket":

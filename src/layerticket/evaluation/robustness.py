@@ -66,7 +66,7 @@ class Attack:
 class Conditions:
     """Where files lie, how many images are judged, how networks are attacked."""
 
-    folders: tuple[Path, ...] = ()
+    shift_dir: tuple[Path, ...] = ()
     """Where published files of shifted and corrupted images may lie."""
     frost_dir: Path | None = None
     """Folder with the recipe's photographs of frost."""
@@ -153,7 +153,7 @@ def _images(
     elif name in SHIFTS:
         _check_belongs(name, "cifar10", dataset)
         title = SHIFTS[name].title
-        other = read_shift(name, conditions.folders, dataset.classes)
+        other = read_shift(name, conditions.shift_dir, dataset.classes)
     elif name.startswith(FOLDER):
         title = name.removeprefix(FOLDER)
         other = read_folder(Path(title).expanduser(), dataset, resize=conditions.resize)
@@ -225,7 +225,7 @@ def _corruptions(
     if name in FILES:
         data = name.partition("-")[0]
         _check_belongs(name, data, dataset)
-        folder = find_published(data, conditions.folders)
+        folder = find_published(data, conditions.shift_dir)
     if folder is None:
         about, stacks = _regenerated(name, wanted, dataset, conditions)
     else:

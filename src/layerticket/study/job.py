@@ -182,7 +182,7 @@ def _evaluate(task: Task) -> dict[str, Any]:
     """Judge a trained network."""
     spec, around = task.job.spec, task.around
     conditions = build(Conditions, spec["conditions"], "conditions")
-    conditions = replace(conditions, folders=(*conditions.folders, *around.shift_dirs))
+    conditions = replace(conditions, shift_dir=(*conditions.shift_dir, *around.shift_dirs))
     run = around.root / task.given["train"]["run"]
     judged = evaluate_run(run, _data(task), spec["on"], conditions=conditions, device=around.device)
     return {**judged, "run": _relative(run, around.root)}

@@ -152,8 +152,8 @@ def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan,
     """Load what all jobs share, check what can be checked, and write the plan down."""
     dataset = dataset_of(around)
     if study.evaluate:
-        folders = (*study.conditions.folders, *around.shift_dirs)
-        prepare(study.evaluate, dataset, replace(study.conditions, folders=folders))
+        folders = (*study.conditions.shift_dir, *around.shift_dirs)
+        prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
     plan = unfold(study, dataset.fingerprint)
     folder = StudyFolder(around.root)
     with folder.held():
