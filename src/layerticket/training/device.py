@@ -6,7 +6,6 @@ Enters: a device. Leaves: bytes, and whether they could be counted anew.
 import ctypes
 import gc
 import hashlib
-import resource
 import shutil
 import sys
 import time
@@ -280,6 +279,8 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if STATUS.exists():  # getrusage also remembers the process that started us
         return _status_bytes("VmHWM")
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts KiB, except on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
