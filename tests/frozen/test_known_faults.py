@@ -248,7 +248,6 @@ GPUS = """
 """
 
 
-@fault("a GPU that is not there ends in a traceback")
 @pytest.mark.parametrize("device", ["cuda:9", "cuda:x"])
 def test_a_gpu_that_is_not_there_is_refused(place, device):
     code, _, err = place.study("s", hook=GPUS, options=("--device", device), code=None)
@@ -431,7 +430,6 @@ def until(ready, seconds):
     return ready()
 
 
-@fault("a runner that waits for another one says nothing")
 def test_a_runner_that_waits_for_a_stopped_one_says_so(place):
     (place.folder / "s.toml").write_text(
         STUDY.format(model="broken", data="digits", seeds=1, more="")

@@ -48,8 +48,8 @@ def demo(
         Folder of the study and its report.
     """
     from layerticket.report.page import write_report
-    from layerticket.study.running.crew import Crew
     from layerticket.study.running.engine import run_study
+    from layerticket.study.running.workers import Workers
     from layerticket.study.toml import read_study
 
     given = {
@@ -67,7 +67,7 @@ def demo(
         record = run_study(
             study,
             out,
-            crew=Crew(device=where.device),
+            workers=Workers(device=where.device),
             data_dir=data_dir,
             command=command_line(),
             tell=show,

@@ -14,8 +14,8 @@ from rich.table import Table
 from layerticket.cli.options import Json, command_line
 from layerticket.cli.output import energy_text, news, say
 from layerticket.study.collect import study_status
-from layerticket.study.running.crew import EXECUTORS, Crew
 from layerticket.study.running.engine import run_study
+from layerticket.study.running.workers import Workers
 from layerticket.study.status import Standing
 from layerticket.study.toml import read_study
 
@@ -29,7 +29,8 @@ class StudyFailedError(RuntimeError):
 class CrewChoice:
     """Who does the work."""
 
-    executor: Annotated[str, Parameter(help=f"One of {', '.join(EXECUTORS)}.")] = "local"
+    executor: str = "local"
+    """local: processes of this machine; ray, slurm: a cluster; inline: this process."""
     workers: int | None = None
     """Runs at a time; by default as many as there are GPUs or cores."""
     device: str = "auto"
@@ -40,16 +41,22 @@ class CrewChoice:
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
     retries: int = 2
     """Times a run is tried again whose worker died."""
+    jobs_per_gpu: int = 1
+    """Runs that share a GPU."""
+    slurm: tuple[str, ...] = ()
+    """Options of sbatch: partition=gpu account=ours time=240 (minutes)."""
 
-    def crew(self) -> Crew:
+    def chosen(self) -> Workers:
         """Hand over what was chosen."""
-        return Crew(
-            executor=self.executor,
+        return Workers(
+            executor=self.executor,  # type: ignore[arg-type]  # checked there
             workers=self.workers,
             device=self.device,
             address=self.ray_address,
             threads=self.threads,
             retries=self.retries,
+            jobs_per_gpu=self.jobs_per_gpu,
+            slurm=self.slurm,
         )
 
 
@@ -82,12 +89,12 @@ def run(
     shift_dir
         Folder with files of shifted images; --data-dir is searched too.
     """
-    study, crew = read_study(file, change), who.crew()
+    study, workers = read_study(file, change), who.chosen()
     with watched() as show:
         record = run_study(
             study,
             out,
-            crew=crew,
+            workers=workers,
             data_dir=data_dir,
             shift_dir=shift_dir,
             only=only,

@@ -7,9 +7,10 @@ job with what it was and how it ended; ``tickets/``, ``runs/`` and ``logs/``; ``
 
 import functools
 import json
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from layerticket.training.checkpoint import kept_path
 
 JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
 THREADS = "threads.json"
+_log = logging.getLogger(__name__)
+SAID_AFTER = 1.0  # seconds of waiting until it is said what is waited for
 PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
 
 
@@ -139,6 +142,12 @@ class StudyFolder:
             )
         return known
 
+    def note_beside(self, name: str, count: int) -> None:
+        """Note how many jobs ran beside one at some moment; the most stays."""
+        path = self.job(name) / "beside.json"
+        before = read_json(path)["jobs_beside"] if path.exists() else 0
+        _write(path, {"jobs_beside": max(count, before)})
+
     @property
     def workers(self) -> int | None:
         """Most jobs at a time that the study was ever done with; None if that is not known."""
@@ -155,16 +164,21 @@ class StudyFolder:
             _write(self.root / THREADS, record | {"workers": most})
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, say: Callable[[str], None] = _log.warning) -> Iterator[None]:
         """Write what belongs to the whole study alone; another runner is waited for.
 
-        Jobs have locks of their own, so this one is held for moments only.
+        Jobs have locks of their own, so this one is held for moments only. A longer wait is said.
         """
         with ExitStack() as stack:
+            begun, said = time.monotonic(), False
             while True:
-                with suppress(FolderInUse):
+                try:
                     stack.enter_context(exclusive(self.root))
                     break
+                except FolderInUse as err:
+                    if not said and time.monotonic() - begun > SAID_AFTER:
+                        say(f"waiting: {err}")
+                        said = True
                 time.sleep(PAUSE)
             yield
 

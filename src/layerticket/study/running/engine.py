@@ -1,85 +1,42 @@
-"""Which jobs of a study are left, at work and over; knows nothing of processes."""
+"""Run a study: plan it, hand its jobs out in order until none is left, collect what came of it."""
 
 import functools
+import heapq
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import prepare
-from layerticket.study.collect import collect, repeat_command
+from layerticket.study.collect import collect
 from layerticket.study.folder import StudyFolder
-from layerticket.study.job import Outcome, Surroundings, Task, dataset_of
+from layerticket.study.job import Surroundings, dataset_of
 from layerticket.study.plan import Plan, unfold
-from layerticket.study.running.crew import Crew
-from layerticket.study.running.workers import Executor
+from layerticket.study.running.bridge import run_job, write_context
+from layerticket.study.running.workers import Ended, Executor, Workers, executor_of
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import Standing, standing_of
 from layerticket.study.toml import study_text
 from layerticket.training.trackers import Tracking
 
-PAUSE = 1.0  # seconds until a job that another process is at is looked at again
-
-
-@dataclass(slots=True)
-class Board:
-    """Which jobs are left, at work and over."""
-
-    plan: Plan
-    folder: StudyFolder
-    retries: int
-    left: dict[str, None] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    deaths: Counter[str] = field(default_factory=Counter)
-    again: dict[str, float] = field(default_factory=dict)
-    """When a job that another process is at may be tried again."""
-
-    def ready(self) -> str | None:
-        """Return the first job that can be begun now; those that never can be are given up."""
-        for name in list(self.left):
-            needs = self.plan.jobs[name].needs.values()
-            if self.failed.intersection(needs):
-                self.failed.add(name)
-                del self.left[name]
-            elif self.again.get(name, 0.0) <= time.monotonic() and all(
-                self.folder.finished(self.plan.jobs[need]) is not None for need in needs
-            ):
-                return name
-        return None
-
-    def ended(self, outcome: Outcome) -> None:
-        """Take note of how a try ended."""
-        name = outcome.name
-        self.running.discard(name)
-        if outcome.ended == "died":
-            self.deaths[name] += 1
-            if self.deaths[name] > self.retries:
-                tries = self.deaths[name]
-                self.folder.fail(name, f"{outcome.error}, {tries} times of {tries}")
-                self.failed.add(name)
-            else:
-                self.left[name] = None
-        elif outcome.ended == "busy":
-            self.again[name] = time.monotonic() + PAUSE
-            self.left[name] = None
-        elif outcome.ended == "failed":
-            self.failed.add(name)
-
-
-TICK = 1.0  # seconds between two looks at what others do
+log = logging.getLogger(__name__)
+TICK = 1.0  # seconds between two looks at a job that another process does, and two reports
 COLLECTED = 20.0  # seconds between two versions of study.json while the study runs
+SPENT_COLLECTING = 0.02  # share of the time, at most: trainings are timed meanwhile
+
+State = Literal["done", "failed", "running", "open"]
 
 
 def run_study(
     study: StudyFile,
     out: Path,
     *,
-    crew: Crew = Crew(),  # noqa: B008 - frozen
+    workers: Workers = Workers(),  # noqa: B008 - frozen
     data_dir: Path | None = None,
     shift_dir: Path | None = None,
     only: tuple[str, ...] = (),
@@ -94,7 +51,7 @@ def run_study(
     Args:
         study: What is to be done.
         out: Folder of the study.
-        crew: Who does it.
+        workers: Who does it.
         data_dir: Folder of the images.
         shift_dir: Folder of shifted images; `data_dir` is searched too.
         only: Ids of the rows to work on, for example one that is to be repeated; by default all.
@@ -106,8 +63,8 @@ def run_study(
         meanwhile, that one's is left there, and this is what this version came to.
 
     Raises:
-        LayerticketError: If data, evaluations, threads or an id do not fit; before any training.
-            What fails later is told in the rows, and does not stop others.
+        LayerticketError: If data, evaluations, workers or an id do not fit; before any training.
+            What fails later stands in the rows, and does not stop others.
     """
     around = Surroundings(
         root=Path(out).resolve(),
@@ -115,28 +72,25 @@ def run_study(
         validation_fraction=study.validation_fraction,
         data_dir=None if data_dir is None else data_dir.expanduser().resolve(),
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
-        device=crew.seen_device,
+        device=workers.device_seen,
         metering=study.energy,
         tracking=_seen_from_anywhere(study.tracking),
         command=command,
     )
-    plan, around = _prepared(study, around, crew)
+    plan, around = _prepared(study, around, workers)
     folder = StudyFolder(around.root)
     store = functools.partial(collect, study, folder, plan, around)
     wanted = plan.only(only) if only else plan
-    board = Board(wanted, folder, crew.retries)
-    board.left = {name: None for name, job in wanted.jobs.items() if folder.finished(job) is None}
-    for name in board.left:  # these are tried again; other failures stay as they were told
-        if not folder.is_running(name):
-            folder.forget_failure(name)
+    queue = queue_of(wanted, folder, workers.retries)
     store()
     try:
-        if board.left:
-            _check_meter(study.energy, crew)
-            with folder.held():
-                folder.note_workers(crew.count)
-            with crew.at_work(around.threads) as executor:
-                _work(board, executor, around, _Teller(tell, store, plan, folder))
+        if queue.left:
+            _check_meter(study.energy, workers)
+            with folder.held(say=log.warning):
+                folder.note_workers(workers.count)
+            teller = _Teller(tell, store, plan, folder)
+            with executor_of(workers, run_job, around.root, around.threads) as executor:
+                work(queue, executor, folder, teller.look)
     finally:
         record = store()
     return record
@@ -148,23 +102,27 @@ def _seen_from_anywhere(tracking: Tracking) -> Tracking:
     return tracking if folder is None else replace(tracking, folder=folder.expanduser().resolve())
 
 
-def _prepared(study: StudyFile, around: Surroundings, crew: Crew) -> tuple[Plan, Surroundings]:
+def _prepared(
+    study: StudyFile, around: Surroundings, workers: Workers
+) -> tuple[Plan, Surroundings]:
     """Load what all jobs share, check what can be checked, and write the plan down."""
+    share = workers.default_threads  # refuses a GPU that is not here
     dataset = dataset_of(around)
     if study.evaluate:
         folders = (*study.conditions.shift_dir, *around.shift_dirs)
         prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
     plan = unfold(study, dataset.fingerprint)
     folder = StudyFolder(around.root)
-    with folder.held():
-        threads = folder.threads(crew.threads, crew.share)
+    with folder.held(say=log.warning):
+        around = replace(around, threads=folder.threads(workers.threads, share))
         folder.write_plan(plan, study_text(study))
-    return plan, replace(around, threads=threads)
+        write_context(around)
+    return plan, around
 
 
-def _check_meter(metering: Metering, crew: Crew) -> None:
+def _check_meter(metering: Metering, workers: Workers) -> None:
     """Refuse to meter several jobs at a time with counters of the whole processor."""
-    if metering.wanted and metering.cpu_tdp is None and crew.count != 1:
+    if metering.wanted and metering.cpu_tdp is None and workers.count != 1:
         raise LayerticketError(
             "energy is to be metered by the counters of the processor, which cannot tell one job "
             "from the others that run at the same time. Use --workers 1, or state the power of the "
@@ -172,22 +130,153 @@ def _check_meter(metering: Metering, crew: Crew) -> None:
         )
 
 
-def _work(board: Board, executor: Executor, around: Surroundings, teller: "_Teller") -> None:
+def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
+    """Line up the jobs of a plan; those that failed earlier are tried again."""
+
+    def state(name: str) -> State:
+        if folder.finished(plan.jobs[name]) is not None:
+            return "done"
+        if folder.is_running(name):
+            return "running"
+        return "open" if folder.failure_of(name) is None else "failed"
+
+    for name, job in plan.jobs.items():
+        if folder.finished(job) is None and not folder.is_running(name):
+            folder.forget_failure(name)
+    needs = {name: tuple(job.needs.values()) for name, job in plan.jobs.items()}
+    return JobQueue(needs, state, folder.fail, retries)
+
+
+def work(
+    queue: "JobQueue",
+    executor: Executor,
+    folder: StudyFolder,
+    look: Callable[..., None],
+) -> None:
     """Hand out jobs until none is left."""
-    while board.left or board.running:
-        while executor.free and (name := board.ready()) is not None:
-            del board.left[name]
-            board.running.add(name)
-            executor.submit(_task(board.plan, name, board.folder, around))
-        teller.look(len(board.running))
-        if board.running or board.left:
-            for outcome in executor.wait(TICK):
-                board.ended(outcome)
-    teller.look(1, now=True)
+    while queue.left:
+        begun: list[str] = []
+        while executor.free > len(begun) and (name := queue.begin()) is not None:
+            begun.append(name)
+        for name, beside in queue.beside():  # a job reads it when it ends
+            folder.note_beside(name, beside)
+        for name in begun:
+            executor.submit(name)
+        look(len(queue.running))
+        for end in executor.wait(TICK):
+            queue.ended(end)
+    look(1, now=True)
+
+
+class JobQueue:
+    """Jobs that are left, ready, running and failed.
+
+    A job is looked at when it is about to begin, when it ended, and once a second while another
+    process does it; never because another job changed.
+    """
+
+    def __init__(
+        self,
+        needs: Mapping[str, Sequence[str]],
+        state: Callable[[str], State],
+        fail: Callable[[str, str], None],
+        retries: int,
+    ) -> None:
+        """Line jobs up.
+
+        Args:
+            needs: For each job those that come before it; earlier jobs stand first.
+            state: Looks at a job.
+            fail: Writes down why a job was given up.
+            retries: Times a job is tried again whose process died.
+        """
+        self._state, self._fail, self._retries = state, fail, retries
+        self._names = list(needs)
+        self._place = {name: place for place, name in enumerate(self._names)}
+        self._missing = dict.fromkeys(needs, 0)
+        self._after: dict[str, list[str]] = {name: [] for name in needs}
+        self._ready: list[int] = []
+        self._elsewhere: list[tuple[float, int]] = []  # when to look at it again
+        self._deaths: Counter[str] = Counter()
+        self.running: dict[str, int] = {}
+        """Jobs that were begun here, and the most others that ran at one time with each."""
+        self.failed: set[str] = set()
+        self.left = {name for name in needs if state(name) != "done"}
+        """Jobs that have neither ended well nor failed."""
+        for name in self._names:
+            if name in self.left:
+                for need in self.left.intersection(needs[name]):
+                    self._missing[name] += 1
+                    self._after[need].append(name)
+                if not self._missing[name]:
+                    self._ready.append(self._place[name])
+
+    def begin(self) -> str | None:
+        """Take the first job that can begin now; None if there is none at the moment."""
+        now = time.monotonic()
+        while self._elsewhere and self._elsewhere[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._elsewhere)[1])
+        while self._ready:
+            name = self._names[heapq.heappop(self._ready)]
+            state = self._state(name)
+            if state == "open":
+                self.running[name] = -1
+                return name
+            self._over(name, state)
+        return None
+
+    def beside(self) -> list[tuple[str, int]]:
+        """Jobs beside which more run now than ever before, and how many."""
+        beside = len(self.running) + len(self._elsewhere) - 1
+        grown = [name for name, most in self.running.items() if beside > most]
+        self.running.update(dict.fromkeys(grown, beside))
+        return [(name, beside) for name in grown]
+
+    def ended(self, end: Ended) -> None:
+        """Take note of how a try at a job ended."""
+        name, state = end.job, self._state(end.job)
+        del self.running[name]
+        # A process may end with 0 before its job is done: the job called os._exit(0).
+        died = state != "done" and end.fate in ("died", "done")
+        self._deaths[name] += died
+        if state == "done":
+            self._over(name, "done")
+        elif end.fate == "busy" or state == "running":
+            self._over(name, "running")
+        elif died and self._deaths[name] <= self._retries:
+            heapq.heappush(self._ready, self._place[name])
+        else:
+            if died:
+                error = end.error or "its process ended before it was done"
+                self._fail(name, f"{error}, {self._deaths[name]} times of {self._deaths[name]}")
+            elif state != "failed":
+                self._fail(name, "it failed without saying why; see its log")
+            self._over(name, "failed")
+
+    def _over(self, name: str, state: State) -> None:
+        """Put a job where it belongs that is not to begin now."""
+        if state == "running":
+            again = time.monotonic() + TICK
+            heapq.heappush(self._elsewhere, (again, self._place[name]))
+            return
+        self.left.discard(name)
+        if state == "done":
+            for after in self._after[name]:
+                self._missing[after] -= 1
+                if not self._missing[after]:
+                    heapq.heappush(self._ready, self._place[after])
+            return
+        given_up = [name]
+        while given_up:  # and all that comes after it
+            job = given_up.pop()
+            if job not in self.failed:
+                self.failed.add(job)
+                self.left.discard(job)
+                given_up += self._after[job]
 
 
 class _Teller:
-    """Tells how the study stands every second or so, and renews the store now and then."""
+    """Tells how the study stands every second or so, and renews study.json now and then."""
 
     def __init__(
         self,
@@ -197,22 +286,16 @@ class _Teller:
         folder: StudyFolder,
     ) -> None:
         self._tell, self._store, self._plan, self._folder = tell, store, plan, folder
-        self._told = self._stored = time.monotonic()
+        self._told = time.monotonic()
+        self._due = self._told + COLLECTED
 
-    def look(self, workers: int, *, now: bool = False) -> None:
+    def look(self, running: int, *, now: bool = False) -> None:
         """Tell, if it is time to, or if wanted now."""
         clock = time.monotonic()
         if now or clock - self._told >= TICK:
-            self._tell(standing_of(self._folder, self._plan, workers=workers))
+            self._tell(standing_of(self._folder, self._plan, workers=running))
             self._told = clock
-        if clock - self._stored >= COLLECTED:
+        if clock >= self._due:
             self._store()
-            self._stored = time.monotonic()
-
-
-def _task(plan: Plan, name: str, folder: StudyFolder, around: Surroundings) -> Task:
-    """Put together what a worker has to know about a job."""
-    job = plan.jobs[name]
-    given = {role: folder.record_of(need) or {} for role, need in job.needs.items()}
-    repeat = repeat_command(around, job.digest[:12]) if job.kind == "train" else ""
-    return Task(job=job, given=given, around=around, repeat=repeat)
+            took = time.monotonic() - clock
+            self._due = clock + max(COLLECTED, took / SPENT_COLLECTING)

@@ -1,92 +1,104 @@
-"""Jobs as tasks of a Ray cluster: one that is there, or one started on this machine.
-
-All workers have to see the folder of the study and the images at the same paths. Retries are the
-runner's own, so that a worker that dies is handled in the same way everywhere.
-"""
+"""Jobs of a study as tasks of a Ray cluster: one that is there, or one started on this machine."""
 
 import contextlib
 import os
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from layerticket.errors import LayerticketError
-from layerticket.study.job import Outcome, Task, perform
+from layerticket.errors import need
 from layerticket.study.running.workers import (
-    cores,
-    environment_of,
-    gpus,
-    importable,
-    set_threads,
-    stand_in,
+    Ended,
+    Job,
+    Workers,
+    attempt_alone,
+    ended_with,
+    variables,
 )
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 class RayExecutor:
-    """As many tasks at once as the cluster has GPUs or cores for, or as told."""
+    """As many tasks at a time as the cluster has room for, or as told."""
 
-    def __init__(
-        self, workers: int | None, threads: int, device: str = "auto", address: str | None = None
-    ) -> None:
+    def __init__(self, job: Job, root: Path, workers: Workers, threads: int) -> None:
+        self._arguments = job.__module__, job.__name__, root, threads, sys.path, os.getcwd()
         with contextlib.ExitStack() as undoing:
             undoing.callback(_put_back, dict(os.environ))
-            self._ray = _ray()
+            self._ray = need("ray", extra="ray")
             if not self._ray.is_initialized():
                 undoing.callback(self._ray.shutdown)
-                cards = len(gpus(device))
-                with stand_in(QUIET):
-                    self._ray.init(**_wishes(address, workers or cards or cores(), cards))
-            # Ray tells of workers that died by printing.
+                if workers.address is None:
+                    wish: dict[str, Any] = {
+                        "num_cpus": workers.count,
+                        "num_gpus": len(workers.gpus()),
+                    }
+                    wish |= {"include_dashboard": False}
+                else:
+                    wish = {"address": workers.address}
+                with variables(QUIET):
+                    self._ray.init(log_to_driver=False, **wish)
+            # Ray prints when a worker dies, but stdout is for the answer of the command.
             undoing.enter_context(contextlib.redirect_stdout(sys.stderr))
             self._undoing = undoing.pop_all()
         there = self._ray.cluster_resources()
-        wanted = 1 if device != "cpu" and there.get("GPU", 0) >= 1 else 0
-        slots = int(there.get("GPU" if wanted else "CPU", 1))
-        self._count = workers or slots
-        self._threads = threads
-        # A fresh worker for each task on a GPU: an error of a kernel stays with the process.
-        often = {"max_calls": wanted}  # 0: no limit
-        remote = self._ray.remote(num_cpus=1, num_gpus=wanted, max_retries=0, **often)
+        on_gpu = workers.device != "cpu" and there.get("GPU", 0) >= 1
+        slots = there["GPU"] * workers.jobs_per_gpu if on_gpu else there.get("CPU", 1)
+        self._count = workers.workers or int(slots)
+        # max_calls: a process for each job. Retries are the runner's own, as everywhere.
+        remote = self._ray.remote(
+            num_cpus=1,
+            num_gpus=1 / workers.jobs_per_gpu if on_gpu else 0,
+            max_calls=1,
+            max_retries=0,
+        )
         self._do = remote(_do)
-        self._running: dict[Any, Task] = {}
+        self._running: dict[Any, str] = {}
 
     @property
     def free(self) -> int:
-        """Tasks that can be handed to the cluster now."""
+        """Tasks that the cluster can take on now."""
         return self._count - len(self._running)
 
-    def submit(self, task: Task) -> None:
-        """Hand a task to the cluster."""
-        reference = self._do.remote(task, self._threads, sys.path, os.getcwd())
-        self._running[reference] = task
+    def submit(self, job: str) -> None:
+        """Hand a job to the cluster."""
+        self._running[self._do.remote(job, *self._arguments)] = job
 
-    def wait(self, seconds: float) -> list[Outcome]:
+    def wait(self, seconds: float) -> list[Ended]:
         """Return what ended, after the first end or so many seconds."""
         if not self._running:
             time.sleep(seconds)
             return []
-        ended, _ = self._ray.wait(list(self._running), timeout=seconds)
-        return [self._outcome(reference, self._running.pop(reference)) for reference in ended]
+        over, _ = self._ray.wait(list(self._running), timeout=seconds)
+        return [self._ended(task, self._running.pop(task)) for task in over]
 
-    def _outcome(self, reference: Any, task: Task) -> Outcome:  # noqa: ANN401 - Ray's own
-        """Read what a task came to, or that its worker died."""
+    def _ended(self, task: Any, job: str) -> Ended:  # noqa: ANN401 - Ray's own
+        """Read the fate of a job, or that its process died."""
         try:
-            outcome: Outcome = self._ray.get(reference)
+            return ended_with(job, self._ray.get(task))
         except self._ray.exceptions.RayError as err:
             said = " ".join(str(err).split())[:300]
-            return Outcome(name=task.job.name, ended="died", error=f"{type(err).__name__}: {said}")
-        return outcome
+            return Ended(job=job, fate="died", error=f"{type(err).__name__}: {said}")
 
     def close(self) -> None:
-        """Call back what still runs; a cluster of our own is ended."""
-        for reference in self._running:
-            self._ray.cancel(reference, force=True)
+        """End what is running; a cluster of our own ends too."""
+        for task in self._running:
+            self._ray.cancel(task, force=True)
         self._running = {}
         self._undoing.close()
+
+
+def _do(
+    job: str, module: str, function: str, root: Path, threads: int, paths: list[str], folder: str
+) -> int:
+    """Do a job in a worker of Ray, importing from where the runner does."""
+    os.chdir(folder)
+    sys.path.extend(path for path in paths if path not in sys.path)
+    return attempt_alone(getattr(import_module(module), function), root, job, threads, None)
 
 
 def _put_back(before: Mapping[str, str]) -> None:
@@ -97,34 +109,3 @@ def _put_back(before: Mapping[str, str]) -> None:
                 os.environ[name] = before[name]
             else:
                 del os.environ[name]
-
-
-def _do(task: Task, threads: int, paths: list[str], folder: str) -> Outcome:
-    """Do a task in a worker of Ray, as a worker of the local executor does."""
-    importable(paths, Path(folder))
-    os.environ.update(environment_of(threads, None))
-    set_threads(threads)
-    return perform(task)
-
-
-def _wishes(address: str | None, workers: int, cards: int) -> dict[str, Any]:
-    """Put together what Ray is started with."""
-    if address is not None:
-        return {"address": address, "log_to_driver": False}
-    return {
-        "num_cpus": workers,
-        "num_gpus": cards,
-        "include_dashboard": False,
-        "log_to_driver": False,
-    }
-
-
-def _ray() -> Any:  # noqa: ANN401 - the module
-    """Import Ray, or say how to install it."""
-    try:
-        import ray
-    except ModuleNotFoundError as err:
-        raise LayerticketError(
-            'the executor ray needs Ray: pip install "layerticket[ray]"; or use local.'
-        ) from err
-    return ray

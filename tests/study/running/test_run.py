@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,14 +20,14 @@ from layerticket.files import exclusive
 from layerticket.study.collect import load_study, repeat_command, study_status
 from layerticket.study.folder import StudyFolder
 from layerticket.study.job import Surroundings
-from layerticket.study.running.crew import Crew
 from layerticket.study.running.engine import run_study
-from layerticket.study.running.workers import cores
+from layerticket.study.running.workers import Workers, cores
 from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors
+from toy_jobs import until
 from toy_study import FILE, WHOM, study_table
 
-HERE = Crew(executor="here")
+INLINE = Workers(executor="inline")
 SAME = ("id", "method", "seed", "test_accuracy", "validation_accuracy", "macs", "params", "removed")
 
 
@@ -38,8 +39,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def run(out, crew=HERE, only=(), **changes):
-    return run_study(study_of(study_table(**changes)), out, crew=crew, only=only)
+def run(out, workers=INLINE, only=(), **changes):
+    return run_study(study_of(study_table(**changes)), out, workers=workers, only=only)
 
 
 def ends(record):
@@ -193,7 +194,7 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
             seen.append(standing)
             stack.close()
 
-        record = run_study(study, folder.root, crew=HERE, tell=tell)
+        record = run_study(study, folder.root, workers=INLINE, tell=tell)
     assert seen[0].running == 1
     assert ends(record) == ends(whole)
 
@@ -206,13 +207,31 @@ def test_an_older_version_of_a_study_leaves_the_newer_its_record(tmp_path):
         if not begun:  # while the older runner is at work, the newer comes and ends
             begun.append(run(tmp_path, **newer))
 
-    mine = run_study(older, tmp_path, crew=HERE, tell=tell)
+    mine = run_study(older, tmp_path, workers=INLINE, tell=tell)
     assert [row["seed"] for row in mine["runs"]] == [0, 0]
     assert load_study(tmp_path) == begun[0]
     assert [row["seed"] for row in load_study(tmp_path)["runs"]] == [0, 0, 1, 1]
     with (tmp_path / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
     assert run(tmp_path, margin=0.03) == load_study(tmp_path)  # a changed margin is a version too
+
+
+def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog):
+    folder = StudyFolder(tmp_path)
+
+    def wait():
+        with folder.held():
+            pass
+
+    with exclusive(tmp_path):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until(lambda: caplog.messages, seconds=2)
+        assert waiting.is_alive()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    (said,) = caplog.messages
+    assert f"pid {os.getpid()}" in said
 
 
 def test_a_study_keeps_its_threads(tmp_path):
@@ -260,10 +279,6 @@ def test_single_rows_and_wrong_wishes(tmp_path):
     first = record["runs"]
     assert [row["status"] for row in record["runs"]] == ["done", "waiting"]
     assert first[1]["id"] in first[1]["repeat"]
-    with pytest.raises(LayerticketError, match="Did you mean 'local'"):
-        Crew(executor="locl")
-    with pytest.raises(LayerticketError, match="workers 0"):
-        Crew(workers=0)
     with pytest.raises(LayerticketError, match="holds no study"):
         study_status(tmp_path / "nowhere")
 
@@ -282,9 +297,9 @@ def test_trackers_of_the_study_file_reach_every_training(tmp_path, monkeypatch):
 
 
 def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):
-    crew = Crew(workers=2, device="cpu")
+    workers = Workers(workers=2, device="cpu")
     with pytest.raises(LayerticketError, match="Use --workers 1"):
-        run(tmp_path, crew=crew, energy={"country": "DEU"})
+        run(tmp_path, workers=workers, energy={"country": "DEU"})
     assert not (tmp_path / "runs").exists()
 
 
@@ -299,7 +314,7 @@ def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
 def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv(FILE, str(tmp_path / "killed"))
     changes = {"models": ["toy_study:mortal", "toy_study:broken"]}
-    record = run(tmp_path / "killed-once", Crew(workers=cores()), **changes)
+    record = run(tmp_path / "killed-once", Workers(workers=cores()), **changes)
     assert (tmp_path / "killed").exists()
     assert [row["status"] for row in record["runs"]] == ["done", "done", "failed", "failed"]
     assert sorted(tries(tmp_path / "killed-once").values())[-1] == 2
@@ -318,17 +333,10 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setenv(FILE, str(tmp_path / "no" / "folder"))
-    monkeypatch.setattr("layerticket.study.running.workers.perform", dying)
-    record = run(tmp_path / "study", Crew(executor="here", retries=1))
+    monkeypatch.setattr("layerticket.study.running.workers.attempt", lambda *_: -signal.SIGKILL)
+    record = run(tmp_path / "study", Workers(executor="inline", retries=1))
     assert record["runs"][0]["status"] == "failed"
-    assert record["runs"][0]["error"] == "its worker ended with SIGKILL, 2 times of 2"
-
-
-def dying(task, redirect):
-    from layerticket.study.job import Outcome
-
-    return Outcome(name=task.job.name, ended="died", error="its worker ended with SIGKILL")
+    assert record["runs"][0]["error"] == "its process ended with SIGKILL, 2 times of 2"
 
 
 def command(tmp_path, out, **changes):
@@ -341,7 +349,7 @@ def command(tmp_path, out, **changes):
 
 
 def surroundings(**more):
-    paths = os.pathsep.join([os.path.dirname(__file__) + "/..", *sys.path])
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
 
 
@@ -350,7 +358,7 @@ def surroundings(**more):
 def test_a_runner_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     changes = {"models": ["toy_study:mortal"]}
     words = command(tmp_path, tmp_path / "cut", **changes)
-    env = surroundings(**{FILE: str(tmp_path / "killed"), WHOM: "parent"})
+    env = surroundings(**{FILE: str(tmp_path / "killed"), WHOM: "runner"})
     ended = subprocess.run(words, env=env, capture_output=True, timeout=800)
     assert ended.returncode == -signal.SIGKILL
     assert study_status(tmp_path / "cut")["done"] == 0
