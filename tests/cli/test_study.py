@@ -8,7 +8,7 @@ import tomli_w
 from layerticket.cli.app import main
 from toy_study import study_table
 
-HERE = ("--executor", "here")
+INLINE = ("--executor", "inline")
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def study(tmp_path):
 
 
 def test_a_study_from_the_first_word_to_the_last(study, tmp_path, capsys):
-    assert main([*study(), *HERE, "--json"]) == 0
+    assert main([*study(), *INLINE, "--json"]) == 0
     told = capsys.readouterr()
     record = json.loads(told.out)
     assert record == json.loads((tmp_path / "out" / "study.json").read_text())
@@ -34,14 +34,14 @@ def test_a_study_from_the_first_word_to_the_last(study, tmp_path, capsys):
     standing = json.loads(capsys.readouterr().out)
     assert (standing["done"], standing["total"], standing["seconds_left"]) == (2, 2, 0)
     assert standing["energy_kwh"] is None
-    assert main([*study(), *HERE, "--set", "methods.0.criterion=magnitude"]) == 0
+    assert main([*study(), *INLINE, "--set", "methods.0.criterion=magnitude"]) == 0
     text = capsys.readouterr().out
     assert "magnitude" in text
     assert "(n = 1)" in text
 
 
 def test_a_run_that_fails_is_told_with_its_log(study, tmp_path, capsys):
-    assert main([*study(models=["toy_study:broken"]), *HERE]) == 1
+    assert main([*study(models=["toy_study:broken"]), *INLINE]) == 1
     told = capsys.readouterr()
     assert "2 of 2 runs failed" in told.err
     assert f"RuntimeError: this layer is on strike (log: {tmp_path / 'out' / 'logs'}" in told.err
@@ -55,7 +55,7 @@ def test_a_run_that_fails_is_told_with_its_log(study, tmp_path, capsys):
         (["--set", "recipe.epoch=1"], "Did you mean 'epochs'"),
         (["--executor", "rya"], "Did you mean 'ray'"),
         (["--only", "zzz"], "no run of this study"),
-        (["--workers", "0"], "workers 0"),
+        (["--workers", "0"], "workers is 0"),
     ],
 )
 def test_bad_input_is_one_line(study, capsys, words, message):
