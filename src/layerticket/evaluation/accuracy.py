@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerticket.batch import logits_of
 from layerticket.data.batches import batches
-from layerticket.data.dataset import Dataset, ImageSource
+from layerticket.data.dataset import Array, Dataset, ImageSource
 from layerticket.errors import LayerticketError
 from layerticket.training.device import resolve_device, resolve_precision
 
@@ -23,22 +23,24 @@ class Judged:
     accuracy: float
     """Share of the images, in [0, 1]."""
     correct: str
-    """One bit an image, as hexadecimal digits; the first image is the highest bit."""
-
-    @classmethod
-    def of(cls, right: Tensor) -> "Judged":
-        """Count which images (N,) are right."""
-        return cls(accuracy=int(right.sum()) / len(right), correct=packed(right))
+    """One bit an image, as hexadecimal digits; see `packed`."""
 
 
 def packed(right: Tensor) -> str:
-    """Write one bit an image as hexadecimal digits; the last byte is filled up with zeros.
+    """Write one bit an image as hexadecimal digits; the first image is the highest bit.
+
+    The last byte is filled up with zeros.
 
     Example:
         >>> packed(torch.tensor([True, False, False, True, True]))
         '98'
     """
     return np.packbits(right.cpu().numpy()).tobytes().hex()
+
+
+def unpacked(correct: str, images: int) -> Array:
+    """Return one 0 or 1 for each of the images, as `packed` wrote them: (N,) uint8."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(correct), np.uint8), count=images)
 
 
 def judged(
@@ -68,29 +70,13 @@ def judged(
         LayerticketError: If the split is empty, the batch size is below 1, the device is absent,
             or the network gives outputs that are not finite.
     """
-    right = answered_rightly(
-        model, dataset, split, batch_size=batch_size, precision=precision, device=device
-    )
-    return Judged.of(right)
-
-
-def answered_rightly(
-    model: nn.Module,
-    dataset: Dataset,
-    split: ImageSource,
-    *,
-    batch_size: int = 500,
-    precision: Literal["auto", "bf16", "fp32"] = "auto",
-    device: str = "auto",
-) -> Tensor:
-    """Tell which images (N,) get their label, as `judged` does; on the CPU."""
     if not len(split):
         raise LayerticketError("the split to evaluate is empty. Choose one that holds images.")
     if batch_size < 1:
         raise LayerticketError(f"batch_size is {batch_size}, but it must be 1 or more.")
     where = resolve_device(device)
     half = resolve_precision(precision, where) == "bf16"
-    right: list[Tensor] = []  # brought to the CPU once: reading waits for a GPU
+    right: list[Tensor] = []  # read once, at the end: reading waits for a GPU
     finite = torch.ones((), dtype=torch.bool, device=where)
     with (
         evaluating(model, where),  # outermost: moved weights must stay trainable
@@ -108,7 +94,8 @@ def answered_rightly(
             "the network gives outputs that are not finite, so its accuracy means nothing. "
             "Check its weights; train it again with a lower learning_rate."
         )
-    return torch.cat(right).cpu()
+    found = torch.cat(right)
+    return Judged(accuracy=int(found.sum()) / len(split), correct=packed(found))
 
 
 @contextmanager

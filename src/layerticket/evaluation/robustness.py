@@ -316,19 +316,18 @@ def corruption_accuracy(
     ``images`` counts one severity of one corruption, and ``correct_counts`` has two hexadecimal
     digits an image: how many of its ``versions`` were answered rightly.
     """
-    from layerticket.evaluation.accuracy import answered_rightly
+    from layerticket.evaluation.accuracy import judged, unpacked
 
     found: dict[str, dict[str, Any]] = {}
     counts: Any = 0
-    versions = 0
+    images = versions = 0
     for name, splits in stacks.items():
-        right = [
-            answered_rightly(model, dataset, split, precision=precision, device=device)
-            for split in splits()
-        ]
-        counts = counts + sum(mask.int() for mask in right)
-        versions += len(right)
-        steps = [int(mask.sum()) / len(mask) for mask in right]
+        steps = []
+        for split in splits():
+            step = judged(model, dataset, split, precision=precision, device=device)
+            steps.append(step.accuracy)
+            images, versions = len(split), versions + 1
+            counts = counts + unpacked(step.correct, images)
         mean = fmean(steps)
         found[name] = {
             "accuracy": mean,
@@ -339,9 +338,9 @@ def corruption_accuracy(
     columns = zip(*(entry["severities"] for entry in found.values()), strict=True)
     return {
         "accuracy": overall,
-        "correct_counts": bytes(counts.tolist()).hex(),
+        "correct_counts": counts.tobytes().hex(),
         "versions": versions,
-        "images": len(counts),
+        "images": images,
         "precision": precision,
         "clean_accuracy": clean,
         "relative_accuracy": relative(overall, clean),
