@@ -37,11 +37,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever th
 
 
 def inputs_of(batch: Batch) -> Inputs:
-    """Return the part of a batch the model is called on.
-
-    Raises:
-        LayerticketError: If `batch` is neither ``(inputs, targets)`` nor a mapping.
-    """
+    """Return the part of a batch the model is called on."""
     if isinstance(batch, Mapping):
         return batch
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
@@ -53,11 +49,7 @@ def inputs_of(batch: Batch) -> Inputs:
 
 
 def logits_of(output: Any) -> Tensor:  # noqa: ANN401 - whatever the model returned
-    """Pick the logits out of a model's output: the tensor itself, ``.logits``, or the first entry.
-
-    Raises:
-        LayerticketError: If there is no tensor to be found.
-    """
+    """Pick the logits out of an output: the tensor itself, ``.logits``, or the first entry."""
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else None
@@ -130,11 +122,7 @@ def tensors_of(tree: Any) -> list[Tensor]:  # noqa: ANN401 - any nesting
 
 
 def size_of(batch: Any) -> int:  # noqa: ANN401 - a batch or inputs
-    """Return N, the number of examples, which is the first dimension of every tensor.
-
-    Raises:
-        LayerticketError: If there is no tensor, or the tensors disagree.
-    """
+    """Return N, the number of examples, which is the first dimension of every tensor."""
     sizes = {tensor.shape[0] if tensor.ndim else 1 for tensor in tensors_of(batch)}
     if len(sizes) != 1:
         raise LayerticketError(
@@ -152,12 +140,8 @@ def head(batch: Any, examples: int) -> Any:  # noqa: ANN401 - same type as given
 def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
     """Cut a batch into `parts` micro-batches, each with its share of the examples.
 
-    Returns:
-        Pairs (share, micro-batch); the shares add up to 1, so that the share-weighted sum of
-        mean losses is the mean loss of the whole batch.
-
-    Raises:
-        LayerticketError: If there are fewer examples than parts.
+    The shares add up to 1, so that the share-weighted sum of mean losses is the mean loss of the
+    whole batch.
     """
     if parts == 1:
         return [(1.0, batch)]

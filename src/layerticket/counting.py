@@ -41,15 +41,7 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
 
 
 def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
-    """Count MACs per example by module name; a module called several times adds up.
-
-    Args:
-        model: Any network; not modified.
-        inputs: What the model is called on; N examples.
-
-    Returns:
-        MACs by name as in ``named_modules()``; ``""`` is the whole model.
-    """
+    """Count MACs per example by module name, ``""`` for the whole model; repeated calls add up."""
     view = view_of(model).eval().requires_grad_(False)  # the counter asks a leaf for its history
     totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
     counter = FlopCounterMode(display=False)
@@ -76,14 +68,7 @@ def training_macs(model: nn.Module, inputs: Inputs) -> int:
 
     About three times the forward pass: the backward pass multiplies once for the gradient of the
     weights and once for that of the inputs, which the first layer does without. The optimizer's
-    work is not counted.
-
-    Args:
-        model: Any network whose output holds logits; not modified.
-        inputs: What the model is called on; N examples, at least 2 for batch normalization.
-
-    Returns:
-        MACs per example.
+    work is not counted. The output must hold logits; batch normalization needs two examples.
 
     Example:
         >>> training_macs(nn.Linear(3, 5), torch.ones(2, 3))  # 15 forward, 15 for the weights
@@ -131,9 +116,6 @@ def count(model: nn.Module, batch: Batch, *, loss_fn: LossFn | None = None) -> C
         batch: ``(inputs, targets)`` or a dict, on the model's device; its size decides
             `held_bytes` only.
         loss_fn: Scalar loss of a model and a batch; mean cross-entropy by default.
-
-    Returns:
-        The counts.
     """
     inputs = inputs_of(batch)
     return Counts(
@@ -154,14 +136,8 @@ def held_bytes(
     count, the batch itself does where it is needed again. Copies of weights that autocast makes
     in bfloat16 count, because they are held as well.
 
-    Args:
-        model: Any network; run once in train mode on a view, so it is not changed.
-        batch: ``(inputs, targets)`` or a dict, on the model's device.
-        loss_fn: Scalar loss of a model and a batch; mean cross-entropy by default.
-        bf16: Whether the forward pass runs under autocast to bfloat16.
-
-    Returns:
-        Bytes.
+    The network is run once in train mode on a view, so it is not changed; with `bf16` under
+    autocast.
 
     Example:
         >>> batch = (torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
@@ -197,12 +173,7 @@ def held_bytes(
 def realized_share(macs_saved: float, time_saved: float) -> float | None:
     """Share of the theoretical gain that the clock confirms: time saved over MACs saved.
 
-    Args:
-        macs_saved: 1 - MACs of the ticket / MACs of the dense network.
-        time_saved: 1 - step time of the ticket / step time of the dense network.
-
-    Returns:
-        1 when the clock gives all that the count promises; None when nothing was promised.
+    1 when the clock gives all that the count promises; None when nothing was promised.
 
     Example:
         >>> realized_share(0.5, 0.25)

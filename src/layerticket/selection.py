@@ -262,7 +262,7 @@ def _impossible(target: Target, blocks: Blocks, removed: list[Block]) -> Layerti
     reached = sum(target.cost(block) for block in removed) / target.needed
     return LayerticketError(
         f"the budget asks for {target.words}, but at most {len(removed)} of {len(blocks)} "
-        f"removable blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the parameters, "
-        f"{reached:.1%} of what is asked. Ask for less, protect fewer blocks, or lower "
-        "min_per_stage."
+        f"removable blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the "
+        f"parameters, {reached:.1%} of what is asked. Ask for less, protect fewer blocks, or "
+        "lower min_per_stage."
     )

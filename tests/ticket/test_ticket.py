@@ -176,3 +176,34 @@ def test_selection_options_reach_the_choice():
         find(budget=Budget(remove=4))
     with pytest.raises(LayerticketError, match="no removable residual block"):
         find(nn.Sequential(nn.Flatten(), nn.Linear(72, 3)))
+
+
+def test_what_was_removed_is_told_apart_from_who_chose_it():
+    one, other = find(criterion="grasp", seed=0), find(criterion="random", seed=1)
+    same = dataclasses.replace(other, removed=one.removed[::-1])
+    assert one.digest != same.digest
+    assert one.removal_identity() == same.removal_identity() == sorted(one.removed)
+    assert one.removed_record == list(one.removed)
+
+    filters = {"a": (1, 0), "b": (), "c": (2,)}
+    thin = dataclasses.replace(one, kind="filters", removed=("a", "c"), filters=filters)
+    again = dataclasses.replace(thin, filters={"c": (2,), "a": (0, 1)}, criterion="l1")
+    assert thin.removal_identity() == again.removal_identity()
+    fewer = dataclasses.replace(thin, filters={"a": (0, 1)})
+    assert thin.removal_identity() != fewer.removal_identity()
+    assert thin.removed_record == {"a": [1, 0], "b": [], "c": [2]}
+
+    masks = {"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}
+    sparse = dataclasses.replace(one, kind="masks", removed=("a",), masks=masks)
+    again = dataclasses.replace(sparse, masks={"a": torch.tensor([True, False])}, criterion="imp")
+    assert sparse.removal_identity() == again.removal_identity()
+    turned = dataclasses.replace(sparse, masks={"a": torch.tensor([False, True])})
+    assert sparse.removal_identity() != turned.removal_identity()
+    assert sparse.removed_record == {"a": 1, "b": 0}
+
+
+def test_more_blocks_go_only_from_a_ticket_of_blocks():
+    ticket = find(budget=Budget(remove=1))
+    masked = dataclasses.replace(ticket, kind="masks")
+    with pytest.raises(LayerticketError, match="the ticket given removes masks; only from a"):
+        find(within=masked)

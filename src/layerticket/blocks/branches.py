@@ -36,18 +36,10 @@ class Part:
 def find_parts(
     model: nn.Module, example: Inputs, blocks: tuple[Block, ...], passing: set[str]
 ) -> dict[str, list[Part]]:
-    """Find the branches of each block, in the order of execution; the model is not modified.
+    """Find the branches of each block, in the order of execution; none if it has only one.
 
-    Args:
-        model: The network.
-        example: Inputs to call it on.
-        blocks: Its removable blocks.
-        passing: Names of the modules that pass the zero-function test.
-
-    Returns:
-        Block name -> its branches; empty for a block that has only one.
-
-    Cost: a forward pass of the network, and for each block about one of it per module inside.
+    `passing` are the modules that pass the zero-function test. Cost: a forward pass of the network,
+    and for each block about one of it per module inside.
     """
     searcher = _Searcher(blocks, passing)
     with preserved_random_state(0):
@@ -232,11 +224,8 @@ def _repeats(
 def muted_copy(module: nn.Module, passed: set[str]) -> nn.Module:
     """Copy a module with all parameters at zero, but scales of its own at one.
 
-    A scale the block owns itself multiplies what a branch gives, and would silence it.
-
-    Args:
-        module: A block.
-        passed: Names of modules inside that return their input: normalizations, activations.
+    A scale the block owns itself multiplies what a branch gives, and would silence it. Modules
+    that are `passed` (normalizations, activations) return their input.
     """
     memo: dict[int, object] = {}
     for name, parameter in module.named_parameters():

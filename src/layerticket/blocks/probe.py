@@ -44,13 +44,8 @@ class Finding:
 def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
     """Put every module with weights to the zero-function test; the model is not modified.
 
-    Cost: one forward pass, and for each level of nesting about three more.
-
-    Returns:
-        A finding for every module that holds a weight matrix, by name.
-
-    Raises:
-        LayerticketError: If the model does not run on the example.
+    A finding for every module that holds a weight matrix, by name. Cost: one forward pass, and for
+    each level of nesting about three more.
     """
     with preserved_random_state(0):
         recorder = view_of(model).eval()

@@ -19,24 +19,12 @@ def block_activations(
     reduce: Callable[[Tensor], Tensor],
     micro_batches: int = 1,
 ) -> dict[str, Tensor]:
-    """Reduce what every block puts out to a few figures an example.
+    """Reduce what every block puts out to a few figures an example: block name -> (N, ...).
 
     A block's output is what the next block reads: the sum of shortcut and branch, with whatever
     the block itself applies behind the addition. Outputs are reduced as they appear and are not
-    kept. Cost: one forward pass.
-
-    Args:
-        model: Network in the mode the activations are to be taken in.
-        blocks: Removable blocks from `find_blocks`.
-        batch: Only the inputs are read, N examples.
-        reduce: Takes an output (n, ...) to figures (n, ...), each from its own example alone.
-        micro_batches: Parts the batch is processed in, to bound memory.
-
-    Returns:
-        Block name -> figures (N, ...) in the order of the examples.
-
-    Raises:
-        LayerticketError: If a block is not called on this batch, or mixes the examples up.
+    kept; `reduce` takes one of (n, ...) to figures (n, ...), each from its own example alone.
+    Cost: one forward pass.
     """
     figures: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
 

@@ -94,16 +94,9 @@ def scale_invariant(
     free, the gradient is at hand), and one forward pass with every weight doubled or halved, at
     random. Powers of two pass through floating-point arithmetic without rounding, in any
     precision, so what is left is what the epsilon inside the normalizations does; it grows into
-    an error of the scores about a hundred times as large.
-
-    Args:
-        model: Network in the mode the derivatives are taken in.
-        batch: The batch they are taken on; the check uses the part a gradient would see.
-        names: The weights to check.
-        gradient: Gradient of the loss by weight name.
-        micro_batches: Parts the batch is processed in.
-        tolerance: Largest relative deviation of the outputs per weight scaled; deviations of
-            single weights add up as their squares do. CIFAR ResNets reach 2e-5.
+    an error of the scores about a hundred times as large. `tolerance` is the largest relative
+    deviation of the outputs per weight scaled (CIFAR ResNets reach 2e-5); deviations of single
+    weights add up as their squares do.
     """
     weights = network_weights(model)
     for name in names:

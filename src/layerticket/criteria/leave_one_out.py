@@ -1,23 +1,21 @@
 """Runs a network without each of its blocks in turn, and computes what lies before a block once.
 
-What enters: any network, its removable blocks and inputs. What leaves: the outputs of the whole
-network and of the network without a block, the very ones `remove_blocks` gives. It knows no
-architecture and traces no graph: the network's own code runs every time, but module calls that
-ended before the block's turn return a copy of what they returned in the whole network.
+No graph is traced: the network's own code runs every time, but module calls that ended before the
+block's turn return a copy of what they returned in the whole network.
 """
 
 import copy
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, logits_of
-from layerticket.blocks.block import Block, Blocks
+from layerticket.batch import Inputs, call, logits_of, tensors_of
+from layerticket.blocks.block import Blocks
 from layerticket.blocks.probe import find_input
 from layerticket.modules import preserved_random_state, view_of
 from layerticket.surgery.hugging_face import is_entry
@@ -68,8 +66,9 @@ class LeaveOneOut:
         """Run the whole network once and keep what the runs without a block will share."""
         self._net = view_of(model)
         self._inputs = inputs
-        self._how = {_end(block): block for block in blocks}
-        self._ends = {block.name: _end(block) for block in blocks}
+        # of a branch, the module whose output is added to the stream stands for all of it
+        self._blocks = {block.modules[0]: block for block in blocks}
+        self._ends = {block.name: block.modules[0] for block in blocks}
         self._calls: list[_Call] = []
         self._starts: dict[str, int] = {}
         """Number of the call that is a block's."""
@@ -79,7 +78,7 @@ class LeaveOneOut:
         """The last layer; the block that lets its input through instead of being taken out."""
         self._features: Tensor | None = None
         for name, module in self._net.named_modules():
-            if name and not any(name.startswith(f"{block}.") for block in self._how):
+            if name and not any(name.startswith(f"{block}.") for block in self._blocks):
                 self._watch(name, module)
         self.full = self._outcome()
         self._recording = False
@@ -94,13 +93,15 @@ class LeaveOneOut:
         configuration says by place what kind of layer comes next.
         """
         name = self._ends[name]
-        block = self._how[name]
+        block = self._blocks[name]
         parent = self._net.get_submodule(name.rpartition(".")[0])
         children = dict(parent._modules)
         if block.branch is None and is_entry(self._net, name):
             self._idle = name
-        else:
-            _silence(self._net, block)
+        elif block.branch is None:
+            take_out(self._net, block.name, block.call)
+        else:  # the rest of it is idle without its end
+            cut_out(self._net, block.replacements[:1])
         try:
             if not self.unshared:
                 try:
@@ -130,7 +131,7 @@ class LeaveOneOut:
 
     def _verify(self) -> str:
         """Replay before the last block, with all blocks in place: the whole network must result."""
-        if missing := [name for name in self._how if name not in self._starts]:
+        if missing := [name for name in self._blocks if name not in self._starts]:
             return f"block {missing[0]!r} is not called on this batch"
         try:
             again = self._run(max(self._starts.values()))
@@ -154,12 +155,12 @@ class LeaveOneOut:
 
         @functools.wraps(own)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module's
-            if self._recording and name in self._how:
+            if self._recording and name in self._blocks:
                 self._head, self._features = "", None  # the last layer lies behind the blocks
             elif self._recording and weighted:
                 self._head = name
             if name == self._head:
-                floats = (t for t in _tensors([args, kwargs]) if t.is_floating_point())
+                floats = (t for t in tensors_of([args, kwargs]) if t.is_floating_point())
                 self._features = next(floats, None)
             if self._recording:
                 return self._record(name, own, args, kwargs)
@@ -173,13 +174,13 @@ class LeaveOneOut:
     def _record(self, name: str, own: Forward, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         number, this = len(self._calls), _Call(name)
         self._calls.append(this)
-        if name in self._how:
+        if name in self._blocks:
             self._starts[name] = number
-        inputs = list(_tensors([args, kwargs]))
+        inputs = tensors_of([args, kwargs])
         versions = [tensor._version for tensor in inputs]
         output = own(*args, **kwargs)
         this.end = len(self._calls)
-        needed = len(self._starts) < len(self._how)  # a block is still to come
+        needed = len(self._starts) < len(self._blocks)  # a block is still to come
         untouched = versions == [tensor._version for tensor in inputs]
         if needed and untouched and _can_be_copied(output) and not _shares(output, inputs):
             this.saved = (copy.deepcopy(output),)
@@ -212,27 +213,6 @@ def _let_through(output: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - 
     return output._make(rest) if hasattr(output, "_make") else type(output)(rest)
 
 
-def _end(block: Block) -> str:
-    """Return the module whose output goes: of a branch, the one that is added to the stream."""
-    return block.modules[0]
-
-
-def _silence(net: nn.Module, block: Block) -> None:
-    """Take a block out; of a branch only the end, since the rest is idle without it."""
-    if block.branch is None:
-        take_out(net, block.name, block.call)
-    else:
-        cut_out(net, block.replacements[:1])
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any nesting
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (Mapping, tuple, list)):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _tensors(value)
-
-
 def _can_be_copied(tree: Any) -> bool:  # noqa: ANN401 - whatever a module returns
     """Tell whether the output is made of tensors and plain values, without a state of its own."""
     if isinstance(tree, Mapping):
@@ -245,4 +225,4 @@ def _can_be_copied(tree: Any) -> bool:  # noqa: ANN401 - whatever a module retur
 def _shares(output: Any, inputs: list[Tensor]) -> bool:  # noqa: ANN401
     """Tell whether the output is, or looks into, an input."""
     memory = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-    return any(tensor.untyped_storage().data_ptr() in memory for tensor in _tensors(output))
+    return any(tensor.untyped_storage().data_ptr() in memory for tensor in tensors_of(output))

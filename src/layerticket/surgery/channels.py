@@ -45,18 +45,9 @@ class Group:
 def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
     """Find the groups of channels that can go, in the order of the network's modules.
 
-    Channels the outputs of the network consist of stay, and are left out.
-
-    Args:
-        model: Network of convolutions; not modified.
-        example: Images (N, C, H, W) to trace it with, on its device.
-
-    Returns:
-        The groups; every convolution is in one at most.
-
-    Raises:
-        LayerticketError: If Torch-Pruning is not installed, the network has shortcuts padded with
-            zeros or grouped convolutions, or nothing can go.
+    Every convolution is in one at most; channels the network's outputs consist of stay, and are
+    left out. The network is traced with `example`, images (N, C, H, W), and not modified. Shortcuts
+    padded with zeros and grouped convolutions are refused.
     """
     _refuse_what_cannot_be_traced(model)
     copy = copy_of(model)
@@ -80,14 +71,7 @@ def without_channels(
 ) -> nn.Module:
     """Return a new, really smaller network without the filters; `model` is not modified.
 
-    Args:
-        model: The dense network.
-        removed: Filters that go, by the name of their convolution; of coupled convolutions each,
-            or only one.
-        example: As in `coupled_channels`.
-
-    Raises:
-        LayerticketError: If the filters do not fit the network, or as in `coupled_channels`.
+    Filters are named by their convolution; of coupled convolutions name each, or only one.
     """
     going = {name: tuple(sorted(indices)) for name, indices in removed.items() if indices}
     groups = {name: group for group in coupled_channels(model, example) for name in group.filters}

@@ -106,14 +106,9 @@ def within(name: str, ancestor: str) -> bool:
 def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> None:
     """Correct configuration and layer indices of every Hugging Face network inside `small`.
 
-    Args:
-        small: The network without the entries `removed`, renumbered; changed in place.
-        dense: The network they were removed from; not modified.
-        removed: Names of what was removed, as in `dense`.
-
-    Warns:
-        UserWarning: If no configuration of the class describes the smaller network: it runs and
-            trains, but ``from_pretrained`` could not read what ``save_pretrained`` writes.
+    `small` is `dense` without the entries `removed`, renumbered; it is changed in place. Where no
+    configuration of the class describes it, a warning says so: it runs and trains, but
+    ``from_pretrained`` could not read what ``save_pretrained`` writes.
     """
     for root in pretrained(small):
         start = len(root) + 1 if root else 0
@@ -274,14 +269,9 @@ def _short(err: Exception) -> str:
 def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  # noqa: ANN401
     """Yield copies of a configuration that may describe the network without some layers.
 
-    In each copy one number n becomes m (a field, or a member of a list such as ``depths``), and
-    the fields that list something for every layer, or number layers, lose what is gone: those
-    named after layers, then all, then none.
-
-    Args:
-        config: Configuration of the dense network, as Hugging Face's classes take it; not changed.
-        total: Entries of the list in the dense network, n.
-        gone: Indices of the entries that were removed.
+    In each copy one number n, the `total` of entries in the dense network, becomes m (a field, or
+    a member of a list such as ``depths``), and the fields that list something for every layer, or
+    number layers, lose what is `gone`: those named after layers, then all, then none.
     """
     for path, field, member in _counts(config, total):
         for pattern in (ABOUT_LAYERS, re.compile(""), None):

@@ -18,15 +18,9 @@ ORIGINAL, MASK = "_orig", "_mask"
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of the network with masked weights; `model` is not modified.
+    """Return a copy of the dense network with masked weights, true where one stays.
 
-    Args:
-        model: The dense network.
-        masks: For each weight by name, true where it stays.
-
-    Raises:
-        LayerticketError: If a weight is not in the network, has another shape, or stands in
-            several places (tied), which masks would tear apart.
+    A weight that stands in several places (tied) is refused: masks would tear it apart.
     """
     copy = copy_of(model)
     places = [id(p) for _, p in copy.named_parameters(remove_duplicate=False)]
@@ -47,11 +41,7 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def permanent(network: nn.Module) -> nn.Module:
-    """Make masks permanent, in place: an ordinary network again, with zeros for pruned weights.
-
-    Returns:
-        The network given; one without masks stays as it is.
-    """
+    """Make masks permanent, in place: an ordinary network again, with zeros for pruned weights."""
     for module in network.modules():
         names = [n.removesuffix(ORIGINAL) for n in module._parameters if n.endswith(ORIGINAL)]
         for name in names:

@@ -153,6 +153,11 @@ def _dense_blocks(
     """Find the removable blocks of the dense network, or take over those of a ticket of it."""
     if within is None:
         return find_blocks(model, head(inputs_of(batch), 1), granularity=granularity)
+    if within.kind != "blocks":
+        raise LayerticketError(
+            f"the ticket given removes {within.kind}; only from a ticket of blocks can more blocks "
+            "go."
+        )
     if within.init.keys() != model.state_dict().keys():
         raise LayerticketError(
             f"this {type(model).__name__} is not cut down to the ticket given; its parameters have "
