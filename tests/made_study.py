@@ -6,8 +6,7 @@ The accuracies are drawn around values one would expect of CIFAR ResNets; they p
 import random
 from typing import Any
 
-from layerticket.verdict.analysis import analyse
-from layerticket.verdict.pairs import marked
+from layerticket.verdict.pairs import Row, compare_rows, pack_correct
 
 BLOCKS = {"resnet20": 3, "resnet32-projection": 5, "resnet56-projection": 9}
 MACS = {
@@ -82,8 +81,25 @@ def evaluations(rng: random.Random, accuracy: float) -> dict[str, Any]:
     }
 
 
+def part(label: str, kind: str) -> tuple[str, str | None]:
+    """Role and reference of a method, as a study file would name them."""
+    if kind in ("ticket", "lottery"):
+        new = label.endswith(", new weights")
+        reference = label.removesuffix(", new weights") if new else None
+        return "control" if new or label.startswith("random") else "criterion", reference
+    controls = ("control", "shallower", "equal_compute")
+    return "dense" if kind == "dense" else "control" if kind in controls else "baseline", None
+
+
+def answers(rng: random.Random, accuracy: float, images: int) -> str:
+    """Answers on single images: the first ones are easy for every network."""
+    noisy = sorted(range(images), key=lambda image: image + rng.gauss(0, 0.05 * images))
+    right = set(noisy[: round(accuracy * images)])
+    return pack_correct(image in right for image in range(images))
+
+
 def run(
-    rng, model, label, kind, seed, budget, draw, removed, accuracy, *, energy, full
+    rng, model, label, kind, seed, budget, draw, removed, accuracy, *, energy, full, images=None
 ) -> dict[str, Any]:
     blocks = network(model)["blocks"]
     names = [block["name"] for block in blocks]
@@ -100,8 +116,24 @@ def run(
         )
     )
     scored = kind == "ticket"
+    searched = 0.9 if scored else 0.1 if removed else 0.0
+    role, reference = part(label, kind)
+    training = f"{rng.getrandbits(48):012x}"
     return {
-        "id": f"{rng.getrandbits(48):012x}",
+        "id": training,
+        "training": training,
+        "role": role,
+        "label": label,
+        "reference": reference,
+        "correct": answers(rng, accuracy, images) if images else None,
+        "workers": 1,
+        "jobs_beside": 0,
+        "cost": {
+            "train_seconds": seconds,
+            "search_seconds": searched,
+            "energy_kwh": kwh if energy else None,
+            "co2_kg": kwh * 0.38 if energy else None,
+        },
         "folder": f"runs/{name}",
         "model": model,
         "budget": budget,
@@ -124,7 +156,7 @@ def run(
         "params": PARAMS[model] - sum(b["params"] for b in blocks if b["name"] in (removed or [])),
         "macs": macs,
         "sparse_macs": int(MACS[model] * 0.7) if masked else None,
-        "search_seconds": 0.9 if scored else 0.1 if removed else 0.0,
+        "search_seconds": searched,
         "search_energy_kwh": 2e-5 if scored and energy else None,
         "device": "cuda",
         "precision": "bf16",
@@ -181,6 +213,8 @@ def break_run(one: dict[str, Any], error: str) -> None:
     ):
         one[key] = None
     one |= {
+        "correct": None,
+        "cost": None,
         "status": "failed",
         "error": error,
         "curve": one["curve"][:4],
@@ -199,6 +233,7 @@ def make_study(
     full: bool = True,
     failed: int = 0,
     title: str = "Layers against filters at initialization",
+    images: int | None = None,
 ) -> dict[str, Any]:
     """Make a study as the runner writes it, analysis included."""
     rng = random.Random(7)
@@ -219,18 +254,18 @@ def make_study(
                     luck,
                     energy=energy,
                     full=full,
+                    images=images,
                 )
             )
             for count in removals:
                 for label, kind, slope, draws in methods:
                     for draw in range(draws) if draws else [None]:
                         accuracy = luck + slope * count / 100 + rng.gauss(0, 0.0022)
-                        name = label if draw is None else f"{label} {draw}"
                         runs.append(
                             run(
                                 rng,
                                 model,
-                                name,
+                                label,
                                 kind,
                                 seed,
                                 f"remove {count}",
@@ -239,6 +274,7 @@ def make_study(
                                 accuracy,
                                 energy=energy,
                                 full=full,
+                                images=images,
                             )
                         )
     tickets = [one for one in runs if one["kind"] != "dense"]
@@ -260,7 +296,7 @@ def make_study(
         "command": "layerticket study run table3.toml --out table3",
         "data": "CIFAR-10",
         "classes": 10,
-        "test_images": 10_000,
+        "test_images": images or 10_000,
         "margin": 0.01,
         "confidence": 0.95,
         "environment": {
@@ -277,5 +313,17 @@ def make_study(
         "networks": {model: network(model) for model in models},
         "runs": runs,
     }
-    study["runs"] = marked(study)
-    return study | analyse(study)
+    return study | analysed(study)
+
+
+def analysed(study: dict[str, Any]) -> dict[str, Any]:
+    """Compare the runs of a study as the runner does."""
+    found = compare_rows(
+        [Row.from_record(one) for one in study["runs"]],
+        margin=study["margin"],
+        confidence=study["confidence"],
+        networks=study["networks"],
+        test_images=study["test_images"],
+    )
+    comparisons = [one.as_record() for one in found.comparisons]
+    return {"comparisons": comparisons, "verdict": found.verdict}

@@ -9,7 +9,6 @@ from layerticket.cli.options import Json
 from layerticket.cli.output import say
 from layerticket.report.page import write_report
 from layerticket.study.collect import load_study
-from layerticket.verdict.analysis import up_to_date
 
 
 def report(
@@ -31,7 +30,7 @@ def report(
     figures
         Whether figures are also drawn as PNG and SVG.
     """
-    study = up_to_date(load_study(folder))
+    study = load_study(folder)
     written = write_report(study, folder if out is None else out, figures=figures)
     record = {
         "report": str(written[0]),

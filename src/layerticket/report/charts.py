@@ -317,7 +317,6 @@ def differences_grid(study: Study_outcomes) -> Grid:
         Column(title="seeds"),
         Column(title="accuracy", show=words.accuracy),
         Column(title="difference to dense", show=_interval, parts=ends),
-        Column(title="bootstrap interval", show=_ends, parts=("low", "high"), absent="—"),
         Column(title="outcome", words=True),
         Column(title="after correction", words=True),
         Column(title="p", show=_p, absent="needs 2 seeds"),
@@ -345,16 +344,6 @@ def _speed(value: Sequence[float | None]) -> str:
     return words.speedup(dict(zip(("mean", "low", "high"), value, strict=True)))
 
 
-def _bootstrap(figure: Mapping[str, Any]) -> tuple[float, float] | None:
-    if figure["bootstrap_low"] is None:
-        return None
-    return figure["bootstrap_low"], figure["bootstrap_high"]
-
-
-def _ends(value: Sequence[float]) -> str:
-    return " to ".join(words.difference(end).removesuffix(" pp") for end in value) + " pp"
-
-
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
@@ -371,7 +360,6 @@ def _difference_row(one: Comparison_outcomes) -> tuple[Any, ...]:
         one["n"],
         one["accuracy"]["mean"],
         _triple(one["difference"]),
-        _bootstrap(one["difference"]),
         one["outcome"],
         one["outcome_adjusted"],
         one["p_value"],

@@ -18,8 +18,7 @@ from layerticket.report import words
 from layerticket.report.charts import Chart, HeatMap, charts_of, full_label
 from layerticket.report.draw import drawing, pictures
 from layerticket.report.tables import Column, Grid, csv_text, markdown, shown_columns, text_table
-from layerticket.verdict.analysis import up_to_date
-from layerticket.verdict.pairs import failed_text
+from layerticket.verdict.words import failed_text
 
 FEW_SEEDS = 3
 Study = Mapping[str, Any]
@@ -198,14 +197,12 @@ def _trust(one: Comparison, study: Study) -> Iterator[Line]:
 def _control(method: str, control: Mapping[str, Any]) -> Line:
     """Say in a few words how a control does; its own sentence says it in full."""
     name = control["name"]
-    do, are = ("do", "are") if control["plural"] else ("does", "is")
     told = {
-        "as well": (f"{name} {do} as well", False),
-        "better": (f"better than {name}", True),
+        "control better": (f"{name} did better", False),
+        "as good": (f"{name} did as well", False),
+        "ticket better": (f"better than {name}", True),
     }
     text, good = told.get(control["outcome"], (f"not shown to beat {name}", None))
-    if control["outcome"] == "as well" and control["difference"]["high"] < 0:
-        text = f"{name} {are} better"
     found = f"{method} minus {name}: {words.interval(control['difference'])}"
     return Line(text=text, detail=found, good=good)
 
@@ -680,8 +677,7 @@ def study_page(study: Mapping[str, Any]) -> str:
 def _known(study: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a study that is judged by the rules of today, without what no page can hold."""
     _check(study)
-    current = up_to_date(study)
-    known: Mapping[str, Any] = clean(current | {"verdict": current["verdict"] or UNJUDGED})
+    known: Mapping[str, Any] = clean({**study, "verdict": study["verdict"] or UNJUDGED})
     return known
 
 

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,8 +19,7 @@ from layerticket.study.record import RUN, environment, write_record
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import cause_of, curve_of, standing_of, status_of
 from layerticket.study.toml import study_table, study_text
-from layerticket.verdict.analysis import analyse
-from layerticket.verdict.pairs import marked
+from layerticket.verdict.pairs import Row, compare_rows
 
 # Too deep for a table; they stand in study.json.
 DEEP = ("config", "curve", "scores", "match", "evaluations", "similarity", "removed", "kept")
@@ -144,8 +144,98 @@ def _gathered(
         "networks": networks,
         "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
     }
-    record["runs"] = marked(record)
-    return record | analyse(record)
+    tables = {str(table["label"]): table for table in record["study"]["methods"]}
+    record["runs"] = [{**row, **_marks(row, tables), **_for_now(row)} for row in record["runs"]]
+    found = compare_rows(
+        [Row.from_record({**row, "method": row["label"]}) for row in record["runs"]],
+        margin=study.margin,
+        confidence=study.confidence,
+        networks=networks,
+        test_images=record["test_images"],
+    )
+    comparisons = [one.as_record() for one in found.comparisons]
+    return record | {"comparisons": comparisons, "verdict": found.verdict}
+
+
+def _for_now(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Cost and training of a row, until the study records them."""
+    search = 0.0 if row["kind"] in ("dense", "shallower", "equal_compute") else None
+    search = row["search_seconds"] if row["search_seconds"] is not None else search
+    cost = {"train_seconds": row["train_seconds"], "search_seconds": search}
+    cost |= {key: row[key] for key in ("energy_kwh", "co2_kg")}
+    return {"training": row["folder"], "cost": cost}
+
+
+TICKETS = ("ticket", "lottery")
+CONTROLS = ("control", "shallower", "equal_compute")
+NEW_WEIGHTS = ", new weights"
+RANDOM = re.compile(r"(lottery )?random\b")
+NOT_OF_THE_SHAPE = ("label", "initialization")
+Table = Mapping[str, Any]
+
+
+def _marks(run: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, Any]:
+    label, kind = _label(run, tables), run["kind"]
+    table = tables.get(label)
+    new = kind in TICKETS and _has_new_weights(label, table)
+    role = "baseline"
+    if kind == "dense":
+        role = "dense"
+    elif kind in CONTROLS or new or (kind in TICKETS and _is_random(label, table)):
+        role = "control"
+    elif kind in TICKETS:
+        role = "criterion"
+    reference = None
+    if new:
+        reference = _twin(label, table, tables)
+    elif kind not in ("dense", *TICKETS) and table is not None:
+        reference = table.get("reference") or _first_ticket(tables)
+    return {"role": role, "label": label, "reference": reference}
+
+
+def _label(run: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
+    """Name a method without the number of its draw; a number of the user's own stays."""
+    method = str(run["method"])
+    if run["draw"] is None:
+        return method
+    bare = re.sub(rf" {run['draw']}$", "", method)
+    several = tables.get(bare, {}).get("draws", 1) > 1
+    return method if method in tables and not several else bare
+
+
+def _has_new_weights(label: str, table: Table | None) -> bool:
+    if table is None:
+        return label.endswith(NEW_WEIGHTS)
+    return table.get("initialization") == "seed"
+
+
+def _is_random(label: str, table: Table | None) -> bool:
+    if table is None:
+        return RANDOM.match(label) is not None
+    return table.get("criterion") == "random"
+
+
+def _twin(label: str, table: Table | None, tables: Mapping[str, Table]) -> str | None:
+    """Name the method that finds the same shape and trains it from its own weights."""
+    if table is None:
+        return label.removesuffix(NEW_WEIGHTS)
+    shape = _shape(table)
+    return next(
+        (
+            name
+            for name, other in tables.items()
+            if other.get("initialization") != "seed" and _shape(other) == shape
+        ),
+        None,
+    )
+
+
+def _shape(table: Table) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in NOT_OF_THE_SHAPE}
+
+
+def _first_ticket(tables: Mapping[str, Table]) -> str | None:
+    return next((name for name, table in tables.items() if table.get("method") in TICKETS), None)
 
 
 def repeat_command(around: Surroundings, run: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import combine_pvalues, friedmanchisquare
+from scipy.stats import combine_pvalues
 from torch import nn
 
 from layerticket.batch import Batch, head, inputs_of
@@ -17,6 +17,7 @@ from layerticket.blocks.block import Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.errors import LayerticketError
 from layerticket.scoring import score
+from layerticket.verdict.statistics import kendall_w
 
 LEVEL = 0.05
 """Rankings agree where chance would make them agree as much in fewer cases than this."""
@@ -105,8 +106,8 @@ def spread_of(scores: NDArray[np.float64]) -> dict[str, Any]:
     means = relative.mean(1)
     noise = float(relative.var(1, ddof=1).mean())
     between = max(0.0, float(means.var(1, ddof=1).mean()) - noise / batches)
-    within = [_agreement(of_one) for of_one in scores]
-    across, p_across = _agreement(means)
+    within = [kendall_w(of_one) for of_one in scores]
+    across, p_across = kendall_w(means)
     combined = float(combine_pvalues([p for _, p in within]).pvalue)
     told: dict[str, Any] = {
         "between": between,
@@ -120,28 +121,6 @@ def spread_of(scores: NDArray[np.float64]) -> dict[str, Any]:
     }
     outcome = "any" if combined >= LEVEL else "seed" if p_across >= LEVEL else "position"
     return told | {"outcome": outcome, "sentence": _sentence(outcome, told, seeds, batches)}
-
-
-def _agreement(rankings: NDArray[np.float64]) -> tuple[float, float]:
-    """Return Kendall's W of rankings (m, B) and the p-value of Friedman's test; ties: W = 0."""
-    judges, count = rankings.shape
-    if np.ptp(rankings, axis=1).max() == 0:
-        return 0.0, 1.0
-    if judges > 2:
-        result = friedmanchisquare(*rankings.T)
-        return float(result.statistic) / (judges * (count - 1)), float(result.pvalue)
-    ranks = rankings.argsort(1).argsort(1).sum(0)
-    w = 12 * float(((ranks - ranks.mean()) ** 2).sum()) / (judges**2 * (count**3 - count))
-    return w, float(_chance(w, judges, count))
-
-
-def _chance(w: float, judges: int, count: int, draws: int = 2000) -> float:
-    """Return how often random rankings agree at least as much."""
-    generator = np.random.default_rng(0)
-    ranks = generator.permuted(np.tile(np.arange(count), (draws, judges, 1)), axis=-1).sum(1)
-    squares = ((ranks - ranks.mean(-1, keepdims=True)) ** 2).sum(-1)
-    drawn = 12 * squares / (judges**2 * (count**3 - count))
-    return float((1 + (drawn >= w - 1e-12).sum()) / (1 + draws))
 
 
 def _lowest(scores: NDArray[np.float64]) -> float:

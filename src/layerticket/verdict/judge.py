@@ -1,242 +1,229 @@
-"""How likely paired seeds are to decide, and how many would. Enters: numbers. Leaves: numbers."""
+"""Judge a ticket against its dense network by figures of paired seeds, from any trainer."""
 
+import html
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Literal
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from scipy import stats
+import numpy as np
 
 from layerticket.errors import LayerticketError
+from layerticket.verdict import words
+from layerticket.verdict.statistics import (
+    Array,
+    Difference,
+    Outcome,
+    estimate,
+    images_for,
+    minimum_detectable,
+    outcome_of,
+    p_value,
+    seeds_for,
+)
 
-_MOST_SEEDS = 10_000
-
-
-def power_of(gap: float, spread: float, n: int, confidence: float) -> float:
-    """Compute the probability that n paired seeds decide, if the truth lies so far from the margin.
-
-    The paired t-test, one-sided at ``(1 - confidence) / 2``, rejects where the noncentral t with
-    n - 1 degrees of freedom and noncentrality ``gap * sqrt(n) / spread`` exceeds the critical
-    value.
-
-    Args:
-        gap: Distance of the true mean difference from the margin.
-        spread: Standard deviation of the differences, above 0, in the same unit.
-        n: Paired seeds, at least 2.
-        confidence: Of the two-sided interval that judges, in (0, 1).
-
-    Returns:
-        The power, in [0, 1].
-    """
-    critical = stats.t.ppf((1 + confidence) / 2, n - 1)
-    return float(stats.nct.sf(critical, n - 1, gap * math.sqrt(n) / spread))
-
-
-def seeds_for(
-    gap: float, spread: float, n: int, confidence: float, *, power: float = 0.8
-) -> int | None:
-    """Find the fewest seeds, more than n, that decide with a given power.
-
-    Taken from few seeds, mean and spread are rough, and so is the number. It serves to plan a
-    study anew: seeds that are added until a comparison is decided make false claims likelier.
-
-    Args:
-        gap: As in `power_of`.
-        spread: As in `power_of`.
-        n: Paired seeds there are.
-        confidence: As in `power_of`.
-        power: Wanted probability of a decision.
-
-    Returns:
-        Seeds in all; None beyond ten thousand, and where gap or spread is 0.
-    """
-    if min(gap, spread) <= 0:
-        return None
-    normal = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
-    fewest = (normal * spread / gap) ** 2  # with a known deviation; Student's t needs a few more
-    if fewest > _MOST_SEEDS:
-        return None
-    needed = max(n + 1, math.floor(fewest))
-    while power_of(gap, spread, needed, confidence) < power:
-        needed += 1
-    return needed
+BySeed = Sequence[Any] | Mapping[int, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Outcome of a comparison; accuracies and differences are fractions."""
+    """Outcome of a comparison; figures and differences are in the unit that was given."""
 
-    n: int
-    """Paired seeds."""
+    outcome: Outcome
+    """Wins: the interval shows the ticket to be less than the margin worse; loses: more."""
+    difference: Difference
+    """Ticket minus dense: mean, the interval that judges, and the interval over seeds alone."""
     differences: tuple[float, ...]
-    """Ticket minus dense, one per seed."""
-    mean: float
-    """Mean difference."""
-    std: float | None
-    """Standard deviation of the differences (n - 1 below); None for one seed."""
+    """One per seed."""
     spread: float | None
-    """What the interval rests on: the deviation, or the floor set by the resolution if larger."""
-    low: float | None
-    """Lower end of the interval of the mean difference; None for one seed."""
-    high: float | None
-    """Upper end; None for one seed."""
+    """What the intervals use: the deviation, or the floor set by the resolution if larger."""
+    p_value: float | None
+    """One-sided p-value of "worse by the margin or more"; None for one seed."""
+    minimum_detectable: float | None
+    """How far beyond the margin the truth must lie to be found with 80 % power."""
+    seeds_needed: int | None
+    """Seeds in all that would decide with 80 % power; None if decided or if no number would."""
+    images_needed: int | None
+    """Test images it takes at least where no number of seeds decides."""
+    caution: str | None
+    """What to keep in mind about a decided outcome."""
     margin: float
     """How much worse the ticket may be and still win."""
     confidence: float
-    """Confidence of the two-sided interval."""
-    outcome: Literal["wins", "loses", "undecided"]
-    """Wins: the interval lies above -margin; loses: it lies below; else undecided."""
-    seeds_needed: int | None
-    """Paired seeds in all that would decide with 80 % power; None if decided or not to be told."""
+    """Confidence of the two-sided intervals."""
+    lower_is_better: bool
+    unit: str
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        return words.verdict_sentence(self)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        return f"<b>{self.outcome}</b>: {html.escape(self.sentence)}"
 
 
-def verdict(
-    dense: Sequence[float],
-    ticket: Sequence[float],
+def judge(
+    dense: BySeed,
+    ticket: BySeed,
     *,
-    margin: float = 0.01,
+    margin: float | None = None,
     confidence: float = 0.95,
+    lower_is_better: bool = False,
+    correct: tuple[BySeed, BySeed] | None = None,
+    unit: str = "accuracy",
     resolution: float = 0.0,
 ) -> Verdict:
-    """Judge a ticket by a t-interval over paired differences.
+    """Judge whether a ticket is less than a margin worse than its dense network.
 
-    With d = ticket - dense of n seeds, mean m and deviation s, the interval is
-    ``m -+ t * s / sqrt(n)``, t the quantile of Student's t with n - 1 degrees of freedom. The
-    ticket wins if ``low > -margin``, loses if ``high < -margin``. One seed decides nothing.
+    A paired test of non-inferiority: with d = ticket - dense of n seeds, mean m and standard
+    error s, the interval is ``m -+ t s`` with Student's t of n - 1 degrees of freedom. It holds
+    for new seeds on the same test images. Where `correct` tells the answers on single images, it
+    is ``m -+ sqrt((t s)^2 + (z e)^2)``, e the standard error from the choice of images, and holds
+    for new seeds and new images of the same kind; it is never the narrower one. The ticket wins
+    if the interval lies above -margin, loses if it lies below. One seed decides nothing.
 
     Args:
-        dense: Accuracies of the dense network, one per seed, in [0, 1].
-        ticket: Accuracies of the ticket, in the same order of seeds.
-        margin: Tolerated loss of accuracy, as a fraction: 0.01 is one percentage point.
+        dense: Figures of the dense network: one per seed in order, or by seed.
+        ticket: Figures of the ticket, for the same seeds.
+        margin: How much worse the ticket may be, in the unit of the figures. 0.01, one percentage
+            point, for accuracies; otherwise it must be given.
         confidence: Of the two-sided interval, in (0, 1).
-        resolution: 1 / number of test images, if known. An accuracy is known no finer than this,
-            so the interval is never based on a deviation below ``resolution / sqrt(6)``, that of
-            two uniform rounding errors; three equal differences prove less than they seem to.
-
-    Returns:
-        The verdict.
+        lower_is_better: For losses, errors, times.
+        correct: Answers of the dense network and of the ticket: for every seed one figure per
+            test image, 1 for right and 0 for wrong. Their mean is the figure of the seed.
+        unit: "accuracy" for fractions in [0, 1], shown in percent; any other text is shown after
+            the numbers.
+        resolution: Step between two figures, if known: 1 / number of test images. The interval is
+            never based on a deviation below ``resolution / sqrt(6)``, that of two uniform rounding
+            errors; three equal differences prove less than they seem to.
 
     Raises:
-        LayerticketError: If the lists are empty or differ in length, or a figure is out of range.
+        LayerticketError: If seeds do not pair, or a figure or option is out of range.
 
     Example:
-        >>> verdict([0.90, 0.91, 0.92], [0.905, 0.911, 0.921]).outcome
+        >>> judge([0.90, 0.91, 0.92], [0.905, 0.911, 0.921]).outcome
         'wins'
+        >>> judge({0: 2.31, 1: 2.35}, {0: 2.30, 1: 2.33}, margin=0.1, lower_is_better=True,
+        ...       unit="nats").outcome
+        'undecided'
     """
-    _check(dense, ticket, margin, confidence, resolution)
-    # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
-    differences = tuple(round(t - d, 12) for d, t in zip(dense, ticket, strict=True))
-    n, mean = len(differences), fmean(differences)
-    std = stdev(differences) if n > 1 else None
-    low = high = needed = spread = None
-    outcome: Literal["wins", "loses", "undecided"] = "undecided"
-    if std is not None:
-        spread = _floored(std, resolution)
-        half = _half_width(spread, n, confidence)
-        low, high = mean - half, mean + half
-        outcome = "wins" if low > -margin else "loses" if high < -margin else "undecided"
-        if outcome == "undecided":
-            needed = seeds_for(abs(mean + margin), spread, n, confidence)
-    return Verdict(
-        n=n,
-        differences=differences,
-        mean=mean,
-        std=std,
-        spread=spread,
-        low=low,
-        high=high,
-        margin=margin,
-        confidence=confidence,
-        outcome=outcome,
-        seeds_needed=needed,
-    )
-
-
-def mean_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resolution: float = 0.0
-) -> tuple[float, float | None, float | None, float | None]:
-    """Estimate a mean of differences over seeds, with its t-interval.
-
-    Args:
-        values: One for each seed, at least one.
-        confidence: Of the two-sided interval, in (0, 1).
-        resolution: As in `verdict`.
-
-    Returns:
-        Mean, standard deviation, lower and upper end; the last three None for one seed.
-
-    Example:
-        >>> mean_interval([0.5])
-        (0.5, None, None, None)
-    """
-    mean = fmean(values)
-    if len(values) < 2:
-        return mean, None, None, None
-    std = stdev(values)
-    half = _half_width(_floored(std, resolution), len(values), confidence)
-    return mean, std, mean - half, mean + half
-
-
-def sentence(verdict: Verdict) -> str:
-    """Say a verdict in one sentence, in percentage points (pp).
-
-    Args:
-        verdict: The verdict.
-
-    Returns:
-        One English sentence.
-    """
-    mean, margin = f"{100 * verdict.mean:+.2f} pp", f"{100 * verdict.margin:g} pp"
-    seeds = "1 seed" if verdict.n == 1 else f"{verdict.n} paired seeds"
-    if verdict.low is None or verdict.high is None:
-        return (
-            f"Undecided: with {seeds} the ticket differs by {mean} from the dense network, "
-            "and one seed decides nothing."
-        )
-    found = (
-        f"over {seeds} it differs by {mean} ({100 * verdict.confidence:g} % interval "
-        f"{100 * verdict.low:+.2f} to {100 * verdict.high:+.2f} pp)"
-    )
-    if verdict.outcome == "wins":
-        return f"The ticket wins: {found}, so it is less than {margin} worse."
-    if verdict.outcome == "loses":
-        return f"The ticket loses: {found}, so it is more than {margin} worse."
-    more = f"; about {verdict.seeds_needed} seeds in all would decide with 80 % power"
-    more *= bool(verdict.seeds_needed)
-    return f"Undecided: {found}, which holds the margin of {margin}{more}."
-
-
-def _floored(std: float, resolution: float) -> float:
-    """Return the deviation, or that of two uniform rounding errors if larger."""
-    return max(std, resolution / math.sqrt(6))
-
-
-def _half_width(spread: float, n: int, confidence: float) -> float:
-    """Half of the t-interval of a mean of n values."""
-    return float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n)
-
-
-def _check(
-    dense: Sequence[float],
-    ticket: Sequence[float],
-    margin: float,
-    confidence: float,
-    resolution: float,
-) -> None:
-    """Refuse input that no verdict can rest on."""
-    if not dense or len(dense) != len(ticket):
-        raise LayerticketError(
-            f"there are {len(dense)} dense and {len(ticket)} ticket accuracies, but seeds are "
-            "paired. Give one of each for every seed, in the same order."
-        )
-    odd = [value for value in (*dense, *ticket) if not 0 <= value <= 1]
-    if odd:
-        raise LayerticketError(f"an accuracy is {odd[0]}. Give fractions in [0, 1], not percent.")
-    for name, value, holds, allowed in (
-        ("margin", margin, 0 <= margin < 1, "in [0, 1)"),
+    before, after = _by_seed(dense), _by_seed(ticket)
+    _check_seeds("dense and ticket figures", before, after)
+    for value in (*before.values(), *after.values()):
+        _check_figure(value, unit)
+    margin = _margin(margin, unit)
+    for name, number, holds, allowed in (
         ("confidence", confidence, 0 < confidence < 1, "in (0, 1)"),
-        ("resolution", resolution, 0 <= resolution <= 1, "in [0, 1]"),
+        ("resolution", resolution, 0 <= resolution < math.inf, "at least 0"),
     ):
         if not holds:
-            raise LayerticketError(f"{name} is {value}, but it must be {allowed}.")
+            raise LayerticketError(f"{name} is {number}, but it must be {allowed}.")
+    table = None if correct is None else _table([_by_seed(one) for one in correct], before, after)
+    # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
+    differences = tuple(round(after[seed] - before[seed], 12) for seed in before)
+    found = estimate(differences, resolution=resolution, table=table)
+    gain = replace(found, mean=-found.mean) if lower_is_better else found
+    outcome = outcome_of(gain, margin, confidence)
+    undecided = outcome == "undecided"
+    return Verdict(
+        outcome=outcome,
+        difference=found.difference(confidence),
+        differences=differences,
+        spread=found.spread,
+        p_value=p_value(gain, margin),
+        minimum_detectable=minimum_detectable(gain, confidence),
+        seeds_needed=seeds_for(gain, margin, confidence) if undecided else None,
+        images_needed=images_for(gain, margin, confidence) if undecided else None,
+        caution=words.TWO_SEEDS if found.n == 2 and outcome == "wins" else None,
+        margin=margin,
+        confidence=confidence,
+        lower_is_better=lower_is_better,
+        unit=unit,
+    )
+
+
+def _by_seed(figures: BySeed) -> dict[int, Any]:
+    """Number figures that are given in order; sort those given by seed."""
+    if isinstance(figures, Mapping):
+        return dict(sorted(figures.items()))
+    return dict(enumerate(figures))
+
+
+def _check_seeds(what: str, one: Mapping[int, Any], other: Mapping[int, Any]) -> None:
+    """Refuse figures whose seeds do not pair."""
+    alone = sorted(one.keys() ^ other.keys())
+    if not one or alone:
+        named = f" (seed {words.listed(alone)} stands alone)" if one and other else ""
+        raise LayerticketError(
+            f"there are {len(one)} and {len(other)} {what}, but seeds are paired{named}. Give one "
+            "of each for every seed."
+        )
+
+
+def _check_figure(value: Any, unit: str) -> None:  # noqa: ANN401 - it is looked at here
+    """Refuse what is no figure of this unit."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise LayerticketError(f"a figure is {value!r}. Give plain numbers, one per seed.")
+    number = float(value)
+    if math.isnan(number):
+        raise LayerticketError(
+            "a figure is NaN: that run has no result, so nothing is decided. Run it again; leaving "
+            "its seed out would favour the network that failed."
+        )
+    if unit == "accuracy" and not 0 <= number <= 1:
+        raise LayerticketError(
+            f"an accuracy is {value}. Give fractions in [0, 1], not percent, or name the unit of "
+            "other figures: unit='nats'."
+        )
+    if math.isinf(number):
+        raise LayerticketError(f"a figure is {value}. Give finite numbers.")
+
+
+def _margin(margin: float | None, unit: str) -> float:
+    """Check a margin; accuracies have one by default."""
+    if margin is None:
+        if unit != "accuracy":
+            raise LayerticketError(
+                f"margin is missing. Say how much worse the ticket may be, in {unit}."
+            )
+        return 0.01
+    if not 0 <= margin < math.inf:
+        raise LayerticketError(f"margin is {margin}, but it must be a number of at least 0.")
+    if unit == "accuracy" and margin >= 0.5:
+        raise LayerticketError(
+            f"margin is {margin}, but accuracies are fractions: 0.005 is half a percentage point. "
+            "Give less than 0.5."
+        )
+    return margin
+
+
+def _table(
+    answers: Sequence[Mapping[int, Any]], before: Mapping[int, float], after: Mapping[int, float]
+) -> Array:
+    """Difference on every image (seeds, images), checked against the figures."""
+    dense, ticket = answers
+    _check_seeds("answers of the dense network and the ticket", dense, ticket)
+    _check_seeds("figures and answers by seed", before, dense)
+    rows: list[Array] = []
+    for seed in before:
+        pair = [np.asarray(of[seed], dtype=float) for of in (dense, ticket)]
+        for one, figure in zip(pair, (before[seed], after[seed]), strict=True):
+            # Half an image off is a figure that was rounded.
+            if one.ndim != 1 or not one.size or not abs(one.mean() - figure) <= 0.51 / one.size:
+                raise LayerticketError(
+                    f"the answers of seed {seed} do not average to its figure, {figure:.6g}. Give "
+                    "one number per test image: 1 for right, 0 for wrong."
+                )
+        if len({one.size for one in (*pair, *rows)}) > 1:
+            raise LayerticketError(
+                f"the answers of seed {seed} are for another number of images. All networks must "
+                "answer the same test images, in the same order."
+            )
+        rows.append(pair[1] - pair[0])
+    return np.stack(rows)

@@ -1,25 +1,33 @@
-"""Is a ticket more robust than its dense network, and more than its clean accuracy explains?
-
-Enters: clean and shifted accuracies of paired seeds. Leaves: paired differences with intervals.
-Refuses to know files and runs.
-"""
+"""What one row of a study is, and what its rows show: each method against dense, paired by seed."""
 
 import math
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from statistics import fmean
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from statistics import fmean, stdev
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from layerticket.errors import LayerticketError
-from layerticket.verdict.judge import mean_interval
+from layerticket.verdict import words
 from layerticket.verdict.statistics import (
+    Array,
     Difference,
+    Estimate,
     Outcome,
     Percentile,
+    estimate,
+    holm,
+    images_for,
+    minimum_detectable,
+    outcome_after,
+    outcome_of,
+    p_value,
     percentile,
     ratio_interval,
+    seeds_for,
 )
 
 Record = Mapping[str, Any]
@@ -267,153 +275,401 @@ class Analysis:
     """One sentence on the tickets."""
 
 
-TICKETS = ("ticket", "lottery")
-CONTROLS = ("control", "shallower", "equal_compute")
-NEW_WEIGHTS = ", new weights"
-RANDOM = re.compile(r"(lottery )?random\b")
-# What two methods may differ in and still find the same shape.
-NOT_OF_THE_SHAPE = ("label", "initialization")
-
-Table = Mapping[str, Any]
+# Which images were answered rightly.
 
 
-def marked(study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Mark every row with its role, its label, and what it is matched to.
+def pack_correct(answers: Iterable[bool]) -> str:
+    """Write one bit an image as hexadecimal digits; the first image is the highest bit.
 
-    All of it follows from the methods of the study file; where these are not there, from labels.
-
-    Args:
-        study: The object of ``study.json``: "runs", and the study file as "study". It is not
-            modified.
-
-    Returns:
-        The rows with "role" (dense, criterion, control or rival), "label" (the method without the
-        number of a draw) and "reference" (label of the ticket it belongs to; None if it has none).
+    Example:
+        >>> pack_correct([True, False, False, False, True])
+        '88'
     """
-    listed = (study.get("study") or {}).get("methods") or []
-    tables = {str(table["label"]): table for table in listed if "label" in table}
-    return [{**run, **_marks(run, tables)} for run in study["runs"]]
+    return np.packbits(np.fromiter(answers, dtype=bool)).tobytes().hex()
 
 
-def _marks(run: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, Any]:
-    label, kind = _label(run, tables), run["kind"]
-    table = tables.get(label)
-    new = kind in TICKETS and _has_new_weights(label, table)
-    role = "rival"
-    if kind == "dense":
-        role = "dense"
-    elif kind in CONTROLS or new or (kind in TICKETS and _is_random(label, table)):
-        role = "control"
-    elif kind in TICKETS:
-        role = "criterion"
-    reference = None
-    if new:
-        reference = _twin(label, table, tables)
-    elif kind not in ("dense", *TICKETS) and table is not None:
-        reference = table.get("reference") or _first_ticket(tables)
-    return {"role": role, "label": label, "reference": reference}
+def unpack_correct(text: str, images: int | None = None) -> NDArray[np.uint8]:
+    """Read what `pack_correct` wrote; without the number of images the padding stays.
+
+    Example:
+        >>> unpack_correct("88", 5).tolist()
+        [1, 0, 0, 0, 1]
+    """
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=images)
 
 
-def _label(run: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
-    """Name a method without the number of its draw; a number of the user's own stays."""
-    method = str(run["method"])
-    if run["draw"] is None:
-        return method
-    bare = re.sub(rf" {run['draw']}$", "", method)
-    several = tables.get(bare, {}).get("draws", 1) > 1
-    return method if method in tables and not several else bare
+# Rows of one method beside the dense rows of the same model, and pairs of rows.
+
+Pairs = Mapping[int, Sequence[tuple[Row, Row]]]
+"""By seed: every row of one method with every row of another, if they are different networks."""
 
 
-def _has_new_weights(label: str, table: Table | None) -> bool:
-    if table is None:
-        return label.endswith(NEW_WEIGHTS)
-    return table.get("initialization") == "seed"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """The rows of one method."""
+
+    first: Row
+    rows: Mapping[int, Sequence[Row]]
+    """Tested rows by seed, those that have a dense row of the same seed."""
+    dense: Mapping[int, Row]
+    """Dense row of each of these seeds."""
+    failed: tuple[int, ...]
+    """Seeds where a row of the method, or the dense one, failed before it had an accuracy."""
+    macs: float | None
+    compute: float | None
+    """MACs times epochs."""
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        return self.first.model, self.first.budget
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its blocks were drawn at random, any number of times a seed."""
+        return self.first.kind == "control" and self.first.draw is not None
+
+    @property
+    def every(self) -> list[Row]:
+        return [row for seed in self.rows for row in self.rows[seed]]
 
 
-def _is_random(label: str, table: Table | None) -> bool:
-    if table is None:
-        return RANDOM.match(label) is not None
-    return table.get("criterion") == "random"
+def _groups(rows: Iterable[Row]) -> list[_Group]:
+    """Put the rows of each model, budget and method together, in the order of the study."""
+    dense: dict[str, dict[int, Row]] = defaultdict(dict)
+    lost: dict[str, set[int]] = defaultdict(set)
+    found: dict[tuple[str, str | None, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.kind != "dense":
+            found[row.model, row.budget, row.method, row.kind].append(row)
+        elif row.is_tested:
+            dense[row.model][row.seed] = row
+        elif row.is_lost:
+            lost[row.model].add(row.seed)
+    return [_group(of, dense[key[0]], lost[key[0]]) for key, of in found.items()]
 
 
-def _twin(label: str, table: Table | None, tables: Mapping[str, Table]) -> str | None:
-    """Name the method that finds the same shape and trains it from its own weights."""
-    if table is None:
-        return label.removesuffix(NEW_WEIGHTS)
-    shape = _shape(table)
-    return next(
-        (
-            name
-            for name, other in tables.items()
-            if other.get("initialization") != "seed" and _shape(other) == shape
-        ),
-        None,
+def _group(rows: Sequence[Row], dense: Mapping[int, Row], lost: Iterable[int]) -> _Group:
+    by_seed: dict[int, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.seed):
+        if row.is_tested and row.seed in dense:
+            by_seed[row.seed].append(row)
+    tested = [row for of in by_seed.values() for row in of]
+    return _Group(
+        first=rows[0],
+        rows=dict(by_seed),
+        dense={seed: dense[seed] for seed in by_seed},
+        failed=tuple(sorted({row.seed for row in rows if row.is_lost or row.seed in lost})),
+        macs=_mean([row.macs for row in tested]),
+        compute=_mean([row.macs and row.epochs and row.macs * row.epochs for row in tested]),
     )
 
 
-def _shape(table: Table) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in NOT_OF_THE_SHAPE}
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of figures that were all measured."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
-def _first_ticket(tables: Mapping[str, Table]) -> str | None:
-    return next((name for name, table in tables.items() if table.get("method") in TICKETS), None)
+def _pairs(own: Mapping[int, Sequence[Row]], other: Mapping[int, Sequence[Row]]) -> Pairs:
+    """Pair the rows of two methods by seed.
+
+    Two rows that are one training are no evidence between them, so they make no pair; a seed where
+    all rows are one network has an empty list.
+    """
+    return {
+        seed: [
+            (one, two)
+            for one in own[seed]
+            for two in other[seed]
+            if one.training is None or one.training != two.training
+        ]
+        for seed in own
+        if seed in other
+    }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeanDifference:
-    """Ticket minus dense over paired seeds; fractions."""
-
-    differences: tuple[float, ...]
-    """One per seed."""
-    mean: float
-    std: float | None
-    """Standard deviation of the differences (n - 1 below); None for one seed."""
-    low: float | None
-    """Lower end of the interval of the mean; None for one seed."""
-    high: float | None
-    """Upper end; None for one seed."""
+Figure = Callable[[Row], float | None]
+Answers = Callable[[Row], NDArray[Any] | None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShiftedPair:
-    """What paired seeds tell about one kind of shift."""
+def _estimate(
+    pairs: Pairs, figure: Figure, answers: Answers, images: int | None
+) -> Estimate | None:
+    """Estimate the difference in one figure over the seeds where all networks have it."""
+    differences, table = [], []
+    for of in pairs.values():
+        figures = [(figure(one), figure(two)) for one, two in of]
+        known = [(one, two) for one, two in figures if one is not None and two is not None]
+        if not known or len(known) < len(figures):
+            continue
+        # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
+        differences.append(round(fmean(one - two for one, two in known), 12))
+        table.append(_on_images(of, answers))
+    if not differences:
+        return None
+    resolution = 1 / images if images else 0.0
+    known_rows = [row for row in table if row is not None]
+    if len(known_rows) < len(table) or len({len(row) for row in known_rows}) > 1:
+        return estimate(differences, resolution=resolution)
+    return estimate(differences, resolution=resolution, table=np.stack(known_rows))
 
-    n: int
-    """Paired seeds."""
+
+def _on_images(pairs: Sequence[tuple[Row, Row]], answers: Answers) -> Array | None:
+    """Difference on every image, averaged over the pairs of a seed."""
+    found = [(answers(one), answers(two)) for one, two in pairs]
+    known = [(a.astype(float), b) for a, b in found if a is not None and b is not None]
+    if len(known) < len(found) or len({len(part) for pair in known for part in pair}) != 1:
+        return None
+    total: Array = sum((a - b for a, b in known), np.zeros(len(known[0][0])))
+    return total / len(known)
+
+
+# The analysis.
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What all comparisons of a study share."""
+
+    margin: float
     confidence: float
-    """Confidence of the two-sided intervals."""
-    slope: float
-    """As given to `compare_shifted`."""
-    clean: MeanDifference
-    """Of the accuracy on the test images."""
-    shifted: MeanDifference
-    """Of the accuracy on the shifted images."""
-    relative: MeanDifference | None
-    """Of shifted / clean accuracy; None if a clean accuracy is 0."""
-    at_equal_clean: MeanDifference
-    """Of the shifted accuracy, less what the change of the clean accuracy explains."""
+    networks: Mapping[str, Record]
+    test_images: int | None
+
+    def answers(self, row: Row) -> NDArray[Any] | None:
+        return None if row.correct is None else unpack_correct(row.correct, self.test_images)
+
+    def accuracy(self, pairs: Pairs) -> Estimate | None:
+        return _estimate(pairs, lambda row: row.test_accuracy, self.answers, self.test_images)
+
+
+def compare_rows(
+    rows: Iterable[Row],
+    *,
+    margin: float = 0.01,
+    confidence: float = 0.95,
+    networks: Mapping[str, Record] | None = None,
+    test_images: int | None = None,
+) -> Analysis:
+    """Compare every method of a study with the dense network of the same seeds.
+
+    For each model, budget and method: the paired differences with their intervals, the p-value of
+    non-inferiority before and after Holm's correction over all comparisons of the study, what was
+    saved, every evaluation, and for tickets how they compare with random tickets and the other
+    controls of equal cost.
+
+    Args:
+        rows: Of one study, in any state.
+        margin: Tolerated loss of accuracy, as a fraction.
+        confidence: Of the two-sided intervals, in (0, 1).
+        networks: "macs" and "params" of dense networks, used where their rows do not state them.
+        test_images: Number of test images; None if unknown.
+    """
+    terms = _Terms(
+        margin=margin, confidence=confidence, networks=networks or {}, test_images=test_images
+    )
+    groups = _groups(rows)
+    controls: dict[tuple[str, str | None], list[_Group]] = defaultdict(list)
+    for group in groups:
+        if group.first.role == "control":
+            controls[group.place].append(group)
+    found = _corrected([_comparison(group, terms) for group in groups], confidence)
+    finished = [
+        _with_controls(one, group, controls[group.place], terms)
+        for one, group in zip(found, groups, strict=True)
+    ]
+    comparisons = tuple(
+        replace(one, sentence=words.comparison_sentence(one, margin, confidence))
+        for one in finished
+    )
+    return Analysis(
+        comparisons=comparisons, verdict=words.study_sentence(comparisons, margin, confidence)
+    )
+
+
+def _difference(of: Estimate | None, confidence: float) -> Difference:
+    return NOTHING if of is None else of.difference(confidence)
+
+
+def _comparison(group: _Group, terms: _Terms) -> Comparison:
+    """Compare one method with the dense network."""
+    pairs = _pairs(group.rows, {seed: [row] for seed, row in group.dense.items()})
+    same = tuple(seed for seed, of in pairs.items() if not of)
+    found = terms.accuracy(pairs)
+    first = group.first
+    comparison = Comparison(
+        model=first.model,
+        budget=first.budget or "",
+        method=first.method,
+        kind=first.kind,
+        role=first.role,
+        reference=first.reference,
+        n=len(pairs),
+        seeds=tuple(pairs),
+        same_seeds=same,
+        failed_seeds=group.failed,
+        accuracy=_mean_std([_accuracy(of) for of in group.rows.values()]),
+        dense_accuracy=_mean_std([_accuracy([row]) for row in group.dense.values()]),
+        difference=_difference(found, terms.confidence),
+        average_effect=_average_effect(found, len(pairs), same),
+        evaluations=_evaluations(pairs, terms),
+        similarity=_similarity(group),
+        **_savings(group, terms),
+    )
+    return comparison if found is None else _judged(comparison, found, terms)
+
+
+def _accuracy(rows: Sequence[Row]) -> float:
+    """Accuracy of a seed, draws averaged."""
+    return fmean(row.test_accuracy for row in rows if row.test_accuracy is not None)
+
+
+def _mean_std(values: Sequence[float]) -> dict[str, float | None]:
+    return {
+        "mean": fmean(values) if values else None,
+        "std": stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _average_effect(of: Estimate | None, n: int, same: Sequence[int]) -> float | None:
+    """Mean over all seeds where some have the same network, which counts as 0; no interval."""
+    if not same:
+        return None
+    return 0.0 if of is None else (n - len(same)) / n * of.mean
+
+
+def _judged(comparison: Comparison, of: Estimate, terms: _Terms) -> Comparison:
+    """Add what the seeds decide; a failed seed leaves it open, for seldom does chance choose it."""
+    judged = outcome_of(of, terms.margin, terms.confidence)
+    open_ = judged == "undecided"
+    return replace(
+        comparison,
+        outcome="undecided" if comparison.failed_seeds else judged,
+        p_value=p_value(of, terms.margin),
+        spread=of.spread,
+        seeds_needed=seeds_for(of, terms.margin, terms.confidence) if open_ else None,
+        images_needed=images_for(of, terms.margin, terms.confidence) if open_ else None,
+        minimum_detectable=minimum_detectable(of, terms.confidence),
+    )
+
+
+def _corrected(comparisons: Sequence[Comparison], confidence: float) -> list[Comparison]:
+    """Correct for the number of comparisons, each direction with half of the error."""
+    p_values = [one.p_value for one in comparisons if one.p_value is not None]
+    adjusted = iter(zip(holm(p_values), holm([1 - p for p in p_values]), strict=True))
+    corrected = []
+    for one in comparisons:
+        wins, loses = (None, None) if one.p_value is None else next(adjusted)
+        after = "undecided" if one.failed_seeds else outcome_after(wins, loses, confidence)
+        two = one.difference.n == 2 and after == "wins"
+        corrected.append(
+            replace(
+                one,
+                p_adjusted=wins,
+                comparisons=len(p_values),
+                outcome_adjusted=after,
+                caution=words.TWO_SEEDS if two else None,
+            )
+        )
+    return corrected
+
+
+def _similarity(group: _Group) -> float | None:
+    """Mean similarity to the dense network, of the rows where it was measured."""
+    measured = [row.similarity["mean"] for row in group.every if row.similarity is not None]
+    values = [value for value in measured if value is not None]
+    return fmean(values) if values else None
+
+
+# What was saved.
+
+# Time, memory and energy are compared between runs on the same device at the same precision; times
+# also between equal numbers of workers, for these share the machine.
+SAME = ("device", "precision")
+
+
+def _savings(group: _Group, terms: _Terms) -> dict[str, Any]:
+    """Sum up what was saved; a share is 1 - method / dense, so 0.34 is a third less.
+
+    Time, energy and carbon are those of everything the row needs to exist: its trainings and
+    searches. MACs, parameters and memory are those of the network.
+    """
+    network = terms.networks.get(group.first.model)
+    return {
+        "macs_saving": _counted(group, "macs", network),
+        "params_saving": _counted(group, "params", network),
+        "speedup": _speedup(group, terms.confidence),
+        "memory_saving": _share(group, lambda row: row.peak_memory_bytes),
+        "energy_saving": _share(group, lambda row: _cost(row, "energy_kwh"), "energy_method"),
+        "co2_saving": _share(group, lambda row: _cost(row, "co2_kg"), "energy_method"),
+    }
+
+
+def _cost(row: Row, *names: str) -> float | None:
+    """Sum of parts of a row's cost; None if one of them was not measured."""
+    parts = [(row.cost or {}).get(name) for name in names]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _measured(group: _Group, figure: Figure, *same: str) -> list[tuple[float, float]]:
+    """(dense, method) for each seed where both were measured alike; draws are averaged."""
+    found = []
+    for seed, rows in group.rows.items():
+        dense = group.dense[seed]
+        alike = all(getattr(row, key) == getattr(dense, key) for row in rows for key in same)
+        before, after = figure(dense), _mean([figure(row) for row in rows])
+        if alike and before is not None and after is not None:
+            found.append((before, after))
+    return found
+
+
+def _counted(group: _Group, name: str, network: Record | None) -> float | None:
+    """Share saved of what is counted, not measured: the dense count is one for all seeds."""
+    count = _mean([getattr(row, name) for row in group.every])
+    known = [getattr(row, name) for row in group.dense.values() if getattr(row, name) is not None]
+    dense = fmean(known) if known else (network or {}).get(name)
+    return None if count is None or not dense else 1 - count / dense
+
+
+def _share(group: _Group, figure: Figure, *same: str) -> float | None:
+    """Share saved of what is measured, of the seeds where both networks have it."""
+    pairs = _measured(group, figure, *SAME, *same)
+    dense = sum(before for before, _ in pairs)
+    return 1 - sum(after for _, after in pairs) / dense if dense > 0 else None
+
+
+def _speedup(group: _Group, confidence: float) -> dict[str, float | None]:
+    """Ratio of the seconds from nothing to the trained network, the search included."""
+    pairs = [
+        pair
+        for pair in _measured(
+            group, lambda row: _cost(row, "train_seconds", "search_seconds"), *SAME, "workers"
+        )
+        if min(pair) > 0
+    ]
+    if not pairs:
+        return {"mean": None, "low": None, "high": None}
+    dense, method = zip(*pairs, strict=True)
+    mean, low, high = ratio_interval(dense, method, confidence=confidence)
+    return {"mean": mean, "low": low, "high": high}
+
+
+# Other images.
 
 
 def explained(
-    clean_dense: float, shifted_dense: float, clean: float, *, slope: float, least: float
+    clean_dense: float, shifted_dense: float, clean: float, *, slope: float = 1.0, least: float
 ) -> float:
     """Shifted accuracy one expects of a network with another clean accuracy.
 
     Over many networks, clean and shifted accuracy lie near a line once both are on the scale
-    ``logit(a) = ln(a / (1 - a))`` (Taori et al., 2020; Miller et al., 2021). The line here goes
-    through the dense network:
+    ``logit(a) = ln(a / (1 - a))``. The line here goes through the dense network of the same seed:
 
         ``expected = sigmoid(logit(shifted_dense) + slope (logit(clean) - logit(clean_dense)))``
 
-    Args:
-        clean_dense: Clean accuracy of the dense network, in [0, 1].
-        shifted_dense: Its shifted accuracy.
-        clean: Clean accuracy of the other network.
-        slope: Of the line; 1 moves both by the same amount on that scale.
-        least: Accuracies are kept this far from 0 and 1, where the scale ends.
-
-    Returns:
-        The expected accuracy, in (0, 1); that of the dense network where the clean ones agree.
+    With slope 1 both move by the same amount on that scale. Accuracies are kept `least` away from
+    0 and 1, where the scale ends.
 
     References:
         Taori et al., "Measuring Robustness to Natural Distribution Shifts in Image
@@ -430,25 +686,26 @@ def explained(
     return 1 / (1 + math.exp(-(logit(shifted_dense) + slope * (logit(clean) - logit(clean_dense)))))
 
 
+Rates = tuple[float, float]
+"""Clean and shifted accuracy of one network."""
+
+
 def compare_shifted(
-    dense: Sequence[tuple[float, float]],
-    ticket: Sequence[tuple[float, float]],
+    dense: Sequence[Rates],
+    ticket: Sequence[Rates],
     *,
     images: int,
     confidence: float = 0.95,
     slope: float = 1.0,
-) -> ShiftedPair:
+) -> Shift:
     """Compare tickets with dense networks of the same seeds on shifted images.
 
     Args:
         dense: (clean, shifted) accuracy of the dense networks, one pair per seed.
         ticket: The same of the tickets, in the same order of seeds.
-        images: Number of images of the smaller set; half an image bounds accuracies off 0 and 1.
+        images: Number of images of the smaller set; half an image keeps accuracies off 0 and 1.
         confidence: Of the two-sided intervals, in (0, 1).
         slope: See `explained`.
-
-    Returns:
-        The differences with their intervals, as `study.statistics.verdict` computes.
 
     Raises:
         LayerticketError: If there are no pairs, or a figure is out of range.
@@ -458,38 +715,6 @@ def compare_shifted(
         >>> round(pair.at_equal_clean.mean, 4)
         0.01
     """
-    _check(dense, ticket, images, confidence, slope)
-    pairs = list(zip(dense, ticket, strict=True))
-    usable = all(clean > 0 for clean, _ in (*dense, *ticket))
-    relative = [t[1] / t[0] - d[1] / d[0] for d, t in pairs] if usable else None
-    remaining = [
-        shifted - explained(d[0], d[1], clean, slope=slope, least=0.5 / images)
-        for d, (clean, shifted) in pairs
-    ]
-    return ShiftedPair(
-        n=len(pairs),
-        confidence=confidence,
-        slope=slope,
-        clean=_difference([t[0] - d[0] for d, t in pairs], confidence),
-        shifted=_difference([t[1] - d[1] for d, t in pairs], confidence),
-        relative=None if relative is None else _difference(relative, confidence),
-        at_equal_clean=_difference(remaining, confidence),
-    )
-
-
-def _difference(values: Sequence[float], confidence: float) -> MeanDifference:
-    mean, std, low, high = mean_interval(values, confidence=confidence)
-    return MeanDifference(differences=tuple(values), mean=mean, std=std, low=low, high=high)
-
-
-def _check(
-    dense: Sequence[tuple[float, float]],
-    ticket: Sequence[tuple[float, float]],
-    images: int,
-    confidence: float,
-    slope: float,
-) -> None:
-    """Refuse input that no comparison can rest on."""
     if not dense or len(dense) != len(ticket):
         raise LayerticketError(
             f"there are {len(dense)} dense and {len(ticket)} ticket networks, but seeds are "
@@ -503,379 +728,174 @@ def _check(
             f"images {images}, confidence {confidence}, slope {slope}: they must be at least 1, "
             "in (0, 1), and at least 0."
         )
+    by_seed = [[pair] for pair in zip(ticket, dense, strict=True)]
+    shifted = estimate([fmean(one[1] - two[1] for one, two in of) for of in by_seed])
+    return _shift(shifted, by_seed, 0.5 / images, confidence, slope)
 
 
-Run = Mapping[str, Any]
+def _shift(
+    shifted: Estimate,
+    by_seed: Sequence[Sequence[tuple[Rates, Rates]]],
+    least: float,
+    confidence: float,
+    slope: float = 1.0,
+) -> Shift:
+    """Add to a difference in shifted accuracy what the clean accuracies of its pairs tell."""
 
+    def of(figure: Callable[[Rates, Rates], float]) -> Difference:
+        return estimate([fmean(figure(*pair) for pair in of) for of in by_seed]).difference(
+            confidence
+        )
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Runs of one method beside the dense runs of the same model."""
+    def beyond(one: Rates, two: Rates) -> float:
+        return one[1] - explained(two[0], two[1], one[0], slope=slope, least=least)
 
-    model: str
-    """Name of the dense network."""
-    budget: str
-    """How much was removed."""
-    method: str
-    """Label of the method; draws of one method share it."""
-    kind: str
-    """Kind of the method."""
-    role: str
-    """criterion, control or rival."""
-    reference: str | None
-    """Method of the ticket it is matched to; None if it is matched to none."""
-    drawn: bool
-    """Whether its blocks were drawn, any number of times a seed."""
-    runs: Mapping[int, Sequence[Run]]
-    """Trained runs by seed, those that have a dense run of the same seed."""
-    dense: Mapping[int, Run]
-    """Dense run of each of these seeds."""
-    failed: Sequence[int] = ()
-    """Seeds where a run of the method, or the dense one, failed before it had an accuracy."""
-
-    @property
-    def seeds(self) -> list[int]:
-        """Paired seeds, ascending."""
-        return sorted(self.runs)
-
-
-def done(run: Run) -> bool:
-    """Whether a run was trained and tested, whatever became of its other evaluations."""
-    return run["test_accuracy"] is not None
-
-
-def _lost(run: Run) -> bool:
-    return run["status"] == "failed" and not done(run)
-
-
-def failed_text(seeds: Sequence[int]) -> str:
-    """Tell which seeds failed.
-
-    Example:
-        >>> failed_text([1, 3])
-        'seeds 1 and 3 failed'
-    """
-    named = [str(seed) for seed in seeds]
-    if len(named) == 1:
-        return f"seed {named[0]} failed"
-    return f"seeds {', '.join(named[:-1])} and {named[-1]} failed"
-
-
-def groups(study: Mapping[str, Any]) -> list[Group]:
-    """Put the runs of each model, budget and method together, in the order of the study.
-
-    Args:
-        study: The object of ``study.json``.
-
-    Returns:
-        One group for each method that was planned; its runs are empty while none is finished.
-    """
-    dense: dict[str, dict[int, Run]] = defaultdict(dict)
-    lost: dict[str, set[int]] = defaultdict(set)
-    found: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
-    for run in marked(study):
-        if run["kind"] != "dense":
-            found[run["model"], run["budget"] or "", run["label"], run["kind"]].append(run)
-        elif done(run):
-            dense[run["model"]][run["seed"]] = run
-        elif _lost(run):
-            lost[run["model"]].add(run["seed"])
-    return [_group(runs, dense[key[0]], lost[key[0]]) for key, runs in found.items()]
-
-
-def _group(runs: Sequence[Run], dense: Mapping[int, Run], lost: Set[int]) -> Group:
-    by_seed: dict[int, list[Run]] = defaultdict(list)
-    for run in runs:
-        if done(run) and run["seed"] in dense:
-            by_seed[run["seed"]].append(run)
-    first = runs[0]
-    return Group(
-        model=first["model"],
-        budget=first["budget"] or "",
-        method=first["label"],
-        kind=first["kind"],
-        role=first["role"],
-        reference=first["reference"],
-        drawn=first["kind"] == "control" and first["draw"] is not None,
-        runs=dict(by_seed),
-        dense={seed: dense[seed] for seed in by_seed},
-        failed=sorted({run["seed"] for run in runs if _lost(run) or run["seed"] in lost}),
+    usable = all(rates[0] > 0 for seed in by_seed for pair in seed for rates in pair)
+    found = shifted.difference(confidence)
+    made = {one.name: getattr(found, one.name) for one in fields(found)}
+    return Shift(
+        **made,
+        clean=of(lambda one, two: one[0] - two[0]),
+        relative=of(lambda one, two: one[1] / one[0] - two[1] / two[0]) if usable else None,
+        at_equal_clean=of(beyond),
     )
 
 
-def paired(group: Group, figure: str, *, same: Sequence[str] = ()) -> list[tuple[float, float]]:
-    """Pair a figure of the dense network with that of the method, seed by seed.
-
-    Args:
-        group: The runs.
-        figure: Key of a run; draws of one seed are averaged.
-        same: Keys that have to be equal in both runs, or the figures cannot be compared.
-
-    Returns:
-        (dense, method) for each seed where both were measured.
-    """
-    return list(_pairs(group, figure, same))
+def _evaluations(pairs: Pairs, terms: _Terms) -> dict[str, Shift]:
+    """Paired differences of every evaluation that both networks have."""
+    named = (row.evaluations for of in pairs.values() for pair in of for row in pair)
+    found = {}
+    for name in dict.fromkeys(name for of in named for name in of):
+        shift = _evaluation(pairs, name, terms)
+        if shift is not None:
+            found[name] = shift
+    return found
 
 
-def _pairs(group: Group, figure: str, same: Sequence[str]) -> Iterator[tuple[float, float]]:
-    for seed in group.seeds:
-        dense, runs = group.dense[seed], group.runs[seed]
-        values = [run[figure] for run in runs]
-        alike = all(run[key] == dense[key] for run in runs for key in same)
-        if alike and dense[figure] is not None and None not in values:
-            yield float(dense[figure]), fmean(values)
+def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
+    """Compare two methods on one evaluation, over the seeds where every row has it."""
 
+    def of(row: Row) -> Record:
+        return row.evaluations.get(name) or {}
 
-# Time, memory and energy mean something only beside those of the same machine at its work.
-SAME = ("device", "precision")
-UNSEARCHED = ("dense", "shallower", "equal_compute")  # kinds with nothing to search
-WHOLE = "whole_seconds"
+    def shifted(row: Row) -> float | None:
+        return of(row).get("accuracy")
 
+    def rates(row: Row) -> Rates:
+        clean = of(row).get("clean_accuracy")
+        return (row.test_accuracy or 0.0) if clean is None else clean, of(row)["accuracy"]
 
-def savings(group: Group, network: Mapping[str, Any] | None, confidence: float) -> dict[str, Any]:
-    """Sum up what was saved; a share is 1 - method / dense, so 0.34 is a third less.
+    def answers(row: Row) -> Array | None:
+        """On every source picture; its corrupted versions are averaged."""
+        record, images = of(row).get("correct"), of(row).get("images")
+        versions = [record] if isinstance(record, str) else record or []
+        unpacked = [unpack_correct(one, images) for one in versions]
+        return np.mean(unpacked, axis=0) if unpacked else None
 
-    Args:
-        group: The runs.
-        network: "macs" and "params" of the dense network, used where its runs do not state them.
-        confidence: Of the interval of the speed-up.
-
-    Returns:
-        "macs_saving", "params_saving", "memory_saving", "energy_saving", "co2_saving" as shares,
-        and "speedup", search included, with the t-interval of the ratios; None for what was not
-        measured in both.
-    """
-    return {
-        "macs_saving": _counted(group, "macs", network),
-        "params_saving": _counted(group, "params", network),
-        "speedup": _speedup(group, confidence),
-        "memory_saving": _share(group, "peak_memory_bytes"),
-        "energy_saving": _share(group, "energy_kwh", "energy_method"),
-        "co2_saving": _share(group, "co2_kg", "energy_method"),
+    known = {
+        seed: of_seed
+        for seed, of_seed in pairs.items()
+        if of_seed and all(shifted(row) is not None for pair in of_seed for row in pair)
     }
-
-
-def _counted(group: Group, figure: str, network: Mapping[str, Any] | None) -> float | None:
-    """Share saved of what is counted, not measured: the dense count is one for all seeds."""
-    counts = [run[figure] for seed in group.seeds for run in group.runs[seed]]
-    if not counts or None in counts:
+    rows = [row for of_seed in known.values() for pair in of_seed for row in pair]
+    images = min((of(row)["images"] for row in rows if of(row).get("images")), default=None)
+    found = _estimate(known, shifted, answers, images or terms.test_images)
+    if found is None:
         return None
-    known = [run[figure] for run in group.dense.values() if run[figure] is not None]
-    dense = fmean(known) if known else (network or {}).get(figure)
-    return None if not dense else 1 - fmean(counts) / dense
+    by_seed = [[(rates(one), rates(two)) for one, two in of_seed] for of_seed in known.values()]
+    return _shift(found, by_seed, 0.5 / images if images else 1e-6, terms.confidence)
 
 
-def _share(group: Group, figure: str, *same: str) -> float | None:
-    """Share saved of what is measured, of the seeds where both networks have it."""
-    pairs = paired(group, figure, same=(*SAME, *same))
-    dense = sum(before for before, _ in pairs)
-    return 1 - sum(after for _, after in pairs) / dense if dense > 0 else None
+# Controls of equal cost.
 
-
-def _speedup(group: Group, confidence: float) -> dict[str, float | None]:
-    """Ratio of the seconds from nothing to the trained network: the search is part of it.
-
-    The search of a lottery ticket has trained the dense network; without it, the rest of the
-    training would pass for the whole.
-    """
-    whole = replace(
-        group,
-        runs={seed: [_whole(run) for run in runs] for seed, runs in group.runs.items()},
-        dense={seed: _whole(run) for seed, run in group.dense.items()},
-    )
-    pairs = [pair for pair in paired(whole, WHOLE, same=SAME) if min(pair) > 0]
-    if not pairs:
-        return {"mean": None, "low": None, "high": None}
-    dense, method = zip(*pairs, strict=True)
-    mean, low, high = ratio_interval(dense, method, confidence=confidence)
-    return {"mean": mean, "low": low, "high": high}
-
-
-def _whole(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Add up search and training; None if one of them was not measured."""
-    search = run["search_seconds"]
-    if search is None and run["kind"] in UNSEARCHED:
-        search = 0.0
-    parts = (run["train_seconds"], search)
-    return {**run, WHOLE: None if None in parts else sum(parts)}
-
-
-TICKETS_controls = ("ticket", "lottery")
+TICKETS = ("ticket", "lottery")
 ALIKE = 0.05
 """Costs that differ by no more than this share count as equal."""
 
 
-def spoken(control: Group) -> str:
-    """Name a control so that readers know what it is; a label of the user's own stays."""
-    if control.kind in TICKETS_controls and control.reference is not None:
-        return f"the same shape with new weights ({control.method})"
-    if control.kind in TICKETS_controls:
-        return f"tickets drawn at random ({control.method})"
-    known = {
-        "shallower": "a plain shallower network",
-        "dense, equal compute": "the dense network at equal compute",
-    }
-    return known.get(control.method, control.method)
-
-
-def _plural(name: str) -> bool:
-    """Whether a name takes the verb in the plural."""
-    return name.endswith("blocks") or name.startswith("tickets drawn")
-
-
-def _beside(group: Group, others: Sequence[Group]) -> list[Group]:
-    """Pick the controls of the same model and budget that were matched to this one, or cost it."""
-    return [
-        one
-        for one in others
-        if (one.model, one.budget) == (group.model, group.budget)
-        and one.role == "control"
-        and _belongs(one, group)
+def _with_controls(
+    comparison: Comparison, group: _Group, controls: Sequence[_Group], terms: _Terms
+) -> Comparison:
+    """Compare the tickets of a criterion with every control of the same model, budget and cost."""
+    if group.first.role != "criterion":
+        return comparison
+    beside = [one for one in controls if _belongs(one, group)]
+    kinds = Counter(one.first.kind for one in beside)
+    answers = [
+        _against(group, one, terms, alone=kinds[one.first.kind] == 1)
+        for one in beside
+        if one.rows.keys() & group.rows.keys()
     ]
+    found = _among_random(group, [one for one in beside if one.drawn], terms.confidence)
+    return replace(
+        comparison,
+        controls=tuple(answers),
+        percentile=None if found is None else found.share,
+        percentile_of=found,
+    )
 
 
-def _belongs(control: Group, group: Group) -> bool:
+def _belongs(control: _Group, group: _Group) -> bool:
     """Whether a control is one of this ticket's: matched to it, or of equal cost."""
-    if control.reference == group.method:
+    reference = control.first.reference
+    if reference == group.first.method:
         return True
-    if control.kind in TICKETS_controls and control.reference is not None:
+    if control.first.kind in TICKETS and reference is not None:
         return False  # the shape of another ticket
-    compute = control.kind == "equal_compute"
-    own, other = (_cost(one, compute=compute) for one in (group, control))
+    costs = [
+        one.compute if control.first.kind == "equal_compute" else one.macs
+        for one in (group, control)
+    ]
+    own, other = costs
     return own is not None and other is not None and abs(other - own) <= ALIKE * own
 
 
-def _cost(group: Group, *, compute: bool) -> float | None:
-    """MACs of the network, times epochs where compute was matched; None if unknown."""
-    runs = [run for seed in group.seeds for run in group.runs[seed]]
-    if not runs or any(run[key] is None for run in runs for key in ("macs", "epochs")):
-        return None
-    return fmean(run["macs"] * (run["epochs"] if compute else 1) for run in runs)
-
-
-def among_random(group: Group, others: Sequence[Group], confidence: float) -> dict[str, Any]:
-    """Say at which percentile among random tickets of equal cost a criterion stands.
-
-    Args:
-        group: The tickets of one criterion.
-        others: All other groups of the study.
-        confidence: Of the interval.
-
-    Returns:
-        "percentile" in [0, 1], and "percentile_of" with its interval and numbers of tickets and
-        seeds; both None without random tickets, and for what is no criterion.
-    """
-    randoms = [one for one in _beside(group, others) if one.drawn]
-    seeds = [s for s in group.seeds if any(s in one.runs for one in randoms)]
-    if group.role != "criterion" or not seeds:
-        return {"percentile": None, "percentile_of": None}
-    found = percentile(
-        [_accuracy(group, seed) for seed in seeds],
-        [
-            [run["test_accuracy"] for one in randoms for run in one.runs.get(seed, ())]
-            for seed in seeds
-        ],
-        confidence=confidence,
-    )
-    return {"percentile": found.share, "percentile_of": asdict(found)}
-
-
-def _accuracy(group: Group, seed: int) -> float:
-    """Accuracy of a seed; draws averaged."""
-    return fmean(run["test_accuracy"] for run in group.runs[seed])
-
-
-def against_controls(
-    group: Group,
-    others: Sequence[Group],
-    *,
-    margin: float,
-    confidence: float,
-    resolution: float = 0.0,
-) -> list[dict[str, Any]]:
-    """Hold the tickets of a criterion against every control of the same model, budget and cost.
-
-    With d = criterion - control of n shared seeds and the t-interval of its mean: the control
-    does *as well* if the interval lies below the margin, the criterion is *better* if it lies
-    above 0, and neither is shown otherwise. A difference that is real but smaller than the
-    margin counts as "as well", and the sentence says both. Answers are not corrected for their
-    number.
-
-    Args:
-        group: The tickets of one criterion.
-        others: All other groups of the study.
-        margin: Difference in accuracy that would matter, as a fraction.
-        confidence: Of the interval.
-        resolution: As in `verdict`.
-
-    Returns:
-        One answer for each control, with a sentence; empty for what is no criterion.
-    """
-    if group.role != "criterion":
-        return []
-    return [
-        _answer(group, control, margin, confidence, resolution)
-        for control in _beside(group, others)
-        if set(control.seeds) & set(group.seeds)
-    ]
-
-
-def _answer(
-    group: Group, control: Group, margin: float, confidence: float, resolution: float
-) -> dict[str, Any]:
-    seeds = sorted(set(group.seeds) & set(control.seeds))
-    differences = [round(_accuracy(group, s) - _accuracy(control, s), 12) for s in seeds]
-    mean, std, low, high = mean_interval(differences, confidence=confidence, resolution=resolution)
-    lost = sorted({*group.failed, *control.failed})
-    outcome: Shown = "not shown" if lost else _outcome(low, high, margin)
-    interval = {"mean": mean, "std": std, "low": low, "high": high}
-    name = spoken(control)
-    return {
-        "method": control.method,
-        "name": name,
-        "plural": _plural(name),
-        "kind": control.kind,
-        "n": len(seeds),
-        "difference": interval,
-        "outcome": outcome,
-        "failed_seeds": lost,
-        "sentence": _sentence(group.method, name, interval, outcome, margin, len(seeds))
-        + (f" Nothing is shown while {failed_text(lost)}." if lost else ""),
+def _among_random(group: _Group, randoms: Sequence[_Group], confidence: float) -> Percentile | None:
+    """Rank a criterion among random tickets of equal cost; its own training among them is a tie."""
+    drawn = {
+        seed: [_accuracy([row]) for one in randoms for row in one.rows.get(seed, ())]
+        for seed in group.rows
     }
+    seeds = [seed for seed, accuracies in drawn.items() if accuracies]
+    if not seeds:
+        return None
+    own = [_accuracy(group.rows[seed]) for seed in seeds]
+    return percentile(own, [drawn[seed] for seed in seeds], confidence=confidence)
 
 
-Shown = Literal["as well", "better", "not shown"]
+def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> Control:
+    """Say whether the control does as well: the interval of ticket minus control decides.
+
+    Below 0 the control is better, below the margin as good (a difference that is real but smaller
+    than the margin counts as good, and the sentence says both), above 0 the ticket is better.
+    Answers are not corrected for their number.
+    """
+    pairs = _pairs(group.rows, control.rows)
+    same = tuple(seed for seed, of in pairs.items() if not of)
+    found = terms.accuracy(pairs)
+    difference = _difference(found, terms.confidence)
+    lost = tuple(sorted({*group.failed, *control.failed}))
+    answer: Answer = "not shown" if lost else _answer(difference, terms.margin)
+    one = Control(
+        method=control.first.method,
+        name=words.control_name(control.first, alone=alone),
+        kind=control.first.kind,
+        n=len(pairs),
+        same_seeds=same,
+        difference=difference,
+        average_effect=_average_effect(found, len(pairs), same),
+        outcome=answer,
+        failed_seeds=lost,
+        sentence="",
+    )
+    return replace(one, sentence=words.control_sentence(group.first.method, one, terms.margin))
 
 
-def _outcome(low: float | None, high: float | None, margin: float) -> Shown:
-    if low is None or high is None:
+def _answer(difference: Difference, margin: float) -> Answer:
+    if difference.low is None or difference.high is None:
         return "not shown"
-    if high < margin:
-        return "as well"
-    return "better" if low > 0 else "not shown"
-
-
-def _sentence(
-    criterion: str,
-    control: str,
-    difference: dict[str, float | None],
-    outcome: Shown,
-    margin: float,
-    n: int,
-) -> str:
-    """Say plainly whether the control does as well."""
-    mean, low, high = (difference[end] for end in ("mean", "low", "high"))
-    text = f"{criterion} minus {control}: {100 * (mean or 0):+.2f} pp"
-    if low is None or high is None:
-        return f"{text} in one seed, which decides nothing."
-    text += f" ({100 * low:+.2f} to {100 * high:+.2f} pp, n = {n})"
-    if outcome == "better":
-        return f"{criterion} is better than {control}. {text}."
-    if outcome == "not shown":
-        return f"Not shown whether {control} would do as well as {criterion}. {text}."
-    do, are = ("do", "are") if _plural(control) else ("does", "is")
-    real = "; the difference is real but smaller than that" if low > 0 else ""
-    if high < 0:
-        real = f"; {control} {are} even better"
-    told = f"{control} {do} as well as {criterion}, within {100 * margin:g} pp{real}. {text}."
-    return told[0].upper() + told[1:] if control.startswith(("a ", "the ", "tickets ")) else told
+    if difference.high < 0:
+        return "control better"
+    if difference.high < margin:
+        return "as good"
+    return "ticket better" if difference.low > 0 else "not shown"

@@ -1,22 +1,28 @@
-"""Many comparisons, and many random tickets. Enters: numbers. Leaves: numbers."""
+"""Intervals, tests and power for paired seeds: over seeds alone, or over seeds and test images."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, stats
+from numpy.typing import NDArray
+from scipy import special
 
 from layerticket.errors import LayerticketError
-from layerticket.verdict.judge import mean_interval
-
-FEWEST_FOR_BOOTSTRAP = 5
-_RESAMPLES = 9999
-
 
 Outcome = Literal["wins", "loses", "undecided"]
+Array = NDArray[np.float64]
+
+POWER = 0.8
+_MOST_SEEDS = 10_000
+
+
+def t_quantile(probability: float, n: int) -> float:
+    """Quantile of Student's t with n - 1 degrees of freedom."""
+    return float(special.stdtrit(n - 1, probability))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,133 +48,252 @@ class Difference:
     """Upper end of it."""
 
 
-def bootstrap_interval(
-    differences: Sequence[float], *, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float] | None:
-    """Estimate where a mean difference lies by drawing the paired seeds anew.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A mean of paired differences, with two standard errors: one of seeds and one of images."""
 
-    Bias-corrected and accelerated (BCa) bootstrap of the mean, 9,999 draws of whole pairs. It
-    assumes no normal distribution, but with few seeds it is narrower than it ought to be; the
-    t-interval judges, this one is its second witness. Costs milliseconds.
+    mean: float
+    n: int
+    """Seeds."""
+    std: float | None = None
+    """Standard deviation over seeds (n - 1 below); None for one seed."""
+    spread: float | None = None
+    """What the interval uses: the deviation, or the floor set by the resolution if larger."""
+    images: int | None = None
+    """Test images with a record of their own; None where there are no records."""
+    image_error: float = 0.0
+    """Standard error from the choice of images; 0 without records."""
 
-    Args:
-        differences: One per seed.
-        confidence: Of the two-sided interval, in (0, 1).
-        seed: Of the draws; the same seed gives the same interval.
+    @property
+    def seed_error(self) -> float:
+        """Standard error from the choice of seeds; 0 for one seed."""
+        return 0.0 if self.spread is None else self.spread / math.sqrt(self.n)
 
-    Returns:
-        Lower and upper end; None below five seeds, and where all differences are equal.
+    def interval(
+        self, confidence: float, *, seeds_only: bool = False
+    ) -> tuple[float | None, float | None]:
+        """Interval for new seeds and, where images have records, new images of the same kind.
 
-    References:
-        B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987), 171-185.
+        Over seeds alone it holds for these very test images, and is never the wider one.
+        """
+        if self.spread is None:
+            return None, None
+        image_error = 0.0 if seeds_only else self.image_error
+        half = half_width(self.seed_error, image_error, self.n, (1 - confidence) / 2)
+        return self.mean - half, self.mean + half
 
-    Example:
-        >>> bootstrap_interval([0.01, 0.02, 0.03, 0.02])
+    def difference(self, confidence: float) -> Difference:
+        """Both intervals, as they stand in study.json."""
+        low, high = self.interval(confidence)
+        seeds_low, seeds_high = self.interval(confidence, seeds_only=True)
+        return Difference(
+            mean=self.mean,
+            std=self.std,
+            low=low,
+            high=high,
+            n=self.n,
+            over="seeds" if self.images is None else "seeds and images",
+            images=self.images,
+            seeds_low=seeds_low,
+            seeds_high=seeds_high,
+        )
+
+
+def half_width(seed_error: float, image_error: float, n: int, tail: float) -> float:
+    """Half of an interval that leaves `tail` on each side.
+
+    Seeds are few, so their part takes Student's t; images are many, so theirs takes the normal.
     """
-    if len(differences) < FEWEST_FOR_BOOTSTRAP or len(set(differences)) == 1:
-        return None
-    found = stats.bootstrap(
-        (np.asarray(differences, dtype=float),),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return math.hypot(
+        t_quantile(1 - tail, n) * seed_error, float(-special.ndtri(tail)) * image_error
+    )
 
 
-def p_margin(mean: float, spread: float | None, n: int, margin: float) -> float | None:
-    """Compute the one-sided p-value of non-inferiority: paired t-test at the margin.
+def estimate(
+    differences: Sequence[float], *, resolution: float = 0.0, table: Array | None = None
+) -> Estimate:
+    """Estimate the mean of paired differences, one a seed.
 
-    The null hypothesis is that the ticket is worse by the margin or more. With mean m and
-    deviation s of n differences, ``t = (m + margin) / (s / sqrt(n))`` and p is the probability
-    that Student's t with n - 1 degrees of freedom exceeds it.
-
-    Args:
-        mean: Of the differences, as a fraction.
-        spread: Their standard deviation, or the floor set by the resolution.
-        n: How many there are.
-        margin: How much worse the ticket may be, as a fraction.
-
-    Returns:
-        The p-value; None for one seed. Differences without spread give 0 or 1.
+    `table` holds the difference on every image (seeds, images). The variance that images share
+    over seeds is what the two-way table shows beyond its rest:
+    ``image_error^2 = max(0, MS_image - MS_rest) / (S N)``.
+    `resolution` is the step between two accuracies: the deviation is never taken to be below
+    ``resolution / sqrt(6)``, that of two uniform rounding errors.
     """
-    if spread is None or n < 2:
-        return None
-    gap = mean + margin
-    if spread == 0:
-        return 0.0 if gap > 0 else 1.0
-    return float(stats.t.sf(gap * math.sqrt(n) / spread, n - 1))
+    n = len(differences)
+    if n < 2:
+        return Estimate(
+            mean=fmean(differences), n=n, images=None if table is None else table.shape[1]
+        )
+    std = stdev(differences)
+    images, image_error = None, 0.0
+    if table is not None:
+        images, image_error = table.shape[1], _image_error(table)
+    return Estimate(
+        mean=fmean(differences),
+        n=n,
+        std=std,
+        spread=max(std, resolution / math.sqrt(6)),
+        images=images,
+        image_error=image_error,
+    )
 
 
-def minimum_detectable(
-    spread: float | None, n: int, *, confidence: float = 0.95, power: float = 0.8
-) -> float | None:
-    """Find how far from the margin a true difference has to lie to be found.
+def _image_error(table: Array) -> float:
+    """Standard error that the choice of images adds to the mean of a table (S, N)."""
+    seeds, images = table.shape
+    if images < 2:
+        return 0.0
+    centred = table - table.mean()
+    of_images = seeds * float(np.square(centred.mean(axis=0)).sum())  # sums of squares
+    of_seeds = images * float(np.square(centred.mean(axis=1)).sum())
+    rest = float(np.square(centred).sum()) - of_images - of_seeds
+    mean_image = of_images / (images - 1)
+    mean_rest = rest / ((seeds - 1) * (images - 1))
+    return math.sqrt(max(0.0, mean_image - mean_rest) / (seeds * images))
 
-    The smallest d for which the paired t-test, one-sided at ``(1 - confidence) / 2``, rejects
-    with probability `power` if the truth lies d beyond the margin: the noncentral t distribution
-    with n - 1 degrees of freedom and noncentrality ``d * sqrt(n) / s`` exceeds the critical value
-    with that probability.
 
-    Args:
-        spread: Standard deviation s of the differences.
-        n: Paired seeds.
-        confidence: Of the two-sided interval that judges, in (0, 1).
-        power: Wanted probability of a decision, in (0, 1).
+def outcome_of(of: Estimate, margin: float, confidence: float) -> Outcome:
+    """Wins if the interval lies above -margin, loses if it lies below; one seed decides nothing."""
+    low, high = of.interval(confidence)
+    if low is None or high is None:
+        return "undecided"
+    return "wins" if low > -margin else "loses" if high < -margin else "undecided"
 
-    Returns:
-        The distance, in the unit of `spread`; None for one seed.
+
+def p_value(of: Estimate, margin: float) -> float | None:
+    """One-sided p-value of "worse by the margin or more"; None for one seed.
+
+    It is the tail for which the interval just reaches the margin, so p < (1 - confidence) / 2 and
+    an interval above -margin are the same statement. Without images this is the paired t-test.
     """
-    if spread is None or n < 2:
+    if of.spread is None:
         return None
-    critical = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    gap = of.mean + margin
+    if gap == 0:
+        return 0.5
+    return _tail(gap, of) if gap > 0 else 1.0 - _tail(-gap, of)
 
-    def lacking(noncentrality: float) -> float:
-        return float(stats.nct.sf(critical, n - 1, noncentrality)) - power
 
-    high = critical + 2.0
+def _tail(gap: float, of: Estimate) -> float:
+    """The tail whose half width is the gap."""
+    seeds = 0.0 if of.seed_error == 0 else float(special.stdtr(of.n - 1, -gap / of.seed_error))
+    images = 0.0 if of.image_error == 0 else float(special.ndtr(-gap / of.image_error))
+    if min(of.seed_error, of.image_error) == 0:
+        return max(seeds, images)
+    # Both tails are too small. On the scale of the normal quantile the answer lies below theirs.
+    least = max(seeds, images)
+    if least == 0:
+        return 0.0
+    high = float(-special.ndtri(least))
+
+    def lacking(z: float) -> float:
+        tail = float(special.ndtr(-z))
+        return half_width(of.seed_error, of.image_error, of.n, tail) - gap
+
+    return float(special.ndtr(-_root(lacking, 0.0, high)))
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes 0, by halving."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
+# Power: the mean is normal, the deviation is chi-square, and the deviation is integrated out.
+
+
+@functools.lru_cache(maxsize=256)
+def _deviations(n: int) -> tuple[Array, Array]:
+    """Values of deviation / true deviation for n seeds, and their weights."""
+    shares, weights = _quadrature()
+    return np.sqrt(special.chdtri(n - 1, 1 - shares) / (n - 1)), weights
+
+
+@functools.cache
+def _quadrature() -> tuple[Array, Array]:
+    """Points in (0, 1) and weights that integrate a smooth function."""
+    points, weights = np.polynomial.legendre.leggauss(200)
+    return (points + 1) / 2, weights / 2
+
+
+def power_of(
+    gap: float, spread: float, n: int, confidence: float, image_error: float = 0.0
+) -> float:
+    """Probability that n seeds decide when the truth lies `gap` beyond the margin."""
+    tail = (1 - confidence) / 2
+    deviations, weights = _deviations(n)
+    seed_error = spread / math.sqrt(n)
+    t, z = t_quantile(1 - tail, n), float(-special.ndtri(tail))
+    halves = np.hypot(t * seed_error * deviations, z * image_error)
+    reached = special.ndtr((gap - halves) / math.hypot(seed_error, image_error))
+    return float(weights @ reached)
+
+
+def seeds_for(of: Estimate, margin: float, confidence: float) -> int | None:
+    """Fewest seeds in all, more than there are, that decide with 80 % power.
+
+    None where no number up to ten thousand does. Mean and deviation are those seen so far, so it
+    is a plan for a new study: adding seeds until a comparison is decided makes false claims
+    likelier.
+    """
+    gap = abs(of.mean + margin)
+    if of.spread is None or min(gap, of.spread) <= 0:
+        return None
+    left = (gap / _both(confidence)) ** 2 - of.image_error**2
+    if left <= 0:
+        return None
+    fewest = of.spread**2 / left  # with a known deviation; Student's t needs a few more
+    if fewest > _MOST_SEEDS:
+        return None
+    needed = max(of.n + 1, math.floor(fewest))
+    while power_of(gap, of.spread, needed, confidence, of.image_error) < POWER:
+        needed += 1
+    return needed
+
+
+def images_for(of: Estimate, margin: float, confidence: float) -> int | None:
+    """Test images that it takes at least where no number of seeds decides on those there are.
+
+    None where more seeds can decide, or nothing is known.
+    """
+    gap = abs(of.mean + margin)
+    if of.images is None or gap == 0:
+        return None
+    ratio = (_both(confidence) * of.image_error / gap) ** 2
+    return None if ratio < 1 else math.ceil(of.images * ratio) + 1
+
+
+def _both(confidence: float) -> float:
+    """Normal quantiles of the test and of its power, added."""
+    return float(-special.ndtri((1 - confidence) / 2) + special.ndtri(POWER))
+
+
+def minimum_detectable(of: Estimate, confidence: float) -> float | None:
+    """How far beyond the margin the truth must lie to be found with 80 % power."""
+    if of.spread is None:
+        return None
+    if of.spread == 0:
+        return _both(confidence) * of.image_error
+    return of.spread * _detectable(of.n, confidence, of.image_error / of.spread)
+
+
+@functools.lru_cache(maxsize=1024)
+def _detectable(n: int, confidence: float, image_error: float) -> float:
+    """As `minimum_detectable`, in units of the deviation over seeds."""
+
+    def lacking(distance: float) -> float:
+        return power_of(distance, 1.0, n, confidence, image_error) - POWER
+
+    high = 1.0
     while lacking(high) < 0:
         high *= 2
-    return float(optimize.brentq(lacking, 0.0, high)) * spread / math.sqrt(n)
+    return _root(lacking, 0.0, high)
 
 
-def ratio_interval(
-    dense: Sequence[float], ticket: Sequence[float], *, confidence: float = 0.95
-) -> tuple[float, float | None, float | None]:
-    """Estimate a speed-up: dense over ticket of each seed, averaged as ratios are.
-
-    The geometric mean of the ratios, with the t-interval of their logarithms taken back: twice
-    as fast and half as fast then lie equally far from 1.
-
-    Args:
-        dense: Seconds of the dense network, one per seed.
-        ticket: Seconds of the ticket, in the same order.
-        confidence: Of the two-sided interval, in (0, 1).
-
-    Returns:
-        Mean, lower and upper end; the last two None for one seed.
-
-    Raises:
-        LayerticketError: If the lists are empty or differ in length, or a figure is not positive.
-
-    Example:
-        >>> ratio_interval([2.0], [1.0])
-        (2.0, None, None)
-    """
-    if not dense or len(dense) != len(ticket) or min(*dense, *ticket) <= 0:
-        raise LayerticketError(
-            f"a ratio is asked for of {len(dense)} and {len(ticket)} figures. Give one positive "
-            "figure of each for every seed, in the same order."
-        )
-    logs = [math.log(d / t) for d, t in zip(dense, ticket, strict=True)]
-    if len(logs) == 1:
-        return math.exp(fmean(logs)), None, None
-    mean, _, low, high = mean_interval(logs, confidence=confidence)
-    assert low is not None
-    assert high is not None
-    return math.exp(mean), math.exp(low), math.exp(high)
+# Many comparisons at once.
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -176,17 +301,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Holm's step-down: the i-th smallest of m is multiplied by m - i + 1, and none may be smaller
     than the one before it. Valid however the comparisons depend on each other, as they do when
-    all share one dense network.
-
-    Args:
-        p_values: One for each comparison.
-
-    Returns:
-        The adjusted values, in the same order, at most 1.
-
-    References:
-        S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6
-        (1979), 65-70.
+    all share one dense network. S. Holm, Scand. J. Statist. 6 (1979), 65-70.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -200,25 +315,38 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def outcome_after(
-    wins: float | None, loses: float | None, confidence: float
-) -> Literal["wins", "loses", "undecided"]:
-    """Judge by adjusted p-values, with half of the error for each direction.
-
-    Args:
-        wins: Adjusted p-value of "worse by the margin or more"; None for one seed.
-        loses: Adjusted p-value of the opposite.
-        confidence: That of the study; both directions together err with 1 - confidence.
-
-    Returns:
-        The outcome that stands after the correction.
-    """
+def outcome_after(wins: float | None, loses: float | None, confidence: float) -> Outcome:
+    """Judge by the adjusted p-values of both directions, each with half of the error."""
     allowed = (1 - confidence) / 2
     if wins is not None and wins < allowed:
         return "wins"
-    if loses is not None and loses < allowed:
-        return "loses"
-    return "undecided"
+    return "loses" if loses is not None and loses < allowed else "undecided"
+
+
+# Ratios, ranks and agreement.
+
+
+def ratio_interval(
+    dense: Sequence[float], ticket: Sequence[float], *, confidence: float = 0.95
+) -> tuple[float, float | None, float | None]:
+    """Geometric mean of dense / ticket over seeds, with the t-interval of the logarithms.
+
+    Twice as fast and half as fast then lie equally far from 1. One seed has no interval.
+
+    Example:
+        >>> ratio_interval([2.0], [1.0])
+        (2.0, None, None)
+    """
+    if not dense or len(dense) != len(ticket) or min(*dense, *ticket) <= 0:
+        raise LayerticketError(
+            f"a ratio is asked for of {len(dense)} and {len(ticket)} figures. Give one positive "
+            "figure of each for every seed, in the same order."
+        )
+    found = estimate([math.log(d / t) for d, t in zip(dense, ticket, strict=True)])
+    low, high = found.interval(confidence)
+    if low is None or high is None:
+        return math.exp(found.mean), None, None
+    return math.exp(found.mean), math.exp(low), math.exp(high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,24 +368,12 @@ class Percentile:
 def percentile(
     criterion: Sequence[float], random: Sequence[Sequence[float]], *, confidence: float = 0.95
 ) -> Percentile:
-    """Rank a criterion among random tickets of the same seeds.
+    """Rank a criterion among random tickets of the same seeds, ties counted half.
 
-    Within a seed the rank is the share of random tickets that are less accurate, ties counted
-    half (mid-rank); seeds are averaged. The interval is the wider of two: Clopper and Pearson's
-    for so many independent tickets, and the t-interval over seeds, since the random tickets of
-    one seed are all held against the same run of the criterion. For that reason one seed gives no
-    interval, however many random tickets it has.
-
-    Args:
-        criterion: Accuracy of the criterion's ticket, one per seed.
-        random: Accuracies of the random tickets of each seed, at least one.
-        confidence: Of the two-sided interval, in (0, 1).
-
-    Returns:
-        The percentile with its interval.
-
-    Raises:
-        LayerticketError: If there are no seeds, or one without random tickets.
+    Seeds are averaged. The interval is the wider of two: Clopper and Pearson's for so many
+    independent tickets, and the t-interval over seeds, since the random tickets of one seed are
+    all compared with the same run of the criterion. For that reason one seed has no interval,
+    however many random tickets it has.
 
     Example:
         >>> percentile([0.9], [[0.8, 0.9, 0.95, 0.7]]).share
@@ -272,18 +388,56 @@ def percentile(
         fmean((value < own) + 0.5 * (value == own) for value in values)
         for own, values in zip(criterion, random, strict=True)
     ]
-    share, tickets = fmean(shares), sum(map(len, random))
-    _, _, seeds_low, seeds_high = mean_interval(shares, confidence=confidence)
-    low = high = None
-    if seeds_low is not None and seeds_high is not None:
-        exact = _clopper_pearson(share, tickets, confidence)
-        low, high = max(0.0, min(exact[0], seeds_low)), min(1.0, max(exact[1], seeds_high))
-    return Percentile(share=share, low=low, high=high, tickets=tickets, seeds=len(shares))
+    found, tickets = estimate(shares), sum(map(len, random))
+    low, high = found.interval(confidence)
+    if low is not None and high is not None:
+        exact = _clopper_pearson(found.mean, tickets, confidence)
+        low, high = max(0.0, min(exact[0], low)), min(1.0, max(exact[1], high))
+    return Percentile(share=found.mean, low=low, high=high, tickets=tickets, seeds=found.n)
 
 
 def _clopper_pearson(share: float, n: int, confidence: float) -> tuple[float, float]:
     """Exact binomial interval, continued to half successes by the beta distribution."""
     tail, hits = (1 - confidence) / 2, share * n
-    low = 0.0 if hits <= 0 else float(stats.beta.ppf(tail, hits, n - hits + 1))
-    high = 1.0 if hits >= n else float(stats.beta.ppf(1 - tail, hits + 1, n - hits))
+    low = 0.0 if hits <= 0 else float(special.betaincinv(hits, n - hits + 1, tail))
+    high = 1.0 if hits >= n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))
     return low, high
+
+
+def kendall_w(scores: Array) -> tuple[float, float]:
+    """Kendall's W of rankings (judges, items), and how likely chance agrees as much.
+
+    Tied items share their mean rank, and W is corrected for ties: 0 as by chance, 1 always the
+    same ranking, 0 where nothing is ranked. The p-value is Friedman's test; for two judges, where
+    its approximation is poor, it comes from 2,000 seeded permutations.
+    """
+    ranks = _mean_ranks(scores)
+    judges, items = ranks.shape
+    # The largest sum of squares that rankings with these ties can reach.
+    most = judges**2 * items * (items**2 - 1) / 12 - judges * _tied(ranks) / 12
+    if most <= 0:
+        return 0.0, 1.0
+
+    def agreement(ranked: Array) -> Array:
+        sums = ranked.sum(-2)
+        squares: Array = np.square(sums - sums.mean(-1, keepdims=True)).sum(-1) / most
+        return squares
+
+    w = float(agreement(ranks))
+    if judges > 2:
+        return w, float(special.chdtrc(items - 1, judges * (items - 1) * w))
+    generator, draws = np.random.default_rng(0), 2000
+    drawn = agreement(generator.permuted(np.tile(ranks, (draws, 1, 1)), axis=-1))
+    return w, float((1 + (drawn >= w - 1e-12).sum()) / (1 + draws))
+
+
+def _mean_ranks(scores: Array) -> Array:
+    """Ranks from 1 within each row; tied values share the mean of theirs."""
+    own, others = scores[:, :, None], scores[:, None, :]
+    return (own > others).sum(-1) + ((own == others).sum(-1) + 1) / 2  # type: ignore[no-any-return]  # numpy's sum of booleans
+
+
+def _tied(ranks: Array) -> float:
+    """Sum of t^3 - t over all groups of t tied items."""
+    counts = [np.unique(row, return_counts=True)[1].astype(float) for row in ranks]
+    return float(sum((t**3 - t).sum() for t in counts))

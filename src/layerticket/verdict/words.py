@@ -1,165 +1,460 @@
-"""What was found, in words. Enters: comparisons. Leaves: sentences; differences in pp."""
+"""The one writer of English about numbers: figures with their units, and sentences about verdicts.
+
+None is "not measured" wherever a figure is asked for; it is never shown as 0.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layerticket.verdict.pairs import failed_text
+if TYPE_CHECKING:
+    from layerticket.verdict.judge import Verdict
+    from layerticket.verdict.pairs import Comparison, Control, Row
+    from layerticket.verdict.statistics import Difference
 
-Comparison = Mapping[str, Any]
+ABSENT = "not measured"
+
+# Figures.
 
 
-def comparison_sentence(comparison: Comparison, margin: float) -> str:
-    """Say how one method compares with the dense network.
+def accuracy(value: float | None) -> str:
+    """Write a fraction in percent."""
+    return ABSENT if value is None else f"{100 * value:.2f} %"
 
-    Args:
-        comparison: One of those `analyse` returns.
-        margin: Tolerated loss of accuracy, as a fraction.
 
-    Returns:
-        One English sentence.
+def mean_sd(figure: Mapping[str, float | None]) -> str:
+    """Write an accuracy in percent with its standard deviation over seeds, if it has one.
+
+    Example:
+        >>> mean_sd({"mean": 0.9123, "std": 0.0021})
+        '91.23 ± 0.21 %'
     """
-    name, difference, n = comparison["method"], comparison["difference"], comparison["n"]
-    lost = comparison["failed_seeds"]
-    if not n:
-        why = f"; {failed_text(lost)}" if lost else ""
-        return f"{name}: no run is finished beside a dense one of the same seed{why}."
-    mean, low, high = (difference[end] for end in ("mean", "low", "high"))
-    if low is None or high is None:
-        why = f"; {failed_text(lost)}" if lost else ""
-        return f"{name} is undecided: {100 * mean:+.2f} pp in one seed, which decides nothing{why}."
-    found = (
-        f"{100 * mean:+.2f} pp against dense over {n} paired seeds "
-        f"({100 * low:+.2f} to {100 * high:+.2f} pp)"
-    )
-    if lost:
-        return (
-            f"{name} is undecided: {found}, but {failed_text(lost)}, and what failed may be what "
-            "is worst."
+    mean, std = figure["mean"], figure["std"]
+    if mean is None or std is None:
+        return accuracy(mean)
+    return f"{100 * mean:.2f} ± {100 * std:.2f} %"
+
+
+def difference(value: float | None) -> str:
+    """Write a difference of fractions in percentage points."""
+    return ABSENT if value is None else f"{100 * value:+.2f} pp"
+
+
+def interval(figure: "Difference") -> str:
+    """Write a difference of fractions with its interval, if it has one."""
+    return _with_ends(figure.mean, figure.low, figure.high, "accuracy")
+
+
+def points(margin: float) -> str:
+    """Write a margin in percentage points, with no more digits than it has."""
+    return f"{100 * margin:g} pp"
+
+
+def share(value: float | None) -> str:
+    """Write a fraction in whole percent."""
+    return ABSENT if value is None else f"{100 * value:.0f} %"
+
+
+def saving(value: float | None) -> str:
+    """Write a share saved: "34.0 % less"; what costs more says so."""
+    if value is None:
+        return ABSENT
+    percent = f"{100 * abs(value):.1f}"
+    return "none saved" if percent == "0.0" else f"{percent} % {'less' if value > 0 else 'more'}"
+
+
+def speedup(figure: Mapping[str, Any]) -> str:
+    """Write a ratio of times with its interval, if it has one."""
+    if figure["mean"] is None:
+        return ABSENT
+    text, low = f"{figure['mean']:.2f}×", figure["low"]
+    return text if low is None else f"{text} ({low:.2f} to {figure['high']:.2f})"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in a unit of its size."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def energy(kwh: float | None) -> str:
+    """Write an energy in a unit of its size."""
+    return _thousandths(kwh, "kWh", "Wh")
+
+
+def carbon(kg: float | None) -> str:
+    """Write carbon (CO2e) in a unit of its size."""
+    return _thousandths(kg, "kg", "g")
+
+
+def _thousandths(value: float | None, unit: str, small: str) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:.3g} {unit}" if value >= 1 else f"{1000 * value:.3g} {small}"
+
+
+def energy_and_carbon(kwh: float | None, kg: float | None) -> str:
+    """Write energy, and carbon where it is known."""
+    text = f"energy {ABSENT}" if kwh is None else energy(kwh)
+    return text if kg is None else f"{text}, {carbon(kg)} CO2e"
+
+
+def memory(count: float | None) -> str:
+    """Write bytes in MiB."""
+    return ABSENT if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def count(value: float | None) -> str:
+    """Write a count with separated thousands."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def millions(value: float | None) -> str:
+    """Write a count in millions."""
+    return ABSENT if value is None else f"{value / 1e6:.2f} M"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> counted(1, "seed"), counted(2000, "image")
+        ('1 seed', '2,000 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[object]) -> str:
+    """Join names with commas and "and".
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    texts = [str(name) for name in names]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def failed_text(seeds: Sequence[int]) -> str:
+    """Say which seeds failed.
+
+    Example:
+        >>> failed_text([1, 3])
+        'seeds 1 and 3 failed'
+    """
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)} failed"
+
+
+def forecast(record: Mapping[str, Any] | None) -> str:
+    """Write a forecast in lines; nothing if there is none."""
+    if record is None:
+        return ""
+    lines = [f"Forecast for {counted(record['epochs'], 'epoch')} ({record['steps']:,} steps):"]
+    lines += [
+        f"{name}: {one['train_seconds']:.4g} s of training, "
+        f"{one['validation_seconds']:.3g} s of validation, "
+        f"{energy_and_carbon(one['energy_kwh'], one['co2_kg'])}"
+        for name in ("dense", "ticket")
+        if (one := record[name]) is not None
+    ]
+    if (saved := record["saving"]) is not None:
+        fast = saved["speedup"]
+        ends = "" if fast["low"] is None else f" ({fast['low']:.2f} to {fast['high']:.2f})"
+        part = saved["realized_share"]
+        realized = "" if part is None else f"; {part:.0%} of the gain in MACs is realized"
+        lines.append(
+            f"The ticket trains {fast['value']:.2f}x as fast{ends}, by its MACs it would be "
+            f"{saved['theoretical_speedup']:.2f}x{realized}."
         )
-    return f"{name} {_judged(comparison, found, margin)}."
+    return "\n".join(lines)
 
 
-def _judged(comparison: Comparison, found: str, margin: float) -> str:
-    """Say what an interval shows; an outcome has to stand after the correction."""
-    xi, outcome = f"{100 * margin:g} pp", comparison["outcome"]
-    if outcome == "undecided":
-        needed = comparison["seeds_needed"]
-        more = f"; about {needed} seeds in all would decide with 80 % power" if needed else ""
-        return f"is undecided: {found} holds the margin of {xi}{more}"
-    side = "less" if outcome == "wins" else "more"
-    if comparison["outcome_adjusted"] == outcome:
-        return f"{outcome}: {found}, so it is {side} than {xi} worse"
+# What a comparison shows.
+
+TWO_SEEDS = "two seeds are few: repeat it with more before you rely on it"
+
+
+def _signed(value: float, unit: str) -> str:
+    return f"{100 * value:+.2f} pp" if unit == "accuracy" else f"{value:+.4g} {unit}"
+
+
+def _with_ends(mean: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """Write a mean difference with its interval, if it has one."""
+    if mean is None:
+        return ABSENT
+    text = _signed(mean, unit)
+    if low is None or high is None:
+        return text
+    return f"{text} ({_signed(low, unit).split()[0]} to {_signed(high, unit)})"
+
+
+def decision_rule(margin: str, confidence: float) -> str:
+    """Name the test that decides.
+
+    Example:
+        >>> decision_rule("1 pp", 0.95)
+        'one-sided 2.5 %, non-inferiority at 1 pp'
+    """
+    return f"one-sided {50 * (1 - confidence):.3g} %, non-inferiority at {margin}"
+
+
+def basis(found: "Difference") -> str:
+    """Say what an interval rests on, and so for what it holds."""
+    seeds = "1 seed" if found.n == 1 else f"{found.n} paired seeds"
+    if found.images is None:
+        return f"{seeds}, on these test images"
+    return f"{seeds} and {counted(found.images, 'test image')}"
+
+
+def would_decide(seeds: int | None, images: int | None) -> str:
+    """Say how many seeds would decide, or that only more test images would."""
+    if seeds is not None:
+        return f"; about {seeds:,} seeds in all would decide with 80 % power"
+    if images is not None:
+        return f"; only more test images would decide, at least about {images:,}, not more seeds"
+    return ""
+
+
+def verdict_sentence(verdict: "Verdict") -> str:
+    """Say what `judge` found."""
+    found, unit = verdict.difference, verdict.unit
+    percent = unit == "accuracy"
+    margin = points(verdict.margin) if percent else f"{verdict.margin:g} {unit}"
+    on, _, these = basis(found).partition(", ")
+    if found.low is None:
+        return (
+            f"Undecided: in 1 seed the ticket differs by {_signed(verdict.differences[0], unit)} "
+            "from the dense network, and one seed decides nothing."
+        )
+    ends = _with_ends(found.mean, found.low, found.high, unit)
+    ends = ends.replace("(", f"({100 * verdict.confidence:g} % interval ")
+    ends = ends.replace(")", f" {these})") if these and percent else ends
+    test = decision_rule(margin, verdict.confidence)
+    text = f"over {on} it differs by {ends}"
+    if verdict.outcome == "undecided":
+        more = would_decide(verdict.seeds_needed, verdict.images_needed)
+        return f"Undecided: {text}, which holds the margin of {margin} ({test}){more}."
+    less = "less" if verdict.outcome == "wins" else "more"
+    caution = f"; {verdict.caution}" if verdict.caution else ""
     return (
-        f"is undecided: taken alone it {outcome}, {found}, but corrected for the study's "
-        f"{comparison['comparisons']} comparisons this is not certain"
+        f"The ticket {verdict.outcome}: {text}, so it is {less} than {margin} worse ({test})"
+        f"{caution}."
     )
 
 
-def study_sentence(comparisons: Sequence[Comparison], margin: float) -> str:
-    """Say in one sentence whether the tickets of a study won, and what they saved.
+def comparison_sentence(one: "Comparison", margin: float, confidence: float) -> str:
+    """Say how one method compares with the dense network."""
+    name, found = one.method, one.difference
+    why = f"; {failed_text(one.failed_seeds)}" if one.failed_seeds else ""
+    same = same_network(one.n, one.same_seeds, one.average_effect, "dense")
+    if not one.n:
+        return f"{name}: no finished run has a finished dense run of the same seed{why}."
+    if found.mean is None:
+        return f"{name} is undecided{same}{why}."
+    if found.low is None:
+        alone = f"{difference(found.mean)} in one seed, which decides nothing"
+        return f"{name} is undecided: {alone}{same}{why}."
+    text = f"{interval(found)} against dense over {basis(found)}"
+    if one.failed_seeds:
+        return (
+            f"{name} is undecided: {text}, but {failed_text(one.failed_seeds)}, and the failed "
+            f"runs may be the worst{same}."
+        )
+    return f"{name} {_judged(one, text, margin, confidence)}{same}."
 
-    Args:
-        comparisons: Those of the study.
-        margin: Tolerated loss of accuracy, as a fraction.
 
-    Returns:
-        One English sentence.
-    """
-    tickets = [one for one in comparisons if one["role"] == "criterion"]
-    judged = [one for one in tickets if one["n"]]
-    if not tickets and any(one["kind"] in ("ticket", "lottery") for one in comparisons):
+def same_network(n: int, same: Sequence[int], effect: float | None, other: str) -> str:
+    """Say in how many seeds two methods are one network, which is no evidence."""
+    if not same:
+        return ""
+    text = f"; the same network as {other} in {len(same)} of {n} seeds"
+    if len(same) == n:
+        return text
+    return f"{text}, which count for nothing (average effect of the choice {difference(effect)})"
+
+
+def _judged(one: "Comparison", found: str, margin: float, confidence: float) -> str:
+    """Say what an interval shows; an outcome has to stand after the correction."""
+    xi, outcome = points(margin), one.outcome
+    test = decision_rule(xi, confidence)
+    if outcome == "undecided":
+        more = would_decide(one.seeds_needed, one.images_needed)
+        return f"is undecided: {found} holds the margin of {xi} ({test}){more}"
+    if one.outcome_adjusted != outcome:
+        return (
+            f"is undecided: taken alone it {outcome}, {found}, but corrected for the study's "
+            f"{one.comparisons} comparisons this is not certain ({test})"
+        )
+    side = "less" if outcome == "wins" else "more"
+    caution = f"; {one.caution}" if one.caution else ""
+    return f"{outcome}: {found}, so it is {side} than {xi} worse ({test}){caution}"
+
+
+# Tickets and controls.
+
+
+def control_name(control: "Row", *, alone: bool) -> str:
+    """Name a control so that readers know what it is; `alone`: the only one of its kind."""
+    if control.kind in ("ticket", "lottery"):
+        new = control.reference is not None
+        text = "the same shape with new weights" if new else "tickets drawn at random"
+        return f"{text} ({control.method})"
+    known = {
+        "shallower": "a plain shallower network",
+        "equal_compute": "the dense network at equal compute",
+    }
+    if control.kind not in known:
+        return control.method
+    return known[control.kind] if alone else f"{known[control.kind]} ({control.method})"
+
+
+def control_sentence(ticket: str, control: "Control", margin: float) -> str:
+    """Say plainly whether a control does as well as the ticket."""
+    name, found = control.name, control.difference
+    same = same_network(control.n, control.same_seeds, control.average_effect, name)
+    text = f"{ticket} minus {name}: {interval(found)}"
+    lost = ""
+    if control.failed_seeds:
+        lost = f" Nothing is shown while {failed_text(control.failed_seeds)}."
+    if found.mean is None:
+        return f"{ticket} is the same network as {name} in {control.n} of {control.n} seeds.{lost}"
+    if found.low is None:
+        return f"{text} in one seed, which decides nothing{same}.{lost}"
+    text = f"{text} over {basis(found)}{same}."
+    said = {
+        "control better": f"{name} did better than {ticket}",
+        "as good": f"{name} did as well as {ticket}, within {points(margin)}",
+        "ticket better": f"{ticket} did better than {name}",
+        "not shown": f"not shown whether {name} would do as well as {ticket}",
+    }[control.outcome]
+    if control.outcome == "as good" and found.low > 0:
+        said += "; the difference is real but smaller than that"
+    return f"{_capital(said, keep=(ticket, control.method))}. {text}{lost}"
+
+
+def _capital(text: str, keep: Sequence[str]) -> str:
+    """Begin with a capital letter, unless a label stands first."""
+    return text if text.startswith(tuple(keep)) else text[0].upper() + text[1:]
+
+
+def study_sentence(comparisons: Sequence["Comparison"], margin: float, confidence: float) -> str:
+    """Say in one sentence whether the tickets of a study won, and what they saved."""
+    tickets = [one for one in comparisons if one.role == "criterion"]
+    judged = [one for one in tickets if one.n]
+    if not tickets and any(one.kind in ("ticket", "lottery") for one in comparisons):
         return "No verdict: the study's tickets are controls; none was found by a criterion."
     if not tickets:
         return "No verdict: the study has no tickets."
     if not judged:
         return "No verdict yet: no ticket is finished beside a dense network of the same seed."
-    return _one(judged[0], margin) if len(judged) == 1 else _several(judged, margin)
+    test = decision_rule(points(margin), confidence)
+    return _one_ticket(judged[0], test) if len(judged) == 1 else _several(judged, test)
 
 
-def _one(ticket: Comparison, margin: float) -> str:
-    words = {"wins": "wins", "loses": "loses", "undecided": "neither wins nor loses yet"}
-    difference = ticket["difference"]
-    text = f"The {ticket['method']} ticket {words[ticket['outcome_adjusted']]} at a margin of "
-    text += f"{100 * margin:g} pp: {100 * difference['mean']:+.2f} pp"
-    if difference["low"] is not None:
-        text += f" ({100 * difference['low']:+.2f} to {100 * difference['high']:+.2f})"
-    text += f" over {_seeds(ticket['n'])}{_saved([ticket])}"
-    if ticket["outcome_adjusted"] != ticket["outcome"]:
-        text += f"; taken alone it {ticket['outcome']}, but not after correction for "
-        text += f"{ticket['comparisons']} comparisons"
-    return f"{text}{_lost([ticket])}{_equals([ticket])}."
+def _one_ticket(ticket: "Comparison", test: str) -> str:
+    said = {"wins": "wins", "loses": "loses", "undecided": "neither wins nor loses yet"}
+    found = ticket.difference
+    same = same_network(ticket.n, ticket.same_seeds, ticket.average_effect, "dense")
+    text = f"The {ticket.method} ticket {said[ticket.outcome_adjusted]} ({test})"
+    if found.mean is not None:
+        text += f": {interval(found)} over {basis(found)}"
+    text += f"{_saved([ticket])}{same}"
+    if ticket.outcome_adjusted != ticket.outcome:
+        text += f"; taken alone it {ticket.outcome}, but not after correction for "
+        text += f"{ticket.comparisons} comparisons"
+    if not ticket.failed_seeds:
+        text += would_decide(ticket.seeds_needed, ticket.images_needed)
+    caution = f"; {ticket.caution}" if ticket.caution else ""
+    return f"{text}{caution}{_lost([ticket])}{_controls([ticket])}."
 
 
-def _several(tickets: Sequence[Comparison], margin: float) -> str:
-    counts = Counter(one["outcome_adjusted"] for one in tickets)
-    alone = sum(one["outcome"] == "wins" for one in tickets)
+def _several(tickets: Sequence["Comparison"], test: str) -> str:
+    counts = Counter(one.outcome_adjusted for one in tickets)
+    alone = sum(one.outcome == "wins" for one in tickets)
     all_win = counts["wins"] == len(tickets)
     every = "Both" if len(tickets) == 2 else f"All {len(tickets)}"
     text = every if all_win else f"{counts['wins'] or 'None'} of {len(tickets)}"
-    text += f" tickets {'wins' if counts['wins'] == 1 else 'win'} at a margin of "
-    text += f"{100 * margin:g} pp"
+    text += f" tickets {'wins' if counts['wins'] == 1 else 'win'} ({test}"
     if alone:
-        before = "" if alone == counts["wins"] else f"; {alone} taken alone"
-        text += f" (after correction for {tickets[0]['comparisons']} comparisons{before})"
+        text += f"; after correction for {counted(tickets[0].comparisons, 'comparison')}"
+        text += "" if alone == counts["wins"] else f", {alone} taken alone"
+    text += ")"
     if not all_win:
         lost, unclear = counts["loses"], counts["undecided"]
         text += f", {lost or 'none'} {'loses' if lost < 2 else 'lose'} and "
         text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
-    fewest, most = (pick(one["n"] for one in tickets) for pick in (min, max))
-    text += f", over {_seeds(most) if fewest == most else f'{fewest} to {most} paired seeds'}"
-    return text + f"{_saved(tickets)}{_lost(tickets)}{_equals(tickets)}."
+    fewest, most = min(tickets, key=_n).difference, max(tickets, key=_n).difference
+    over = basis(most) if fewest.n == most.n else f"{fewest.n} to {basis(most)}"
+    text += f", over {over}{_saved(tickets)}"
+    needs = [one for one in tickets if one.outcome_adjusted == "undecided"]
+    text += _needed([one for one in needs if not one.failed_seeds])
+    few = sum(one.caution is not None for one in tickets)
+    text += f"; {TWO_SEEDS}" if few else ""
+    return f"{text}{_lost(tickets)}{_controls(tickets)}."
 
 
-def _lost(tickets: Sequence[Comparison]) -> str:
-    """Name what failed; its tickets are undecided for that alone."""
+def _n(one: "Comparison") -> int:
+    return one.difference.n
+
+
+def _needed(undecided: Sequence["Comparison"]) -> str:
+    """Say what would decide the tickets that are undecided."""
+    if len(undecided) == 1:
+        return would_decide(undecided[0].seeds_needed, undecided[0].images_needed)
+    seeds = [one.seeds_needed for one in undecided if one.seeds_needed]
+    images = [one.images_needed for one in undecided if one.images_needed]
+    text = ""
+    if seeds:
+        text += would_decide(max(seeds), None)
+        text += f" for {len(seeds)} of the undecided" if len(seeds) < len(undecided) else ""
+    if images:
+        text += would_decide(None, max(images))
+        text += f" for {len(images)} of the undecided" if len(images) < len(undecided) else ""
+    return text
+
+
+def _lost(tickets: Sequence["Comparison"]) -> str:
+    """Name the failed seeds, which leave their tickets undecided."""
     told = [
-        (f"{one['method']}, " if len(tickets) > 1 else "") + failed_text(one["failed_seeds"])
+        (f"{one.method}, " if len(tickets) > 1 else "") + failed_text(one.failed_seeds)
         for one in tickets
-        if one["failed_seeds"]
+        if one.failed_seeds
     ]
     return f"; {'; '.join(told)}, so it stays undecided" if told else ""
 
 
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} paired seeds"
-
-
-def _saved(tickets: Sequence[Comparison]) -> str:
-    """Tell the range of MACs saved."""
-    shares = [one["macs_saving"] for one in tickets if one["macs_saving"] is not None]
+def _saved(tickets: Sequence["Comparison"]) -> str:
+    """Write the range of MACs saved."""
+    shares = [one.macs_saving for one in tickets if one.macs_saving is not None]
     if not shares:
         return ""
-    low, high = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
+    low, high = (f"{100 * one:.0f}" for one in (min(shares), max(shares)))
     return f", saving {low if low == high else f'{low} to {high}'} % of the MACs"
 
 
-def _equals(tickets: Sequence[Comparison]) -> str:
-    """Tell which controls do as well as which tickets."""
-    if not any(one["controls"] for one in tickets):
+def _controls(tickets: Sequence["Comparison"]) -> str:
+    """Say which controls did better than which tickets, and which as well."""
+    if not any(one.controls for one in tickets):
         return "; no control of equal cost was trained beside"
-    equal: dict[str, list[Comparison]] = {}
-    verbs: dict[str, str] = {}
-    for one in tickets:
-        for control in one["controls"]:
-            if control["outcome"] == "as well":
-                equal.setdefault(control["name"], []).append(one)
-                verbs[control["name"]] = "do" if control["plural"] else "does"
-    if not equal:
-        return ""
-    if len(tickets) == 1:
-        verb = "do" if len(equal) > 1 else next(iter(verbs.values()))
-        return f"; but {_and(list(equal))} {verb} as well"
-    told = [f"{name} {verbs[name]} as well as {_whom(of, tickets)}" for name, of in equal.items()]
-    return f"; but {_and(told)}"
+    told = []
+    for outcome, verb in (("control better", "did better than"), ("as good", "did as well as")):
+        found: dict[str, list[str]] = {}
+        for one in tickets:
+            for control in one.controls:
+                if control.outcome == outcome:
+                    found.setdefault(control.name, []).append(one.method)
+        if len(tickets) == 1 and found:
+            told.append(f"{listed(list(found))} {verb.rpartition(' ')[0]}")
+        elif found:
+            told += [f"{name} {verb} {_whom(of, tickets)}" for name, of in found.items()]
+    return f"; but {listed(told)}" if told else ""
 
 
-def _whom(some: Sequence[Comparison], tickets: Sequence[Comparison]) -> str:
+def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
     """Name a few tickets, or count many."""
-    if len({one["method"] for one in tickets}) == len(tickets) and len(some) < 3:
-        return _and([one["method"] for one in some])
+    if len({one.method for one in tickets}) == len(tickets) and len(some) < 3:
+        return listed(some)
     return f"{len(some)} of {len(tickets)}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

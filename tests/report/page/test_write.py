@@ -16,8 +16,8 @@ from layerticket.report.charts import charts_of
 from layerticket.report.draw import pictures
 from layerticket.report.page import clean, write_report
 from layerticket.report.tables import text_table
-from layerticket.verdict.analysis import analyse
 from made_study import METHODS, make_study
+from made_study import analysed as analyse
 
 
 class Reader(HTMLParser):

@@ -4,9 +4,9 @@ import math
 import pytest
 from scipy import stats
 
-from layerticket.verdict.analysis import analyse
-from layerticket.verdict.judge import verdict
+from layerticket.verdict.judge import judge
 from layerticket.verdict.statistics import holm
+from made_study import analysed as analyse
 from made_study import break_run, make_study
 
 KEYS = {
@@ -14,6 +14,7 @@ KEYS = {
     "outcome", "p_value", "p_adjusted", "outcome_adjusted", "seeds_needed", "minimum_detectable",
     "percentile", "macs_saving", "params_saving", "speedup", "memory_saving", "energy_saving",
     "co2_saving", "evaluations", "similarity", "sentence",
+    "same_seeds", "average_effect", "images_needed", "caution",
 }  # fmt: skip
 
 
@@ -26,6 +27,10 @@ def of(analysis, method, budget="remove 5"):
 
 def runs_of(study, method, key="test_accuracy"):
     return {run["seed"]: run[key] for run in study["runs"] if run["method"] == method}
+
+
+def cost(train, search, kwh=None):
+    return {"train_seconds": train, "search_seconds": search, "energy_kwh": kwh, "co2_kg": None}
 
 
 def set_accuracies(study, method, values):
@@ -47,10 +52,11 @@ def study(made):
 def test_a_comparison_is_the_verdict_over_paired_seeds(study):
     found = of(analyse(study), "grasp")
     dense, grasp = runs_of(study, "dense"), runs_of(study, "grasp")
-    judged = verdict(list(dense.values()), list(grasp.values()), margin=0.01, resolution=1e-4)
+    judged = judge(list(dense.values()), list(grasp.values()), margin=0.01, resolution=1e-4)
     assert found.keys() >= KEYS
     assert (found["n"], found["seeds"]) == (5, [0, 1, 2, 3, 4])
-    assert found["difference"]["low"] == judged.low
+    assert found["difference"]["low"] == judged.difference.low
+    assert found["difference"]["over"] == "seeds"
     assert found["outcome"] == judged.outcome
     test = stats.ttest_rel(list(grasp.values()), [d - 0.01 for d in dense.values()],
                            alternative="greater")  # fmt: skip
@@ -88,8 +94,9 @@ def test_correction_can_take_a_win_away():
 
 def test_draws_are_one_method_and_averaged_within_a_seed(study):
     found = of(analyse(study), "random blocks")
-    draws = [runs_of(study, f"random blocks {draw}") for draw in range(4)]
-    means = [sum(draw[seed] for draw in draws) / 4 for seed in range(5)]
+    drawn = [run for run in study["runs"] if run["method"] == "random blocks"]
+    assert len(drawn) == 20
+    means = [sum(run["test_accuracy"] for run in drawn if run["seed"] == s) / 4 for s in range(5)]
     assert found["accuracy"]["mean"] == pytest.approx(sum(means) / 5)
     assert found["percentile"] is None
 
@@ -117,14 +124,14 @@ def test_a_method_without_a_finished_run_is_listed_with_nulls():
     found = of(analyse(study), "grasp")
     assert (found["n"], found["outcome"], found["p_value"]) == (0, "undecided", None)
     assert found["difference"]["mean"] is found["macs_saving"] is found["speedup"]["mean"] is None
-    assert "no run is finished" in found["sentence"]
+    assert "no finished run" in found["sentence"]
 
 
 def test_one_seed_decides_nothing():
     found = analyse(make_study(seeds=1))
     one = of(found, "grasp")
     assert (one["outcome"], one["outcome_adjusted"], one["p_value"]) == ("undecided",) * 2 + (None,)
-    assert one["difference"]["low"] is one["difference"]["bootstrap_low"] is None
+    assert one["difference"]["low"] is one["difference"]["seeds_low"] is None
     assert one["minimum_detectable"] is None
     assert {control["outcome"] for control in one["controls"]} == {"not shown"}
 
@@ -132,14 +139,9 @@ def test_one_seed_decides_nothing():
 def test_savings_by_hand(study):
     for run in study["runs"]:
         if run["method"] == "dense":
-            run |= {"train_seconds": 20.0, "energy_kwh": 3.0, "peak_memory_bytes": 8}
+            run |= {"cost": cost(20.0, 0.0, 3.0), "peak_memory_bytes": 8}
         if run["method"] == "grasp":
-            run |= {
-                "train_seconds": 9.0,
-                "search_seconds": 1.0,
-                "energy_kwh": 2.0,
-                "peak_memory_bytes": 6,
-            }
+            run |= {"cost": cost(9.0, 1.0, 2.0), "peak_memory_bytes": 6}
     found = of(analyse(study), "grasp")
     assert found["macs_saving"] == pytest.approx(5 * 4_718_592 / 69_484_672)
     assert found["speedup"] == pytest.approx({"mean": 2.0, "low": 2.0, "high": 2.0})
@@ -150,7 +152,7 @@ def test_savings_by_hand(study):
 
 def test_nothing_measured_is_null_and_other_machines_are_not_compared(study):
     for run in study["runs"]:
-        run["energy_kwh"] = None
+        run["cost"] = run["cost"] | {"energy_kwh": None}
         if run["method"] == "grasp":
             run["device"] = "cpu"
     found = of(analyse(study), "grasp")
@@ -177,11 +179,19 @@ def control_of(study, method):
 @pytest.mark.parametrize(
     ("control", "outcome", "words"),
     [
-        ([0.92, 0.921, 0.919, 0.92, 0.9205], "as well", "last blocks do as well as grasp"),
-        ([0.90, 0.901, 0.899, 0.90, 0.9005], "better", "grasp is better than last blocks"),
+        (
+            [0.92, 0.921, 0.919, 0.92, 0.9205],
+            "as good",
+            "last blocks did as well as grasp, within 1 pp.",
+        ),
+        ([0.90, 0.901, 0.899, 0.90, 0.9005], "ticket better", "grasp did better than last blocks"),
         ([0.80, 0.99, 0.85, 0.95, 0.92], "not shown", "Not shown whether last blocks"),
-        ([0.925, 0.926, 0.924, 0.925, 0.9255], "as well", "last blocks are even better"),
-        ([0.916, 0.917, 0.915, 0.916, 0.9165], "as well", "real but smaller than that"),
+        (
+            [0.925, 0.926, 0.924, 0.925, 0.9255],
+            "control better",
+            "last blocks did better than grasp",
+        ),
+        ([0.916, 0.917, 0.915, 0.916, 0.9165], "as good", "real but smaller than that"),
     ],
 )
 def test_controls_get_a_plain_answer(study, control, outcome, words):
@@ -203,7 +213,9 @@ def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
 
 
 def test_the_verdict_of_the_study_in_a_sentence(study):
-    assert analyse(study)["verdict"].startswith("Both tickets win at a margin of 1 pp")
+    text = analyse(study)["verdict"]
+    assert text.startswith("Both tickets win (one-sided 2.5 %, non-inferiority at 1 pp; ")
+    assert "; after correction for 7 comparisons), over 5 paired seeds, on these test" in text
     for method, values in {"grasp": [0.8, 0.81, 0.8, 0.81, 0.8], "snip": [0.8] * 5}.items():
         changed = copy.deepcopy(study)
         set_accuracies(changed, method, values)
@@ -213,8 +225,8 @@ def test_the_verdict_of_the_study_in_a_sentence(study):
     study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp", "last blocks")]
     set_accuracies(study, "last blocks", list(runs_of(study, "grasp").values()))
     text = analyse(study)["verdict"]
-    assert text.startswith("The grasp ticket wins at a margin of 1 pp: ")
-    assert text.endswith("saving 34 % of the MACs; but last blocks do as well.")
+    assert text.startswith("The grasp ticket wins (one-sided 2.5 %, non-inferiority at 1 pp): ")
+    assert text.endswith("saving 34 % of the MACs; but last blocks did as well.")
     failed = [r | {"status": "failed", "test_accuracy": None} for r in study["runs"]]
     assert analyse(study | {"runs": failed})["verdict"].startswith("No verdict yet")
 
@@ -269,8 +281,8 @@ def test_the_headline_gives_the_corrected_outcome():
     assert (one["outcome"], one["outcome_adjusted"]) == ("wins", "undecided")
     assert one["sentence"].startswith("grasp is undecided: taken alone it wins")
     several = analyse(study)["verdict"]
-    assert several.startswith("None of 2 tickets win at a margin of 1 pp (after correction for 7")
-    assert "; 1 taken alone)" in several
+    assert several.startswith("None of 2 tickets win (one-sided 2.5 %, non-inferiority at 1 pp; ")
+    assert "; after correction for 7 comparisons, 1 taken alone)" in several
     single = analyse(study | {"runs": [r for r in study["runs"] if r["method"] != "snip"]})
     assert "grasp ticket neither wins nor loses yet" in single["verdict"]
     assert "taken alone it wins, but not after correction for 6 comparisons" in single["verdict"]
@@ -294,11 +306,11 @@ def test_equal_differences_to_a_control_prove_no_more_than_the_test_set_can_tell
 def test_the_search_is_part_of_the_time_a_ticket_takes(study):
     for run in study["runs"]:
         if run["method"] == "dense":
-            run |= {"train_seconds": 20.0, "search_seconds": None}
+            run["cost"] = cost(20.0, 0.0)
         if run["method"] == "snip":  # as a lottery ticket: the search trained the dense network
-            run |= {"train_seconds": 10.0, "search_seconds": 20.0}
+            run["cost"] = cost(10.0, 20.0)
         if run["method"] == "grasp":
-            run |= {"train_seconds": 10.0, "search_seconds": None}
+            run["cost"] = cost(10.0, None)
     found = analyse(study)
     assert of(found, "snip")["speedup"]["mean"] == pytest.approx(2 / 3)
     assert of(found, "grasp")["speedup"]["mean"] is None

@@ -1,0 +1,74 @@
+"""Do the intervals hold what they promise? Studies with a known truth, simulated with a seed."""
+
+import numpy as np
+import pytest
+
+from layerticket.verdict.statistics import estimate
+
+IMAGES, STUDIES = 1000, 3000
+SEEDS = (2, 3, 5, 10, 20, 50)
+NOMINAL = 0.025
+
+
+def population(generator):
+    """Chances of a right answer, image by image, of a dense network and of a ticket.
+
+    The ticket is a little worse, and knows some images better and others worse whatever the seed:
+    the log odds of one image differ by 1 (standard deviation), which no further seed averages out.
+    """
+    odds = generator.normal(4.2, 2.5, 200_000)
+    shifted = odds + generator.normal(-0.2, 1.0, odds.size)
+    return [(1 / (1 + np.exp(-one))).astype(np.float32) for one in (odds, shifted)]
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """By number of seeds: coverage and false wins, over seeds and images and over seeds alone.
+
+    The margin is the true difference, so every win is a false one.
+    """
+    generator = np.random.default_rng(0)
+    dense, ticket = population(generator)
+    truth = float((ticket.astype(float) - dense).mean())
+    found = {}
+    for seeds in SEEDS:
+        counts = np.zeros((2, 2))
+        for _ in range(STUDIES):
+            shown = generator.integers(0, dense.size, IMAGES)
+            luck = generator.normal(0, 0.003, (seeds, 1)).astype(np.float32)
+            draws = generator.random((2, seeds, IMAGES), dtype=np.float32)
+            right = draws[1] < ticket[shown] + luck
+            table = right.astype(float) - (draws[0] < dense[shown])
+            both = estimate(list(table.mean(axis=1)), table=table, resolution=1 / IMAGES)
+            for row, seeds_only in enumerate((False, True)):
+                low, high = both.interval(0.95, seeds_only=seeds_only)
+                counts[row] += (low <= truth <= high, low > truth)
+        found[seeds] = counts / STUDIES
+    return found
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_over_seeds_and_images_it_covers_the_truth(simulated, seeds):
+    coverage, false_wins = simulated[seeds][0]
+    assert 0.94 <= coverage <= 0.98
+    assert false_wins <= NOMINAL + 3 * (NOMINAL * (1 - NOMINAL) / STUDIES) ** 0.5
+
+
+def test_over_seeds_alone_it_falls_short_and_more_seeds_make_it_worse(simulated):
+    coverage = [simulated[seeds][1][0] for seeds in SEEDS]
+    false_wins = [simulated[seeds][1][1] for seeds in SEEDS]
+    assert coverage == sorted(coverage, reverse=True)
+    assert coverage[SEEDS.index(10)] < 0.9
+    assert coverage[SEEDS.index(50)] < 0.7
+    assert false_wins[SEEDS.index(20)] > 3 * NOMINAL
+    assert false_wins[SEEDS.index(50)] > 6 * NOMINAL
+
+
+def test_the_second_interval_is_never_narrower():
+    generator = np.random.default_rng(1)
+    for _ in range(300):
+        seeds, images = generator.integers(2, 8), generator.integers(1, 40)
+        table = generator.integers(-1, 2, (seeds, images)).astype(float)
+        both = estimate(list(table.mean(axis=1)), table=table)
+        (low, high), (inner, outer) = both.interval(0.9), both.interval(0.9, seeds_only=True)
+        assert low <= inner <= outer <= high
