@@ -398,7 +398,6 @@ def test_imports_where_fcntl_and_resource_do_not_exist(place):
     assert done.returncode == 0, done.stderr
 
 
-@fault("ties are ranked by position where two rankings are compared")
 def test_opposite_rankings_do_not_agree(place):
     words = ("blocks", "nets:tied", "--data", "digits", "--spread", "tied", "--repeats", 2)
     agreement = json.loads(place.give(*words, "--json")[1])["spread"]["agreement"]

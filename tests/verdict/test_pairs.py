@@ -1,10 +1,14 @@
 import copy
+import json
 import math
+import sys
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from layerticket.verdict.judge import judge
+from layerticket.verdict.pairs import Comparison, Row, compare_rows
 from layerticket.verdict.statistics import holm
 from made_study import analysed as analyse
 from made_study import break_run, make_study
@@ -314,3 +318,213 @@ def test_the_search_is_part_of_the_time_a_ticket_takes(study):
     found = analyse(study)
     assert of(found, "snip")["speedup"]["mean"] == pytest.approx(2 / 3)
     assert of(found, "grasp")["speedup"]["mean"] is None
+
+
+# Two rows that are one training are no evidence between them. By hand.
+
+DENSE = {0: 0.90, 1: 0.91, 2: 0.92, 3: 0.93}
+
+
+def row(method, seed, accuracy, *, training=None, kind="ticket", draw=None, model="net", **more):
+    roles = {"dense": "dense", "ticket": "criterion", "control": "control"}
+    more = {"macs": 100, "epochs": 1, "status": "done", "role": roles[kind]} | more
+    name = training or f"{method} {seed} {draw}" + ("" if model == "net" else model)
+    return Row(
+        id=name, model=model, budget=None if kind == "dense" else "remove 1", method=method,
+        kind=kind, seed=seed, draw=draw, training=name, test_accuracy=accuracy, **more,
+    )  # fmt: skip
+
+
+def dense_rows(seeds=DENSE):
+    return [row("dense", seed, DENSE[seed], kind="dense") for seed in seeds]
+
+
+def analysis(rows, **options):
+    found = compare_rows(rows, **options)
+    return {one.method: one for one in found.comparisons}, found.verdict
+
+
+def test_seeds_with_the_same_network_are_left_out():
+    tickets = [
+        row("grasp", 0, 0.90, training="dense 0 None"),  # took nothing out: the dense run itself
+        row("grasp", 1, 0.92),
+        row("grasp", 2, 0.92),  # as accurate, but another network: it stays in
+        row("grasp", 3, 0.95),
+    ]
+    found, verdict = analysis([*dense_rows(), *tickets])
+    one = found["grasp"]
+    judged = judge([0.91, 0.92, 0.93], [0.92, 0.92, 0.95])
+    assert (one.n, one.seeds, one.same_seeds) == (4, (0, 1, 2, 3), (0,))
+    assert one.difference == judged.difference
+    assert one.difference.n == 3
+    assert (one.p_value, one.minimum_detectable) == (judged.p_value, judged.minimum_detectable)
+    assert one.average_effect == pytest.approx(3 / 4 * 0.01)
+    assert one.accuracy["mean"] == pytest.approx((0.90 + 0.92 + 0.92 + 0.95) / 4)
+    for text in (one.sentence, verdict):
+        assert "the same network as dense in 1 of 4 seeds" in text
+        assert "average effect of the choice +0.75 pp" in text
+
+
+def test_fewer_than_two_seeds_that_differ_decide_nothing():
+    same = {seed: row("grasp", seed, DENSE[seed], training=f"dense {seed} None") for seed in DENSE}
+    found, verdict = analysis([*dense_rows(), *list(same.values())])
+    one = found["grasp"]
+    assert one.difference.mean is one.p_value is one.minimum_detectable is one.seeds_needed is None
+    assert (one.outcome, one.average_effect, one.difference.n) == ("undecided", 0.0, 0)
+    assert one.sentence == "grasp is undecided; the same network as dense in 4 of 4 seeds."
+    assert "neither wins nor loses yet" in verdict
+    same[3] = row("grasp", 3, 0.95)
+    one = analysis([*dense_rows(), *list(same.values())])[0]["grasp"]
+    assert one.difference.low is one.difference.std is one.p_value is None
+    assert (one.outcome, one.outcome_adjusted) == ("undecided", "undecided")
+    assert one.average_effect == pytest.approx(0.02 / 4)
+
+
+def test_a_control_that_is_the_ticket_in_some_seeds():
+    tickets = [row("grasp", seed, accuracy + 0.001) for seed, accuracy in DENSE.items()]
+    last = [
+        row("last", 0, 0.901, training="grasp 0 None", kind="control"),
+        row("last", 1, 0.911, training="grasp 1 None", kind="control"),
+        row("last", 2, 0.924, kind="control"),  # 0.3 and 0.5 pp better than the ticket
+        row("last", 3, 0.936, kind="control"),
+    ]
+    (control,) = analysis([*dense_rows(), *tickets, *last])[0]["grasp"].controls
+    half = stats.t.ppf(0.975, 1) * 0.001  # of -0.3 and -0.5 pp
+    assert (control.n, control.same_seeds, control.difference.n) == (4, (0, 1), 2)
+    assert control.difference.mean == pytest.approx(-0.004)
+    assert control.difference.high == pytest.approx(-0.004 + half)
+    assert control.average_effect == pytest.approx(-0.002)
+    assert "the same network as last in 2 of 4 seeds" in control.sentence
+
+
+def test_a_random_draw_that_is_the_ticket_leaves_the_difference_and_ties_in_the_percentile():
+    tickets = [row("grasp", seed, DENSE[seed]) for seed in (0, 1)]
+    drawn = [
+        row("random", 0, 0.90, training="grasp 0 None", kind="control", draw=0),
+        row("random", 0, 0.88, kind="control", draw=1),
+        row("random", 1, 0.90, kind="control", draw=0),
+        row("random", 1, 0.93, kind="control", draw=1),
+    ]
+    one = analysis([*dense_rows((0, 1)), *tickets, *drawn])[0]["grasp"]
+    (control,) = one.controls
+    assert control.same_seeds == ()
+    assert control.difference.mean == pytest.approx(((0.90 - 0.88) + (0.91 - 0.915)) / 2)
+    assert one.percentile == pytest.approx((0.75 + 0.5) / 2)
+
+
+# Answers on single images.
+
+
+def bits(*answers):
+    return np.packbits(answers).tobytes().hex()
+
+
+def test_answers_on_images_judge_where_every_row_has_them():
+    dense = [1, 1, 0, 1, 1, 0, 1, 1, 1, 1]
+    ticket = [0, 1, 1, 1, 1, 0, 1, 1, 1, 1]
+    rows = [
+        one
+        for seed in range(3)
+        for one in (
+            row("dense", seed, 0.8, kind="dense", correct=bits(*dense)),
+            row("grasp", seed, 0.8, correct=bits(*ticket)),
+        )
+    ]
+    one = analysis(rows, test_images=10, margin=0.1)[0]["grasp"]
+    judged = judge(
+        [0.8] * 3, [0.8] * 3, margin=0.1, resolution=0.1, correct=([dense] * 3, [ticket] * 3)
+    )
+    assert one.difference == judged.difference
+    assert (one.difference.over, one.difference.images) == ("seeds and images", 10)
+    assert one.difference.low < one.difference.seeds_low
+    assert (one.p_value, one.images_needed) == (judged.p_value, judged.images_needed)
+    assert "over 3 paired seeds and 10 test images" in one.sentence
+    lacking = [*rows[:-1], row("grasp", 2, 0.8)]
+    one = analysis(lacking, test_images=10, margin=0.1)[0]["grasp"]
+    assert (one.difference.over, one.difference.images) == ("seeds", None)
+    assert "on these test images" in one.sentence
+
+
+def test_corrupted_versions_of_an_image_are_averaged():
+    counts = {"dense": bytes([4, 2, 0, 4]).hex(), "grasp": bytes([4, 4, 0, 0]).hex()}
+    shares = {"dense": [1, 0.5, 0, 1], "grasp": [1, 1, 0, 0]}
+    rows = []
+    for method, kind in (("dense", "dense"), ("grasp", "ticket")):
+        record = {"correct_counts": counts[method], "versions": 4, "images": 4}
+        record |= {"accuracy": sum(shares[method]) / 4, "clean_accuracy": 0.75}
+        rows += [row(method, s, 0.75, kind=kind, evaluations={"c": record}) for s in range(2)]
+    found = analysis(rows, test_images=4)[0]["grasp"].evaluations["c"]
+    judged = judge(
+        [2.5 / 4] * 2, [0.5] * 2, resolution=1 / 4, correct=([shares["dense"]] * 2,
+                                                             [shares["grasp"]] * 2),
+    )  # fmt: skip
+    assert (found.mean, found.low, found.high, found.images) == (
+        judged.difference.mean, judged.difference.low, judged.difference.high, 4,
+    )  # fmt: skip
+    assert found.at_equal_clean.mean == pytest.approx(found.mean)
+    assert found.at_equal_clean.over == "seeds"
+
+
+def test_every_comparison_says_what_is_left_at_equal_clean_accuracy(study):
+    found = of(analyse(study), "grasp")["evaluations"]["cifar10.2"]
+    assert found["n"] == found["at_equal_clean"]["n"] == 5
+    assert found["clean"]["mean"] == pytest.approx(
+        of(analyse(study), "grasp")["difference"]["mean"]
+    )
+    assert found["at_equal_clean"]["mean"] != found["mean"]
+
+
+# The records themselves, and how much work they take.
+
+
+def test_records_come_back_from_json_as_they_were():
+    study = make_study(seeds=2, images=40)
+    rows = [Row.from_record(one) for one in study["runs"]]
+    found = compare_rows(rows, networks=study["networks"], test_images=40)
+    for one in found.comparisons:
+        assert Comparison.from_record(json.loads(json.dumps(one.as_record()))) == one
+    for one in rows:
+        assert Row.from_record(json.loads(json.dumps(one.as_record()))) == one
+
+
+def calls(function):
+    """Count the calls of Python functions that a function makes."""
+    count = 0
+
+    def profile(_frame, event, _argument):
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize("grow", ["seeds", "models"])
+def test_work_grows_with_the_rows_and_no_faster(grow):
+    def rows(size):
+        seeds, models = (size, 4) if grow == "seeds" else (4, size)
+        made = []
+        for model in range(models):
+            for seed in range(seeds):
+                accuracy = 0.9 + 0.01 * math.sin(7 * seed + model)
+                made.append(row("dense", seed, accuracy, kind="dense", model=f"m{model}"))
+                made += [
+                    row(method, seed, accuracy - 0.001 * (seed % 3), model=f"m{model}")
+                    for method in ("grasp", "snip")
+                ]
+                made += [
+                    row("random", seed, accuracy - 0.01, kind="control", draw=draw,
+                        model=f"m{model}")
+                    for draw in range(2)
+                ]  # fmt: skip
+        return made
+
+    small, large = rows(10), rows(40)
+    compare_rows(small)  # what is cached once is no work of rows
+    compare_rows(large)
+    assert calls(lambda: compare_rows(large)) < 4.4 * calls(lambda: compare_rows(small))

@@ -145,9 +145,9 @@ def _gathered(
         "runs": [_row(run, folder, plan, around, networks) for run in plan.runs],
     }
     tables = {str(table["label"]): table for table in record["study"]["methods"]}
-    record["runs"] = [{**row, **_marks(row, tables), **_for_now(row)} for row in record["runs"]]
+    record["runs"] = [{**row, **_marks(row, tables)} for row in record["runs"]]
     found = compare_rows(
-        [Row.from_record({**row, "method": row["label"]}) for row in record["runs"]],
+        [Row.from_record(row | _for_now(row)) for row in record["runs"]],
         margin=study.margin,
         confidence=study.confidence,
         networks=networks,
@@ -163,7 +163,7 @@ def _for_now(row: Mapping[str, Any]) -> dict[str, Any]:
     search = row["search_seconds"] if row["search_seconds"] is not None else search
     cost = {"train_seconds": row["train_seconds"], "search_seconds": search}
     cost |= {key: row[key] for key in ("energy_kwh", "co2_kg")}
-    return {"training": row["folder"], "cost": cost}
+    return {"method": row["label"], "training": row["folder"], "cost": cost}
 
 
 TICKETS = ("ticket", "lottery")

@@ -109,8 +109,7 @@ def judge(
     Example:
         >>> judge([0.90, 0.91, 0.92], [0.905, 0.911, 0.921]).outcome
         'wins'
-        >>> judge({0: 2.31, 1: 2.35}, {0: 2.30, 1: 2.33}, margin=0.1, lower_is_better=True,
-        ...       unit="nats").outcome
+        >>> judge([2.31, 2.35], [2.36, 2.41], margin=0.1, lower_is_better=True, unit="nats").outcome
         'undecided'
     """
     before, after = _by_seed(dense), _by_seed(ticket)

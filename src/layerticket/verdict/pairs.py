@@ -85,7 +85,8 @@ class Row:
     test_accuracy: float | None = None
     validation_accuracy: float | None = None
     correct: str | None = None
-    """Which test images were answered rightly, see `pack_correct`."""
+    """Which test images were answered rightly: one bit an image in hexadecimal digits, the first
+    image the highest bit."""
     evaluations: Record = field(default_factory=dict)
     similarity: Record | None = None
     curve: tuple[Record, ...] = ()
@@ -278,18 +279,8 @@ class Analysis:
 # Which images were answered rightly.
 
 
-def pack_correct(answers: Iterable[bool]) -> str:
-    """Write one bit an image as hexadecimal digits; the first image is the highest bit.
-
-    Example:
-        >>> pack_correct([True, False, False, False, True])
-        '88'
-    """
-    return np.packbits(np.fromiter(answers, dtype=bool)).tobytes().hex()
-
-
 def unpack_correct(text: str, images: int | None = None) -> NDArray[np.uint8]:
-    """Read what `pack_correct` wrote; without the number of images the padding stays.
+    """Read one bit an image; without the number of images the padding of the last byte stays.
 
     Example:
         >>> unpack_correct("88", 5).tolist()
@@ -785,12 +776,15 @@ def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
         clean = of(row).get("clean_accuracy")
         return (row.test_accuracy or 0.0) if clean is None else clean, of(row)["accuracy"]
 
-    def answers(row: Row) -> Array | None:
+    def answers(row: Row) -> NDArray[Any] | None:
         """On every source picture; its corrupted versions are averaged."""
-        record, images = of(row).get("correct"), of(row).get("images")
-        versions = [record] if isinstance(record, str) else record or []
-        unpacked = [unpack_correct(one, images) for one in versions]
-        return np.mean(unpacked, axis=0) if unpacked else None
+        record = of(row)
+        if record.get("correct_counts") is not None:
+            counts = np.frombuffer(bytes.fromhex(record["correct_counts"]), np.uint8)
+            return np.asarray(counts / record["versions"])
+        if record.get("correct") is None:
+            return None
+        return unpack_correct(record["correct"], record.get("images"))
 
     known = {
         seed: of_seed

@@ -15,7 +15,6 @@ from layerticket.errors import LayerticketError
 from layerticket.report.charts import charts_of
 from layerticket.report.draw import pictures
 from layerticket.report.page import clean, write_report
-from layerticket.report.tables import text_table
 from made_study import METHODS, make_study
 from made_study import analysed as analyse
 
@@ -145,30 +144,13 @@ def test_without_figures_nothing_links_to_them(written, tmp_path, study, light_p
     assert "](figures/" in (written[0] / "report.md").read_text(encoding="utf-8")
 
 
-def test_the_table_has_the_second_witness_and_the_reach(study):
+def test_the_table_has_the_reach_and_what_failed(study):
     grid = charts_of(make_study(methods=METHODS[:1], full=False))["differences"][0].table
     titles = [column.title for column in grid.columns]
     row = dict(zip(titles, grid.rows[0], strict=True))
-    low, high = row["bootstrap interval"]
-    assert low < row["difference to dense"][0] < high
     assert row["minimum detectable"] > 0
-    header, (cells,) = text_table(grid)
-    assert " to " in cells[header.index("bootstrap interval")]
     broken = charts_of(study)["differences"][0].table
     assert broken.rows[0][titles.index("failed seeds")] == "0"
-
-
-def test_a_study_of_an_earlier_version_is_judged_anew(tmp_path, light_page):
-    old = make_study(seeds=2, failed=1, full=False)
-    for run in old["runs"]:
-        for key in ("role", "label", "reference"):
-            del run[key]
-    for one in old["comparisons"]:
-        del one["role"], one["failed_seeds"]
-    write_report(old | {"verdict": "Outdated."}, tmp_path, figures=False)
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Outdated." not in text
-    assert "seed 0 failed: undecided until repeated" in text
 
 
 def test_how_many_trainings_ran_side_by_side_is_said(study):
