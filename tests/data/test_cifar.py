@@ -190,6 +190,37 @@ def test_malicious_pickle_runs_nothing(tmp_path, protocol):
     assert not victim.exists()
 
 
+# Each names something else than the table does, or calls what stands in the table in odd ways.
+HOSTILE = {
+    "system": b"cos\nsystem\n(S'touch run'\ntR.",
+    "eval": b"cbuiltins\neval\n(S'1'\ntR.",
+    "attribute": b"\x80\x04\x8c\x15numpy.core.multiarray\x8c\x18_reconstruct.__globals__\x93.",
+    "copyreg": b"ccopyreg\n_reconstructor\n(cnumpy\nndarray\ncbuiltins\nobject\nNtR.",
+    "numpy function": b"cnumpy\nload\n(S'x'\ntR.",
+    "extension": b"\x80\x02\x82\x01.",
+    "persistent": b"Pname\n.",
+    "dtype of objects": b"cnumpy\ndtype\n(S'O8'\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb.",
+    "raw objects": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt"
+        b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntRI00\nS'AAAAAAAA'\ntb."
+    ),
+    "shape": (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
+        b"(I1000000\nI1000000\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntRI00\nS'A'\ntb."
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_are_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_batches(tmp_path / "b")
+    (tmp_path / "b" / "test_batch").write_bytes(HOSTILE[name])
+    with pytest.raises(LayerticketError, match=r"'test_batch' (names|cannot be read|lacks)"):
+        load(tmp_path / "b")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
