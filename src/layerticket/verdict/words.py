@@ -5,6 +5,7 @@ None is "not measured" wherever a figure is asked for; it is never shown as 0.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def would_decide(seeds: int | None, images: int | None) -> str:
     if seeds is not None:
         return f"; about {seeds:,} seeds in all would decide with 80 % power"
     if images is not None:
-        return f"; only more test images would decide, at least about {images:,}, not more seeds"
+        return f"; only more test images would decide (at least about {images:,}), not more seeds"
     return ""
 
 
@@ -386,9 +387,12 @@ def _several(tickets: Sequence["Comparison"], test: str) -> str:
         lost, unclear = counts["loses"], counts["undecided"]
         text += f", {lost or 'none'} {'loses' if lost < 2 else 'lose'} and "
         text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
-    fewest, most = min(tickets, key=_n).difference, max(tickets, key=_n).difference
-    over = basis(most) if fewest.n == most.n else f"{fewest.n} to {basis(most)}"
-    text += f", over {over}{_saved(tickets)}"
+    found = [one.difference for one in tickets]
+    fewest, most = min(one.n for one in found), max(one.n for one in found)
+    # What holds for these test images only for some is not claimed of others for all.
+    least = next((one for one in found if one.images is None), found[0])
+    over = basis(replace(least, n=most))
+    text += f", over {over if fewest == most else f'{fewest} to {over}'}{_saved(tickets)}"
     needs = [one for one in tickets if one.outcome_adjusted == "undecided"]
     text += _needed([one for one in needs if not one.failed_seeds])
     few = sum(one.caution is not None for one in tickets)
@@ -396,24 +400,18 @@ def _several(tickets: Sequence["Comparison"], test: str) -> str:
     return f"{text}{_lost(tickets)}{_controls(tickets)}."
 
 
-def _n(one: "Comparison") -> int:
-    return one.difference.n
-
-
 def _needed(undecided: Sequence["Comparison"]) -> str:
     """Say what would decide the tickets that are undecided."""
-    if len(undecided) == 1:
-        return would_decide(undecided[0].seeds_needed, undecided[0].images_needed)
     seeds = [one.seeds_needed for one in undecided if one.seeds_needed]
     images = [one.images_needed for one in undecided if one.images_needed]
-    text = ""
-    if seeds:
-        text += would_decide(max(seeds), None)
-        text += f" for {len(seeds)} of the undecided" if len(seeds) < len(undecided) else ""
-    if images:
-        text += would_decide(None, max(images))
-        text += f" for {len(images)} of the undecided" if len(images) < len(undecided) else ""
-    return text
+    told = (
+        (len(seeds), would_decide(max(seeds, default=None), None)),
+        (len(images), would_decide(None, max(images, default=None))),
+    )
+    return "".join(
+        text if number == len(undecided) else text.replace("; ", f"; for {number} of them ", 1)
+        for number, text in told
+    )
 
 
 def _lost(tickets: Sequence["Comparison"]) -> str:
