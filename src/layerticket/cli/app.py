@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the wo
 import logging
 import os
 import sys
+import typing
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from layerticket.cli.output import complain
-from layerticket.errors import LayerticketError, ModelError
+from layerticket.errors import LayerticketError, ModelError, unknown_name
 from layerticket.settings import first_problem
 
 TRACEBACK = "LAYERTICKET_TRACEBACK"
@@ -129,11 +130,23 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
 
 
 def _wording(err: CycloptsError) -> object:
-    """Say what a setting may be as its constructor does; anything else is said by cyclopts."""
+    """Say what an option may be as the library does; anything else is said by cyclopts."""
     cause, argument = err.__cause__, getattr(err, "argument", None)
-    if argument is None or cause is None or not isinstance(cause, ValidationError):
+    if argument is not None and isinstance(cause, ValidationError):
+        return first_problem(argument.name, cause)
+    token = getattr(err, "token", None)
+    choices = [name for name in _choices(getattr(argument, "hint", None)) if isinstance(name, str)]
+    if token is None or not choices:
         return err
-    return first_problem(argument.name, cause)
+    return unknown_name(argument.name, token.value, choices)
+
+
+def _choices(hint: object) -> tuple[object, ...]:
+    """List the words of a Literal, also of an optional one."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return parts
+    return tuple(word for part in parts for word in _choices(part))
 
 
 def _alone(words: Sequence[str]) -> None:

@@ -420,7 +420,7 @@ def _text(model: str, record: dict[str, Any], choice: DataChoice) -> str:
         f"({', '.join(record['removed'])}), {len(record['kept'])} removable blocks kept.\n"
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
         f"({1 - macs['ticket'] / macs['dense']:.1%} saved), parameters {params['dense']:,} -> "
-        f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s, "
+        f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s"
         f"{energy_text(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
         f"--data {choice.data}{folder}" + forecast_text(record["forecast"])

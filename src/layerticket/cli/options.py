@@ -14,6 +14,7 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.selection import Budget
+from layerticket.study.running.workers import Workers
 
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
@@ -55,7 +56,7 @@ class DeviceChoice:
     """auto, cpu, cuda or cuda:N."""
 
 
-for _settings in (Attack, Budget, Conditions, Metering):
+for _settings in (Attack, Budget, Conditions, Metering, Workers):
     Parameter(name="*")(_settings)  # their fields are options of the verb, not --attack.steps
 
 

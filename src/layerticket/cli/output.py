@@ -13,9 +13,9 @@ def say(record: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     print(json.dumps(record, allow_nan=False) if as_json else text.rstrip("\n"))
 
 
-def energy_text(kwh: float | None, kg: float | None) -> str:
-    """Tell energy and carbon; what was not measured is said so."""
-    energy = "energy not measured" if kwh is None else f"{1000 * kwh:.4g} Wh"
+def energy_text(kwh: float | None, kg: float | None, before: str = ", ") -> str:
+    """Tell energy and carbon after what stands before; nothing if they were not measured."""
+    energy = "" if kwh is None else f"{before}{1000 * kwh:.4g} Wh"
     return energy if kg is None else f"{energy}, {1000 * kg:.4g} g CO2e"
 
 
@@ -26,7 +26,7 @@ def forecast_text(record: Mapping[str, Any] | None) -> str:
     lines = [f"\nForecast for {record['epochs']} epochs ({record['steps']:,} steps):"]
     lines += [
         f"{name}: {one['train_seconds']:.4g} s of training, "
-        f"{one['validation_seconds']:.3g} s of validation, "
+        f"{one['validation_seconds']:.3g} s of validation"
         f"{energy_text(one['energy_kwh'], one['co2_kg'])}"
         for name in ("dense", "ticket")
         if (one := record[name]) is not None

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -13,51 +13,14 @@ from rich.table import Table
 
 from layerticket.cli.options import Json, command_line
 from layerticket.cli.output import energy_text, news, say
-from layerticket.study.collect import study_status
-from layerticket.study.running.engine import run_study
 from layerticket.study.running.workers import Workers
-from layerticket.study.status import Standing
-from layerticket.study.toml import read_study
+
+if TYPE_CHECKING:
+    from layerticket.study.status import Standing
 
 
 class StudyFailedError(RuntimeError):
     """Some runs of a study failed; the others are done."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CrewChoice:
-    """Who does the work."""
-
-    executor: str = "local"
-    """local: processes of this machine; ray, slurm: a cluster; inline: this process."""
-    workers: int | None = None
-    """Runs at a time; by default as many as there are GPUs or cores."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; each worker has a GPU of its own."""
-    threads: int | None = None
-    """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
-    ray_address: str | None = None
-    """Address of a Ray cluster, or auto; by default one is started on this machine."""
-    retries: int = 2
-    """Times a run is tried again whose worker died."""
-    jobs_per_gpu: int = 1
-    """Runs that share a GPU."""
-    slurm: tuple[str, ...] = ()
-    """Options of sbatch: partition=gpu account=ours time=240 (minutes)."""
-
-    def chosen(self) -> Workers:
-        """Hand over what was chosen."""
-        return Workers(
-            executor=self.executor,  # type: ignore[arg-type]  # checked there
-            workers=self.workers,
-            device=self.device,
-            address=self.ray_address,
-            threads=self.threads,
-            retries=self.retries,
-            jobs_per_gpu=self.jobs_per_gpu,
-            slurm=self.slurm,
-        )
 
 
 def run(
@@ -71,7 +34,7 @@ def run(
     only: tuple[str, ...] = (),
     data_dir: Path | None = None,
     shift_dir: Path | None = None,
-    who: CrewChoice = CrewChoice(),
+    workers: Workers = Workers(),  # noqa: B008
     json: Json = False,
 ) -> None:
     """Run a study. The same command goes on with one that was cut off, or does what was added.
@@ -89,7 +52,10 @@ def run(
     shift_dir
         Folder with files of shifted images; --data-dir is searched too.
     """
-    study, workers = read_study(file, change), who.chosen()
+    from layerticket.study.running.engine import run_study
+    from layerticket.study.toml import read_study
+
+    study = read_study(file, change)
     with watched() as show:
         record = run_study(
             study,
@@ -117,6 +83,8 @@ def status(folder: Path, /, *, json: Json = False) -> None:
     folder
         Folder of the study.
     """
+    from layerticket.study.collect import study_status
+
     record = study_status(folder)
     lines = [_line(record)]
     lines += [f"failed: {run}: {error}" for run, error in record["failures"].items()]
@@ -124,13 +92,13 @@ def status(folder: Path, /, *, json: Json = False) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[Standing], None]]:
+def watched() -> Iterator[Callable[["Standing"], None]]:
     """Show how a study stands: live on a terminal, else a line whenever something ended."""
     console = Console(stderr=True)
     if not console.is_terminal:
         told: list[tuple[int, ...]] = []
 
-        def line(standing: Standing) -> None:
+        def line(standing: "Standing") -> None:
             now = (standing.done, standing.failed)
             if now not in told:
                 told.append(now)
@@ -149,7 +117,8 @@ def _picture(standing: Mapping[str, Any]) -> Table:
         table.add_row(name, f"{standing[name]:>5} of {standing['total']} runs")
     table.add_row("epochs", f"{standing['epochs_done']:>5} of {standing['epochs']}")
     table.add_row("training", _duration(standing["train_seconds"]))
-    table.add_row("energy", energy_text(standing["energy_kwh"], standing["co2_kg"]))
+    if energy := energy_text(standing["energy_kwh"], standing["co2_kg"], before=""):
+        table.add_row("energy", energy)
     table.add_row("time left", _left(standing))
     return table
 
@@ -159,14 +128,14 @@ def _line(standing: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{standing[n]} {n}" for n in ("done", "running", "failed", "waiting"))
     return (
         f"{counts} of {standing['total']} runs; {standing['epochs_done']} of {standing['epochs']} "
-        f"epochs, {_duration(standing['train_seconds'])} of training, "
-        f"{energy_text(standing['energy_kwh'], standing['co2_kg'])}; {_left(standing)} left"
+        f"epochs, {_duration(standing['train_seconds'])} of training"
+        f"{energy_text(standing['energy_kwh'], standing['co2_kg'])}; {_left(standing)}"
     )
 
 
 def _left(standing: Mapping[str, Any]) -> str:
     seconds = standing["seconds_left"]
-    return "not known yet" if seconds is None else f"about {_duration(seconds)}"
+    return "time left unknown" if seconds is None else f"about {_duration(seconds)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -250,7 +250,7 @@ def test_beside_gpus_workers_share_the_cores(monkeypatch):
     monkeypatch.setattr(module, "cores", lambda: 8)
     inline = Workers(executor="inline")
     assert (Workers().count, Workers().default_threads, inline.default_threads) == (2, 4, 8)
-    assert Workers(executor="ray", address="auto").count is None
+    assert Workers(executor="ray", ray_address="auto").count is None
     assert Workers(workers=3, device="cpu").count == 3
 
 

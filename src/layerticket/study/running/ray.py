@@ -32,14 +32,14 @@ class RayExecutor:
             self._ray = need("ray", extra="ray")
             if not self._ray.is_initialized():
                 undoing.callback(self._ray.shutdown)
-                if workers.address is None:
+                if workers.ray_address is None:
                     wish: dict[str, Any] = {
                         "num_cpus": workers.count,
                         "num_gpus": len(workers.gpus()),
                     }
                     wish |= {"include_dashboard": False}
                 else:
-                    wish = {"address": workers.address}
+                    wish = {"address": workers.ray_address}
                 with variables(QUIET):
                     self._ray.init(log_to_driver=False, **wish)
             # Ray prints when a worker dies, but stdout is for the answer of the command.

@@ -50,7 +50,7 @@ class Workers:
     """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
     retries: Whole = 2
     """Times a job is tried again whose process died."""
-    address: Text | None = None
+    ray_address: Text | None = None
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
     slurm: tuple[Text, ...] = ()
     """Options of sbatch: partition=gpu, account=ours, time=240 (minutes)."""
@@ -83,7 +83,7 @@ class Workers:
         Raises:
             LayerticketError: If a GPU is asked for that is not here.
         """
-        if self.device == "cpu" or self.executor == "slurm" or self.address is not None:
+        if self.device == "cpu" or self.executor == "slurm" or self.ray_address is not None:
             return []
         import torch
 
@@ -120,7 +120,7 @@ class Workers:
         """Jobs at a time; None: as many as a cluster has room for."""
         if self.executor == "inline":
             return 1
-        if self.executor == "slurm" or self.address is not None:
+        if self.executor == "slurm" or self.ray_address is not None:
             return self.workers
         return len(self.places())
 
