@@ -136,7 +136,7 @@ def _wording(err: CycloptsError) -> object:
         return first_problem(argument.name, cause)
     token = getattr(err, "token", None)
     choices = [name for name in _choices(getattr(argument, "hint", None)) if isinstance(name, str)]
-    if token is None or not choices:
+    if argument is None or token is None or not choices:
         return err
     return unknown_name(argument.name, token.value, choices)
 
