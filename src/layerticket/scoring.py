@@ -211,8 +211,8 @@ def score_filters(
     Raises:
         LayerticketError: If the criterion or an option is unknown, or as in `score`.
     """
-    if criterion not in filter_criteria():
-        raise unknown_name("criterion for filters", criterion, filter_criteria())
+    if criterion not in (allowed := criterion_names("filters")):
+        raise unknown_name("criterion for filters", criterion, allowed)
     if slices not in (None, "filters", "all"):
         raise LayerticketError(f"slices is {slices!r}; allowed are 'filters' and 'all'.")
     if criterion == "random":
@@ -244,11 +244,6 @@ def score_filters(
         examples=weights.examples,
         seconds=weights.seconds,
     )
-
-
-def filter_criteria() -> tuple[str, ...]:
-    """List what filters are scored by; the magnitude of weights is called l1 there."""
-    return tuple(sorted({"l1", "random", *criterion_names("weights")} - {"magnitude"}))
 
 
 def _over_channels(group: Group, values: Mapping[str, Tensor], slices: Slices) -> list[float]:

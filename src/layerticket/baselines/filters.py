@@ -44,7 +44,7 @@ def find_filter_ticket(
     Args:
         model: Dense network at theta_0; not modified.
         batch: ``(images, labels)`` on the model's device, to score on.
-        criterion: See `layerticket.scoring.filter_criteria`: snip, grasp, l1, random, ...
+        criterion: One of ``criterion_names("filters")``: snip, grasp, l1, random, ...
         match: What is to be equal: the number of filters, as in the paper, or MACs or parameters.
         reference: Ticket of the same network that is matched.
         name: What the network is built by; recorded.

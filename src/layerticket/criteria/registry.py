@@ -203,10 +203,15 @@ def criterion(
     return register
 
 
-def criterion_names(values: Literal["blocks", "weights"] = "blocks") -> tuple[str, ...]:
-    """List the criteria in alphabetical order; with `weights`, those that value single weights."""
-    known = _CRITERIA.values()
-    return tuple(sorted(c.name for c in known if values == "blocks" or c.values == "weights"))
+def criterion_names(of: Literal["blocks", "filters", "weights"] = "blocks") -> tuple[str, ...]:
+    """List in alphabetical order what blocks, filters or single weights can be scored by.
+
+    The magnitude of filters is called l1.
+    """
+    if of == "blocks":
+        return tuple(sorted(_CRITERIA))
+    single = {known.name for known in _CRITERIA.values() if known.values == "weights"}
+    return tuple(sorted(single if of == "weights" else {"l1", "random", *single} - {"magnitude"}))
 
 
 def get_criterion(name: str) -> Criterion:
