@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 from layerticket.errors import LayerticketError
 from layerticket.modules import (
     copy_of,
+    preserved_modes,
     preserved_random_state,
     reference_kernels,
     view_of,
@@ -99,6 +100,16 @@ def test_random_states_are_seeded_inside_and_come_back():
         assert draw() != first
     with preserved_random_state(2**40):  # NumPy takes 32 bits
         draw()
+
+
+def test_modes_are_put_back_also_on_errors():
+    model = conv_net().train()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(ZeroDivisionError), preserved_modes(model):
+        _ = model.eval().training / 0
+    assert [module.training for module in model.modules()] == before
+    assert not all(before)
 
 
 def test_reference_kernels_differentiate_attention_twice_and_are_put_back():

@@ -66,6 +66,17 @@ def weight_versions(model: nn.Module) -> dict[str, int]:
 
 
 @contextlib.contextmanager
+def preserved_modes(model: nn.Module) -> Iterator[None]:
+    """Put every module back into training or evaluation mode on leaving, also on errors."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextlib.contextmanager
 def preserved_random_state(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and PyTorch inside; restore their states on leaving, also on errors."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's global state is what must come back

@@ -13,6 +13,7 @@ from layerticket.batch import logits_of
 from layerticket.data.batches import batches
 from layerticket.data.dataset import Array, Dataset, ImageSource
 from layerticket.errors import LayerticketError
+from layerticket.modules import preserved_modes
 from layerticket.training.device import resolve_device, resolve_precision
 
 
@@ -101,12 +102,10 @@ def judged(
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
     """Lend a model in evaluation mode, on a device; modes and device are put back."""
-    modes = {module: module.training for module in model.modules()}
     home = next((tensor.device for tensor in model.state_dict().values()), device)
-    try:
-        model.to(device or home).eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        model.to(home)
+    with preserved_modes(model):
+        try:
+            model.to(device or home).eval()
+            yield
+        finally:
+            model.to(home)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerticket.errors import LayerticketError, need
 from layerticket.models.cifar_resnet import PaddedShortcut
-from layerticket.modules import copy_of
+from layerticket.modules import copy_of, preserved_modes
 
 Side = Literal["out", "in"]
 
@@ -164,14 +164,11 @@ def _graph(model: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
 @contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
     """Let a copy be traced through its gradients, in evaluation mode; modes and flags come back."""
-    modes = {module: module.training for module in model.modules()}
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    model.eval().requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with preserved_modes(model), torch.enable_grad():
+            model.eval().requires_grad_(True)
             yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in frozen)
