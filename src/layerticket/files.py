@@ -172,6 +172,7 @@ def open_to_append(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise LayerticketError(f"{path} is no regular file. Move it away.")
+    os.set_blocking(handle, True)  # not to wait for a pipe was for opening alone
     return os.fdopen(handle, "ab")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from layerticket.errors import LayerticketError
-from layerticket.files import FolderInUse
+from layerticket.files import FolderInUse, open_to_append
 from layerticket.settings import Count, Text, Whole, settings
 
 Job = Callable[[Path, str], None]
@@ -288,10 +288,9 @@ def _end_with_runner() -> None:
 def attempt_alone(job: Job, root: Path, name: str, threads: int, gpu: str | None) -> int:
     """Do a job in a process that ends with it: all that it prints goes to the job's log."""
     os.environ.update(environment_of(threads, gpu))
-    log = os.open(_log(root, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for number in (1, 2):
-        os.dup2(log, number)
-    os.close(log)
+    with open_to_append(_log(root, name)) as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so nothing is lost
     import torch
@@ -307,8 +306,8 @@ def attempt(job: Job, root: Path, name: str) -> int:
     except FolderInUse:
         return BUSY
     except (Exception, SystemExit):  # whatever a model or a file does, the other jobs go on
-        with _log(root, name).open("a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+        with open_to_append(_log(root, name)) as log:
+            log.write(traceback.format_exc().encode())
         return 1
     return 0
 
