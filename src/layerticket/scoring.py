@@ -18,6 +18,7 @@ from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import (
     Criterion,
     Normalization,
+    Reduction,
     criterion_names,
     get_criterion,
 )
@@ -117,30 +118,28 @@ def score(
             "see find_blocks(model, example).rejected for the reason each candidate must stay."
         )
     names = [block.name for block in blocks]
-    given = dict(options)
-    reduction = given.pop("reduction", "sum") if known.values == "weights" else None
-    if reduction not in (None, "sum", "mean"):
+    given, single = dict(options), known.values == "weights"
+    reduction: Reduction = given.pop("reduction", "sum") if single else "sum"
+    if reduction not in ("sum", "mean"):
         raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
 
     def values_of(view: nn.Module, arguments: Mapping[str, Any]) -> dict[str, float]:
-        if reduction is None:
-            values = known.fn(view, blocks, batch, **arguments)
-        else:
+        if single:
             owned = block_weights(view, blocks)
             scored = {name for own in owned.values() for name in own}
-            every = network_weights(view)
-            weights = {name: every[name] for name in every if name in scored}
-            saliency = known.fn(view, weights, batch, **arguments)
-            _check_names(criterion, "weight", list(weights), saliency)
+            weights = {name: w for name, w in network_weights(view).items() if name in scored}
+            saliency = _saliency(known, view, weights, batch, arguments)
             values = reduce_over_blocks(saliency, owned, reduction)
-        _check_names(criterion, "block", names, values)
+        else:
+            values = dict(known.fn(view, blocks, batch, **arguments))
+            _check_names(criterion, "block", names, values)
         found = {name: float(values[name]) for name in names}
         _check_values(
             criterion, "block", {n: torch.tensor(v, dtype=torch.double) for n, v in found.items()}
         )
         return found
 
-    recorded = {} if reduction is None else {"reduction": reduction}
+    recorded = {"reduction": reduction} if single else {}
     return _guarded(BlockScores, known, model, batch, normalization, given, recorded, values_of)
 
 
@@ -172,8 +171,7 @@ def score_weights(
         weights = network_weights(view)
         if not weights:
             raise LayerticketError("the network has no weight matrix, so no weight can go.")
-        saliency = known.fn(view, weights, batch, **arguments)
-        _check_names(criterion, "weight", list(weights), saliency)
+        saliency = _saliency(known, view, weights, batch, arguments)
         found = {name: saliency[name].detach().double().cpu() for name in weights}
         _check_values(criterion, "weight", found)
         return found
@@ -244,6 +242,24 @@ def score_filters(
         examples=weights.examples,
         seconds=weights.seconds,
     )
+
+
+def _saliency(
+    known: Criterion,
+    view: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    batch: Batch,
+    arguments: Mapping[str, Any],
+) -> Mapping[str, Tensor]:
+    """Let a criterion value single weights: for each weight tensor, one of its shape."""
+    found = known.fn(view, weights, batch, **arguments)
+    _check_names(known.name, "weight", list(weights), found)
+    if odd := [name for name, weight in weights.items() if found[name].shape != weight.shape]:
+        raise RuntimeError(
+            f"criterion {known.name!r} gives values of shape {tuple(found[odd[0]].shape)} for "
+            f"weight {odd[0]!r} of shape {tuple(weights[odd[0]].shape)}."
+        )
+    return found
 
 
 def _over_channels(group: Group, values: Mapping[str, Tensor], slices: Slices) -> list[float]:

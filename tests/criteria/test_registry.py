@@ -106,3 +106,14 @@ def test_a_criterion_that_values_other_weights_is_a_bug(own):
     criterion("few", cites="", uses=(), order=0, values="weights")(lambda model, weights, batch: {})
     with pytest.raises(RuntimeError, match=r"exactly the weights given; missing: \['0.weight'"):
         score_weights(projected(), batch_of(), "few")
+    model, batch = projected(), batch_of()
+    blocks = layerticket.find_blocks(model, batch[0][:1])
+    with pytest.raises(RuntimeError, match=r"missing: \['3.conv1.weight'"):
+        score(model, blocks, batch, "few")
+
+    @criterion("flat", cites="", uses=(), order=0, values="weights")
+    def flat(model, weights, batch):
+        return {name: weight.detach().flatten() for name, weight in weights.items()}
+
+    with pytest.raises(RuntimeError, match=r"shape \(144,\) for weight '3.conv1.weight'"):
+        score(model, blocks, batch, "flat")
