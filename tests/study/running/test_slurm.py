@@ -93,11 +93,11 @@ def test_jobs_end_as_anywhere_else(tmp_path, monkeypatch):
 
 
 def test_options_reach_sbatch(tmp_path, cluster):
-    executor = make(tmp_path, slurm=("partition=short", "time=30", "mem=4G"), workers=3)
+    executor = make(tmp_path, slurm=("partition=short", "time=30", "cpus-per-task=3"), workers=3)
     assert executor.free == 3
     assert [end.fate for end in done(executor, "prints")] == ["done"]
     script = (cluster / "1.sh").read_text()
-    for line in ("partition=short", "time=30", "mem=4G", "job-name=prints", "cpus-per-task=1"):
+    for line in ("partition=short", "time=30", "job-name=prints", "cpus-per-task=3"):
         assert f"#SBATCH --{line}\n" in script
     assert "gpus" not in script
     with pytest.raises(LayerticketError, match="number of minutes"):

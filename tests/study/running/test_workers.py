@@ -263,3 +263,9 @@ def test_wrong_wishes_are_refused():
         Workers(retries=-1)
     with pytest.raises(LayerticketError, match="partition=gpu"):
         Workers(slurm=("gpu",))
+
+
+def test_settings_of_workers_load_no_torch():
+    code = "import sys, layerticket.study.running.workers as w; w.Workers(device='cuda:1')"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -31,6 +31,7 @@ class SlurmExecutor:
         self._job, self._root, self._threads = job, root, threads
         self._count = workers.workers or QUEUED
         options = dict(option.split("=", 1) for option in workers.slurm)
+        options = {name.replace("-", "_"): value for name, value in options.items()}
         minutes = options.pop("time", str(MINUTES))
         if not minutes.isdecimal():
             raise LayerticketError(f"slurm option time={minutes} must be a number of minutes.")
