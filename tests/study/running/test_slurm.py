@@ -92,6 +92,7 @@ def test_jobs_end_as_anywhere_else(tmp_path, monkeypatch):
     assert executor.free == slurm.QUEUED
 
 
+@pytest.mark.slow
 def test_options_reach_sbatch(tmp_path, cluster):
     executor = make(tmp_path, slurm=("partition=short", "time=30", "cpus-per-task=3"), workers=3)
     assert executor.free == 3
