@@ -63,11 +63,6 @@ class Criterion:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
-    @property
-    def summary(self) -> str:
-        """First line of the function's docstring."""
-        return (self.fn.__doc__ or "").strip().splitlines()[0]
-
     def option_names(self, of: Literal["blocks", "weights"] = "blocks") -> tuple[str, ...]:
         """List every option it can be given where blocks, or single weights, are scored."""
         own = [*(self.defaults if self.options is None else self.options)]

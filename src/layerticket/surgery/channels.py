@@ -165,10 +165,10 @@ def _graph(model: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
 def _traceable(model: nn.Module) -> Iterator[None]:
     """Let a copy be traced through its gradients, in evaluation mode; modes and flags come back."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    try:
-        with preserved_modes(model), torch.enable_grad():
-            model.eval().requires_grad_(True)
+    with preserved_modes(model), torch.enable_grad():
+        model.eval().requires_grad_(True)
+        try:
             yield
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        finally:
+            for name, parameter in model.named_parameters():  # pruning makes new ones
+                parameter.requires_grad_(name not in frozen)
