@@ -7,7 +7,8 @@ from torch import nn
 from layerticket import tensors
 from layerticket.errors import LayerticketError
 from layerticket.training import checkpoint
-from layerticket.training.recipe import Recipe, make_optimizer
+from layerticket.training.fit import make_optimizer
+from layerticket.training.recipe import Recipe
 
 
 class Tied(nn.Module):

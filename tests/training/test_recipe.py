@@ -1,52 +1,163 @@
-"""Recipes: ranges, presets, and learning rates worked out by hand."""
+"""Recipes: ranges, presets, learning rates worked out by hand, and what a training's name takes."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import tomllib
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.training.recipe import (
-    Recipe,
-    he2016,
-    learning_rate_at,
-    make_optimizer,
-    parameter_groups,
-)
+from layerticket.settings import from_table
+from layerticket.training.fit import make_optimizer, parameter_groups
+from layerticket.training.recipe import NOT_YET, Recipe, he2016, learning_rate_at
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "said"),
     [
-        ("epochs", 0),
-        ("epochs", 1.5),
-        ("batch_size", 0),
-        ("learning_rate", 0),
-        ("learning_rate", float("nan")),
-        ("learning_rate", float("inf")),
-        ("momentum", 1),
-        ("momentum", 0),  # Nesterov is on
-        ("weight_decay", -1e-4),
-        ("label_smoothing", 1),
-        ("warmup_epochs", 200),
-        ("warmup_epochs", -1),
-        ("schedule", "linear"),
-        ("precision", "fp16"),
-        ("compile", True),
+        ("epochs", 0, "must be at least 1"),
+        ("epochs", 1.5, "must be a whole number"),
+        ("batch_size", 0, "must be at least 1"),
+        ("learning_rate", 0, "must be above 0"),
+        ("learning_rate", float("nan"), "must be"),
+        ("learning_rate", float("inf"), "must be a finite number"),
+        ("learning_rate", "0.1", "must be a number"),
+        ("momentum", 1, "must be below 1"),
+        ("momentum", 0, "nesterov is True; it must be off when momentum is 0"),
+        ("betas", (0.9, 1.0), "must be below 1"),
+        ("betas", (0.9,), "betas"),
+        ("weight_decay", -1e-4, "must be at least 0"),
+        ("label_smoothing", 1, "must be below 1"),
+        ("warmup_epochs", 200, "must be less than epochs, which is 200"),
+        ("warmup_epochs", -1, "must be at least 0"),
+        ("schedule", "linear", "schedule 'linear' is not known"),
+        ("precision", "fp16", "Available: auto, bf16, fp32"),
+        ("compile", True, "compile"),
+        ("channels_last", 1, "must be true or false"),
+        ("clip_norm", 0, "must be above 0"),
+        ("ema_decay", 1, "must be below 1"),
+        ("mixup", -1, "must be at least 0"),
+        ("drop_path", 1, "must be below 1"),
+        ("epoch", 3, "epoch"),
     ],
 )
-def test_refuses_what_cannot_be_trained(field, value):
-    with pytest.raises(LayerticketError, match=r"but it must be"):
+def test_refuses_what_cannot_be_trained(field, value, said):
+    with pytest.raises(LayerticketError, match=said):
         Recipe(**{field: value})
+
+
+PLANNED = {"mixup": 0.2, "cutmix": 1.0, "drop_path": 0.1, "augmentation": "randaugment",
+           "optimizer": "adamw", "clip_norm": 1.0, "ema_decay": 0.9}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", NOT_YET)
+def test_what_is_planned_is_refused_as_planned(field):
+    with pytest.raises(LayerticketError, match=f"{field} is .*planned but cannot be .* possible"):
+        Recipe(**{field: PLANNED[field]})
+    assert getattr(Recipe(), field) in NOT_YET[field]
+
+
+def test_one_cycle_needs_a_warm_up():
+    with pytest.raises(LayerticketError, match="must be above 0 for the schedule onecycle"):
+        Recipe(schedule="onecycle", warmup_epochs=0)
 
 
 def test_is_frozen_and_equal_by_value():
     assert Recipe(learning_rate=1) == Recipe(learning_rate=1.0)
     assert isinstance(Recipe(learning_rate=1).learning_rate, float)
+    assert Recipe(betas=[0.9, 0.99]) == Recipe(betas=(0.9, 0.99))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().epochs = 3
+    with pytest.raises(LayerticketError, match="at least 1"):
+        dataclasses.replace(Recipe(), epochs=-5)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), he2016(3), Recipe(schedule="constant")])
+def test_toml_gives_the_recipe_back(recipe):
+    assert from_table(Recipe, tomllib.loads(recipe.as_toml()), "here") == recipe
+
+
+STANDARD = {"pad": 4, "flip": True}
+BASE = Recipe(epochs=9, weight_decay=0.01)
+# For every field another value, alone, and whether the training is another one then.
+OTHERS = {
+    "epochs": (10, True), "batch_size": (64, True), "optimizer": ("adamw", True),
+    "learning_rate": (0.2, True), "momentum": (0.8, True), "nesterov": (False, True),
+    "betas": ((0.8, 0.999), False), "weight_decay": (0.0, True), "schedule": ("step", True),
+    "warmup_epochs": (0.0, True), "augmentation": ("none", True), "mixup": (0.2, True),
+    "cutmix": (0.2, True), "label_smoothing": (0.1, True), "clip_norm": (1.0, True),
+    "ema_decay": (0.9, True), "drop_path": (0.0, True), "precision": ("bf16", False),
+    "channels_last": (False, True), "compile": ("on", False),
+}  # fmt: skip
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Let planned values pass: names have to know them before training does."""
+    for field in list(NOT_YET):
+        monkeypatch.delitem(NOT_YET, field)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
+@pytest.mark.usefixtures("planned")
+def test_each_field_alone_makes_another_training_or_none(field):
+    assert field in OTHERS, "a new field: say here whether it makes another training"
+    value, matters = OTHERS[field]
+    before = BASE.identity(STANDARD, "fp32")
+    other = dataclasses.replace(BASE, **{field: value})
+    assert other != BASE
+    assert (other.identity(STANDARD, "fp32") != before) is matters
+
+
+@pytest.mark.parametrize("field", ["momentum", "nesterov", "betas"])
+@pytest.mark.usefixtures("planned")
+def test_under_adamw_other_fields_are_without_meaning(field):
+    base = dataclasses.replace(BASE, optimizer="adamw")
+    other = dataclasses.replace(base, **{field: OTHERS[field][0]})
+    same = base.identity(STANDARD, "fp32") == other.identity(STANDARD, "fp32")
+    assert same is (field != "betas")
+
+
+def test_what_is_resolved_is_part_of_the_name():
+    names = [
+        BASE.identity(standard, precision)
+        for standard, precision in ((STANDARD, "fp32"), (STANDARD, "bf16"), ({"pad": 1}, "fp32"))
+    ]
+    assert all(one != two for i, one in enumerate(names) for two in names[:i])
+
+
+def test_what_is_not_there_is_not_in_the_name():
+    plain = Recipe(
+        epochs=3, learning_rate=0.1, momentum=0, nesterov=False, weight_decay=0, warmup_epochs=0,
+    )  # fmt: skip
+    assert plain.identity({"pad": 0, "flip": False}, "fp32") == {
+        "epochs": 3, "batch_size": 128, "optimizer": "sgd", "learning_rate": 0.1,
+        "schedule": "cosine", "precision": "fp32", "channels_last": True,
+    }  # fmt: skip
+
+
+ALONE = """
+import sys, types
+from importlib.util import find_spec
+package = types.ModuleType("layerticket")  # without what the package itself imports
+package.__path__ = find_spec("layerticket").submodule_search_locations
+sys.modules["layerticket"] = package
+import {module}
+sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("module", ["recipe"])
+def test_choices_import_no_torch(module):
+    code = ALONE.format(module=f"layerticket.training.{module}")
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | path).returncode == 0
 
 
 def test_cosine_by_hand():
@@ -63,6 +174,31 @@ def test_step_by_hand():
     recipe = Recipe(epochs=8, schedule="step", warmup_epochs=0)
     rates = [learning_rate_at(recipe, step, 1) for step in range(8)]
     assert rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+
+
+def test_constant_by_hand():
+    recipe = Recipe(epochs=3, learning_rate=0.4, schedule="constant", warmup_epochs=1)
+    assert [learning_rate_at(recipe, step, 2) for step in range(6)] == [0.2] + [0.4] * 5
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warm"), [(4, 5, 1.0), (10, 7, 3.0), (2, 3, 0.2)])
+def test_one_cycle_is_that_of_torch(epochs, steps, warm):
+    recipe = Recipe(epochs=epochs, schedule="onecycle", warmup_epochs=warm)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    total = epochs * steps
+    share = max(warm * steps, 1 + 1e-9) / total
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, total_steps=total, pct_start=share, cycle_momentum=False
+    )
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < total:
+            theirs.step()
+    ours = [learning_rate_at(recipe, step, steps) for step in range(total)]
+    assert ours[1:] == pytest.approx(rates[1:])
+    assert ours[0] == pytest.approx(0.1 if warm * steps <= 1 else rates[0])
 
 
 def test_he2016_is_the_papers_schedule():
@@ -86,7 +222,7 @@ def test_steps_outside_the_training_are_refused(step):
     st.integers(1, 30),
     st.integers(1, 20),
     st.floats(0, 0.99),
-    st.sampled_from(["cosine", "step"]),
+    st.sampled_from(["cosine", "step", "constant"]),
 )
 def test_rises_then_falls_within_the_peak(epochs, steps, warm, schedule):
     recipe = Recipe(epochs=epochs, warmup_epochs=warm * epochs, schedule=schedule)

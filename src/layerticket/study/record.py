@@ -581,8 +581,9 @@ def _start(
             "an initialization seed is given, but the ticket starts at its own weights. "
             "Add --initialization seed to draw new ones, or leave the seed out."
         )
-    if found.origin and found.rewind_epoch and dict(found.origin.recipe) != asdict(recipe):
-        names = [n for n, value in asdict(recipe).items() if found.origin.recipe.get(n) != value]
+    if found.origin and found.rewind_epoch and Recipe(**found.origin.recipe) != recipe:
+        of_run = asdict(Recipe(**found.origin.recipe))
+        names = [n for n, value in asdict(recipe).items() if of_run[n] != value]
         raise LayerticketError(
             f"the ticket goes on from epoch {found.rewind_epoch} of {found.origin.run}, whose "
             f"recipe has {names[0]} {found.origin.recipe.get(names[0])!r}; given is "

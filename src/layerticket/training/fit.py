@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from layerticket.batch import logits_of
 from layerticket.data.batches import batches
@@ -60,8 +60,52 @@ from layerticket.training.distributed import (
     send,
     shard,
 )
-from layerticket.training.recipe import Recipe, learning_rate_at, make_optimizer
+from layerticket.training.recipe import Recipe, learning_rate_at
 from layerticket.training.trackers import Tracking, tracked
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split the trainable parameters by whether weight decay applies.
+
+    Args:
+        model: The network; not modified.
+
+    Returns:
+        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
+
+    Raises:
+        LayerticketError: If no parameter is trainable.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise LayerticketError(
+            "the model has no trainable parameter, so there is nothing to train. "
+            "Set requires_grad on the parameters that should learn."
+        )
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> SGD:
+    """SGD of the recipe; the learning rate is set anew at every step by the loop.
+
+    Args:
+        model: The network; not modified.
+        recipe: Momentum and weight decay.
+        fused: Whether one kernel updates all weights; torch has none for sharded ones.
+    """
+    decayed, free = parameter_groups(model)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        fused=fused,
+    )
 
 
 class _Objective(nn.Module):
@@ -387,7 +431,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What must be equal for a checkpoint to be continued."""
     return {
-        "recipe": asdict(recipe),
+        "recipe": recipe.identity(asdict(dataset.augment), precision),
         "seed": seed,
         "data": dataset.fingerprint,
         "precision": precision,

@@ -1,80 +1,152 @@
-"""The optimizer of a recipe. Enters: a model and a recipe. Leaves: SGD over two groups."""
+"""How a network is trained, as one value. Imports no torch: help and refusals come at once."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
-from torch import nn
-from torch.optim import SGD
+import tomli_w
 
 from layerticket.errors import LayerticketError
+from layerticket.settings import Count, Flag, NotNegative, Positive, Share, settings, to_table
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "schedule": ("cosine", "step"),
-    "precision": ("auto", "bf16", "fp32"),
-    "compile": ("auto", "on", "off"),
-}
+TRAINING_REVISION = 1
+"""Raised when the same recipe and seed give other bits than before; part of a training's name."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings
 class Recipe:
-    """How a network is trained: SGD with momentum on mini-batches.
+    """How a network is trained: an optimizer, a schedule, and what is done to images and targets.
 
     Weight decay leaves out parameters with fewer than two dimensions (norms and biases).
     """
 
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the training images."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images a step; the few left over at the end of a shuffled epoch are left out of it."""
-    learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW (Loshchilov and Hutter, ICLR 2019)."""
+    learning_rate: Positive = 0.1
     """Peak learning rate of the schedule."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Momentum of SGD, in [0, 1)."""
-    nesterov: bool = True
-    """Whether the momentum looks ahead (Nesterov)."""
-    weight_decay: float = 5e-4
-    """L2 penalty on weights of two and more dimensions."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """Cosine down to 0, or a tenth at 50 % and again at 75 % of all steps."""
-    warmup_epochs: float = 0.5
+    nesterov: Flag = True
+    """Whether the momentum of SGD looks ahead (Nesterov)."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of AdamW's running mean of gradients and of their squares."""
+    weight_decay: NotNegative = 5e-4
+    """Penalty on weights of two and more dimensions: L2 under SGD, decoupled under AdamW."""
+    schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
+    """Cosine down to 0; a tenth at 50 % and again at 75 % of all steps; one cycle: a cosine up from
+    a 25th of the peak during the warm-up and down to its 250,000th; or constant."""
+    warmup_epochs: NotNegative = 0.5
     """Epochs of linear warm-up before the schedule; less than `epochs`."""
-    label_smoothing: float = 0.0
+    augmentation: Literal["standard", "none", "trivialaugment", "randaugment"] = "standard"
+    """What is done to training images at random; standard: what the data source declares."""
+    mixup: NotNegative = 0.0
+    """Parameter of the Beta distribution that two images are mixed by; 0: not mixed."""
+    cutmix: NotNegative = 0.0
+    """The same for a rectangle of one image pasted into another; 0: nothing is pasted."""
+    label_smoothing: Share = 0.0
     """Share of the target spread over all classes, in [0, 1)."""
+    clip_norm: Positive | None = None
+    """Largest norm of all gradients together; longer ones are shortened to it."""
+    ema_decay: Share = 0.0
+    """Decay of the running average of the weights that is judged and kept; 0: no average."""
+    drop_path: Share | None = None
+    """Rate of stochastic depth; by default that of the network as it was built."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the mathematics; auto: bf16 where the hardware has it, else fp32."""
-    channels_last: bool = True
+    channels_last: Flag = True
     """Whether images and weights lie channels last in memory (faster convolutions)."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether torch.compile is used; auto: on CUDA, when the run is long enough to pay for it."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # 1 and 1.0 are the same recipe, so they must have the same hash
-            if field.type is float or field.type == "float":
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            _check(name, value, isinstance(value, int) and value >= 1, "a whole number from 1 up")
-        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "above 0")
-        _check("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
-        below = f"from 0 to less than epochs = {self.epochs}"
-        _check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs < self.epochs, below)
-        usable = not self.nesterov or self.momentum > 0
-        _check("nesterov", self.nesterov, usable, "off when momentum is 0")
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            _check(name, value, value in allowed, "one of " + ", ".join(allowed))
+        for name, possible in NOT_YET.items():
+            if getattr(self, name) not in possible:
+                words = ", ".join(
+                    "the default" if value is None else str(value) for value in possible
+                )
+                raise LayerticketError(
+                    f"{name} is {getattr(self, name)!r}, which is planned but cannot be trained "
+                    f"with yet; possible now: {words}."
+                )
+        if self.warmup_epochs >= self.epochs:
+            raise LayerticketError(
+                f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs, which is "
+                f"{self.epochs}."
+            )
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
+            raise LayerticketError("nesterov is True; it must be off when momentum is 0.")
+        if self.schedule == "onecycle" and not self.warmup_epochs:
+            raise LayerticketError(
+                "warmup_epochs is 0; it must be above 0 for the schedule onecycle, such as 0.3 "
+                "times the epochs."
+            )
+
+    def identity(self, standard: Mapping[str, Any], precision: str) -> dict[str, Any]:
+        """Return what decides how a training ends, as JSON values: its part of a training's name.
+
+        Left out are fields at the value that means "not there", fields that another one makes
+        meaningless, and `compile`. Adding a field therefore keeps the names of old trainings.
+
+        Args:
+            standard: What the data source declares for `standard` augmentation, such as
+                ``{"pad": 4, "flip": True}``.
+            precision: What the recipe's precision was resolved to: bf16 or fp32.
+
+        Example:
+            >>> recipe = Recipe(epochs=2, warmup_epochs=0)
+            >>> recipe.identity({"pad": 1, "flip": False}, "fp32")["augmentation"]
+            {'pad': 1}
+        """
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        del facts["compile"]
+        facts["precision"] = precision
+        facts["betas"] = list(self.betas)
+        for name in _UNUSED[self.optimizer]:
+            del facts[name]
+        declared = {name: value for name, value in standard.items() if value}
+        facts["augmentation"] = {"standard": declared, "none": {}}[self.augmentation]
+        return {
+            name: value
+            for name, value in facts.items()
+            if name not in _NEUTRAL or value != _NEUTRAL[name]
+        }
+
+    def as_toml(self) -> str:
+        """Return the lines of a table that `from_table` reads back; what is None is left out."""
+        return tomli_w.dumps(to_table(self))
 
 
-def _check(name: str, given: object, holds: bool, allowed: str) -> None:
-    """Refuse a field that is out of its range."""
-    if not holds:
-        raise LayerticketError(
-            f"recipe field {name} is {given!r}, but it must be {allowed}. Set {name} accordingly."
-        )
+NOT_YET: Mapping[str, tuple[object, ...]] = {
+    "optimizer": ("sgd",),
+    "augmentation": ("standard",),
+    "clip_norm": (None,),
+    "ema_decay": (0.0,),
+    "mixup": (0.0,),
+    "cutmix": (0.0,),
+    "drop_path": (None,),
+}
+"""Fields that are declared before they work, and the values that are possible until then."""
+_NEUTRAL: Mapping[str, object] = {
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "warmup_epochs": 0.0,
+    "augmentation": {},
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "label_smoothing": 0.0,
+    "clip_norm": None,
+    "ema_decay": 0.0,
+    "drop_path": None,
+}
+"""The value of a field that means "not there". These never change, whatever the defaults do."""
+_UNUSED = {"sgd": ("betas",), "adamw": ("momentum", "nesterov")}
+"""Fields without a meaning under each optimizer."""
 
 
 def he2016(epochs: int = 182) -> Recipe:
@@ -95,11 +167,7 @@ def he2016(epochs: int = 182) -> Recipe:
         Differs from the paper: norms and biases are not decayed; no warm-up at any depth.
     """
     return Recipe(
-        epochs=epochs,
-        nesterov=False,
-        weight_decay=1e-4,
-        schedule="step",
-        warmup_epochs=0.0,
+        epochs=epochs, nesterov=False, weight_decay=1e-4, schedule="step", warmup_epochs=0.0
     )
 
 
@@ -107,8 +175,10 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Learning rate of one step.
 
     With w warm-up steps and T steps in all, step t (from 0) has ``peak * (t + 1) / w`` while
-    t < w; then cosine has ``peak * (1 + cos(pi * (t - w) / (T - w))) / 2``, and step has ``peak``
-    before T / 2, a tenth of it before 3 T / 4, a hundredth from there on.
+    t < w. Then cosine has ``peak * (1 + cos(pi * (t - w) / (T - w))) / 2``; step has ``peak``
+    before T / 2, a tenth of it before 3 T / 4, a hundredth from there on; constant has ``peak``.
+    One cycle has ``peak / 25`` at step 0, ``peak`` at w - 1, ``peak / 250000`` at T - 1, and
+    halves of a cosine in between, as torch's OneCycleLR.
 
     Args:
         recipe: The recipe.
@@ -126,60 +196,28 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         >>> [round(learning_rate_at(recipe, step, 1), 6) for step in range(4)]
         [0.1, 0.1, 0.01, 0.001]
     """
-    total = recipe.epochs * steps_per_epoch
+    peak, total = recipe.learning_rate, recipe.epochs * steps_per_epoch
     if not 0 <= step < total:
         raise LayerticketError(
             f"step {step} lies outside the training. Steps run from 0 to {total - 1}."
         )
     warmup = recipe.warmup_epochs * steps_per_epoch
+    if recipe.schedule == "onecycle":
+        top = max(0.0, warmup - 1)  # the step that has the peak
+        if step < top:
+            return _cosine(peak / 25, peak, step / top)
+        return _cosine(peak, peak / 250_000, (step - top) / max(1.0, total - 1 - top))
     if step < warmup:
-        return recipe.learning_rate * min(1.0, (step + 1) / warmup)
+        return peak * min(1.0, (step + 1) / warmup)
     if recipe.schedule == "cosine":
         share = (step - warmup) / (total - warmup)
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-    drops = (2 * step >= total) + (4 * step >= 3 * total)
-    return recipe.learning_rate * (1.0, 0.1, 0.01)[drops]
+        return peak * 0.5 * (1 + math.cos(math.pi * share))
+    if recipe.schedule == "step":
+        drops = (2 * step >= total) + (4 * step >= 3 * total)
+        return peak * (1.0, 0.1, 0.01)[drops]
+    return peak
 
 
-def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters by whether weight decay applies.
-
-    Args:
-        model: The network; not modified.
-
-    Returns:
-        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
-
-    Raises:
-        LayerticketError: If no parameter is trainable.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise LayerticketError(
-            "the model has no trainable parameter, so there is nothing to train. "
-            "Set requires_grad on the parameters that should learn."
-        )
-    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
-    return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> SGD:
-    """SGD of the recipe; the learning rate is set anew at every step by the loop.
-
-    Args:
-        model: The network; not modified.
-        recipe: Momentum and weight decay.
-        fused: Whether one kernel updates all weights; torch has none for sharded ones.
-    """
-    decayed, free = parameter_groups(model)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=fused,
-    )
+def _cosine(start: float, end: float, share: float) -> float:
+    """Go from start to end along half a cosine."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
