@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 
-from crew import crew
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import CHECKPOINT, METRICS
@@ -17,7 +16,7 @@ from layerticket.training.distributed import (
     processes,
     same_on_all_ranks,
 )
-from toy_crew import make_masked, make_plain, train
+from toy_processes import make_masked, make_plain, together, train
 from toy_training import make_model
 
 EXACT = 1e-5
@@ -53,7 +52,7 @@ from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
 from layerticket.training.distributed import Spread, processes, same_on_all_ranks
-from toy_crew import make_masked, make_plain, train
+from toy_processes import make_masked, make_plain, train
 from toy_training import make_model
 
 out = Path(sys.argv[1])
@@ -66,7 +65,7 @@ with processes("cpu") as team:
         calls.append(0)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        from toy_crew import loss_of
+        from toy_processes import loss_of
         return loss_of(model)
     try:
         train(out / "cut", validate=stop)
@@ -98,7 +97,7 @@ with processes("cpu") as team:
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    ends = ended(crew(TOGETHER, tmp_path), 0, 0)
+    ends = ended(together(TOGETHER, tmp_path), 0, 0)
     assert ends[0][1] == ends[1][1] != ""  # the same fingerprint
     train(tmp_path / "one", keep_epochs=(0, 2))
     for name in ("ddp", "cut", "shard", "cut2"):
@@ -128,7 +127,7 @@ from layerticket.errors import LayerticketError
 from layerticket.training.distributed import Spread, processes, same_on_all_ranks
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Tracking
-from toy_crew import RECIPE, make_plain, train
+from toy_processes import RECIPE, make_plain, train
 out = Path(sys.argv[1])
 with processes("cpu") as team:
     for options in (
@@ -155,7 +154,7 @@ with processes("cpu") as team:
 
 
 def test_disagreeing_processes_are_refused_on_all_of_them(tmp_path):
-    ends = ended(crew(REFUSED, tmp_path), 0, 0)
+    ends = ended(together(REFUSED, tmp_path), 0, 0)
     said = [out.splitlines() for _, out, _ in ends]
     assert said[0][:-1] == said[1][:-1]
     assert "process 1 of 2 differs from process 0 in: weights. Every process has to" in said[0][0]
@@ -174,7 +173,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 from layerticket.training.distributed import processes
-from toy_crew import make_plain, train
+from toy_processes import make_plain, train
 rank = int(os.environ["RANK"])
 class Dies(type(make_plain())):
     calls = 0
@@ -188,7 +187,7 @@ train(Path(sys.argv[1]), Dies(*make_plain()))
 
 
 def test_a_process_that_dies_in_an_epoch_ends_the_others(tmp_path):
-    ends = crew(DIES, tmp_path)
+    ends = together(DIES, tmp_path)
     assert all(code for code, _, _ in ends)
     assert "no memory left" in ends[1][2]
     assert load_tensors(tmp_path / CHECKPOINT)[1]["state"]["epoch"] == 1

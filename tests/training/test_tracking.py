@@ -10,7 +10,7 @@ from layerticket.tensors import load_tensors
 from layerticket.training import trackers as tracking
 from layerticket.training.checkpoint import CHECKPOINT
 from layerticket.training.trackers import TRACKERS, Tracking
-from toy_crew import train
+from toy_processes import train
 
 NUMBERS = ("train_loss", "learning_rate", "validation_accuracy", "images_per_second")
 

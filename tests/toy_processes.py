@@ -1,4 +1,11 @@
-"""What the processes of a test train: a network without batch norm and dropout, few images."""
+"""Several processes that find each other, as torchrun starts them, and what they train: a network
+without batch norm and dropout on few images."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -8,7 +15,7 @@ from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from toy_training import make_data
 
-__all__ = ["RECIPE", "Block", "loss_of", "make_masked", "make_plain", "make_residual", "train"]
+TESTS = Path(__file__).resolve().parent
 
 RECIPE = Recipe(epochs=3, batch_size=17, precision="fp32")  # 17 images: parts of 8 and 9
 
@@ -73,3 +80,33 @@ def make_residual(num_classes, in_channels):
         nn.Flatten(),
         nn.Linear(width, num_classes),
     )
+
+
+def together(code, *words, count=2, limit=200, launcher=()):
+    """Run code in `count` processes; return exit code, stdout and stderr of each, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, *launcher, *(["-c", code] if code else []), *map(str, words)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        ends = [process.communicate(timeout=limit) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *end) for process, end in zip(started, ends, strict=True)]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from crew import TESTS, crew
 from layerticket.cli.app import main
 from layerticket.files import exclusive, read_json
 from layerticket.tensors import load_tensors
+from toy_processes import TESTS, together
 
-MODEL = "toy_crew:make_residual"
+MODEL = "toy_processes:make_residual"
 TRAIN = [MODEL, "--epochs", "1", "--device", "cpu", "--precision", "fp32", "--json"]
 
 VERBS = """
@@ -48,7 +48,7 @@ def test_train_is_one_run_of_all_processes(tmp_path, capsys):
     one = json.loads(capsys.readouterr().out)
     name = next((tmp_path / "one").iterdir()).name
     with exclusive(tmp_path / "held" / name):
-        ends = crew(VERBS, json.dumps(train), tmp_path)
+        ends = together(VERBS, json.dumps(train), tmp_path)
     assert [code for code, _, _ in ends] == [0, 0], ends
     first, second = (out.splitlines() for _, out, _ in ends)
     answers = [json.loads(line) for line in first if line.startswith("{")]
