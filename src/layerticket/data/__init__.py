@@ -1,1 +1,1 @@
-"""Labelled images as uint8 tensors, and batches that follow from (seed, epoch) alone."""
+"""Labelled images in memory or on disk, and batches that follow from (seed, epoch) alone."""

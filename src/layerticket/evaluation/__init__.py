@@ -1,1 +1,1 @@
-"""Figures of a network: accuracy, cost, energy. Knows how training steps, not how it loops."""
+"""Figures of a network: accuracy, robustness, similarity, time, memory, energy."""
