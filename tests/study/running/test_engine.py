@@ -130,6 +130,36 @@ def test_a_job_of_another_process_is_waited_for(monkeypatch, known):
     assert jobs.begin() == ["search"]
 
 
+def test_a_job_whose_training_another_job_does_is_tried_less_and_less(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
+    jobs = Jobs({"one": (), "same": ()})
+    assert jobs.begin() == ["one", "same"]
+    jobs.queue.beside()
+    tries = []
+    while clock[0] < 100:
+        if "same" in jobs.queue.running:
+            tries.append(clock[0])
+            jobs.end("same", "busy")
+            assert jobs.queue.beside() == []  # nothing of its own runs
+        clock[0] += engine.TICK
+        jobs.begin()
+    assert tries == [0, 2, 6, 14, 30, 62, 94]
+
+
+def test_jobs_of_other_processes_count_as_beside(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
+    jobs = Jobs({"theirs": (), "mine": (), "next": ()}, theirs="running")
+    assert jobs.queue.begin() == "mine"
+    assert jobs.queue.beside() == [("mine", 1)]
+    jobs.end("mine")
+    jobs.states["theirs"] = "done"
+    clock[0] += engine.TICK
+    assert jobs.begin() == ["next"]
+    assert jobs.queue.beside() == [("next", 0)]
+
+
 def test_a_job_that_failed_elsewhere_is_not_tried_again_here(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])

@@ -27,7 +27,7 @@ from layerticket.training.trackers import Tracking
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two looks at a job that another process does, and two reports
 COLLECTED = 20.0  # seconds between two versions of study.json while the study runs
-SPENT_COLLECTING = 0.02  # share of the time, at most: trainings are timed meanwhile
+SHARE_OF_TIME = 0.02  # that either may take: trainings are timed meanwhile
 
 State = Literal["done", "failed", "running", "open"]
 
@@ -196,7 +196,9 @@ class JobQueue:
         self._missing = dict.fromkeys(needs, 0)
         self._after: dict[str, list[str]] = {name: [] for name in needs}
         self._ready: list[int] = []
-        self._elsewhere: list[tuple[float, int]] = []  # when to look at it again
+        self._later: list[tuple[float, int]] = []  # when to look at a job again
+        self._elsewhere: set[str] = set()
+        self._waits: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
         self.running: dict[str, int] = {}
         """Jobs that were begun here, and the most others that ran at one time with each."""
@@ -214,11 +216,12 @@ class JobQueue:
     def begin(self) -> str | None:
         """Take the first job that can begin now; None if there is none at the moment."""
         now = time.monotonic()
-        while self._elsewhere and self._elsewhere[0][0] <= now:
-            heapq.heappush(self._ready, heapq.heappop(self._elsewhere)[1])
+        while self._later and self._later[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._later)[1])
         while self._ready:
             name = self._names[heapq.heappop(self._ready)]
             state = self._state(name)
+            self._elsewhere.discard(name)
             if state == "open":
                 self.running[name] = -1
                 return name
@@ -241,8 +244,11 @@ class JobQueue:
         self._deaths[name] += died
         if state == "done":
             self._over(name, "done")
-        elif end.fate == "busy" or state == "running":
+        elif state == "running":
             self._over(name, "running")
+        elif end.fate == "busy":  # by what it shares with another job: each try takes a process
+            self._waits[name] += 1
+            self._look_again(name, TICK * 2 ** min(self._waits[name], 5))
         elif died and self._deaths[name] <= self._retries:
             heapq.heappush(self._ready, self._place[name])
         else:
@@ -253,11 +259,14 @@ class JobQueue:
                 self._fail(name, "it failed without saying why; see its log")
             self._over(name, "failed")
 
+    def _look_again(self, name: str, seconds: float) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, self._place[name]))
+
     def _over(self, name: str, state: State) -> None:
         """Put a job where it belongs that is not to begin now."""
         if state == "running":
-            again = time.monotonic() + TICK
-            heapq.heappush(self._elsewhere, (again, self._place[name]))
+            self._elsewhere.add(name)
+            self._look_again(name, TICK)
             return
         self.left.discard(name)
         if state == "done":
@@ -286,16 +295,22 @@ class _Teller:
         folder: StudyFolder,
     ) -> None:
         self._tell, self._store, self._plan, self._folder = tell, store, plan, folder
-        self._told = time.monotonic()
-        self._due = self._told + COLLECTED
+        self._tell_at = time.monotonic() + TICK
+        self._store_at = time.monotonic() + COLLECTED
 
     def look(self, running: int, *, now: bool = False) -> None:
         """Tell, if it is time to, or if wanted now."""
         clock = time.monotonic()
-        if now or clock - self._told >= TICK:
+        if now or clock >= self._tell_at:
             self._tell(standing_of(self._folder, self._plan, workers=running))
-            self._told = clock
-        if clock >= self._due:
+            self._tell_at = _next(clock, TICK)
+        clock = time.monotonic()
+        if clock >= self._store_at:
             self._store()
-            took = time.monotonic() - clock
-            self._due = clock + max(COLLECTED, took / SPENT_COLLECTING)
+            self._store_at = _next(clock, COLLECTED)
+
+
+def _next(began: float, seconds: float) -> float:
+    """When to do something again that took since it began; later, if it takes long."""
+    now = time.monotonic()
+    return now + max(seconds, (now - began) / SHARE_OF_TIME)
