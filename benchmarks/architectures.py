@@ -30,11 +30,10 @@ from layerticket.cli.options import Json
 from layerticket.cli.output import news, say
 from layerticket.counting import count_macs
 from layerticket.errors import LayerticketError
-from layerticket.files import digest, write_atomically
+from layerticket.files import digest, write_atomically, write_json
 from layerticket.models.load import build_model
 from layerticket.modules import preserved_random_state
 from layerticket.report.tables import markdown
-from layerticket.study.record import write_record
 from layerticket.surgery.remove import remove_blocks, zero_blocks
 
 CLASSES = 10
@@ -534,7 +533,7 @@ def run(
     )
     command = shlex.join([*PROGRAM.split(), *sys.argv[1:]])
     record = {"command": command, "versions": versions, "rows": rows}
-    write_record(out.with_suffix(".json"), record)
+    write_json(out.with_suffix(".json"), record)
     write_atomically(out, architectures_page(record))
     say(record, f"{len(rows)} architectures: {out}", as_json=json)
 

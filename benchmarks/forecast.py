@@ -14,9 +14,9 @@ from pathlib import Path
 from layerticket.data.sources import load_data
 from layerticket.evaluation.energy import Metering
 from layerticket.selection import Budget
-from layerticket.study.measure import Bench
-from layerticket.study.record import train_run
-from layerticket.study.search import find_in
+from layerticket.study.methods import TicketMethod
+from layerticket.study.search import Search, find
+from layerticket.study.train import Networks, train_network
 from layerticket.training.recipe import Recipe
 
 
@@ -28,21 +28,24 @@ def main():
     data = load_data("digits", validation_fraction=0.1)
     recipe = Recipe(epochs=flag("--epochs", 8), batch_size=64)
     stated = Metering(cpu_tdp=100.0, carbon_intensity=0.381)
-    bench = Bench(dataset=data, recipe=recipe, rounds=9, metering=stated)
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        found = find_in(
-            "resnet32",
-            data,
+        at = Search(
+            networks=Networks.of(data),
+            model="resnet32",
+            dataset=data,
             budget=Budget(remove=5),
             seed=0,
             out=out / "ticket",
-            bench=bench,
-            foresee=True,
+            recipe=recipe,
+            metering=stated,
+            timing_rounds=9,
+            forecast=True,
         )
+        found = find(TicketMethod(criterion="grasp"), at)
         for name, ticket in (("dense", None), ("ticket", out / "ticket")):
-            run = train_run(
+            run = train_network(
                 "resnet32",
                 data,
                 recipe,
@@ -52,10 +55,10 @@ def main():
                 progress=False,
                 metering=stated,
             )
-            foreseen = found["forecast"][name]
+            forecast = found["forecast"][name]
             ratios[name] = {
-                "seconds": round(foreseen["train_seconds"] / run["train_seconds"], 3),
-                "energy": round(foreseen["energy_kwh"] / run["energy"]["train_kwh"], 3),
+                "seconds": round(forecast["train_seconds"] / run["train_seconds"], 3),
+                "energy": round(forecast["energy_kwh"] / run["energy"]["train_kwh"], 3),
             }
             print(f"{name}: {run['train_seconds']:.1f} s of training", file=sys.stderr)
     print(json.dumps(ratios))

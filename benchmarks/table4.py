@@ -17,11 +17,11 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
 from layerticket.evaluation.timing import inference_seconds, ratio_of
-from layerticket.files import digest, read_json, write_atomically
+from layerticket.files import digest, read_json, write_atomically, write_json
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study.measure import Bench, measure_steps
-from layerticket.study.record import environment, write_record
+from layerticket.study.measure import TimingSetup, measure_steps
+from layerticket.study.record import environment
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import resolve_device, resolve_precision
@@ -46,12 +46,16 @@ PAPER: dict[tuple[str, int], dict[str, float]] = {
 
 
 def table4(
-    bench: Bench, out: Path, *, rows: tuple[tuple[str, int], ...] = tuple(PAPER), command: str = ""
+    setup: TimingSetup,
+    out: Path,
+    *,
+    rows: tuple[tuple[str, int], ...] = tuple(PAPER),
+    command: str = "",
 ) -> dict[str, Any]:
     """Measure the rows of Table 4 that are not yet measured, and write both files.
 
     Args:
-        bench: What is measured on; its recipe gives batch size and precision.
+        setup: What is measured on; its recipe gives batch size and precision.
         out: Folder of ``table4.json``, ``table4.md`` and the rows.
         rows: (network, blocks removed); all seven by default.
         command: Command line to be noted.
@@ -63,31 +67,31 @@ def table4(
         LayerticketError: If a network has too few blocks that may go.
     """
     conditions = {
-        "batch_size": bench.recipe.batch_size,
-        "precision": resolve_precision(bench.recipe.precision, resolve_device(bench.device)),
-        "rounds": bench.rounds,
-        "environment": environment(bench.device),
-        "metering": None if bench.metering is None else asdict(bench.metering),
+        "batch_size": setup.recipe.batch_size,
+        "precision": resolve_precision(setup.recipe.precision, resolve_device(setup.device)),
+        "rounds": setup.rounds,
+        "environment": environment(setup.device),
+        "metering": None if setup.metering is None else asdict(setup.metering),
     }
     found = []
     for network, removed in rows:
         path = out / "rows" / f"{network}-{removed}-{digest(conditions)[:8]}.json"
         if not path.exists():
-            write_record(path, _row(network, removed, bench))
+            write_json(path, _row(network, removed, setup))
         found.append(read_json(path))
     summary = {"command": command, **conditions, "rows": found}
-    write_record(out / "table4.json", summary)
+    write_json(out / "table4.json", summary)
     write_atomically(out / "table4.md", table4_text(summary))
     return summary
 
 
-def _row(network: str, removed: int, bench: Bench) -> dict[str, Any]:
+def _row(network: str, removed: int, setup: TimingSetup) -> dict[str, Any]:
     """Measure one row."""
     name = f"{network}-projection"
     dense = build_model(name, classes=CLASSES, channels=SHAPE[0], seed=0)
     ticket = find_ticket(
         dense,
-        scoring_batch(bench.dataset, bench.dataset.train, 100, seed=0, balanced=False),
+        scoring_batch(setup.dataset, setup.dataset.train, 100, seed=0, balanced=False),
         criterion="grasp",
         budget=Budget(remove=removed),
         keep_neighbours=len(find_blocks(dense, torch.zeros(1, *SHAPE))) - 4 >= removed,
@@ -95,14 +99,14 @@ def _row(network: str, removed: int, bench: Bench) -> dict[str, Any]:
         seed=0,
     )
     models = {"dense": dense, "ticket": ticket.apply(dense)}
-    counted = _counted(models, bench)
-    timed = _timed(models, bench)
+    counted = _counted(models, setup)
+    timed = _timed(models, setup)
     macs = 1 - counted["training_macs"]["ticket"] / counted["training_macs"]["dense"]
     return {
         "network": network,
         "removed": removed,
         "blocks": list(ticket.removed),
-        "saved": _saved(counted, _peaks(name, ticket, bench), timed),
+        "saved": _saved(counted, _peaks(name, ticket, setup), timed),
         "speedup": timed["speedup"],
         "realized_share": realized_share(macs, 1 - 1 / timed["speedup"]["value"]),
         "counts": counted,
@@ -111,12 +115,14 @@ def _row(network: str, removed: int, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _counted(models: Mapping[str, torch.nn.Module], bench: Bench) -> dict[str, dict[str, int]]:
+def _counted(
+    models: Mapping[str, torch.nn.Module], setup: TimingSetup
+) -> dict[str, dict[str, int]]:
     """Everything that can be counted, by figure and network."""
-    size = bench.recipe.batch_size
-    batch = scoring_batch(bench.dataset, bench.dataset.train, size, seed=0, balanced=False)
+    size = setup.recipe.batch_size
+    batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
     few = (batch[0][:2], batch[1][:2])
-    bf16 = resolve_precision(bench.recipe.precision, resolve_device(bench.device)) == "bf16"
+    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.device)) == "bf16"
     counts = {name: count(model, few) for name, model in models.items()}
     return {
         "macs": {name: found.macs for name, found in counts.items()},
@@ -126,16 +132,16 @@ def _counted(models: Mapping[str, torch.nn.Module], bench: Bench) -> dict[str, d
     }
 
 
-def _timed(models: Mapping[str, torch.nn.Module], bench: Bench) -> dict[str, Any]:
+def _timed(models: Mapping[str, torch.nn.Module], setup: TimingSetup) -> dict[str, Any]:
     """Everything that is measured with a clock or a meter."""
-    steps = measure_steps(models, bench)
+    steps = measure_steps(models, setup)
     energy = None
     if steps.kwh is not None:
         energy = asdict(ratio_of(steps.kwh["ticket"], steps.kwh["dense"]))
-    images = torch.zeros(bench.recipe.batch_size, *SHAPE)
+    images = torch.zeros(setup.recipe.batch_size, *SHAPE)
     forward = {
         size: inference_seconds(models, images, batch_size=size, rounds=rounds)
-        for size, rounds in ((1, 10 * bench.rounds), (len(images), bench.rounds))
+        for size, rounds in ((1, 10 * setup.rounds), (len(images), setup.rounds))
     }
     return {
         "seconds": steps.seconds,
@@ -150,7 +156,7 @@ def _timed(models: Mapping[str, torch.nn.Module], bench: Bench) -> dict[str, Any
     }
 
 
-def _peaks(name: str, ticket: Ticket, bench: Bench) -> dict[str, dict[str, int]]:
+def _peaks(name: str, ticket: Ticket, setup: TimingSetup) -> dict[str, dict[str, int]]:
     """Peak memory of both networks, each in a process of its own."""
     found = {}
     for side, removed in (("dense", ()), ("ticket", ticket.removed)):
@@ -159,8 +165,8 @@ def _peaks(name: str, ticket: Ticket, bench: Bench) -> dict[str, dict[str, int]]
             shape=SHAPE,
             classes=CLASSES,
             removed=removed,
-            recipe=bench.recipe,
-            device=bench.device,
+            recipe=setup.recipe,
+            device=setup.device,
         )
         peak = peak_memory(request)
         found[side] = {"peak": peak.peak_bytes, "training": peak.training_bytes}
@@ -201,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     try:
-        bench = Bench(
+        setup = TimingSetup(
             dataset=noise(SHAPE, classes=CLASSES, images=max(100, 2 * given.batch_size)),
             recipe=Recipe(batch_size=given.batch_size, precision=given.precision, compile="off"),
             device=given.device,
@@ -214,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
             ),
         )
         words = " ".join(sys.argv[1:] if argv is None else argv)
-        table4(bench, given.out, command=f"python benchmarks/table4.py {words}")
+        table4(setup, given.out, command=f"python benchmarks/table4.py {words}")
     except LayerticketError as err:
         sys.stderr.write(f"table4: {err}\n")
         return 2

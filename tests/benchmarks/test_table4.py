@@ -10,7 +10,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models.load import build_model
-from layerticket.study.measure import Bench
+from layerticket.study.measure import TimingSetup
 from layerticket.training.recipe import Recipe
 from table4 import PAPER
 
@@ -34,14 +34,14 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
         return PeakMemory(peak_bytes=300 - 50 * bool(request.removed), before_bytes=100)
 
     monkeypatch.setattr(table4, "peak_memory", peak)
-    bench = Bench(
+    setup = TimingSetup(
         dataset=noise((3, 32, 32), classes=10, images=100),
         recipe=Recipe(batch_size=2, precision="fp32", compile="off"),
         device="cpu",
         rounds=1,
     )
     rows = (("resnet32", 5),)
-    found = table4.table4(bench, tmp_path, rows=rows, command="this one")
+    found = table4.table4(setup, tmp_path, rows=rows, command="this one")
     row = found["rows"][0]
     assert row["saved"]["training_memory"] == 0.25
     assert row["saved"]["peak_memory"] == pytest.approx(1 / 6)
@@ -54,5 +54,5 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
     assert "`this one`" in text
     assert "5 (the paper's row 4) | 34.13 (34.13)" in text
     assert "null (33.33)" in text
-    assert table4.table4(bench, tmp_path, rows=rows)["rows"] == found["rows"]
+    assert table4.table4(setup, tmp_path, rows=rows)["rows"] == found["rows"]
     assert len(asked) == 2

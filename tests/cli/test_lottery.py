@@ -1,6 +1,7 @@
 """The lottery on the command line: train and keep, find in the run, rewind, go on."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -106,10 +107,14 @@ def test_model_and_run_must_agree_and_one_is_needed(run, dense, tmp_path):
     assert "give --run RUN" in run("find", "resnet20", "--rewind", "1", *rest, code=2).err
 
 
-def test_a_finished_run_without_kept_epochs_says_what_to_do(run, dense):
-    words = [*TRAIN, "--seed", "2", "--out", dense.parent, "--keep"]
-    assert "--keep 3 into another --out folder" in run(*words, "75%", code=2).err
-    assert run(*words, "0,1").out  # kept, so nothing is done
+def test_a_finished_run_without_the_epochs_is_trained_again_for_them(run, dense, tmp_path):
+    words = [*TRAIN, "--seed", "2", "--out", tmp_path, "--json", "--keep"]
+    first = answer(run(*words, "0"))
+    again = answer(run(*words, "75%"))
+    assert again == first  # the record stays as it was
+    assert {path.name for path in Path(first["run"]).glob("epoch-*")} == {
+        "epoch-0000.safetensors", "epoch-0003.safetensors"
+    }  # fmt: skip
 
 
 def test_fresh_weights_are_new_and_train_all_epochs(run, dense, tmp_path):
@@ -121,5 +126,5 @@ def test_fresh_weights_are_new_and_train_all_epochs(run, dense, tmp_path):
     trained = answer(run(*fresh, "--init-seed", "3"))
     assert trained["epochs"] == 1
     config = read_json(tmp_path / trained["run"].rsplit("/", 1)[1] / "run.json")["config"]
-    assert (config["initialization"], config["seed"]) == ("seed 3", 2)
+    assert (config["start"]["drawn"]["seed"], config["seed"]) == (3, 2)
     assert "Add --initialization seed" in run(*words, "--init-seed", "3", code=2).err

@@ -44,7 +44,7 @@ def test_a_run_that_fails_is_told_with_its_log(study, tmp_path, capsys):
     assert main([*study(models=["toy_study:broken"]), *INLINE]) == 1
     told = capsys.readouterr()
     assert "2 of 2 runs failed" in told.err
-    assert f"RuntimeError: this layer is on strike (log: {tmp_path / 'out' / 'logs'}" in told.err
+    assert f"RuntimeError: this layer is on strike (log: {tmp_path / 'out' / 'jobs'}" in told.err
     assert main(["study", "status", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("this layer is on strike") == 2
 

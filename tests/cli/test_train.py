@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from layerticket.cli.app import main
+from layerticket.data.sources import load_data
 from layerticket.files import exclusive, read_json
+from layerticket.study.train import Networks, plan_training
 from layerticket.tensors import load_tensors
+from layerticket.training.recipe import Recipe
 from toy_processes import TESTS, together
 
 MODEL = "toy_processes:make_residual"
@@ -38,6 +41,13 @@ with processes("cpu") as team:
 """
 
 
+def name_in_two_processes(ticket):
+    data = load_data("digits")
+    recipe = Recipe(epochs=1, precision="fp32")
+    how = {"seed": 0, "ticket": ticket, "device": "cpu", "count": 2}
+    return plan_training(Networks.of(data), MODEL, data, recipe, **how).identity.name
+
+
 def test_train_is_one_run_of_all_processes(tmp_path, capsys):
     ticket = tmp_path / "ticket"
     find = ["find", MODEL, "--criterion", "random", "--remove", "1", "--out", str(ticket)]
@@ -46,7 +56,8 @@ def test_train_is_one_run_of_all_processes(tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", *train, "--out", str(tmp_path / "one")]) == 0
     one = json.loads(capsys.readouterr().out)
-    name = next((tmp_path / "one").iterdir()).name
+    (alone,) = (path.name for path in (tmp_path / "one").iterdir())
+    name = name_in_two_processes(ticket)  # their number is part of it
     with exclusive(tmp_path / "held" / name):
         ends = together(VERBS, json.dumps(train), tmp_path)
     assert [code for code, _, _ in ends] == [0, 0], ends
@@ -54,11 +65,15 @@ def test_train_is_one_run_of_all_processes(tmp_path, capsys):
     answers = [json.loads(line) for line in first if line.startswith("{")]
     codes = [line for line in first if line.startswith("code")]
     assert codes == second == ["code 0"] * 2 + ["code 2"] * 5  # process 0 alone answers
-    assert answers[0] == answers[1] == read_json(tmp_path / "two" / name / "result.json")
+    assert answers[0] == answers[1]
+    result = read_json(tmp_path / "two" / name / "result.json")
+    assert answers[0]["run"] == str(tmp_path / "two" / name)
+    assert answers[0]["test_accuracy"] == result["test_accuracy"]
     assert (one["processes"], answers[0]["processes"]) == (1, 2)
     assert read_json(tmp_path / "two" / name / "run.json")["processes"] == 2
     weights = [
-        load_tensors(tmp_path / out / name / "model.safetensors")[0] for out in ("one", "two")
+        load_tensors(tmp_path / out / folder / "model.safetensors")[0]
+        for out, folder in (("one", alone), ("two", name))
     ]
     assert all(torch.allclose(weights[0][n], weights[1][n], rtol=0, atol=1e-5) for n in weights[0])
     assert abs(one["test_accuracy"] - answers[0]["test_accuracy"]) < 0.003  # one image of 359

@@ -1,13 +1,225 @@
-"""Finding a ticket leaves its bill, and the command line forecasts; on the digits."""
+"""Searches by name: found, saved with a bill, trained, evaluated, compared; on the digits."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from layerticket.baselines.controls import CONTROLS
 from layerticket.cli.app import main
 from layerticket.cli.options import bytes_of
 from layerticket.errors import LayerticketError
-from layerticket.study.record import SearchBill
+from layerticket.selection import Budget
+from layerticket.study.evaluate import evaluate_run, similarity_of, trained_network
+from layerticket.study.methods import (
+    ControlMethod,
+    FiltersMethod,
+    ImpMethod,
+    LotteryMethod,
+    ShallowerMethod,
+    TicketMethod,
+    WeightsMethod,
+)
+from layerticket.study.plan import unfold
+from layerticket.study.record import Bill, Removal, Result
+from layerticket.study.search import Search, find
+from layerticket.study.toml import read_study
+from layerticket.study.train import Networks, train_network
+from layerticket.tensors import load_tensors
+from layerticket.ticket.ticket import Ticket
+from layerticket.training.recipe import Recipe
+from toy_lottery import few_digits
+
+MODEL = "resnet20-projection"
+RECIPE = Recipe(epochs=2, batch_size=64, precision="fp32")
+HOW = {"seed": 0, "progress": False, "device": "cpu"}
+
+
+def search(method, data, out, **at):
+    at = {"model": MODEL, "seed": 0, "device": "cpu"} | at
+    return find(method, Search(networks=Networks.of(data), dataset=data, out=out, **at))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A ticket, and the dense training with its snapshots."""
+    folder, data = tmp_path_factory.mktemp("baselines"), few_digits()
+    search(TicketMethod(criterion="snip"), data, folder / "ticket", budget=Budget(remove=1))
+    dense = train_network(MODEL, data, RECIPE, out=folder / "runs", snapshots="0,1", **HOW)
+    return folder, data, Path(dense["run"])
+
+
+@pytest.mark.parametrize(
+    ("method", "at", "by"),
+    [
+        (ControlMethod(control="random"), {"draw": 1}, "macs"),
+        (FiltersMethod(criterion="snip", match="filters"), {}, "filters"),
+        (WeightsMethod(criterion="magnitude"), {}, "params"),
+    ],
+    ids=["control", "filters", "weights"],
+)
+def test_what_is_found_trains_and_is_compared(method, at, by, home, tmp_path):
+    home_folder, data, dense = home
+    at = at | {"reference": home_folder / "ticket"}
+    record = json.loads(json.dumps(search(method, data, tmp_path / "found", **at)))
+    assert record["match"]["by"] == by
+    assert record["match"]["difference"] == 0
+    bill = Bill.beside(tmp_path / "found")
+    assert bill.total.search_seconds == record["search_seconds"] > 0
+    found = Ticket.load(record["ticket"])
+    assert record["params"] == found.params
+    assert record["macs"] == found.macs
+    how = HOW | {"out": tmp_path / "runs", "ticket": tmp_path / "found"}
+    run = train_network(MODEL, data, RECIPE, **how)
+    folder = Path(run["run"])
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert config["removed"] == Removal.of(found).identity == Removal.load(folder).identity
+    assert not (folder / "ticket").exists()  # what was removed, and never who chose it
+    again = evaluate_run(folder, data, ["test"], device="cpu")
+    assert again["results"]["test"]["accuracy"] == run["test_accuracy"]
+    network = trained_network(folder, Networks.of(data))
+    assert all("_orig" not in name for name in network.state_dict())
+    likeness = similarity_of(data, Networks.of(data), folder, dense, images=60)
+    values = [value for value in likeness["layers"].values() if value is not None]
+    assert likeness["mean"] == pytest.approx(sum(values) / len(values))
+    assert all(0 < value < 1 for value in values)
+    lacking = {name for name, value in likeness["layers"].items() if value is None}
+    assert lacking == (set(record["removed"]) if by == "macs" else set())
+    assert len(likeness["layers"]) == 11  # stem, nine blocks, head
+
+
+def test_each_block_alone(home, tmp_path):
+    folder, data, _ = home
+    reference = folder / "ticket"
+    found = [
+        search(ControlMethod(control="each"), data, tmp_path / str(i), draw=i, reference=reference)[
+            "removed"
+        ]
+        for i in range(2)
+    ]
+    blocks = Ticket.load(reference).blocks
+    assert found == [[blocks[0].name], [blocks[1].name]]
+
+
+def test_iterative_pruning_trains_its_rounds_and_goes_on_where_it_was(home, tmp_path):
+    folder, data, dense = home
+    at = {"dense": dense, "reference": folder / "ticket"}
+    method = ImpMethod(rounds=2, rewind="50%")
+    record = search(method, data, tmp_path / "imp", **at)
+    assert record["match"]["difference"] == 0
+    assert len(record["rounds"]) == 2
+    assert record["rounds"][0] == pytest.approx(record["rounds"][1] ** 0.5)
+    first, last = (Ticket.load(tmp_path / "imp" / f) for f in ("rounds/ticket-1", ""))
+    assert last.rewind_epoch == first.rewind_epoch == 1
+    assert first.params["ticket"] > last.params["ticket"]
+    (between,) = record["runs"]
+    state = load_tensors(Path(between) / "model.safetensors")[0]
+    for name, mask in first.masks.items():
+        assert not state[f"{name}_orig"][~mask].any()
+        assert bool((mask | ~last.masks[name]).all())
+    # Rounds are trainings with a cost of their own; the bill has each once.
+    bill = Bill.beside(tmp_path / "imp")
+    known = {dense.name, Path(between).name}
+    assert known < bill.items.keys()
+    trained = [Result.load(run).train_seconds for run in (dense, Path(between))]
+    assert bill.total.train_seconds == pytest.approx(sum(trained))
+    assert record["search_seconds"] > sum(trained)
+    stamp = (Path(between) / "model.safetensors").stat().st_mtime_ns
+    assert search(method, data, tmp_path / "imp", **at)["params"] == record["params"]
+    assert (Path(between) / "model.safetensors").stat().st_mtime_ns == stamp
+    how = HOW | {"out": tmp_path / "runs", "ticket": tmp_path / "imp"}
+    run = train_network(MODEL, data, RECIPE, **how)
+    assert run["epochs"] == 1
+    with pytest.raises(LayerticketError, match="begins with the dense network"):
+        search(method, data, tmp_path / "x", **at | {"dense": Path(run["run"])})
+
+
+def test_a_ticket_of_a_trained_network_is_billed_the_epochs_it_was_scored_after(home, tmp_path):
+    _, data, dense = home
+    whole = Result.load(dense).train_seconds
+    bills = []
+    for point in ("100%", "1"):
+        method = LotteryMethod(criterion="magnitude", score_at=point)
+        search(method, data, tmp_path / point, dense=dense, budget=Budget(remove=1), seed=None)
+        bills.append(Bill.beside(tmp_path / point).total)
+    assert bills[0].train_seconds == whole
+    assert 0 < bills[1].train_seconds < whole
+
+
+def test_a_snapshot_is_named_by_its_training(home, tmp_path):
+    _, data, dense = home
+    method = LotteryMethod(criterion="magnitude", rewind="1")
+    search(method, data, tmp_path / "t", dense=dense, budget=Budget(remove=1))
+    how = HOW | {"ticket": tmp_path / "t"}
+    beside = train_network(MODEL, data, RECIPE, out=dense.parent, **how)
+    named = json.loads((Path(beside["run"]) / "run.json").read_text())["identity"]["start"]
+    assert named == {"snapshot": {"training": dense.name, "epoch": 1}}
+    alone = train_network(MODEL, data, RECIPE, out=tmp_path / "elsewhere", **how)
+    named = json.loads((Path(alone["run"]) / "run.json").read_text())["identity"]["start"]
+    assert set(named) == {"digest", "epoch", "optimizer"}  # its training is not at hand
+    back = LotteryMethod(criterion="magnitude", rewind="0")
+    search(back, data, tmp_path / "t0", dense=dense, budget=Budget(remove=1))
+    how = HOW | {"ticket": tmp_path / "t0", "out": tmp_path / "elsewhere"}
+    zero = train_network(MODEL, data, RECIPE, **how)
+    named = json.loads((Path(zero["run"]) / "run.json").read_text())["identity"]["start"]
+    assert named == {"drawn": {"name": MODEL, "seed": 0}}  # epoch 0 counts as drawn
+
+
+def test_a_baseline_starts_from_the_theta_0_of_its_reference(home, tmp_path):
+    _, data, dense = home
+    reference = tmp_path / "seven"
+    search(TicketMethod(criterion="snip"), data, reference, budget=Budget(remove=1), seed=7)
+    methods = (
+        ControlMethod(control="even"),
+        FiltersMethod(criterion="l1"),
+        WeightsMethod(criterion="magnitude"),
+    )
+    for method in methods:
+        out = tmp_path / method.kind
+        search(method, data, out, reference=reference, seed=None)
+        found = Ticket.load(out)
+        assert found.seed == 7
+        assert found.weights == Ticket.load(reference).weights
+        with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+            search(method, data, out, reference=reference)
+    with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+        search(ImpMethod(rounds=1), data, tmp_path / "i", reference=reference, dense=dense)
+    nameless = replace(Ticket.load(reference), seed=None).save(tmp_path / "nameless")
+    with pytest.raises(LayerticketError, match="Give the seed"):
+        search(methods[0], data, tmp_path / "x", reference=nameless, seed=None)
+
+
+def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
+    folder, data, _ = home
+    at = Search(
+        networks=Networks.of(data), model=MODEL, dataset=data, seed=0, out=tmp_path,
+        reference=folder / "ticket",
+    )  # fmt: skip
+    found = ShallowerMethod(model="resnet20").search(at)
+    assert found["model"] == "resnet20"
+    assert found["macs"]["ticket"] == found["match"]["reached"] > 0
+    with pytest.raises(LayerticketError, match="shallowest"):
+        ShallowerMethod().search(at)
+
+
+@pytest.mark.parametrize("name", ["table3", "table3-two-cores"])
+def test_the_studies_of_table_3_can_be_planned(name):
+    study = read_study(name)
+    labels = {row.method for row in unfold(study, {"fingerprint": "f" * 64}).rows}
+    assert {"dense", "snip", "grasp", "random blocks", "shallower"} <= labels
+    assert study.seeds == tuple(range(5 if name == "table3" else 2))
+
+
+def test_table_3_has_every_baseline():
+    methods = read_study("table3").methods
+    kinds = {(m.kind, getattr(m, "criterion", "")) for m in methods}
+    assert {("filters", c) for c in ("snip", "grasp", "l1", "random")} <= kinds
+    assert {("weights", c) for c in ("snip", "grasp", "synflow", "magnitude")} <= kinds
+    assert {kind for kind, _ in kinds} >= {"imp", "shallower", "equal_compute"}
+    assert {m.control for m in methods if m.kind == "control"} == set(CONTROLS) - {"each"}
+    assert {m.match for m in methods if m.kind == "filters"} == {"filters", "macs", "params"}
+    assert any(m.new_weights for m in methods)
 
 
 def answer(capsys, *words):
@@ -19,9 +231,9 @@ def test_find_leaves_a_bill_and_forecasts(tmp_path, capsys):
     words = ["find", "resnet20", "--remove", "2", "--out", str(tmp_path / "t")]
     words += ["--criterion", "snip", "--forecast-epochs", "2", "--timing-rounds", "3"]
     found = answer(capsys, *words, "--batch-size", "16")
-    bill = SearchBill.of(tmp_path / "t")
-    assert bill.seconds == found["search_seconds"] >= found["score_seconds"]
-    assert bill.kwh is None is found["search_co2_kg"]
+    bill = Bill.beside(tmp_path / "t").total
+    assert bill.search_seconds == found["search_seconds"] >= found["score_seconds"]
+    assert bill.energy_kwh is None is found["search_co2_kg"]
     assert found["measured"] is None
     foreseen = found["forecast"]
     assert foreseen["steps"] == 2 * (1293 // 16)

@@ -11,8 +11,9 @@ from layerticket.evaluation.similarity import HEAD, STEM, similarity
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
 from layerticket.study.evaluate import counterparts, similarity_of, stage_ends
-from layerticket.study.record import train_run
-from layerticket.study.search import find_in
+from layerticket.study.methods import TicketMethod
+from layerticket.study.search import Search, find
+from layerticket.study.train import Networks, train_network
 from layerticket.surgery.remove import remove_blocks
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
@@ -62,16 +63,21 @@ def test_the_mean_says_what_it_is_over(tmp_path):
     data, how = few_digits(), {"seed": 0, "progress": False, "device": "cpu"}
     recipe = Recipe(epochs=1, batch_size=128, precision="fp32")
     names = ("resnet32-projection", "resnet20-projection")
-    find_in(names[0], data, criterion="snip", budget=Budget(remove=1), seed=0, out=tmp_path / "t")
-    deep, flat = (train_run(n, data, recipe, out=tmp_path, **how)["run"] for n in names)
-    cut = train_run(names[0], data, recipe, out=tmp_path, ticket=tmp_path / "t", **how)["run"]
-    found = similarity_of(Path(flat), Path(deep), data, images=20)
+    networks = Networks.of(data)
+    at = Search(
+        networks=networks, model=names[0], dataset=data, budget=Budget(remove=1), seed=0,
+        out=tmp_path / "t",
+    )  # fmt: skip
+    find(TicketMethod(criterion="snip"), at)
+    deep, flat = (train_network(n, data, recipe, out=tmp_path, **how)["run"] for n in names)
+    cut = train_network(names[0], data, recipe, out=tmp_path, ticket=tmp_path / "t", **how)["run"]
+    found = similarity_of(data, networks, Path(flat), Path(deep), images=20)
     ends = [name for name, value in found["layers"].items() if value is not None]
     assert (
         ends == found["mean_over"] == [STEM, *(n for n in found["layers"] if n[-2:] == ".4"), HEAD]
     )
     assert len(ends) == 5
-    found = similarity_of(Path(cut), Path(deep), data, images=20)
+    found = similarity_of(data, networks, Path(cut), Path(deep), images=20)
     assert len(found["mean_over"]) == len(found["layers"]) - 1
     values = [found["layers"][name] for name in found["mean_over"]]
     assert found["mean"] == pytest.approx(sum(values) / len(values))

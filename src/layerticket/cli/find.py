@@ -17,16 +17,20 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.files import read_json
 from layerticket.selection import Budget
-from layerticket.study.measure import Bench
-from layerticket.study.record import RUN, run_folder
-from layerticket.study.search import (
-    find_control,
-    find_filters,
-    find_imp,
-    find_in,
-    find_in_run,
-    find_weights,
+from layerticket.study.methods import (
+    ControlMethod,
+    FiltersMethod,
+    ImpMethod,
+    LotteryMethod,
+    Method,
+    TicketMethod,
+    WeightsMethod,
 )
+from layerticket.study.methods import Rules as MethodRules
+from layerticket.study.record import RUN, run_folder
+from layerticket.study.search import Search
+from layerticket.study.search import find as search
+from layerticket.study.train import Networks
 from layerticket.training.recipe import Recipe
 
 
@@ -64,16 +68,6 @@ class Measuring:
     """Forecast time, energy and carbon of this many epochs of training."""
     timing_rounds: int = 7
     """Rounds of steps that are timed, dense network and ticket in turns."""
-
-    def bench(self, dataset: Dataset, energy: Metering, device: str) -> Bench:
-        """Put together what is measured on."""
-        return Bench(
-            dataset=dataset,
-            recipe=Recipe(epochs=self.forecast_epochs or 200, batch_size=self.batch_size),
-            device=device,
-            rounds=self.timing_rounds,
-            metering=energy,
-        )
 
 
 @Parameter(name="*")
@@ -186,21 +180,30 @@ def find_rival(
     """
     _refuse_what_it_does_not_read(choice, request)
     assert choice.reference is not None
-    how: dict[str, Any] = {"reference": choice.reference, "out": request.out, **request.where}
+    at = Search(
+        networks=Networks.of(dataset),
+        model=model,
+        dataset=dataset,
+        seed=request.seed,
+        out=request.out,
+        draw=choice.draw,
+        dense=request.run,
+        reference=choice.reference,
+        **request.where,
+    )
     if request.run is not None:
-        recipe = Recipe(**read_json(request.run / RUN)["config"]["recipe"])
-        how |= {"rounds": request.rounds, "rewind": request.rewind or 0}
-        how |= {} if request.seed is None else {"seed": request.seed}
-        return find_imp(request.run, dataset, recipe, **how)
-    how["seed"] = request.seed
-    chosen = {"draw": choice.draw, "slices": choice.slices, "match": choice.match}
-    how |= {name: value for name, value in chosen.items() if value is not None}
+        return search(ImpMethod(rounds=request.rounds, rewind=request.rewind or "0"), at)
     if choice.rival in CONTROLS:
-        return find_control(model, dataset, control=choice.rival, **how)
-    how |= {"criterion": request.criterion, **request.images, **request.options}
+        return search(ControlMethod(control=choice.rival), at)
+    slices = {} if choice.slices is None else {"slices": choice.slices}
+    how: dict[str, Any] = {
+        "criterion": request.criterion,
+        "options": {**slices, **request.options},
+        **request.images,
+    }
     if choice.rival == "filters":
-        return find_filters(model, dataset, **how)
-    return find_weights(model, dataset, rounds=request.rounds, **how)
+        return search(FiltersMethod(match=choice.match or "filters", **how), at)
+    return search(WeightsMethod(rounds=request.rounds, **how), at)
 
 
 def refuse_beside_a_rival(**given: object) -> None:
@@ -346,33 +349,36 @@ def find(
         found = find_rival(rival, model, choice.load(), request)
         say(found, rival_text(model, found, rival, choice), as_json=json)
         return
-    how = shared | images_of | {"budget": goal.budget(), "rules": asdict(rules)}
-    how["rounds"] = 1 if rounds is None else rounds
-    how["granularity"] = granularity
-    how["foresee"] = measuring.forecast_epochs is not None
+    how: dict[str, Any] = {
+        "criterion": criterion,
+        "granularity": granularity,
+        "rounds": 1 if rounds is None else rounds,
+        "rules": MethodRules(**asdict(rules)),
+        "options": shared["options"],
+        **images_of,
+    }
+    method: Method = TicketMethod(**how)
+    if run is not None:
+        how |= {"rewind": training.rewind or "0", "score_at": training.score_epoch or "100%"}
+        method = LotteryMethod(**how)
     model, choice = _network(model, run, training, choice)
     dataset = choice.load()
-    how["bench"] = measuring.bench(dataset, energy, where.device)
-    record = _find_ticket(model, run, dataset, seed, training, how)
+    at = Search(
+        networks=Networks.of(dataset),
+        model=model,
+        dataset=dataset,
+        seed=seed,
+        out=out,
+        budget=goal.budget(),
+        recipe=Recipe(epochs=measuring.forecast_epochs or 200, batch_size=measuring.batch_size),
+        dense=run,
+        device=where.device,
+        metering=energy,
+        timing_rounds=measuring.timing_rounds,
+        forecast=measuring.forecast_epochs is not None,
+    )
+    record = search(method, at)
     say(record, _text(model, record, choice), as_json=json)
-
-
-def _find_ticket(
-    model: str,
-    run: Path | None,
-    dataset: Dataset,
-    seed: int | None,
-    training: Training,
-    how: dict[str, Any],
-) -> dict[str, Any]:
-    """Find a ticket at initialization, or in a run."""
-    if run is None:
-        return find_in(model, dataset, seed=seed or 0, **how)
-    points = how | {
-        "rewind_to": training.rewind or 0,
-        "score_at": training.score_epoch or "100%",
-    }
-    return find_in_run(run, dataset, seed=seed, **points)
 
 
 def _network(

@@ -16,7 +16,7 @@ from layerticket.cli.output import energy_text, news, say
 from layerticket.study.running.workers import Workers
 
 if TYPE_CHECKING:
-    from layerticket.study.status import Standing
+    from layerticket.study.status import StudyStatus
 
 
 class StudyFailedError(RuntimeError):
@@ -83,7 +83,7 @@ def status(folder: Path, /, *, json: Json = False) -> None:
     folder
         Folder of the study.
     """
-    from layerticket.study.collect import study_status
+    from layerticket.study.status import study_status
 
     record = study_status(folder)
     lines = [_line(record)]
@@ -92,13 +92,13 @@ def status(folder: Path, /, *, json: Json = False) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[Callable[["Standing"], None]]:
+def watched() -> Iterator[Callable[["StudyStatus"], None]]:
     """Show how a study stands: live on a terminal, else a line whenever something ended."""
     console = Console(stderr=True)
     if not console.is_terminal:
         told: list[tuple[int, ...]] = []
 
-        def line(standing: "Standing") -> None:
+        def line(standing: "StudyStatus") -> None:
             now = (standing.done, standing.failed)
             if now not in told:
                 told.append(now)

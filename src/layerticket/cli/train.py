@@ -16,9 +16,10 @@ from layerticket.cli.options import (
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
 from layerticket.evaluation.energy import Metering
-from layerticket.study.forecast import foresee_run
-from layerticket.study.measure import Bench
-from layerticket.study.record import train_run
+from layerticket.study.forecast import forecast_run
+from layerticket.study.measure import TimingSetup
+from layerticket.study.record import Provenance
+from layerticket.study.train import Networks, train_network
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.distributed import Spread, processes
 from layerticket.training.recipe import Recipe, he2016
@@ -146,11 +147,14 @@ def train(
             recipe = _recipe_for(Ticket.load(ticket), how, seed, aloud=team.rank == 0)
         if dry_run:
             alone("train --dry-run")
-            bench = Bench(dataset=dataset, recipe=recipe, device=where.device, metering=metering)
-            foreseen = foresee_run(model, seed=seed, bench=bench, ticket=ticket)
+            setup = TimingSetup(
+                dataset=dataset, recipe=recipe, device=where.device, metering=metering
+            )
+            networks = Networks.of(dataset)
+            foreseen = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
             say(foreseen, forecast_text(foreseen).strip(), as_json=json)
             return
-        record = train_run(
+        record = train_network(
             model,
             dataset,
             recipe,
@@ -159,11 +163,11 @@ def train(
             ticket=ticket,
             initialization=initialization,
             initialization_seed=init_seed,
-            keep=keep,
+            snapshots=keep,
             validation_fraction=choice.validation_fraction,
             device=where.device,
             progress=True,
-            command=command_line(),
+            provenance=Provenance(command=command_line()),
             metering=metering,
             spread=several.spread(),
             tracking=tracking,

@@ -1,6 +1,7 @@
-"""How close a finished run stayed to the dense one in what it represents."""
+"""Figures of trained networks: robustness by name; beside the dense one similarity and speed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from layerticket.data.batches import batches
 from layerticket.data.dataset import Dataset, first_images
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.accuracy import Judged, judged
-from layerticket.evaluation.robustness import Conditions, Evaluation, prepare
+from layerticket.evaluation.robustness import Conditions, Evaluation, Precision, prepare
 from layerticket.evaluation.similarity import STEM, similarity
-from layerticket.files import canonical_json, exclusive, read_json
-from layerticket.study.record import RUN, TICKET, WEIGHTS, build_named, load_result, write_record
+from layerticket.evaluation.timing import inference_seconds, median_of, ratio_of
+from layerticket.files import canonical_json, exclusive, read_json, write_json
+from layerticket.study.record import RUN, WEIGHTS, Removal, Result
+from layerticket.study.train import Networks
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
-from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import load_weights
+from layerticket.training.device import resolve_device
 
-EVALUATION = "evaluation.json"
+EVALUATION, PAIRS = "evaluation.json", "pairs.json"
 
 
 def evaluate_run(
@@ -29,17 +32,19 @@ def evaluate_run(
     dataset: Dataset,
     on: Sequence[str],
     *,
-    conditions: Conditions | None = None,
+    networks: Networks | None = None,
+    conditions: Conditions = Conditions(),  # noqa: B008 - frozen
     device: str = "auto",
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Evaluate the trained network of a finished run, and keep the figures in its folder.
+    """Evaluate the trained network of a finished run; results are cached there by their settings.
 
     Args:
         folder: The run.
         dataset: The data of the run.
         on: Names from `EVALUATIONS`.
-        conditions: Files, number of images, attacks; by default as `Conditions` says.
+        networks: Builds its network; by default by name, for the data.
+        conditions: Files, number of images, attacks.
         device: "auto", "cpu", "cuda" or "cuda:N".
         tell: Called with one line of news before each evaluation, and for each warning.
 
@@ -49,79 +54,92 @@ def evaluate_run(
     Raises:
         LayerticketError: If a name is unknown or makes no sense for the data, a file is damaged,
             the run is not finished, or the data are others; before anything is evaluated.
+        FolderInUse: If another process is evaluating the run, and something is left to do.
     """
-    conditions = conditions or Conditions()
-    load_result(folder)
+    result, names = Result.load(folder), networks or Networks.of(dataset)
     _check_data(folder, dataset)
     prepared = prepare(on, dataset, conditions)
-    return evaluate_prepared(folder, dataset, prepared, conditions, device=device, tell=tell)
-
-
-def evaluate_prepared(
-    folder: Path,
-    dataset: Dataset,
-    prepared: Sequence[Evaluation],
-    conditions: Conditions,
-    *,
-    device: str = "auto",
-    tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Evaluate one of several runs on what was prepared for all of them.
-
-    Args:
-        folder: The run.
-        dataset: The data of the run.
-        prepared: From `layerticket.evaluation.robustness.prepare`.
-        conditions: As they were prepared.
-        device: As in `evaluate_run`.
-        tell: As in `evaluate_run`.
-
-    Returns:
-        As `evaluate_run` does.
-
-    Raises:
-        LayerticketError: If the run is not finished, in use, or the data are others.
-    """
-    _check_data(folder, dataset)
-    precision = load_result(folder)["precision"]
-    kept = _kept(folder)
-    results: dict[str, Any] = {}
-    network: nn.Module | None = None
-    clean: Judged | None = None
-    for evaluation in prepared:
-        settings = {**evaluation.settings, "run_precision": precision}
-        found = kept.get(evaluation.name)
-        if found is None or canonical_json(found.get("settings")) != canonical_json(settings):
-            if network is None or clean is None:
-                network = trained_network(folder, dataset)
-                test = first_images(dataset.test, conditions.images)
-                clean = judged(network, dataset, test, precision=precision, device=device)
-            tell(f"{folder.name}: {evaluation.name}")
-            found = evaluation.measure(network, precision, device, clean)
-            found["settings"] = settings
-            _keep(folder, evaluation.name, found)
+    precision = _precision(result)
+    asked = {
+        e.name: {**e.settings, "run_precision": precision, "weights": result.weights}
+        for e in prepared
+    }
+    if all(_cached(folder, name, settings) is not None for name, settings in asked.items()):
+        results = {name: _cached(folder, name, asked[name]) or {} for name in asked}
+    else:
+        with exclusive(folder):
+            results = _evaluated(folder, dataset, names, prepared, asked, conditions, device, tell)
+    for name, found in results.items():
         for warning in found.get("warnings", ()):
-            tell(f"warning: {evaluation.name}: {warning}")
-        results[evaluation.name] = found
+            tell(f"warning: {name}: {warning}")
     return {"run": str(folder), "results": results}
 
 
-def trained_network(folder: Path, dataset: Dataset) -> nn.Module:
-    """Build the network of a finished run, a ticket or dense, with its trained weights.
+def _evaluated(
+    folder: Path,
+    dataset: Dataset,
+    networks: Networks,
+    prepared: Sequence[Evaluation],
+    asked: Mapping[str, Mapping[str, Any]],
+    conditions: Conditions,
+    device: str,
+    tell: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """Measure what is not cached, and cache each figure as soon as it is there."""
+    results: dict[str, dict[str, Any]] = {}
+    network: nn.Module | None = None
+    clean: Judged | None = None
+    for evaluation in prepared:
+        name, settings = evaluation.name, dict(asked[evaluation.name])
+        found = _cached(folder, name, settings)
+        if found is None:
+            precision = settings["run_precision"]
+            if network is None or clean is None:
+                network = trained_network(folder, networks)
+                test = first_images(dataset.test, conditions.images)
+                clean = judged(network, dataset, test, precision=precision, device=device)
+            tell(f"{folder.name}: {name}")
+            found = evaluation.measure(network, precision, device, clean) | {"settings": settings}
+            known = (
+                read_json(folder / EVALUATION)["results"] if (folder / EVALUATION).exists() else {}
+            )
+            write_json(folder / EVALUATION, {"run": folder.name, "results": {**known, name: found}})
+        results[name] = found
+    return results
 
-    Masks of a rival are made permanent: its pruned weights are ordinary zeros.
 
-    Args:
-        folder: The run.
-        dataset: The data of the run; gives classes and channels.
+def _precision(result: Result) -> Precision:
+    """Precision a network is evaluated in: that of its training, or what fits the device."""
+    return result.precision or "auto"  # type: ignore[return-value]  # one of its words
+
+
+def _cached(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Look a figure up that was measured with these settings."""
+    if not (folder / EVALUATION).exists():
+        return None
+    found: dict[str, Any] | None = read_json(folder / EVALUATION)["results"].get(name)
+    same = found is not None and canonical_json(found.get("settings")) == canonical_json(settings)
+    return found if same else None
+
+
+def trained_network(folder: Path, networks: Networks) -> nn.Module:
+    """Build the network of a finished run, dense or not, with its trained weights.
+
+    Masks are made permanent: pruned weights are ordinary zeros.
 
     Raises:
-        LayerticketError: If its files are damaged or do not fit together.
+        LayerticketError: If its weights were deleted, or its files do not fit together.
     """
+    if not (folder / WEIGHTS).exists():
+        raise LayerticketError(
+            f"the weights of {folder} are gone (keep_weights = none). Train it again: its figures "
+            "stay as they are."
+        )
     config = read_json(folder / RUN)["config"]
-    network = build_named(config["model"], dataset, config["seed"])
-    if config["ticket"]:
-        network = Ticket.load(folder / TICKET).apply(network)
+    network = networks.build(config["model"], config["seed"])
+    removal = Removal.load(folder)
+    if removal is not None:
+        network = removal.apply(network)
     load_weights(folder / WEIGHTS, network)
     return permanent(network)
 
@@ -129,33 +147,82 @@ def trained_network(folder: Path, dataset: Dataset) -> nn.Module:
 def _check_data(folder: Path, dataset: Dataset) -> None:
     """Refuse data the run was not trained on."""
     wanted = read_json(folder / RUN)["config"]["data_fingerprint"]
-    if dataset.fingerprint != wanted:
+    if wanted is not None and dataset.fingerprint != wanted:
         raise LayerticketError(
             f"{folder} was trained on data of fingerprint {wanted[:12]}, the data given have "
             f"{dataset.fingerprint[:12]}. Give the data it was trained on."
         )
 
 
-def _kept(folder: Path) -> dict[str, Any]:
-    """Read what was measured before."""
-    if not (folder / EVALUATION).exists():
-        return {}
-    results = read_json(folder / EVALUATION).get("results")
-    return results if isinstance(results, dict) else {}
+def pair_figures(
+    what: str, run: Path, dense: Path, measure: Callable[[Path, Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Compare two trained networks, or look up what an earlier comparison of them found.
+
+    Args:
+        what: Name of the comparison.
+        run: A finished run.
+        dense: The run of the dense network.
+        measure: Compares the two.
+    """
+    both = {"weights": Result.load(run).weights, "dense": Result.load(dense).weights}
+
+    def known() -> dict[str, Any]:
+        return read_json(run / PAIRS) if (run / PAIRS).exists() else {}
+
+    def cached() -> dict[str, Any] | None:
+        found: dict[str, Any] = known().get(what, {}).get(dense.name, {})
+        return found["figures"] if found.get("of") == both else None
+
+    if (figures := cached()) is None:
+        with exclusive(run):
+            figures = measure(run, dense)
+            pairs = known()
+            entry = {**pairs.get(what, {}), dense.name: {"of": both, "figures": figures}}
+            write_json(run / PAIRS, {**pairs, what: entry})
+    return figures
 
 
-def _keep(folder: Path, name: str, found: dict[str, Any]) -> None:
-    """Add one evaluation's figures to those of the run."""
-    with exclusive(folder):
-        results = {**_kept(folder), name: found}
-        write_record(folder / EVALUATION, {"run": folder.name, "results": results})
+BATCH, ROUNDS = 128, 20  # images a call for the throughput, and timed calls of each network
+
+
+def inference_of(
+    dataset: Dataset, networks: Networks, device: str, run: Path, dense_run: Path
+) -> dict[str, Any]:
+    """Time inference of a trained network beside the dense one, in turns.
+
+    Returns:
+        `latency_seconds` of one image and `images_per_second` in batches, for `dense` and `ticket`;
+        `speedup` of the throughput (dense / ticket) with its interval; `batch_size`, `rounds`,
+        `device`.
+    """
+    where = resolve_device(device)
+    count = min(BATCH, len(dataset.test) or BATCH)
+    images = (dataset.test if len(dataset.test) else dataset.train).fetch(slice(count))
+    inputs = images.to(where).float() / 255
+    models = {
+        "dense": trained_network(dense_run, networks).to(where),
+        "ticket": trained_network(run, networks).to(where),
+    }
+    one = inference_seconds(models, inputs, batch_size=1, rounds=ROUNDS)
+    many = inference_seconds(models, inputs, batch_size=len(inputs), rounds=ROUNDS)
+    return {
+        "latency_seconds": {name: median_of(times).value for name, times in one.items()},
+        "images_per_second": {
+            name: len(inputs) / median_of(times).value for name, times in many.items()
+        },
+        "speedup": asdict(ratio_of(many["dense"], many["ticket"])),
+        "batch_size": len(inputs),
+        "rounds": ROUNDS,
+        "device": str(where),
+    }
 
 
 IMAGES = 512
 
 
 def similarity_of(
-    run: Path, dense_run: Path, dataset: Dataset, *, images: int = IMAGES
+    dataset: Dataset, networks: Networks, run: Path, dense_run: Path, *, images: int = IMAGES
 ) -> dict[str, Any]:
     """Compare the network of a run with that of a dense run, layer by layer, on test images.
 
@@ -164,9 +231,10 @@ def similarity_of(
     blocks of the stages are compared, if it has as many stages.
 
     Args:
-        run: A finished run: a ticket, a rival, a shallower network, or dense.
-        dense_run: A finished run of the dense network.
         dataset: The data of both.
+        networks: Builds both.
+        run: A finished run: a ticket, a baseline, a shallower network, or dense.
+        dense_run: A finished run of the dense network.
         images: The first so many test images are compared on, at least 3.
 
     Returns:
@@ -180,7 +248,7 @@ def similarity_of(
         raise LayerticketError(f"images is {images}; CKA needs at least 3, better 500.")
     split = first_images(dataset.test, images)
     inputs, _ = next(iter(batches(dataset, split, len(split), seed=0, epoch=0, train=False)))
-    dense, other = trained_network(dense_run, dataset), trained_network(run, dataset)
+    dense, other = trained_network(dense_run, networks), trained_network(run, networks)
     example = head(inputs, 1)
     names = _blocks(dense, example)
     if _config(run)["model"] == _config(dense_run)["model"]:
@@ -244,8 +312,8 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _removed(run: Path) -> tuple[str, ...]:
     """List the blocks a run did without; none of dense networks, thinner and masked ones."""
-    found = Ticket.load(run / TICKET) if _config(run)["ticket"] else None
-    return found.removed if isinstance(found, Ticket) else ()
+    removal = Removal.load(run)
+    return () if removal is None else tuple(block.name for block in removal.blocks)
 
 
 def _blocks(dense: nn.Module, example: Inputs) -> list[str]:

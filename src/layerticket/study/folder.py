@@ -1,17 +1,16 @@
 """The folder of a study: where each thing in it lies, and what its jobs have left.
 
-``study.toml`` the study as it was run; ``plan.json`` its jobs and rows; ``jobs/`` a folder for each
-job with what it was and how it ended; ``tickets/``, ``runs/`` and ``logs/``; ``study.json``,
-``runs.csv`` everything together.
+``study.toml`` the study as it was run; ``plan.json`` its rows and jobs; ``context.json`` where and
+with what it is run; ``searches/`` and ``trainings/`` a folder for each; ``rows/`` which training a
+row has come to; ``jobs/`` logs and failures; ``study.json``, ``runs.csv`` everything together.
 """
 
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,39 @@ from layerticket.files import (
     FolderInUse,
     canonical_json,
     exclusive,
-    holder_of,
     in_use,
     read_json,
     write_atomically,
+    write_json,
 )
-from layerticket.study.plan import KEEP, Job, Plan, PlannedRun
-from layerticket.training.checkpoint import kept_path
+from layerticket.settings import Count, Text, from_table, settings, to_table
+from layerticket.study.plan import Plan
 
-JOB, RECORD, FAILURE = "job.json", "record.json", "failure.json"
-THREADS = "threads.json"
-_log = logging.getLogger(__name__)
-SAID_AFTER = 1.0  # seconds of waiting until it is said what is waited for
+RECORD, FAILURE, RESULT, BESIDE = "record.json", "failure.json", "result.json", "beside.json"
+CONTEXT = "context.json"
+logger = logging.getLogger(__name__)
+BEGUN = "training.json"  # in the folder of a job: the training that it is at
 PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
+SAID_AFTER = 1.0  # seconds of waiting until it is said what is waited for
+
+
+@settings
+class Context:
+    """Where and with what a study is run; decides nothing about how jobs end but their threads."""
+
+    data_dir: Path | None = None
+    """Folder of the images."""
+    shift_dirs: tuple[Path, ...] = ()
+    """Folders of shifted images, beside those of the study file."""
+    tracking_dir: Path | None = None
+    """Folder of the trackers of the study file, as seen from anywhere."""
+    device: Text = "auto"
+    threads: Count = 1
+    """Of each worker."""
+    workers: Count | None = None
+    """Most jobs that the study was ever done with at a time; None: not known."""
+    command: Text = ""
+    """Command that the study was run with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +59,12 @@ class StudyFolder:
     """Paths in the folder of a study; reads and writes what stands in them."""
 
     root: Path
+    looks: dict[Path, Any] | None = field(default=None, compare=False)
+    """What was read in this look at the folder; None: files are read as they are now."""
+
+    def look(self) -> "StudyFolder":
+        """The same folder as it is now, every file of it read at most once."""
+        return StudyFolder(self.root, {})
 
     @property
     def study(self) -> Path:
@@ -52,119 +77,98 @@ class StudyFolder:
         return self.root / "plan.json"
 
     @property
-    def runs(self) -> Path:
+    def trainings(self) -> Path:
         """Folder of all trainings."""
-        return self.root / "runs"
+        return self.root / "trainings"
+
+    def training(self, name: str) -> Path:
+        """Folder of a training."""
+        return self.trainings / name
+
+    def search(self, name: str) -> Path:
+        """Folder of what a search found."""
+        return self.root / "searches" / name
 
     def job(self, name: str) -> Path:
-        """Folder of a job."""
+        """Folder of a job: its lock, log and failure."""
         return self.root / "jobs" / name
 
-    def found(self, name: str) -> Path:
-        """Folder of what a search found."""
-        return self.root / "tickets" / name
-
     def log(self, name: str) -> Path:
-        """Log of a job."""
-        return self.root / "logs" / f"{name}.log"
+        """Everything a job printed."""
+        return self.job(name) / "log.txt"
 
-    def record_of(self, name: str) -> dict[str, Any] | None:
+    def record_path(self, name: str) -> Path:
+        """Where a job writes down what it ended with."""
+        if name.startswith("search-"):
+            return self.search(name) / RECORD
+        if name.startswith("train-"):
+            return self.root / "rows" / f"{name.removeprefix('train-')}.json"
+        return self.job(name) / RECORD
+
+    def record(self, name: str) -> dict[str, Any] | None:
         """What a job ended with; None if it never did."""
-        path = self.job(name) / RECORD
-        return _read_once(path, path.stat().st_mtime_ns) if path.exists() else None
+        return self.read(self.record_path(name))
 
-    def finished(self, job: Job) -> dict[str, Any] | None:
-        """Return what a job ended with, if nothing is left to do; else None.
+    def result(self, training: str) -> dict[str, Any] | None:
+        """What a training ended with; None if it did not end."""
+        return self.read(self.training(training) / RESULT)
 
-        A training that did not keep an epoch which is wanted by now is left to do.
-        """
-        record, keep = self.record_of(job.name), job.spec.get(KEEP, ())
-        if record is None or not keep:
-            return record
-        run = self.root / record["run"]
-        return record if all(kept_path(run, epoch).exists() for epoch in keep) else None
+    def is_done(self, name: str) -> bool:
+        """Whether nothing is left to do: a record stands, and all it was made of is still so."""
+        record = self.record(name)
+        if record is None:
+            return False
+        if name.startswith("train-") and self.result(record["training"]) is None:
+            return False
+        return all(
+            (result := self.result(training)) is not None
+            and all(_digest_in(result, part) == digest for part, digest in parts.items())
+            for training, parts in record.get("inputs", {}).items()
+        )
 
-    def failure_of(self, name: str) -> str | None:
+    def begun(self, name: str) -> dict[str, Any] | None:
+        """The training that a job is at, and its epochs; None if it has not got there."""
+        return self.read(self.job(name) / BEGUN)
+
+    def begin_training(self, name: str, begun: Mapping[str, Any]) -> None:
+        """Write down which training a job is at."""
+        write_json(self.job(name) / BEGUN, begun)
+
+    def failure(self, name: str) -> str | None:
         """Why a job failed when it was tried last; None if it did not."""
-        path = self.job(name) / FAILURE
-        return str(read_json(path)["error"]) if path.exists() else None
+        found = self.read(self.job(name) / FAILURE)
+        return None if found is None else str(found["error"])
 
     def is_running(self, name: str) -> bool:
         """Whether a process is at work on a job."""
-        return in_use(self.job(name))
+        return bool(self._once(self.job(name), in_use))
 
-    def run_held_with(self, name: str) -> Path | None:
-        """Return the run that the process at work on a job is training; None if there is none."""
-        holder = holder_of(self.job(name))
-        if holder is None:
-            return None
-        runs = self.root.glob("runs*/*/")
-        return next((run for run in runs if holder_of(run) == holder and in_use(run)), None)
+    def finish(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write down how a job ended well; an old failure is forgotten."""
+        write_json(self.record_path(name), record)
+        self.forget_failure(name)
 
-    def begin(self, job: Job) -> None:
-        """Write down what a job is; an old failure is forgotten."""
-        _write(self.job(job.name) / JOB, asdict(job))
-        self.forget_failure(job.name)
+    def fail(self, name: str, error: str) -> None:
+        """Write down why a job failed."""
+        write_json(self.job(name) / FAILURE, {"error": error})
 
     def forget_failure(self, name: str) -> None:
         """Let a job that failed count as not yet tried."""
         (self.job(name) / FAILURE).unlink(missing_ok=True)
 
-    def finish(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write down how a job ended well."""
-        _write(self.job(name) / RECORD, record)
-
-    def fail(self, name: str, error: str) -> None:
-        """Write down why a job failed."""
-        _write(self.job(name) / FAILURE, {"error": error})
-
-    def threads(self, asked: int | None, share: int) -> int:
-        """Return the threads of each worker: those the study was begun with, or as asked, or else.
-
-        A study keeps them, so that it ends with the same bits when it goes on with other workers.
-
-        Args:
-            asked: As the user wishes; None: no wish.
-            share: What else they are in a new folder.
-
-        Raises:
-            LayerticketError: If the study was begun with other threads than asked.
-        """
-        path = self.root / THREADS
-        if not path.exists():
-            _write(path, {"threads": asked or share, "workers": 0})
-        known = int(read_json(path)["threads"])
-        if asked not in (None, known):
-            raise LayerticketError(
-                f"the study in {self.root} was begun with {known} threads for each worker; with "
-                f"{asked} its runs would differ in their last bits. Leave out --threads, or take "
-                "another folder."
-            )
-        return known
-
     def note_beside(self, name: str, count: int) -> None:
         """Note how many jobs ran beside one at some moment; the most stays."""
-        path = self.job(name) / "beside.json"
-        before = read_json(path)["jobs_beside"] if path.exists() else 0
-        _write(path, {"jobs_beside": max(count, before)})
+        write_json(
+            self.job(name) / BESIDE, {"jobs_beside": max(count, self.jobs_beside(name) or 0)}
+        )
 
-    @property
-    def workers(self) -> int | None:
-        """Most jobs at a time that the study was ever done with; None if that is not known."""
-        path = self.root / THREADS
-        found = read_json(path).get("workers") if path.exists() else None
-        return found or None
-
-    def note_workers(self, count: int | None) -> None:
-        """Note how many jobs are going to be done at a time; what was not known stays unknown."""
-        record = read_json(self.root / THREADS)
-        before = record.get("workers")
-        most = None if count is None or before is None else max(count, int(before))
-        if most != before:
-            _write(self.root / THREADS, record | {"workers": most})
+    def jobs_beside(self, name: str) -> int | None:
+        """The most jobs that ran beside one at any moment; None: nobody counted them."""
+        found = self.read(self.job(name) / BESIDE)
+        return None if found is None else int(found["jobs_beside"])
 
     @contextmanager
-    def held(self, say: Callable[[str], None] = _log.warning) -> Iterator[None]:
+    def held(self, say: Callable[[str], None] = logger.warning) -> Iterator[None]:
         """Write what belongs to the whole study alone; another runner is waited for.
 
         Jobs have locks of their own, so this one is held for moments only. A longer wait is said.
@@ -183,38 +187,85 @@ class StudyFolder:
             yield
 
     def write_plan(self, plan: Plan, text: str) -> None:
-        """Write jobs, rows and the study file down, unless they stand there already."""
+        """Write rows, jobs and the study file down, unless they stand there already."""
         if not self.holds(plan, text):
             write_atomically(self.study, text)
-            _write(self.plan, _spelled(plan))
+            write_json(self.plan, plan.as_record())
 
     def holds(self, plan: Plan, text: str) -> bool:
         """Whether the folder is about this plan of this study file, and not of another version."""
         if not self.plan.exists() or not self.study.exists():
             return False
         same_text = self.study.read_text(encoding="utf-8") == text
-        return same_text and canonical_json(read_json(self.plan)) == canonical_json(_spelled(plan))
+        return same_text and canonical_json(read_json(self.plan)) == canonical_json(
+            plan.as_record()
+        )
 
     def read_plan(self) -> Plan:
-        """Read jobs and rows back.
+        """Read rows and jobs back.
 
         Raises:
             LayerticketError: If there is no plan.
         """
-        record = read_json(self.plan)
-        jobs = [Job(**job) for job in record["jobs"]]
-        return Plan(
-            jobs={job.name: job for job in jobs},
-            runs=tuple(PlannedRun(**run) for run in record["runs"]),
+        return Plan.from_record(read_json(self.plan))
+
+    def read_context(self) -> Context:
+        """Read where and with what the study is run; by default as `Context` says."""
+        found = self.read(self.root / CONTEXT)
+        return Context() if found is None else from_table(Context, found, CONTEXT)
+
+    def settle(
+        self, context: Context, *, threads: int | None, share: int, workers: int | None
+    ) -> Context:
+        """Write down where and with what the study is run, with the threads it was begun with.
+
+        A study keeps its threads, so that it ends with the same bits when it goes on with other
+        workers. Of the workers it keeps the most; what was not known once stays unknown.
+
+        Args:
+            context: As it is run now.
+            threads: Of each worker, as the user wishes; None: no wish.
+            share: What they are in a new folder, without a wish.
+            workers: Jobs at a time from now on; None: not known.
+
+        Raises:
+            LayerticketError: If the study was begun with other threads than asked.
+        """
+        begun = (self.root / CONTEXT).exists()
+        known = self.read_context()
+        if begun and threads not in (None, known.threads):
+            raise LayerticketError(
+                f"the study in {self.root} was begun with {known.threads} threads for each "
+                f"worker; with {threads} its runs would differ in their last bits. Leave out "
+                "--threads, or take another folder."
+            )
+        most = None if workers is None else max(workers, known.workers or 0)
+        settled = replace(
+            context,
+            threads=known.threads if begun else threads or share,
+            workers=None if begun and known.workers is None else most,
         )
+        write_json(self.root / CONTEXT, to_table(settled))
+        return settled
+
+    def read(self, path: Path) -> dict[str, Any] | None:
+        """Read a file as long as it changes; None if it is not there."""
+        found: dict[str, Any] | None = self._once(path, _read_if_there)
+        return found
+
+    def _once(self, path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401
+        """Read something once in a look at the folder."""
+        if self.looks is None:
+            return read(path)
+        if path not in self.looks:
+            self.looks[path] = read(path)
+        return self.looks[path]
 
 
-def _spelled(plan: Plan) -> dict[str, Any]:
-    """Spell a plan as JSON values."""
-    return {
-        "jobs": [asdict(job) for job in plan.jobs.values()],
-        "runs": [asdict(run) for run in plan.runs],
-    }
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return _read_once(path, path.stat().st_mtime_ns)
+    return None
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -223,5 +274,7 @@ def _read_once(path: Path, when: int) -> dict[str, Any]:
     return read_json(path)
 
 
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+def _digest_in(result: Mapping[str, Any], part: str) -> str | None:
+    """Digest of the end weights of a training, or of a snapshot of it."""
+    found = result["weights"] if part == "end" else result["snapshots"].get(part)
+    return None if found is None else str(found)

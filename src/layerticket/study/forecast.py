@@ -1,4 +1,4 @@
-"""The forecast of a run by name. Enters: what a person types. Leaves: JSON values, no files."""
+"""The forecast of a training from a few steps of it."""
 
 import statistics
 from collections.abc import Mapping
@@ -14,15 +14,17 @@ from layerticket.evaluation.accuracy import judged
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.modules import copy_of
-from layerticket.study.measure import Bench, Steps, measure_steps
-from layerticket.study.record import build_named
+from layerticket.study.measure import Steps, TimingSetup, measure_steps
+from layerticket.study.train import Networks
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import place, resolve_device
 
 _VALIDATED = 512  # images that validation is timed on
 
 
-def forecast(models: Mapping[str, nn.Module], bench: Bench, *, start: int = 0) -> dict[str, Any]:
+def forecast(
+    models: Mapping[str, nn.Module], setup: TimingSetup, *, start: int = 0
+) -> dict[str, Any]:
     """Forecast the full training of several networks from a few steps of each.
 
     Seconds of training are ``epochs * steps * median step + start-up``, the same span that
@@ -31,7 +33,7 @@ def forecast(models: Mapping[str, nn.Module], bench: Bench, *, start: int = 0) -
 
     Args:
         models: "dense", and "ticket" if there is one; not modified.
-        bench: What they would be trained on, and how.
+        setup: What they would be trained on, and how.
         start: Epoch of the schedule that a rewound ticket goes on from.
 
     Returns:
@@ -41,27 +43,27 @@ def forecast(models: Mapping[str, nn.Module], bench: Bench, *, start: int = 0) -
     Raises:
         LayerticketError: If the device is absent or energy cannot be metered as stated.
     """
-    steps = measure_steps(models, bench)
-    checks = _validation_seconds(models, bench)
+    steps = measure_steps(models, setup)
+    checks = _validation_seconds(models, setup)
     record: dict[str, Any] = {
-        "epochs": bench.recipe.epochs,
-        "steps": bench.recipe.epochs * steps.steps_per_epoch,
-        "rounds": bench.rounds,
+        "epochs": setup.recipe.epochs,
+        "steps": setup.recipe.epochs * steps.steps_per_epoch,
+        "rounds": setup.rounds,
         "energy_method": steps.method,
         "ticket": None,
     }
     for name, model in models.items():
-        example = bench.dataset.train.fetch(slice(1)).float()
-        epochs = bench.recipe.epochs - (start if name == "ticket" else 0)
+        example = setup.dataset.train.fetch(slice(1)).float()
+        epochs = setup.recipe.epochs - (start if name == "ticket" else 0)
         record[name] = {"macs": count_macs(model, example), "epochs": epochs} | _one(
-            name, steps, checks, bench, epochs
+            name, steps, checks, setup, epochs
         )
     record["saving"] = _saving(record, steps) if "ticket" in models else None
     return record
 
 
 def _one(
-    name: str, steps: Steps, checks: Mapping[str, float], bench: Bench, epochs: int
+    name: str, steps: Steps, checks: Mapping[str, float], setup: TimingSetup, epochs: int
 ) -> dict[str, Any]:
     """Figures of one network."""
     step = statistics.median(steps.seconds[name])
@@ -77,7 +79,7 @@ def _one(
         "validation_seconds": checking,
         "data_wait_share": steps.data_wait_share[name],
         "energy_kwh": kwh,
-        "co2_kg": carbon_kg(kwh, bench.metering),
+        "co2_kg": carbon_kg(kwh, setup.metering),
     }
 
 
@@ -99,34 +101,35 @@ def _saving(record: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
     }
 
 
-def _validation_seconds(models: Mapping[str, nn.Module], bench: Bench) -> dict[str, float]:
+def _validation_seconds(models: Mapping[str, nn.Module], setup: TimingSetup) -> dict[str, float]:
     """Seconds of one validation by network, from some of its images."""
-    whole = bench.dataset.validation
+    whole = setup.dataset.validation
     if not len(whole):
         return dict.fromkeys(models, 0.0)
     some = first_images(whole, _VALIDATED)
-    where = resolve_device(bench.device)
+    where = resolve_device(setup.device)
 
     def judge(model: nn.Module) -> None:
-        judged(model, bench.dataset, some, precision=bench.recipe.precision, device=bench.device)
+        judged(model, setup.dataset, some, precision=setup.recipe.precision, device=setup.device)
 
     own = {name: copy_of(model) for name, model in models.items()}
     for model in own.values():
-        place(model, where, channels_last=bench.recipe.channels_last)
+        place(model, where, channels_last=setup.recipe.channels_last)
     sides = {name: (lambda model=model: judge(model)) for name, model in own.items()}
     taken = interleave(sides, rounds=3, warmup=1)
     return {name: statistics.median(t) * len(whole) / len(some) for name, t in taken.items()}
 
 
-def foresee_run(
-    model: str, *, seed: int, bench: Bench, ticket: Path | None = None
+def forecast_run(
+    networks: Networks, model: str, *, seed: int, setup: TimingSetup, ticket: Path | None = None
 ) -> dict[str, Any]:
-    """Forecast the training that `train_run` would do, without doing it.
+    """Forecast the training that `train_network` would do, without doing it.
 
     Args:
-        model: Name of the dense network.
-        seed: As in `train_run`.
-        bench: What would be trained on, and how; how many rounds are measured.
+        networks: Builds the dense network.
+        model: Its name.
+        seed: As in `train_network`.
+        setup: What would be trained on, and how; how many rounds are measured.
         ticket: Folder of a ticket; forecast beside the dense network.
 
     Returns:
@@ -135,10 +138,9 @@ def foresee_run(
     Raises:
         LayerticketError: If anything given does not fit.
     """
-    models = {"dense": build_named(model, bench.dataset, seed)}
-    start = 0
+    models, start = {"dense": networks.build(model, seed)}, 0
     if ticket is not None:
         found = Ticket.load(ticket)
         models["ticket"], start = found.apply(models["dense"]), found.rewind_epoch
     names = {"model": model, "ticket_folder": None if ticket is None else str(ticket)}
-    return names | forecast(models, bench, start=start)
+    return names | forecast(models, setup, start=start)

@@ -1,82 +1,82 @@
-"""What is handed to a worker, and what it hands back; both travel between processes."""
+"""What each job of a study does. `run_job` does one, reading all it has to know from the folder."""
 
-import contextlib
 import functools
+import importlib
 import os
 import shutil
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from layerticket.blocks.find import find_blocks
-from layerticket.data.dataset import Dataset
+from layerticket.data.dataset import Dataset, noise
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
-from layerticket.evaluation.robustness import Conditions
-from layerticket.files import FolderInUse, exclusive
+from layerticket.files import FolderInUse, exclusive, read_json, write_json
 from layerticket.selection import Budget
-from layerticket.study.evaluate import evaluate_run, similarity_of
+from layerticket.study.evaluate import evaluate_run, inference_of, pair_figures, similarity_of
 from layerticket.study.folder import StudyFolder
-from layerticket.study.methods import METHODS, Search, method_of
-from layerticket.study.plan import KEEP, Job, Kind
-from layerticket.study.record import build_named, train_run
-from layerticket.study.values import build
-from layerticket.training.checkpoint import NotKept
-from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import Tracking
+from layerticket.study.identity import (
+    callable_identity,
+    data_identity,
+    module_text,
+)
+from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
+from layerticket.study.record import WEIGHTS, Provenance, Result
+from layerticket.study.search import Search
+from layerticket.study.spec import StudyFile, name_of
+from layerticket.study.toml import read_study
+from layerticket.study.train import Networks, Training, plan_training, train
+from layerticket.training.checkpoint import epochs_at, kept_path
+from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.recipe import TRAINING_REVISION, Recipe
+
+PRECISION = "precision.json"
+NOISE_SHAPE = (3, 32, 32)  # of one input, where a study names neither data nor shape
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """Where and with what a study is run; decides nothing about how jobs end."""
+def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
+    """Do a job of a study, or find that it is done.
 
-    root: Path
-    """Folder of the study."""
-    data: str
-    validation_fraction: float
-    data_dir: Path | None = None
-    """Folder of the images."""
-    shift_dirs: tuple[Path, ...] = ()
-    """Folders of shifted images, beside those of the study file."""
-    device: str = "auto"
-    threads: int = 1
-    """Of each worker."""
-    metering: Metering = field(default_factory=Metering)
-    tracking: Tracking = field(default_factory=Tracking)
-    command: str = ""
-    """Command that the study was run with."""
+    Args:
+        root: Folder of the study.
+        name: The job.
+        study: The study as it is in this process, where it holds Python functions.
+
+    Raises:
+        FolderInUse: If another process is at it, or at what it shares with another job.
+        Exception: Whatever the job raised; why it failed then stands in its folder.
+    """
+    folder = StudyFolder(Path(root))
+    with exclusive(folder.job(name)):
+        if folder.is_done(name):
+            return
+        folder.forget_failure(name)
+        _note(folder.log(name), f"begins: pid {os.getpid()} on {socket.gethostname()}")
+        try:
+            record = Work(folder, study).do(name)
+        except FolderInUse:
+            raise
+        except (Exception, SystemExit) as err:  # whatever a model or a file does
+            _note(folder.log(name), traceback.format_exc())
+            said = " ".join(str(err).split())
+            known = isinstance(err, LayerticketError)
+            folder.fail(name, said if known else f"{type(err).__name__}: {said}")
+            raise
+        folder.finish(name, record)
+        _note(folder.log(name), "done")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """A job, with what came out of those before it."""
-
-    job: Job
-    given: Mapping[str, Mapping[str, Any]]
-    """Records of the jobs it needs, by the part they play."""
-    around: Surroundings
-    repeat: str = ""
-    """Command to be noted in what it leaves."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a try at a job ended."""
-
-    name: str
-    """The job."""
-    ended: Literal["done", "failed", "busy", "died"]
-    """busy: another process is at it; died: its worker did not come back."""
-    record: Mapping[str, Any] | None = None
-    error: str = ""
-    spoiled: bool = False
-    """Whether its worker may be of no use any more, so that another has to take its place."""
+def _note(log: Path, text: str) -> None:
+    """Add a line with the time to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n")
 
 
 @functools.lru_cache(maxsize=1)
@@ -85,197 +85,309 @@ def _loaded(data: str, data_dir: Path | None, validation_fraction: float) -> Dat
     return load_data(data, data_dir=data_dir, validation_fraction=validation_fraction)
 
 
-def dataset_of(around: Surroundings) -> Dataset:
-    """Return the images of a study; loaded once a process."""
-    return _loaded(around.data, around.data_dir, around.validation_fraction)
+def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
+    """The images of a study; noise of its shape where it names none."""
+    if study.data:
+        return _loaded(study.data, data_dir, study.validation_fraction)
+    shape = study.input_shape or NOISE_SHAPE
+    if len(shape) != 3:
+        raise LayerticketError(f"input_shape is {shape}; give channels, height and width.")
+    return noise((shape[0], shape[1], shape[2]), classes=study.classes, images=40 * study.classes)
 
 
-def _data(task: Task) -> Dataset:
-    """Return the images, if they are those the study was planned with."""
-    dataset, wanted = dataset_of(task.around), task.job.spec["data_fingerprint"]
-    if dataset.fingerprint != wanted:
-        raise LayerticketError(
-            f"the images here have fingerprint {dataset.fingerprint[:12]}, the study was planned "
-            f"with {wanted[:12]}. Give every worker the same files."
+def networks_of(study: StudyFile, dataset: Dataset) -> Networks:
+    """Builds the networks of a study, those from Python functions too."""
+    functions = {name_of(model): model for model in study.models if not isinstance(model, str)}
+    return replace(Networks.of(dataset), functions=functions, version=study.version)
+
+
+def count_blocks(study: StudyFile, dataset: Dataset, model: str) -> int:
+    """Number of removable blocks of a network."""
+    dense = networks_of(study, dataset).build(model, 0)
+    return len(find_blocks(dense, dataset.train.fetch(slice(2)).float()))
+
+
+class Work:
+    """One job at work, with what all jobs of a study share."""
+
+    def __init__(self, folder: StudyFolder, study: StudyFile | None = None) -> None:
+        self.folder = folder
+        self.study = study or read_study(folder.study)
+        self.plan: Plan = folder.read_plan()
+        self.context = folder.read_context()
+        self._check_texts()
+        self.dataset = dataset_of(self.study, self.context.data_dir)
+        self._check_data()
+        self.networks = networks_of(self.study, self.dataset)
+
+    def do(self, name: str) -> dict[str, Any]:
+        """Do a job, and return its record."""
+        if name not in self.plan.jobs:
+            raise LayerticketError(
+                f"the study in {self.folder.root} was changed meanwhile, and {name!r} is no job of "
+                "it any more."
+            )
+        job = self.plan.jobs[name]
+        steps = {
+            "network": self.network,
+            "search": self.search,
+            "train": self.train,
+            "evaluate": self.evaluate,
+        }
+        return steps[job.kind](job)
+
+    def _check_texts(self) -> None:
+        """Refuse functions whose module reads otherwise here than where the study was planned."""
+        for name, text in self.plan.texts.items():
+            if module_text(name) != text:
+                raise LayerticketError(
+                    f"the module of {name!r} reads otherwise here than when the study was planned. "
+                    "Give every worker the same file, and run the study again after a change."
+                )
+
+    def _check_data(self) -> None:
+        """Refuse other images than those the study was planned with."""
+        wanted = self.plan.data
+        if wanted is not None and data_identity(self.dataset) != wanted:
+            raise LayerticketError(
+                f"the images here have fingerprint {self.dataset.fingerprint[:12]}, the study was "
+                f"planned with {wanted['fingerprint'][:12]}. Give every worker the same files."
+            )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, in the precision that the first job of the study resolved it to."""
+        path = self.folder.root / PRECISION
+        if not path.exists():
+            with self.folder.held():
+                if not path.exists():
+                    device = resolve_device(self.context.device)
+                    precision = resolve_precision(self.study.recipe.precision, device)
+                    first = {"precision": precision, "revision": TRAINING_REVISION}
+                    write_json(path, first)
+        kept: dict[str, Any] = read_json(path)
+        if kept["revision"] != TRAINING_REVISION:
+            raise LayerticketError(
+                f"the study in {self.folder.root} was begun with another version of training "
+                f"({kept['revision']}; this is {TRAINING_REVISION}), and one study never mixes "
+                "two. Run it in another folder."
+            )
+        asked = self.study.recipe.precision
+        if asked not in ("auto", kept["precision"]):
+            raise LayerticketError(
+                f"the study in {self.folder.root} was begun in {kept['precision']}, and one study "
+                f"never mixes two precisions; asked is {asked}. Take another folder."
+            )
+        return replace(self.study.recipe, precision=kept["precision"])
+
+    def network(self, job: Job) -> dict[str, Any]:
+        """Look at the dense network: its cost, and which blocks can go."""
+        model = self.networks.build(job.model, 0)
+        blocks = find_blocks(model, self.dataset.train.fetch(slice(2)).float())
+        fields = ("name", "position", "stage", "macs", "params")
+        return {
+            "macs": blocks.macs,
+            "params": blocks.params,
+            "blocks": [{name: asdict(block)[name] for name in fields} for block in blocks],
+        }
+
+    def search(self, job: Job) -> dict[str, Any]:
+        """Find what is to be trained in place of the dense network."""
+        method, out = self.study.method(job.method), self.folder.search(job.name)
+        if out.exists() and "dense" not in job.needs:
+            shutil.rmtree(out)  # left by a search that was cut off; rounds of training go on
+        recipe = self.study.recipe if self.study.fit else self.recipe
+        dense = None
+        if "dense" in job.needs:
+            epochs = epochs_at(method.snapshot_points, recipe.epochs)
+            dense = self.ensure(self.plan.jobs[job.needs["dense"]], snapshots=epochs)
+        at = Search(
+            networks=self.networks,
+            model=job.model,
+            dataset=self.dataset,
+            budget=None if job.budget is None else Budget(**job.budget),
+            seed=int(job.seed or 0),
+            recipe=recipe,
+            out=out,
+            draw=job.draw,
+            dense=dense,
+            reference=self._ticket(job.needs.get("reference")),
+            train=functools.partial(self.train_round, job),
+            device=self.context.device,
+            metering=self.study.energy,
         )
-    return dataset
+        record = method.search(at)
+        if "ticket" in record:
+            record["ticket"] = self._relative(Path(record["ticket"]))
+        if "runs" in record:
+            record["runs"] = [self._relative(Path(run)) for run in record["runs"]]
+        return record
+
+    def _ticket(self, search: str | None) -> Path | None:
+        """Folder of what a search found; None if it found no ticket."""
+        record = None if search is None else self.folder.record(search)
+        return (
+            None
+            if record is None or "ticket" not in record
+            else self.folder.root / record["ticket"]
+        )
+
+    def _relative(self, path: Path) -> str:
+        return path.resolve().relative_to(self.folder.root.resolve()).as_posix()
+
+    def training(self, job: Job) -> Training:
+        """Name the training that a row has come to."""
+        found = self.folder.record(job.needs["search"]) if "search" in job.needs else None
+        found, ticket = found or {}, self._ticket(job.needs.get("search"))
+        new = ticket is not None and self.study.method(job.method).new_weights
+        seed = int(job.seed or 0)
+        recipe = self.study.recipe if self.study.fit else self.recipe
+        return plan_training(
+            self.networks,
+            found.get("model", job.model),
+            self.dataset if self.study.data else None,
+            replace(recipe, epochs=found.get("epochs", recipe.epochs)),
+            seed=seed,
+            ticket=ticket,
+            initialization="seed" if new else "ticket",
+            initialization_seed=seed + NEW_WEIGHTS if new else None,
+            trainings=self.folder.trainings,
+            device=self.context.device,
+            validation_fraction=self.study.validation_fraction if self.study.data else None,
+            own=self.own_training(),
+        )
+
+    def own_training(self) -> tuple[Callable[..., Any], Mapping[str, Any]] | None:
+        """The user's own training and what names it; None where we train by a recipe."""
+        fit = self.study.fit
+        if not fit:
+            return None
+        function = function_of(fit) if isinstance(fit, str) else fit
+        return function, callable_identity(fit, self.study.version)
+
+    def _do(
+        self,
+        job: Job,
+        training: Training,
+        snapshots: tuple[int, ...] = (),
+        *,
+        weights: bool = False,
+    ) -> tuple[Path, Result]:
+        """Do a training in the folder of the study."""
+        provenance = Provenance(
+            command=self.context.command,
+            workers=self.context.workers,
+            beside=functools.partial(self.folder.jobs_beside, job.name),
+        )
+        return train(
+            training,
+            self.folder.trainings,
+            snapshots=snapshots,
+            weights=weights,
+            device=self.context.device,
+            progress=False,
+            provenance=provenance,
+            metering=self.study.energy,
+            tracking=replace(self.study.tracking, folder=self.context.tracking_dir),
+        )
+
+    def train(self, job: Job) -> dict[str, Any]:
+        """Train the dense network, or what a search found."""
+        training = self.training(job)
+        epochs = 0 if self.study.fit else training.recipe.epochs - training.start.epoch
+        begun = {"training": training.identity.name, "epochs": epochs}
+        self.folder.begin_training(job.name, begun)
+        dense = job.method == "dense" and not self.study.fit
+        folder, _ = self._do(job, training, snapshot_epochs(self.study) if dense else ())
+        origin, inputs = training.identity.start.get("snapshot"), {}
+        if origin is not None:
+            known = Result.load(self.folder.training(origin["training"])).snapshots
+            epoch = str(origin["epoch"])
+            inputs = {origin["training"]: {epoch: known[epoch]}}
+        return {"training": folder.name, "search": job.needs.get("search"), "inputs": inputs}
+
+    def train_round(self, job: Job, ticket: Path) -> Path:
+        """Train the ticket of a round of a search, as one more training of the study."""
+        training = plan_training(
+            self.networks,
+            job.model,
+            self.dataset,
+            self.recipe,
+            seed=int(job.seed or 0),
+            ticket=ticket,
+            trainings=self.folder.trainings,
+            device=self.context.device,
+            validation_fraction=self.study.validation_fraction,
+        )
+        return self._do(job, training, weights=True)[0]
+
+    def ensure(self, job: Job, *, snapshots: tuple[int, ...] = ()) -> Path:
+        """Folder of the training of a row, its weights and snapshots in it.
+
+        Where they are gone, the training is done once more.
+        """
+        record = self.folder.record(job.name)
+        assert record is not None  # it stands before this job in the plan
+        place = self.folder.training(record["training"])
+        there = (place / WEIGHTS).exists() and all(kept_path(place, e).exists() for e in snapshots)
+        if not there:
+            self._do(job, self.training(job), snapshots, weights=True)
+        return place
+
+    def evaluate(self, job: Job) -> dict[str, Any]:
+        """Judge a trained network, alone and beside the dense one."""
+        study, context = self.study, self.context
+        place = self.ensure(self.plan.jobs[job.needs["train"]])
+        record: dict[str, Any] = {"training": place.name, "results": {}, "similarity": None}
+        record["inputs"] = {place.name: {"end": Result.load(place).weights}}
+        if study.evaluate:
+            conditions = study.conditions
+            shifted = (*conditions.shift_dir, *context.shift_dirs)
+            conditions = replace(conditions, shift_dir=shifted)
+            record["results"] = evaluate_run(
+                place,
+                self.dataset,
+                study.evaluate,
+                networks=self.networks,
+                conditions=conditions,
+                device=context.device,
+            )["results"]
+        if "dense" in job.needs:
+            dense = self.ensure(self.plan.jobs[job.needs["dense"]])
+            record["inputs"][dense.name] = {"end": Result.load(dense).weights}
+            if study.similarity:
+                measure = functools.partial(similarity_of, self.dataset, self.networks)
+                record["similarity"] = pair_figures("similarity", place, dense, measure)
+            if study.timing:
+                measure = functools.partial(
+                    inference_of, self.dataset, self.networks, context.device
+                )
+                found = pair_figures("timing", place, dense, measure)
+                record["results"]["timing"] = found
+        return record
 
 
-def _network(task: Task) -> dict[str, Any]:
-    """Look at the dense network: its cost, and which blocks can go."""
-    dataset = _data(task)
-    model = build_named(task.job.model, dataset, 0)
-    blocks = find_blocks(model, dataset.train.fetch(slice(2)).float())
-    fields = ("name", "position", "stage", "macs", "params")
-    return {
-        "macs": blocks.macs,
-        "params": blocks.params,
-        "blocks": [{name: asdict(block)[name] for name in fields} for block in blocks],
-    }
+def function_of(name: str) -> Callable[..., Any]:
+    """Import the function that `package.module:function` names; the current folder is importable.
 
-
-def _search(task: Task) -> dict[str, Any]:
-    """Find what is to be trained in place of the dense network."""
-    job, root, around = task.job, task.around.root, task.around
-    method = method_of(_settings(job.spec), job.name)
-    out = StudyFolder(root).found(job.name)
-    if out.exists() and not method.trains:
-        shutil.rmtree(out)  # left by a search that was cut off
-    dense, reference = task.given.get("dense"), task.given.get("reference")
-    at = Search(
-        model=job.model,
-        dataset=_data(task),
-        budget=Budget(**job.spec["budget"]),
-        seed=int(job.seed or 0),
-        recipe=Recipe(**job.spec["recipe"]),
-        out=out,
-        draw=job.spec["draw"],
-        dense=None if dense is None else root / dense["run"],
-        reference=None if reference is None else root / reference["ticket"],
-        device=around.device,
-        metering=around.metering,
-    )
-    record = method.search(at)
-    if "ticket" in record:
-        record = {**record, "ticket": _relative(Path(record["ticket"]), root)}
-    if "runs" in record:
-        record = {**record, "runs": [_relative(Path(run), root) for run in record["runs"]]}
-    return record
-
-
-def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the table of the method out of a job."""
-    fields = METHODS[spec["method"]].__dataclass_fields__
-    return {k: v for k, v in spec.items() if (k == "method" or k in fields) and v is not None}
-
-
-def _train(task: Task) -> dict[str, Any]:
-    """Train the dense network, or what a search found."""
-    job, root = task.job, task.around.root
-    found = task.given.get("search", {})
-    recipe = Recipe(**job.spec["recipe"])
-    train = functools.partial(
-        train_run,
-        found.get("model", job.model),
-        _data(task),
-        replace(recipe, epochs=found.get("epochs", recipe.epochs)),
-        seed=int(job.seed or 0),
-        ticket=root / found["ticket"] if "ticket" in found else None,
-        initialization=job.spec["initialization"] if "ticket" in found else "ticket",
-        initialization_seed=job.spec.get("initialization_seed") if "ticket" in found else None,
-        validation_fraction=job.spec["validation_fraction"],
-        device=task.around.device,
-        progress=False,
-        command=task.repeat,
-        metering=task.around.metering,
-        tracking=task.around.tracking,
-    )
-    keep = job.spec.get(KEEP, [])
-    try:
-        result = train(out=StudyFolder(root).runs, keep=keep)
-    except NotKept:  # trained before anything went back to these epochs: once more, keeping them
-        result = train(out=root / f"runs-keeping-{'-'.join(map(str, keep))}", keep=keep)
-    return {**result, "run": _relative(Path(result["run"]), root)}
-
-
-def _evaluate(task: Task) -> dict[str, Any]:
-    """Judge a trained network."""
-    spec, around = task.job.spec, task.around
-    conditions = build(Conditions, spec["conditions"], "conditions")
-    conditions = replace(conditions, shift_dir=(*conditions.shift_dir, *around.shift_dirs))
-    run = around.root / task.given["train"]["run"]
-    judged = evaluate_run(run, _data(task), spec["on"], conditions=conditions, device=around.device)
-    return {**judged, "run": _relative(run, around.root)}
-
-
-def _similarity(task: Task) -> dict[str, Any]:
-    """Compare the layers of a trained network with those of the dense one."""
-    root = task.around.root
-    run, dense = (root / task.given[role]["run"] for role in ("train", "dense"))
-    return similarity_of(run, dense, _data(task))
-
-
-DOING: Mapping[Kind, Callable[[Task], dict[str, Any]]] = {
-    "network": _network,
-    "search": _search,
-    "train": _train,
-    "evaluate": _evaluate,
-    "similarity": _similarity,
-}
-
-
-def _relative(path: Path, root: Path) -> str:
-    """Tell a folder as seen from that of the study."""
-    return path.resolve().relative_to(root.resolve()).as_posix()
-
-
-def perform(task: Task, *, redirect: bool = True) -> Outcome:
-    """Do a job, or find that it is done.
-
-    Args:
-        task: The job.
-        redirect: Whether all the process prints goes to the log of the job.
-
-    Returns:
-        How it ended; errors of the job are told in it, not raised.
+    Raises:
+        LayerticketError: If there is no such module or function.
     """
-    folder, name = StudyFolder(task.around.root), task.job.name
+    module, colon, function = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
     try:
-        with exclusive(folder.job(name)):
-            record = folder.finished(task.job)
-            if record is not None:
-                return Outcome(name=name, ended="done", record=record)
-            folder.begin(task.job)
-            with _logged(folder.log(name), redirect=redirect):
-                return _tried(task, folder)
-    except FolderInUse:
-        return Outcome(name=name, ended="busy")
-
-
-def _tried(task: Task, folder: StudyFolder) -> Outcome:
-    """Do the job and write down how it ended."""
-    name = task.job.name
-    _note(folder.log(name), f"begins: pid {os.getpid()} on {socket.gethostname()}")
-    try:
-        record = DOING[task.job.kind](task)
-    except FolderInUse:
-        raise
-    except (Exception, SystemExit) as err:  # whatever a model or a file does, others go on
-        _note(folder.log(name), traceback.format_exc())
-        said = " ".join(str(err).split())
-        error = said if isinstance(err, LayerticketError) else f"{type(err).__name__}: {said}"
-        folder.fail(name, error)
-        return Outcome(name=name, ended="failed", error=error)
-    folder.finish(name, record)
-    _note(folder.log(name), "done")
-    return Outcome(name=name, ended="done", record=record)
-
-
-def _note(log: Path, text: str) -> None:
-    """Add a line with the time to a log."""
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n")
-
-
-@contextlib.contextmanager
-def _logged(log: Path, *, redirect: bool) -> Iterator[None]:
-    """Let all that this process prints go to a log, also what libraries print below Python."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.touch()
-    if not redirect:
-        yield
-        return
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    saved = [os.dup(number) for number in (1, 2)]
-    try:
-        with log.open("ab") as file:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-        yield
+        found = getattr(importlib.import_module(module), function, None) if colon else None
+    except ModuleNotFoundError as err:
+        if not f"{module}.".startswith(f"{err.name}."):
+            raise
+        found = None
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number, before in zip((1, 2), saved, strict=True):
-            os.dup2(before, number)
-            os.close(before)
+        sys.path.remove(here)
+    if not callable(found):
+        raise LayerticketError(
+            f"{name!r} is no function that can be imported. Write package.module:function, and run "
+            "from the folder it lies in."
+        )
+    return found  # type: ignore[no-any-return]  # whatever the module holds

@@ -1,8 +1,4 @@
-"""A ticket for a budget of measured costs: solved from block costs, then held against the clock.
-
-Enters: a way to find a ticket, a bench. Leaves: the ticket and what it saves as measured, or a
-refusal with the most that was reached.
-"""
+"""What training steps cost, measured: of blocks, for a budget in time, energy or memory."""
 
 import math
 import statistics
@@ -13,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.block import Block, Blocks, Granularity
 from layerticket.counting import held_bytes
 from layerticket.data.batches import scoring_batch
 from layerticket.data.dataset import Dataset
@@ -34,7 +30,7 @@ _WINDOW_SECONDS = {"cpu": 1.0, "cuda": 5.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
+class TimingSetup:
     """What steps are measured on."""
 
     dataset: Dataset
@@ -43,6 +39,8 @@ class Bench:
     rounds: int = 7
     """Timed rounds; every network takes its turn in each."""
     metering: Metering | None = None
+    granularity: Granularity = "block"
+    """Granularity of the blocks whose memory is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +78,12 @@ class _Side:
             self._rehearsal.step()
 
 
-def measure_steps(models: Mapping[str, nn.Module], bench: Bench) -> Steps:
+def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
     """Time training steps of several networks in turns, and meter them if something is stated.
 
     Args:
         models: Networks by name; not modified.
-        bench: What they are measured on.
+        setup: What they are measured on.
 
     Returns:
         The measurement.
@@ -93,10 +91,10 @@ def measure_steps(models: Mapping[str, nn.Module], bench: Bench) -> Steps:
     Raises:
         LayerticketError: If the device is absent or energy cannot be metered as stated.
     """
-    where = resolve_device(bench.device)
+    where = resolve_device(setup.device)
     with (
-        metered(bench.metering, bench.device) as (meter, method),
-        rehearse(models, bench.dataset, bench.recipe, device=bench.device) as lent,
+        metered(setup.metering, setup.device) as (meter, method),
+        rehearse(models, setup.dataset, setup.recipe, device=setup.device) as lent,
     ):
         sides = {name: _Side(rehearsal) for name, rehearsal in lent.items()}
         interleave(sides, rounds=1, warmup=1)
@@ -107,7 +105,7 @@ def measure_steps(models: Mapping[str, nn.Module], bench: Bench) -> Steps:
                 side.steps = math.ceil(_WINDOW_SECONDS[where.type] / longest)
         for side in sides.values():
             side.waited = 0.0
-        seconds, kwh = _take_turns(sides, bench.rounds, meter)
+        seconds, kwh = _take_turns(sides, setup.rounds, meter)
     return Steps(
         seconds={name: [s / sides[name].steps for s in found] for name, found in seconds.items()},
         kwh=kwh,
@@ -138,7 +136,9 @@ def _take_turns(
     return interleave(sides, rounds=rounds, warmup=0, after=read), kwh
 
 
-def block_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, energy: bool = False) -> Costs:
+def block_costs(
+    model: nn.Module, blocks: Blocks, setup: TimingSetup, *, energy: bool = False
+) -> Costs:
     """Measure what each block adds to the time, or the energy, of a training step.
 
     Blocks of equal stage, parameters and MACs cost the same, so the network is measured without
@@ -148,7 +148,7 @@ def block_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, energy: bool 
     Args:
         model: Dense network; not modified.
         blocks: Its removable blocks.
-        bench: What it is measured on.
+        setup: What it is measured on.
         energy: Whether energy is measured, in kWh, and not time, in s.
 
     Returns:
@@ -158,7 +158,7 @@ def block_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, energy: bool 
         LayerticketError: If energy is asked for and nothing about it is stated, or the blocks
             make no measurable difference.
     """
-    if energy and (bench.metering is None or not bench.metering.wanted):
+    if energy and (setup.metering is None or not setup.metering.wanted):
         raise LayerticketError(
             "a budget of energy needs a meter. State the electricity and the processor: "
             "--country or --carbon-intensity, and --cpu-tdp where counters cannot be read."
@@ -166,7 +166,7 @@ def block_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, energy: bool 
     groups = _groups(blocks)
     models = {f"without {i}": remove_blocks(model, group) for i, group in enumerate(groups)}
     models |= {"dense": model, "bare": remove_blocks(model, blocks)}
-    steps = measure_steps(models, bench)
+    steps = measure_steps(models, setup)
     found = steps.seconds if not energy else steps.kwh
     assert found is not None
     # What the clock cannot tell from nothing is nothing.
@@ -192,7 +192,9 @@ def _difference(found: Mapping[str, list[float]], other: str) -> float:
     return statistics.median(a - b for a, b in zip(found["dense"], found[other], strict=True))
 
 
-def held_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, peak: Callable[[], int]) -> Costs:
+def held_costs(
+    model: nn.Module, blocks: Blocks, setup: TimingSetup, *, peak: Callable[[], int]
+) -> Costs:
     """Count the bytes each block adds to the memory of training.
 
     A block costs what it holds for the backward pass of a batch, counted exactly, and three times
@@ -201,15 +203,15 @@ def held_costs(model: nn.Module, blocks: Blocks, bench: Bench, *, peak: Callable
     Args:
         model: Dense network on the CPU; not modified.
         blocks: Its removable blocks.
-        bench: Gives batch size and precision.
+        setup: Gives batch size and precision.
         peak: Measures the peak of the dense network, in bytes.
 
     Returns:
         The costs.
     """
-    size = min(bench.recipe.batch_size, len(bench.dataset.train))
-    batch = scoring_batch(bench.dataset, bench.dataset.train, size, seed=0, balanced=False)
-    bf16 = resolve_precision(bench.recipe.precision, resolve_device(bench.device)) == "bf16"
+    size = min(setup.recipe.batch_size, len(setup.dataset.train))
+    batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
+    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.device)) == "bf16"
     whole = held_bytes(model, batch, bf16=bf16)
     cost = {}
     for group in _groups(blocks):
@@ -242,7 +244,7 @@ FindTicket = Callable[[Callable[[Blocks], Costs]], Ticket]
 
 
 def find_measured(
-    name: str, dense: nn.Module, budget: Budget, find: FindTicket, bench: Bench
+    name: str, dense: nn.Module, budget: Budget, find: FindTicket, setup: TimingSetup
 ) -> tuple[Ticket, dict[str, Any]]:
     """Find a ticket that meets a budget of time, energy or memory when it is measured.
 
@@ -254,7 +256,7 @@ def find_measured(
         dense: The network; not modified.
         budget: `save_time`, `save_energy` or `max_memory`.
         find: Finds a ticket, given what measures the blocks.
-        bench: What is measured on.
+        setup: What is measured on.
 
     Returns:
         The ticket, and what was measured: asked, and saved with its interval or the peak in bytes.
@@ -268,12 +270,12 @@ def find_measured(
 
         def costs(blocks: Blocks, factor: float = scale) -> Costs:
             if not known:
-                known.append(_costs(name, dense, blocks, budget, bench))
+                known.append(_costs(name, dense, blocks, budget, setup))
             scaled = {block: factor * cost for block, cost in known[0].blocks.items()}
             return replace(known[0], blocks=scaled)
 
         ticket = find(costs)
-        saved, met, record = _hold_against(name, dense, ticket, budget, known[0], bench)
+        saved, met, record = _hold_against(name, dense, ticket, budget, known[0], setup)
         if met:
             return ticket, record
         best = f"{len(ticket.removed)} removed blocks reach {_reached(record)}"
@@ -286,24 +288,26 @@ def find_measured(
     )
 
 
-def _costs(name: str, dense: nn.Module, blocks: Blocks, budget: Budget, bench: Bench) -> Costs:
+def _costs(
+    name: str, dense: nn.Module, blocks: Blocks, budget: Budget, setup: TimingSetup
+) -> Costs:
     """Measure the blocks in what the budget is about."""
     if budget.max_memory is not None:
-        return held_costs(dense, blocks, bench, peak=lambda: _peak(name, (), bench))
-    return block_costs(dense, blocks, bench, energy=budget.save_energy is not None)
+        return held_costs(dense, blocks, setup, peak=lambda: _peak(name, (), setup))
+    return block_costs(dense, blocks, setup, energy=budget.save_energy is not None)
 
 
 def _hold_against(
-    name: str, dense: nn.Module, ticket: Ticket, budget: Budget, costs: Costs, bench: Bench
+    name: str, dense: nn.Module, ticket: Ticket, budget: Budget, costs: Costs, setup: TimingSetup
 ) -> tuple[float, bool, dict[str, Any]]:
     """Measure a ticket: what it saves in the unit of the costs, whether that is enough, figures."""
     if budget.max_memory is not None:
-        peak = _peak(name, ticket.removed, bench)
+        peak = _peak(name, ticket.removed, setup)
         facts = {"asked": budget.max_memory, "peak_bytes": peak, "dense_peak_bytes": costs.total}
         return costs.total - peak, peak <= budget.max_memory, facts
     asked = budget.save_time if budget.save_time is not None else budget.save_energy
     assert asked is not None
-    steps = measure_steps({"dense": dense, "ticket": ticket.apply(dense)}, bench)
+    steps = measure_steps({"dense": dense, "ticket": ticket.apply(dense)}, setup)
     found = steps.seconds if budget.save_time is not None else steps.kwh
     assert found is not None
     kept = ratio_of(found["ticket"], found["dense"])
@@ -322,15 +326,16 @@ def _reached(record: dict[str, Any]) -> str:
     return f"a saving of {record['saved']['value']:.1%}"
 
 
-def _peak(name: str, removed: tuple[str, ...], bench: Bench) -> int:
+def _peak(name: str, removed: tuple[str, ...], setup: TimingSetup) -> int:
     """Peak memory of training, in a fresh process."""
-    channels, height, width = bench.dataset.shape
+    channels, height, width = setup.dataset.shape
     request = MemoryRequest(
         model=name,
         shape=(channels, height, width),
-        classes=bench.dataset.classes,
+        classes=setup.dataset.classes,
         removed=removed,
-        recipe=bench.recipe,
-        device=bench.device,
+        granularity=setup.granularity,
+        recipe=setup.recipe,
+        device=setup.device,
     )
     return peak_memory(request).peak_bytes

@@ -1,95 +1,82 @@
-"""Tickets of whole blocks: found at initialization, or in a trained network and rewound."""
+"""What a study compares with the dense network: one class a method, its fields the keys."""
 
 import itertools
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from layerticket.baselines.controls import equal_compute_epochs, shallower
-from layerticket.counting import count_macs
+from layerticket.blocks.block import Granularity
 from layerticket.criteria.registry import get_criterion
-from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.evaluation.energy import Metering
 from layerticket.selection import Budget
-from layerticket.study.measure import Bench
-from layerticket.study.record import build_named
-from layerticket.study.search import (
-    find_control,
-    find_filters,
-    find_imp,
-    find_in,
-    find_in_run,
-    find_weights,
-)
-from layerticket.study.values import build, table_of
-from layerticket.ticket.ticket import Ticket
-from layerticket.training.recipe import Recipe
+from layerticket.settings import Count, Flag, Text, Whole, from_table, settings, to_table
 
-Role = Literal["dense", "reference"]
-# Fields that decide what is done with the find, not what is found.
-NOT_SEARCHED = ("label", "initialization", "draws", "reference")
+if TYPE_CHECKING:  # searching imports torch, and a study file is read without it
+    from layerticket.study.search import Search
+
+Kind = Literal[
+    "ticket", "lottery", "control", "shallower", "filters", "weights", "imp", "equal_compute"
+]
+Role = Literal["criterion", "control", "baseline"]
+Need = Literal["dense", "reference"]
+Control = Literal["random", "first", "last", "even", "each"]
+# Fields that decide which rows there are and what is done with a find, not what is found.
+NOT_SEARCHED = ("label", "seeds", "budgets", "initialization", "draws", "reference")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Search:
-    """Where, in what and for what budget something is searched."""
+@settings
+class Rules:
+    """Which blocks must stay."""
 
-    model: str
-    dataset: Dataset
-    budget: Budget
-    seed: int
-    recipe: Recipe
-    out: Path
-    """Folder of what is found."""
-    draw: int | None = None
-    dense: Path | None = None
-    """Run that trained the dense network, for a method that wants it."""
-    reference: Path | None = None
-    """Folder of the ticket whose cost is matched, for a method that wants it."""
-    device: str = "auto"
-    metering: Metering | None = None
-
-    @property
-    def ticket(self) -> Ticket:
-        """The ticket whose cost is matched."""
-        assert self.reference is not None
-        return Ticket.load(self.reference)
-
-    @property
-    def bench(self) -> Bench:
-        """What a measured budget is measured on, and how the search is metered."""
-        return Bench(
-            dataset=self.dataset, recipe=self.recipe, device=self.device, metering=self.metering
-        )
+    protect: tuple[Text, ...] = ()
+    """Patterns of names, e.g. "layer1.*"."""
+    min_per_stage: Whole = 0
+    """Removable blocks that must remain in every stage."""
+    keep_neighbours: Flag = False
+    """Keep the blocks next to each down-sampling, as the paper's implementation does."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Method(ABC):
-    """One way to a network, as a value; the fields are the keys in a study file."""
+    """One way to a network, as a value."""
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
     """Its name as `method` in a study file."""
     wording: ClassVar[str]
     """Its label by default, with the names of fields in braces."""
-    wants: ClassVar[tuple[Role, ...]] = ()
+    wants: ClassVar[tuple[Need, ...]] = ()
     """What has to be there before: the trained dense network, the reference ticket."""
-    trains: ClassVar[bool] = False
-    """Whether the search trains networks, in its own folder, where it goes on if cut off."""
-    label: str = ""
+    own_training_only: ClassVar[bool] = False
+    """Whether it needs epochs or snapshots, which only trainings by a recipe have."""
+
+    label: Text = ""
     """How tables call it; by default after its settings."""
+    seeds: tuple[Whole, ...] | None = None
+    """Seeds of this method alone; by default those of the study."""
+    budgets: tuple[Budget, ...] | None = None
+    """Budgets of this method alone; by default those of the study."""
 
     def __post_init__(self) -> None:
         if not self.label:
-            label = self.wording.format(**{f.name: getattr(self, f.name) for f in fields(self)})
-            weights = ", new weights" if self.new_weights else ""
-            object.__setattr__(self, "label", label + weights)
+            object.__setattr__(self, "label", self.default_label)
+        for name, values in (("seeds", self.seeds), ("budgets", self.budgets)):
+            if values is not None:
+                check_distinct(name, values)
+
+    @property
+    def default_label(self) -> str:
+        """Its label where none is given."""
+        return self.wording.format(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @property
+    def role(self) -> Role:
+        """What it is for: a criterion's choice, a control of it, or another way to be small."""
+        return "baseline"
 
     @abstractmethod
-    def search(self, at: Search) -> dict[str, Any]:
+    def search(self, at: "Search") -> dict[str, Any]:
         """Find what is to be trained: a record with `ticket` (a folder), `model` or `epochs`.
 
         Raises:
@@ -97,14 +84,9 @@ class Method(ABC):
         """
 
     @property
-    def keeps(self) -> tuple[str, ...]:
-        """Points of the dense training that have to be kept."""
+    def snapshot_points(self) -> tuple[str, ...]:
+        """Points of the dense training that it goes back to."""
         return ()
-
-    @property
-    def all_draws(self) -> tuple[int | None, ...]:
-        """Numbers of the draws; a single None where nothing is drawn."""
-        return (None,)
 
     @property
     def new_weights(self) -> bool:
@@ -112,304 +94,274 @@ class Method(ABC):
         return False
 
     @property
-    def matched_to(self) -> str:
-        """Label of the method whose ticket is the reference; empty: the first ticket."""
-        return ""
+    def needs_labels(self) -> bool:
+        """Whether its search reads images or labels."""
+        return False
 
     @property
     def searched(self) -> Mapping[str, Any]:
         """Settings that decide what is found, as JSON values; methods that share them share it."""
-        values = {k: v for k, v in asdict(self).items() if k not in NOT_SEARCHED}
-        return {"method": self.kind, **values}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_SEARCHED}
+        return {"method": self.kind, **to_table(values)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Matched(Method):
-    """A rival whose cost is that of a ticket."""
-
-    wants: ClassVar[tuple[Role, ...]] = ("reference",)
-    reference: str = ""
-    """Label of the method whose tickets it is matched to; by default the first ticket."""
-
-    @property
-    def matched_to(self) -> str:
-        """As `reference` says."""
-        return self.reference
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlMethod(_Matched):
-    """Blocks that no criterion chose."""
-
-    kind: ClassVar[str] = "control"
-    wording: ClassVar[str] = "{control} blocks"
-    control: Literal["random", "first", "last", "even"]
-    """Which blocks go."""
-    draws: int = 1
-    """Random choices a seed."""
-
-    def __post_init__(self) -> None:
-        if self.draws < 1 or (self.draws > 1 and self.control != "random"):
-            raise LayerticketError(
-                f"draws is {self.draws} for control {self.control!r}; it must be at least 1, and "
-                "1 for all but random, which alone draws."
-            )
-        super().__post_init__()
-
-    @property
-    def all_draws(self) -> tuple[int | None, ...]:
-        """As many as asked for, of random blocks."""
-        return tuple(range(self.draws)) if self.control == "random" else (None,)
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Take blocks out until the cost is that of the reference."""
-        return find_control(
-            at.model,
-            at.dataset,
-            control=self.control,
-            seed=at.seed,
-            draw=at.draw or 0,
-            **_how(at),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FiltersMethod(_Matched):
-    """Filters in place of blocks."""
-
-    kind: ClassVar[str] = "filters"
-    wording: ClassVar[str] = "filters {criterion} ({match})"
-    criterion: Literal["snip", "grasp", "l1", "random"]
-    """How filters are scored."""
-    match: Literal["filters", "macs", "params"] = "filters"
-    """In what it equals the reference."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The criterion's own options."""
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Take filters out until the network matches the reference."""
-        return find_filters(
-            at.model,
-            at.dataset,
-            criterion=self.criterion,
-            match=self.match,
-            seed=at.seed,
-            **_how(at),
-            **self.options,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsMethod(_Matched):
-    """Single weights in place of blocks; as many parameters are left."""
-
-    kind: ClassVar[str] = "weights"
-    wording: ClassVar[str] = "weights {criterion}"
-    criterion: Literal["snip", "grasp", "synflow", "magnitude"]
-    """How weights are scored."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The criterion's own options."""
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Prune weights until as many are left as in the reference."""
-        return find_weights(
-            at.model,
-            at.dataset,
-            criterion=self.criterion,
-            seed=at.seed,
-            **_how(at),
-            **self.options,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImpMethod(_Matched):
-    """Iterative magnitude pruning of the trained network, rewound each round."""
-
-    kind: ClassVar[str] = "imp"
-    wording: ClassVar[str] = "weights imp"
-    wants: ClassVar[tuple[Role, ...]] = ("dense", "reference")
-    trains: ClassVar[bool] = True
-    rounds: int = 3
-    """Times it is pruned; all but the last are trained on the way."""
-    rewind: str = "0"
-    """Epoch the weights are set back to, or a share such as "25%"."""
-
-    @property
-    def keeps(self) -> tuple[str, ...]:
-        """The epoch it goes back to."""
-        return (self.rewind,)
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Prune, rewind and train in rounds."""
-        assert at.dense is not None
-        return find_imp(
-            at.dense,
-            at.dataset,
-            at.recipe,
-            rounds=self.rounds,
-            rewind=self.rewind,
-            progress=False,
-            **_how(at),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShallowerMethod(_Matched):
-    """A network with fewer layers that costs about as much."""
-
-    kind: ClassVar[str] = "shallower"
-    wording: ClassVar[str] = "shallower"
-    model: str = ""
-    """Its name; by default the standard one nearest in MACs, for networks of the package."""
-
-    def __post_init__(self) -> None:
-        if self.model and not self.label:
-            object.__setattr__(self, "label", f"shallower {self.model}")
-        super().__post_init__()
-
-    @property
-    def searched(self) -> Mapping[str, Any]:
-        """As of every method; a network that is not named leaves no trace."""
-        settings = dict(super().searched)
-        return settings if self.model else {k: v for k, v in settings.items() if k != "model"}
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Look the network up, or take the one that is named."""
-        reference = at.ticket
-        name = self.model or shallower(at.model, reference)
-        model = build_named(name, at.dataset, at.seed)
-        macs = count_macs(model, at.dataset.train.fetch(slice(1)).float())
-        match = {"of": "macs", "asked": reference.macs["ticket"], "reached": macs}
-        return {
-            "model": name,
-            "macs": {"dense": reference.macs["dense"], "ticket": macs},
-            "match": match,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class EqualComputeMethod(_Matched):
-    """The dense network for as many epochs as cost what the ticket's training costs."""
-
-    kind: ClassVar[str] = "equal_compute"
-    wording: ClassVar[str] = "dense, equal compute"
-
-    def search(self, at: Search) -> dict[str, Any]:
-        """Count the epochs."""
-        dense = at.ticket.macs["dense"]
-        epochs = equal_compute_epochs(at.ticket, at.recipe.epochs)
-        return {"epochs": epochs, "macs": {"dense": dense, "ticket": dense}}
-
-
-def _how(at: Search) -> dict[str, Any]:
-    """What all searches for a rival are given."""
-    return {
-        "reference": at.reference,
-        "out": at.out,
-        "metering": at.metering,
-        "device": at.device,
-    }
-
-
-Weights = Literal["ticket", "seed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """Which blocks must stay."""
-
-    protect: tuple[str, ...] = ()
-    """Patterns of names, e.g. "layer1.*"."""
-    min_per_stage: int = 0
-    """Removable blocks that must remain in every stage."""
-    keep_neighbours: bool = False
-    """Keep the blocks next to each down-sampling."""
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class _Scored(Method):
     """What tickets have in common, however they are found."""
 
-    criterion: str = "grasp"
+    criterion: Text = "grasp"
     """Registered name."""
-    rounds: int = 1
+    granularity: Granularity = "block"
+    """block: blocks go as a whole; branch: each residual branch of them by itself."""
+    rounds: Count = 1
     """Rounds of scoring and removing."""
-    initialization: Weights = "ticket"
+    initialization: Literal["ticket", "seed"] = "ticket"
     """ticket: trained from its own weights; seed: from new random ones."""
-    images: int | None = None
+    images: Count | None = None
     """Size of the scoring batch; by default ten of every class."""
-    balanced: bool = True
+    balanced: Flag = True
     """Whether every class appears equally often in it."""
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = Rules()
     """Which blocks must stay."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own options."""
 
     def __post_init__(self) -> None:
-        get_criterion(self.criterion)  # a wrong name is told before any training
-        if self.rounds < 1:
-            raise LayerticketError(f"rounds is {self.rounds}; it must be at least 1.")
+        get_criterion(self.criterion)  # a wrong name is refused before any training
         super().__post_init__()
+
+    @property
+    def default_label(self) -> str:
+        """As of every method; new weights are said."""
+        return super().default_label + (", new weights" if self.new_weights else "")
+
+    @property
+    def role(self) -> Role:
+        """A ticket of a criterion; drawn at random or with new weights, a control of it."""
+        return "control" if self.new_weights or self.criterion == "random" else "criterion"
 
     @property
     def new_weights(self) -> bool:
         """As `initialization` says."""
         return self.initialization == "seed"
 
-    def _how(self, at: Search) -> dict[str, Any]:
-        return {
-            "budget": at.budget,
-            "out": at.out,
-            "criterion": self.criterion,
-            "images": self.images,
-            "balanced": self.balanced,
-            "rounds": self.rounds,
-            "rules": asdict(self.rules),
-            "options": self.options,
-            "bench": at.bench,
-        }
+    @property
+    def needs_labels(self) -> bool:
+        """As the criterion says."""
+        return _reads_data(self.criterion)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TicketMethod(_Scored):
     """A ticket found at initialization (Algorithm 2)."""
 
-    kind: ClassVar[str] = "ticket"
+    kind: ClassVar[Kind] = "ticket"
     wording: ClassVar[str] = "{criterion}"
 
-    def search(self, at: Search) -> dict[str, Any]:
+    def search(self, at: "Search") -> dict[str, Any]:
         """Find the ticket in the network at initialization."""
-        return find_in(at.model, at.dataset, seed=at.seed, **self._how(at))
+        from layerticket.study.search import find_at_initialization
+
+        return find_at_initialization(self, at)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LotteryMethod(_Scored):
     """A ticket found in the trained network and set back to an epoch of it (Algorithm 1)."""
 
-    kind: ClassVar[str] = "lottery"
+    kind: ClassVar[Kind] = "lottery"
     wording: ClassVar[str] = "lottery {criterion} {rewind}"
-    wants: ClassVar[tuple[Role, ...]] = ("dense",)
-    rewind: str = "0"
+    wants: ClassVar[tuple[Need, ...]] = ("dense",)
+    own_training_only: ClassVar[bool] = True
+    rewind: Text = "0"
     """Epoch the weights are set back to, or a share such as "25%"."""
-    score_at: str = "100%"
+    score_at: Text = "100%"
     """Epoch whose weights are scored."""
 
     @property
-    def keeps(self) -> tuple[str, ...]:
+    def snapshot_points(self) -> tuple[str, ...]:
         """The epoch it goes back to, and the one that is scored."""
         return tuple(point for point in (self.rewind, self.score_at) if point != "100%")
 
-    def search(self, at: Search) -> dict[str, Any]:
+    def search(self, at: "Search") -> dict[str, Any]:
         """Find the ticket in the trained network, and set it back."""
-        assert at.dense is not None
-        return find_in_run(
-            at.dense,
-            at.dataset,
-            rewind_to=self.rewind,
-            score_at=self.score_at,
-            **self._how(at),
-        )
+        from layerticket.study.search import find_in_training_of
+
+        return find_in_training_of(self, at)
+
+
+@settings
+class _Matched(Method):
+    """A baseline whose cost is that of a ticket."""
+
+    wants: ClassVar[tuple[Need, ...]] = ("reference",)
+    reference: Text = ""
+    """Label of the method whose tickets it is matched to; by default the first ticket."""
+
+
+@settings
+class ControlMethod(_Matched):
+    """Blocks that no criterion chose."""
+
+    kind: ClassVar[Kind] = "control"
+    wording: ClassVar[str] = "{control} blocks"
+    control: Control
+    """Which blocks go; each: every removable block alone, in a row of its own."""
+    draws: Count = 1
+    """Random choices a seed."""
+
+    def __post_init__(self) -> None:
+        if self.draws > 1 and self.control != "random":
+            raise LayerticketError(
+                f"draws is {self.draws} for control {self.control!r}; it must be 1 for all but "
+                "random, which alone draws."
+            )
+        if self.control == "each" and self.budgets is not None:
+            raise LayerticketError(
+                "control 'each' takes out one block a row, so it has no budgets; leave them out."
+            )
+        super().__post_init__()
+
+    @property
+    def role(self) -> Role:
+        """A control, as its name says."""
+        return "control"
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Take blocks out until the cost is that of the reference."""
+        from layerticket.study.search import find_control
+
+        return find_control(self, at)
+
+
+@settings
+class _Smaller(_Matched):
+    """A baseline found by scoring something smaller than blocks."""
+
+    images: Count | None = None
+    """Size of the scoring batch; by default ten of every class."""
+    balanced: Flag = True
+    """Whether every class appears equally often in it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The criterion's own options."""
+
+
+@settings
+class FiltersMethod(_Smaller):
+    """Filters in place of blocks."""
+
+    kind: ClassVar[Kind] = "filters"
+    wording: ClassVar[str] = "filters {criterion} ({match})"
+    criterion: Literal["snip", "grasp", "l1", "random"]
+    """How filters are scored."""
+    match: Literal["filters", "macs", "params"] = "filters"
+    """In what it equals the reference."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """As the criterion says."""
+        return self.criterion in ("snip", "grasp")
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Take filters out until the network matches the reference."""
+        from layerticket.study.search import find_filters
+
+        return find_filters(self, at)
+
+
+@settings
+class WeightsMethod(_Smaller):
+    """Single weights in place of blocks; as many parameters are left."""
+
+    kind: ClassVar[Kind] = "weights"
+    wording: ClassVar[str] = "weights {criterion}"
+    criterion: Literal["snip", "grasp", "synflow", "magnitude"]
+    """How weights are scored."""
+    rounds: Count | None = None
+    """Rounds of pruning; by default 100 for synflow, else 1."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """As the criterion says."""
+        return self.criterion in ("snip", "grasp")
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Prune weights until as many are left as in the reference."""
+        from layerticket.study.search import find_weights
+
+        return find_weights(self, at)
+
+
+@settings
+class ImpMethod(_Matched):
+    """Iterative magnitude pruning of the trained network, rewound each round."""
+
+    kind: ClassVar[Kind] = "imp"
+    wording: ClassVar[str] = "weights imp"
+    wants: ClassVar[tuple[Need, ...]] = ("dense", "reference")
+    own_training_only: ClassVar[bool] = True
+    rounds: Count | None = 3
+    """Times it is pruned; all but the last are trained on the way. From Python None: as many as it
+    takes when each takes a fifth of what is left."""
+    rewind: Text = "0"
+    """Epoch the weights are set back to, or a share such as "25%"."""
+
+    @property
+    def snapshot_points(self) -> tuple[str, ...]:
+        """The epoch it goes back to."""
+        return (self.rewind,)
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Prune, rewind and train in rounds."""
+        from layerticket.study.search import find_imp
+
+        return find_imp(self, at)
+
+
+@settings
+class ShallowerMethod(_Matched):
+    """A network with fewer layers that costs about as much."""
+
+    kind: ClassVar[Kind] = "shallower"
+    wording: ClassVar[str] = "shallower"
+    model: Text = ""
+    """Its name; by default the standard one nearest in MACs, for networks of the package."""
+
+    @property
+    def default_label(self) -> str:
+        """A named network is named."""
+        return f"shallower {self.model}".strip()
+
+    @property
+    def role(self) -> Role:
+        """A control: does it matter which layers are fewer?"""
+        return "control"
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Look the network up, or take the one that is named."""
+        from layerticket.study.search import find_shallower
+
+        return find_shallower(self, at)
+
+
+@settings
+class EqualComputeMethod(_Matched):
+    """The dense network for as many epochs as cost what the ticket's training costs."""
+
+    kind: ClassVar[Kind] = "equal_compute"
+    wording: ClassVar[str] = "dense, equal compute"
+    own_training_only: ClassVar[bool] = True
+
+    @property
+    def role(self) -> Role:
+        """A control: does fewer epochs do as well as fewer layers?"""
+        return "control"
+
+    def search(self, at: "Search") -> dict[str, Any]:
+        """Count the epochs."""
+        from layerticket.study.search import find_equal_compute
+
+        return find_equal_compute(self, at)
 
 
 METHODS: Mapping[str, type[Method]] = {
@@ -427,11 +379,17 @@ METHODS: Mapping[str, type[Method]] = {
 }
 
 
+def check_distinct(name: str, values: tuple[Any, ...]) -> None:
+    """Refuse an empty list, and one that names a thing twice."""
+    if not values or any(values.index(v) != i for i, v in enumerate(values)):
+        raise LayerticketError(f"{name} are {values}; give at least one, and none twice.")
+
+
 def method_of(table: Mapping[str, Any], where: str) -> Method:
     """Make a method of its table in a study file.
 
     Raises:
-        LayerticketError: If `method` is missing or unknown, or as in `build`.
+        LayerticketError: If `method` is missing or unknown, or as in `from_table`.
 
     Example:
         >>> method_of({"method": "ticket", "criterion": "snip"}, "study.toml").label
@@ -444,7 +402,7 @@ def method_of(table: Mapping[str, Any], where: str) -> Method:
     kind = table["method"]
     if kind not in METHODS:
         raise unknown_name(f"{where}: method", str(kind), METHODS)
-    return build(METHODS[kind], {k: v for k, v in table.items() if k != "method"}, where)
+    return from_table(METHODS[kind], {k: v for k, v in table.items() if k != "method"}, where)
 
 
 def methods_of(table: object, where: str) -> tuple[Method, ...]:
@@ -462,12 +420,15 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
     """
     if not isinstance(table, Mapping):
         raise LayerticketError(f"{where} is {table!r}, but it must be a table.")
+    table = dict(table)
+    if isinstance(count := table.get("seeds"), int) and not isinstance(count, bool):
+        table["seeds"] = list(range(count))
     cls = METHODS.get(str(table.get("method")))
     hints = {} if cls is None else typing.get_type_hints(cls)
     listed = [
         key
         for key, value in table.items()
-        if isinstance(value, list) and key in hints and typing.get_origin(hints[key]) is not tuple
+        if isinstance(value, list) and key in hints and not _is_list(hints[key])
     ]
     choices = itertools.product(*(table[key] for key in listed))
     return tuple(
@@ -477,4 +438,18 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
 
 def table_of_method(method: Method) -> dict[str, Any]:
     """Return the table of a method, as `method_of` reads it."""
-    return {"method": method.kind, **table_of(method)}
+    return {"method": method.kind, **to_table(method)}
+
+
+def _is_list(hint: Any) -> bool:  # noqa: ANN401 - any annotation
+    """Whether a field holds a list itself."""
+    if typing.get_origin(hint) is tuple:
+        return True
+    return any(typing.get_origin(part) is tuple for part in typing.get_args(hint))
+
+
+def _reads_data(criterion: str) -> bool:
+    """Whether a criterion of blocks looks at more than weights."""
+    return criterion not in ("synflow", "magnitude", "random") and bool(
+        get_criterion(criterion).uses
+    )

@@ -1,62 +1,53 @@
-"""A study unfolds into jobs that share work, and rows that say what each job is for.
+"""A study unfolds into rows, and jobs that share work.
 
-One theta_0 and one dense training for each seed; it keeps every epoch that any method goes back
-to. Rows of one seed stand together, so that pairs are complete early.
+Rows and searches are named here, by content; a training is named once its search is done. There is
+one theta_0 and one dense training for each seed. Rows of one seed stand together, so that pairs are
+complete early.
 """
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.files import digest
 from layerticket.selection import Budget
-from layerticket.study.methods import Method
-from layerticket.study.spec import StudyFile
-from layerticket.study.values import table_of
+from layerticket.settings import to_table
+from layerticket.study.identity import callable_identity
+from layerticket.study.methods import ControlMethod, Method, table_of_method
+from layerticket.study.spec import StudyFile, budget_text, name_of
 from layerticket.training.checkpoint import epochs_at
 
-KEEP = "keep"
-"""Entry of a training's `Job.spec`: epochs whose weights and optimizer stay in its folder."""
+JobKind = Literal["network", "search", "train", "evaluate"]
 
-Kind = Literal["network", "search", "train", "evaluate", "similarity"]
+log = logging.getLogger(__name__)
+NEW_WEIGHTS = 10_000  # added to a seed to draw other weights, away from the seeds of a study
+ALONE = Budget(remove=1)  # of the control that takes out every block alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One piece of work; everything that decides how it ends is in it, and what it leaves."""
+    """One piece of work; its settings stand in the study file."""
 
-    kind: Kind
+    name: str
+    kind: JobKind
     model: str
-    """Name of the dense network it is about."""
+    """The dense network it is about, as the study names it."""
     seed: int | None
-    spec: Mapping[str, Any]
-    """What is to be done, as JSON values."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Names of the jobs that come before, by the part they play."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that decides how it ends; the jobs that come before are in it by name.
-
-        The epochs a training keeps change nothing in it, so they are left out: whatever was made
-        of a dense network stands when a method is added that goes back to another epoch.
-        """
-        spec = {key: value for key, value in self.spec.items() if key != KEEP}
-        return digest({**asdict(self), "spec": spec})
-
-    @property
-    def name(self) -> str:
-        """Name of its folder: readable, and as unique as 48 bits of the hash."""
-        seed = "" if self.seed is None else f"-seed{self.seed}"
-        what = self.spec.get("method") if self.kind == "search" else None
-        readable = "-".join([self.kind, *([what] if what else []), self.model])
-        return f"{re.sub(r'[^A-Za-z0-9._-]', '-', readable)}{seed}-{self.digest[:12]}"
+    method: str = "dense"
+    """Label of the method."""
+    budget: Mapping[str, Any] | None = None
+    draw: int | None = None
+    row: str = ""
+    """Id of the row that it trains or evaluates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedRun:
+class PlannedRow:
     """One row of a study: a network that is trained and judged."""
 
     id: str
@@ -67,13 +58,14 @@ class PlannedRun:
     """Label of the method, or dense."""
     kind: str
     """Kind of the method, or dense."""
+    role: str
+    """dense, criterion, control or baseline."""
+    reference: str | None
+    """Label of the method it is compared with."""
     draw: int | None
     seed: int
     jobs: Mapping[str, str]
     """Names of its jobs by kind."""
-
-
-NEW_WEIGHTS = 10_000  # added to a seed to draw other weights, away from the seeds of a study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +73,13 @@ class Plan:
     """Jobs in an order they can be done in, and the rows they are for."""
 
     jobs: Mapping[str, Job]
-    runs: tuple[PlannedRun, ...]
+    rows: tuple[PlannedRow, ...]
+    data: Mapping[str, Any] | None
+    """Identity of the data; None where the study names none."""
+    texts: Mapping[str, str]
+    """SHA-256 of the module of every package.module:function."""
+    epochs: int
+    """Of a training by the recipe; 0 where a user's own `fit` trains."""
 
     def only(self, ids: tuple[str, ...]) -> "Plan":
         """Keep what these rows need; an id may be shortened.
@@ -90,133 +88,224 @@ class Plan:
             LayerticketError: If an id is that of no row.
         """
         for given in ids:
-            if not any(run.id.startswith(given) for run in self.runs):
+            if not any(row.id.startswith(given) for row in self.rows):
                 raise LayerticketError(
                     f"no run of this study is called {given!r}; study.json and runs.csv name them."
                 )
-        runs = tuple(run for run in self.runs if run.id.startswith(ids))
-        wanted = {name for run in runs for name in run.jobs.values()}
+        rows = tuple(row for row in self.rows if row.id.startswith(ids))
+        wanted = {name for row in rows for name in row.jobs.values()}
         for name, job in reversed(list(self.jobs.items())):
             if name in wanted:
                 wanted.update(job.needs.values())
-        return Plan(jobs={n: j for n, j in self.jobs.items() if n in wanted}, runs=runs)
+        jobs = {name: job for name, job in self.jobs.items() if name in wanted}
+        return replace(self, jobs=jobs, rows=rows)
+
+    def as_record(self) -> dict[str, Any]:
+        """Spell the plan as JSON values."""
+        return {
+            "data": self.data,
+            "texts": dict(self.texts),
+            "epochs": self.epochs,
+            "jobs": [asdict(job) for job in self.jobs.values()],
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Plan":
+        """Read a plan back."""
+        jobs = [Job(**job) for job in record["jobs"]]
+        return cls(
+            data=record["data"],
+            texts=record["texts"],
+            epochs=record["epochs"],
+            jobs={job.name: job for job in jobs},
+            rows=tuple(PlannedRow(**row) for row in record["rows"]),
+        )
 
 
-def budget_text(budget: Budget) -> str:
-    """Spell a budget.
-
-    Example:
-        >>> budget_text(Budget(remove=5))
-        'remove 5'
-    """
-    return " ".join(f"{k} {v:g}" for k, v in asdict(budget).items() if v is not None)
-
-
-def unfold(study: StudyFile, fingerprint: str) -> Plan:
+def unfold(
+    study: StudyFile,
+    data: Mapping[str, Any] | None,
+    *,
+    count_blocks: Callable[[str], int] = lambda model: 0,
+) -> Plan:
     """Plan a study.
 
     Args:
         study: The study.
-        fingerprint: SHA-256 over all images and labels; results of other data are other jobs.
+        data: Identity of its data, see `data_identity`; results of other data are other rows.
+        count_blocks: Counts the removable blocks of a network, for the control that takes out
+            each of them.
 
     Returns:
         The plan.
     """
-    planner = _Planner(study, fingerprint)
-    runs = [
-        run for seed in study.seeds for model in study.models for run in planner.of(model, seed)
-    ]
-    return Plan(jobs=planner.jobs, runs=tuple(runs))
+    return _Planner(study, data, count_blocks).plan()
 
 
 class _Planner:
     """Collects jobs while the rows of a study are gone through."""
 
-    def __init__(self, study: StudyFile, fingerprint: str) -> None:
-        self.study, self.jobs = study, dict[str, Job]()
-        self.data = {
-            "data": study.data,
-            "data_fingerprint": fingerprint,
-            "validation_fraction": study.validation_fraction,
+    def __init__(
+        self,
+        study: StudyFile,
+        data: Mapping[str, Any] | None,
+        count_blocks: Callable[[str], int],
+    ) -> None:
+        self.study, self.data, self.count_blocks = study, data, count_blocks
+        self.jobs: dict[str, Job] = {}
+        named = [
+            (name_of(model), callable_identity(model, study.version)) for model in study.models
+        ]
+        self.models = dict(named)
+        fit = {"fit": callable_identity(study.fit, study.version)} if study.fit else {}
+        self.common = {"data": data, "shape": list(study.input_shape)} | (
+            fit or {"recipe": to_table(study.recipe)}
+        )
+        if any("call" in value for value in (*self.models.values(), *fit.values())):
+            log.warning(
+                "a Python function without version= is named by this call alone: nothing of an "
+                "earlier call is used again."
+            )
+        self.texts = {
+            value["name"]: value["text"]
+            for value in (*self.models.values(), *fit.values())
+            if "text" in value
         }
-        self.recipe = asdict(study.recipe)
-        self.keep = list(epochs_at(study.keeps, study.recipe.epochs))
 
-    def add(self, job: Job) -> str:
-        """Put a job on the list, once; the data are part of all jobs."""
-        job = replace(job, spec={**job.spec, **self.data})
-        self.jobs.setdefault(job.name, job)
-        return job.name
+    def plan(self) -> Plan:
+        """Unfold all rows."""
+        rows = [
+            row
+            for seed in self.study.all_seeds
+            for model in self.models
+            for row in self.rows_of(model, seed)
+        ]
+        epochs = 0 if self.study.fit else self.study.recipe.epochs
+        return Plan(
+            jobs=self.jobs, rows=tuple(rows), data=self.data, texts=self.texts, epochs=epochs
+        )
 
-    def of(self, model: str, seed: int) -> Iterator[PlannedRun]:
+    def rows_of(self, model: str, seed: int) -> Iterator[PlannedRow]:
         """Rows of one network and seed: dense first."""
-        self.add(Job(kind="network", model=model, seed=None, spec={}))
-        dense = self.add(
-            Job(kind="train", model=model, seed=seed, spec={**self._training(), KEEP: self.keep})
-        )
-        yield self._row(dense, None, model=model, seed=seed, method="dense", kind="dense")
-        for budget in self.study.budgets:
+        network = {**self.common, "model": self.models[model]}
+        self.add("network", model, None, f"network-{_slug(model)}-{digest(network)[:12]}")
+        dense = self.row(model, seed, None, None, None)
+        yield dense
+        own = (budget for method in self.study.methods for budget in self.budgets_of(method))
+        for budget in dict.fromkeys((*self.study.budgets, *own)):
             for method in self.study.methods:
-                for draw in method.all_draws:
-                    yield self._of_method(method, draw, budget, model, seed, dense)
+                if seed in (method.seeds or self.study.seeds) and budget in self.budgets_of(method):
+                    for draw in self.draws_of(method, model):
+                        yield self.row(model, seed, method, budget, draw)
 
-    def _training(self) -> dict[str, Any]:
-        """Settings of a training that starts where its network says."""
-        return {"recipe": self.recipe, "initialization": "ticket"}
+    def budgets_of(self, method: Method) -> tuple[Budget, ...]:
+        """Budgets of a method."""
+        if isinstance(method, ControlMethod) and method.control == "each":
+            return (ALONE,)
+        return method.budgets or self.study.budgets
 
-    def _of_method(
-        self, method: Method, draw: int | None, budget: Budget, model: str, seed: int, dense: str
-    ) -> PlannedRun:
-        """Plan one row: search, training, judgement."""
-        search = self._search(method, draw, budget, model, seed, dense)
-        spec = self._training()
-        if method.new_weights:
-            spec |= {"initialization": "seed", "initialization_seed": seed + NEW_WEIGHTS}
-        train = self.add(
-            Job(kind="train", model=model, seed=seed, spec=spec, needs={"search": search})
+    def draws_of(self, method: Method, model: str) -> tuple[int | None, ...]:
+        """Numbers of the draws; a single None where nothing is drawn."""
+        if not isinstance(method, ControlMethod) or method.control not in ("random", "each"):
+            return (None,)
+        return tuple(
+            range(method.draws if method.control == "random" else self.count_blocks(model))
         )
-        several = len(method.all_draws) > 1
-        label = f"{method.label} {draw}" if several else method.label
-        row: dict[str, Any] = {"model": model, "seed": seed, "method": label, "kind": method.kind}
-        row |= {"search": search, "budget": budget_text(budget), "draw": draw}
-        return self._row(train, dense, **row)
 
-    def _search(
-        self, method: Method, draw: int | None, budget: Budget, model: str, seed: int, dense: str
+    def identity(self, model: str, seed: int, **what: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Everything that decides how a row or a search ends, as JSON values."""
+        return {**self.common, "model": self.models[model], "seed": seed, **what}
+
+    def row(
+        self, model: str, seed: int, method: Method | None, budget: Budget | None, draw: int | None
+    ) -> PlannedRow:
+        """Plan one row: search, training, evaluation."""
+        jobs: dict[str, str] = {}
+        table: dict[str, Any] = {}
+        reference = None
+        if method is not None and budget is not None:
+            jobs["search"] = self.search(method, budget, draw, model, seed)
+            table = {
+                key: value
+                for key, value in table_of_method(method).items()
+                if key not in ("seeds", "budgets", "draws")
+            }
+            reference = self.study.reference_label(method)
+        what = {"method": table or "dense", "search": jobs.get("search"), "draw": draw}
+        key = digest(self.identity(model, seed, **what))[:12]
+        label = "dense" if method is None else method.label
+        place: dict[str, Any] = {"method": label, "draw": draw, "row": key}
+        jobs["train"] = self.add("train", model, seed, f"train-{key}", dict(jobs), **place)
+        settings = self.evaluations(dense=method is None)
+        if settings:
+            needs = {"train": jobs["train"]}
+            if method is not None and (self.study.similarity or self.study.timing):
+                needs["dense"] = self.dense(model, seed)
+            name = f"evaluate-{key}-{digest(settings)[:8]}"
+            jobs["evaluate"] = self.add("evaluate", model, seed, name, needs, **place)
+        return PlannedRow(
+            id=key,
+            model=model,
+            budget=None if budget is None else budget_text(budget),
+            method=label,
+            kind="dense" if method is None else method.kind,
+            role="dense" if method is None else method.role,
+            reference=reference,
+            draw=draw,
+            seed=seed,
+            jobs=jobs,
+        )
+
+    def evaluations(self, *, dense: bool) -> dict[str, Any]:
+        """What a trained network is judged on; empty: nothing but the test set."""
+        study = self.study
+        found: dict[str, Any] = {}
+        if study.evaluate:
+            found = {"on": list(study.evaluate), "conditions": to_table(study.conditions)}
+        if not dense:
+            found |= {"similarity": True} if study.similarity else {}
+            found |= {"timing": True} if study.timing else {}
+        return found
+
+    def dense(self, model: str, seed: int) -> str:
+        """Name of the job that trains the dense network of a seed."""
+        key = digest(self.identity(model, seed, method="dense", search=None, draw=None))[:12]
+        return f"train-{key}"
+
+    def search(
+        self, method: Method, budget: Budget, draw: int | None, model: str, seed: int
     ) -> str:
         """Plan the search of a method, and before it that of its reference."""
-        needs = {"dense": dense} if "dense" in method.wants else {}
+        needs = {"dense": self.dense(model, seed)} if "dense" in method.wants else {}
         if "reference" in method.wants:
             other = self.study.reference_of(method)
-            needs["reference"] = self._search(other, None, budget, model, seed, dense)
-        spec = {**method.searched, "draw": draw, "budget": table_of(budget), "recipe": self.recipe}
-        return self.add(Job(kind="search", model=model, seed=seed, spec=spec, needs=needs))
+            needs["reference"] = self.search(other, budget, None, model, seed)
+        what = {**method.searched, "budget": to_table(budget), "draw": draw, "needs": needs}
+        key = digest(self.identity(model, seed, searched=what))[:12]
+        name = f"search-{method.kind}-{_slug(model)}-seed{seed}-{key}"
+        place: dict[str, Any] = {"method": method.label, "draw": draw, "budget": to_table(budget)}
+        return self.add("search", model, seed, name, needs, **place)
 
-    def _row(
+    def add(
         self,
-        train: str,
-        dense: str | None,
-        *,
-        search: str | None = None,
-        budget: str | None = None,
-        draw: int | None = None,
-        **row: Any,  # noqa: ANN401 - fields of a row
-    ) -> PlannedRun:
-        """Plan how a trained network is judged, and put the row together."""
-        jobs = {"search": search} if search is not None else {}
-        jobs["train"] = train
-        model, seed = row["model"], row["seed"]
-        if self.study.evaluate:
-            conditions = table_of(self.study.conditions)
-            spec = {"on": list(self.study.evaluate), "conditions": conditions}
-            jobs["evaluate"] = self.add(
-                Job(kind="evaluate", model=model, seed=seed, spec=spec, needs={"train": train})
-            )
-        if self.study.similarity and dense is not None:
-            needs = {"train": train, "dense": dense}
-            jobs["similarity"] = self.add(
-                Job(kind="similarity", model=model, seed=seed, spec={}, needs=needs)
-            )
-        return PlannedRun(
-            id=self.jobs[train].digest[:12], jobs=jobs, draw=draw, budget=budget, **row
-        )
+        kind: JobKind,
+        model: str,
+        seed: int | None,
+        name: str,
+        needs: Mapping[str, str] | None = None,
+        **more: Any,  # noqa: ANN401 - fields of a job
+    ) -> str:
+        """Put a job on the list, once."""
+        job = Job(name=name, kind=kind, model=model, seed=seed, needs=needs or {}, **more)
+        self.jobs.setdefault(name, job)
+        return name
+
+
+def snapshot_epochs(study: StudyFile) -> tuple[int, ...]:
+    """Epochs of the dense training whose weights are kept, for the methods that go back to them."""
+    return epochs_at(study.snapshot_points, study.recipe.epochs)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:60]

@@ -1,128 +1,168 @@
-"""The step of a study by name: train a run.
+"""What a training leaves behind: what it was, how it ended, what was removed, what it cost."""
 
-What enters is what a person types or a study file holds: names, folders, a recipe, a seed. What
-leaves is JSON values, as the command line prints them.
-"""
-
-import functools
-import json
 import platform
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from layerticket.data.dataset import Dataset
+from layerticket.blocks.block import Block, block_of, block_record
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.accuracy import judged
-from layerticket.evaluation.energy import Metering, carbon_kg, metered
-from layerticket.files import canonical_json, digest, exclusive, read_json, write_atomically
-from layerticket.models.load import build_model
+from layerticket.evaluation.energy import carbon_kg
+from layerticket.files import digest, read_json, write_json
+from layerticket.study.folder import RESULT
+from layerticket.study.identity import TrainingIdentity
+from layerticket.surgery.channels import without_channels
+from layerticket.surgery.masks import masked
+from layerticket.surgery.remove import remove_blocks
+from layerticket.tensors import load_tensors, save_tensors
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import CHECKPOINT, Start, epochs_at, require_kept, save_weights
 from layerticket.training.device import Energy, resolve_device
-from layerticket.training.distributed import Processes, Spread, processes
-from layerticket.training.fit import FitResult, fit
-from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import Tracking
+
+RUN, WEIGHTS, FIRST = "run.json", "model.safetensors", "first.safetensors"
+REMOVED, MASKS, BILL = "removed.json", "masks.safetensors", "bill.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """Everything that decides how a run ends; each field is part of its hash."""
+class Provenance:
+    """Where a training or a search comes from; part of its record, never of its name."""
 
-    model: str
-    """Network by name."""
-    data: str
-    """Data set by name."""
-    data_fingerprint: str
-    """SHA-256 over all images and labels."""
-    validation_fraction: float
-    """Share of the training images set aside, in [0, 1)."""
-    ticket: str = ""
-    """SHA-256 of the ticket; empty for the dense network."""
-    initialization: str = "seed"
-    """Where the first weights come from: `ticket`, `seed` (drawn from the seed below), or `seed N`
-    (drawn from N, so that the order of the images is as in the runs it is compared with)."""
-    start_epoch: int = 0
-    """Epochs of the schedule that lie behind when training begins; above 0 for a rewound ticket."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """How it is trained."""
-    seed: int = 0
-    """Seed of initialization, shuffling, augmentation and dropout; 0 or more."""
-    schema: int = 1
-    """Version of this list of fields."""
+    command: str = ""
+    """Command line it was asked for by."""
+    workers: int | None = None
+    """Most jobs that its study was done with at a time; None: it is no part of a study."""
+    beside: Callable[[], int | None] = lambda: None
+    """Tells the most jobs that ran beside it at any moment; None: not known."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "validation_fraction", float(self.validation_fraction))
-        if not 0 <= self.validation_fraction < 1:
-            raise LayerticketError(
-                f"validation_fraction is {self.validation_fraction}, but it must be in [0, 1)."
-            )
-        if not 0 <= self.start_epoch < self.recipe.epochs:
-            raise LayerticketError(
-                f"start_epoch is {self.start_epoch}, but it must be below the "
-                f"{self.recipe.epochs} epochs of the recipe and 0 or more."
-            )
-        if self.seed < 0:
-            raise LayerticketError(f"seed is {self.seed}, but it must be 0 or more.")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one training or search took by itself, or several together; None: not measured."""
+
+    train_seconds: float | None = 0.0
+    search_seconds: float | None = 0.0
+    energy_kwh: float | None = 0.0
+    co2_kg: float | None = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return Cost(**{k: None if None in pair else sum(pair) for k, pair in pairs.items()})
+
+    def share(self, part: float) -> "Cost":
+        """What a part of it took, if it went evenly."""
+        parts = {k: None if v is None else v * part for k, v in asdict(self).items()}
+        return Cost(**parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """Costs by the name of the training or search, so that what is shared counts once."""
+
+    items: Mapping[str, Cost]
+
+    def __or__(self, other: "Bill") -> "Bill":
+        """Put two bills together; of a training that both hold, the longer part counts."""
+        items = dict(self.items)
+        for name, cost in other.items.items():
+            known = items.get(name)
+            longer = known is None or (cost.train_seconds or 0.0) >= (known.train_seconds or 0.0)
+            items[name] = cost if longer or known is None else known
+        return Bill(items=items)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all fields."""
-        return digest(asdict(self))
+    def total(self) -> Cost:
+        """All of it, each once."""
+        return sum(self.items.values(), Cost())
+
+    def as_record(self) -> dict[str, Any]:
+        """Spell it as JSON values."""
+        return {name: asdict(cost) for name, cost in self.items.items()}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Bill":
+        """Read it back."""
+        return cls(items={name: Cost(**cost) for name, cost in record.items()})
+
+    @classmethod
+    def beside(cls, ticket: Path | None) -> "Bill | None":
+        """Read the bill in the folder of a ticket; nothing for no ticket, None for none there."""
+        if ticket is None:
+            return cls(items={})
+        return cls.of(read_json(ticket / BILL)) if (ticket / BILL).exists() else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """How a training ended, and what it cost itself; None: not measured or not known."""
+
+    test_accuracy: float | None
+    validation_accuracy: float | None = None
+    correct: str | None = None
+    """Test images answered rightly, one bit each, as hexadecimal; the first is the highest bit."""
+    epochs: int | None = None
+    train_seconds: float
+    images_per_second: float | None = None
+    energy_kwh: float | None = None
+    co2_kg: float | None = None
+    energy: Mapping[str, float | None] | None = None
+    """Parts of the energy."""
+    energy_method: str | None = None
+    peak_memory_bytes: int | None = None
+    params: int
+    precision: str | None = None
+    device: str | None = None
+    data_wait_share: float | None = None
+    processes: int = 1
+    weights: str
+    """Digest of the weights at the end."""
+    snapshots: Mapping[str, str]
+    """Digests of the snapshots by epoch."""
+    environment: Mapping[str, Any]
+    workers: int | None = None
+    jobs_beside: int | None = None
+    figures: Mapping[str, Any] | None = None
+    """What else a user's own training returned."""
+    parameters_unchanged: bool | None = None
+    """Whether a user's own training left all parameters as they were; None: it is ours."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read how a finished training ended.
+
+        Raises:
+            LayerticketError: If it is not finished, or its record is damaged.
+        """
+        path = Path(folder) / RESULT
+        if not path.exists():
+            raise LayerticketError(
+                f"{folder} holds no {RESULT}: it is no run, or not finished. Train it to the end."
+            )
+        record = read_json(path)
+        odd = sorted({field.name for field in fields(cls)} ^ record.keys())
+        if odd:
+            raise LayerticketError(
+                f"{path} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
+                "Delete the folder and train again."
+            )
+        return cls(**record)
+
+    def save(self, folder: Path) -> None:
+        """Write it down; the training is finished by that."""
+        write_json(folder / RESULT, asdict(self))
 
     @property
-    def name(self) -> str:
-        """Name of the run's folder: readable, and as unique as 48 bits of the hash."""
-        kind = f"ticket-{self.ticket[:6]}" if self.ticket else "dense"
-        readable = f"{self.model}-{self.data}-{kind}-seed{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9._-]', '-', readable)}-{self.digest[:12]}"
+    def cost(self) -> Cost:
+        """What the training took by itself."""
+        return Cost(
+            train_seconds=self.train_seconds, energy_kwh=self.energy_kwh, co2_kg=self.co2_kg
+        )
 
 
-def environment(device: str = "auto") -> dict[str, Any]:
-    """Describe the software and the hardware that decide how fast and how exactly a run goes.
-
-    Args:
-        device: As in `layerticket.training.fit.fit`.
-
-    Returns:
-        Versions, platform, CPU, threads of torch, and the GPU (None when the CPU is used).
-
-    Raises:
-        LayerticketError: If the device is absent.
-    """
-    where = resolve_device(device)
-    return {
-        "layerticket": version("layerticket"),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "accelerate": version("accelerate"),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(where) if where.type == "cuda" else None,
-    }
-
-
-def _cpu() -> str:
-    """Name of the processor, with what torch makes of it."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(errors="replace").splitlines() if facts.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
-
-
-RUN, RESULT, WEIGHTS = "run.json", "result.json", "model.safetensors"
-
-RESULT_KEYS = (
-    "run",
+PRINTED = (
     "test_accuracy",
     "validation_accuracy",
     "epochs",
@@ -139,464 +179,145 @@ RESULT_KEYS = (
     "energy_method",
     "processes",
 )
-# Not in runs finished before these were measured, where they read as null.
-LATER_KEYS = ("data_wait_share", "energy", "energy_method", "processes")
 
 
-def find_result(config: RunConfig, out: Path) -> dict[str, Any] | None:
-    """Look up a finished run without loading data or building networks.
+def printed(folder: Path, result: Result, bill: Bill | None, metering: object) -> dict[str, Any]:
+    """What `layerticket train --json` prints: the training, with the bill of its search added.
 
     Args:
-        config: The run.
-        out: Folder of all runs.
-
-    Returns:
-        Its result, or None if the run is not finished.
-
-    Raises:
-        LayerticketError: If its folder is damaged or another run's.
+        folder: Of the training.
+        result: How it ended.
+        bill: What finding its ticket took; None: not known.
+        metering: States the carbon intensity.
     """
-    folder = Path(out) / config.name
-    if not (folder / RESULT).exists():
-        return None
-    _check_owner(folder, config)
-    return load_result(folder)
+    record = {"run": str(folder)} | {name: getattr(result, name) for name in PRINTED}
+    searched = None if bill is None else bill.total.energy_kwh
+    own = result.energy_kwh
+    total = None if own is None or searched is None else own + searched
+    parts = result.energy
+    if parts is not None:
+        parts = {**parts, "train_kwh": own, "search_kwh": searched}
+    return record | {
+        "energy_kwh": total,
+        "co2_kg": carbon_kg(total, metering),  # type: ignore[arg-type]  # Metering or None
+        "energy": parts,
+    }
 
 
-def load_result(folder: Path) -> dict[str, Any]:
-    """Read what a finished run ended with.
+def energy_figures(energy: Energy | None, method: str | None, metering: object) -> dict[str, Any]:
+    """Energy figures of a training; None for what was not measured."""
+    kwh = None if energy is None else energy.kwh
+    return {
+        "energy_kwh": kwh,
+        "co2_kg": carbon_kg(kwh, metering),  # type: ignore[arg-type]  # Metering or None
+        "energy": None if energy is None else asdict(energy),
+        "energy_method": method if energy is not None else None,
+    }
 
-    Args:
-        folder: Folder of the run, wherever it lies now.
 
-    Returns:
-        The keys of `RESULT_KEYS`; "run" is the folder as given.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Removal:
+    """What was taken out of a network, without a word about who chose it."""
 
-    Raises:
-        LayerticketError: If the run is not finished, or its result is damaged.
-    """
-    folder = Path(folder)
-    if not (folder / RESULT).exists():
-        raise LayerticketError(
-            f"{folder} holds no {RESULT}: it is no run, or not finished. Train it to the end."
+    identity: Mapping[str, Any]
+    """JSON value that equals that of every removal of the same; blocks are a set."""
+    blocks: tuple[Block, ...] = ()
+    filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
+    """Shape of one image, which removing filters needs."""
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ticket: Ticket) -> "Removal":
+        """Take over what a ticket removes."""
+        gone = ticket.removed if ticket.kind == "blocks" else ()
+        return cls(
+            identity={"kind": ticket.kind, "removed": ticket.removal_identity()},
+            blocks=tuple(block for block in ticket.blocks if block.name in gone),
+            filters=ticket.filters,
+            input_shape=ticket.input_shape,
+            masks=ticket.masks,
         )
-    result = read_json(folder / RESULT)
-    result = dict.fromkeys(LATER_KEYS) | result
-    odd = sorted(set(RESULT_KEYS) ^ result.keys())
-    if odd:
-        raise LayerticketError(
-            f"{folder / RESULT} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
-            "Delete the folder and train again."
+
+    def apply(self, dense: nn.Module) -> nn.Module:
+        """Take it out of a dense network, which is not modified."""
+        if self.masks:
+            return masked(dense, self.masks)
+        if not self.filters:
+            return remove_blocks(dense, self.blocks)
+        like = next(dense.parameters())
+        example = torch.zeros(1, *self.input_shape, dtype=like.dtype, device=like.device)
+        return without_channels(dense, self.filters, example)
+
+    def save(self, folder: Path) -> None:
+        """Write it down in the folder of a training."""
+        if self.masks:
+            save_tensors(folder / MASKS, self.masks, {})
+        record = {
+            "identity": dict(self.identity),
+            "blocks": [block_record(block) for block in self.blocks],
+            "filters": {name: list(gone) for name, gone in self.filters.items()},
+            "input_shape": list(self.input_shape),
+        }
+        write_json(folder / REMOVED, record)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Removal | None":
+        """Read it back; None for a dense network."""
+        if not (folder / REMOVED).exists():
+            return None
+        record = read_json(folder / REMOVED)
+        return cls(
+            identity=record["identity"],
+            blocks=tuple(block_of(block) for block in record["blocks"]),
+            filters={name: tuple(gone) for name, gone in record["filters"].items()},
+            input_shape=tuple(record["input_shape"]),
+            masks=load_tensors(folder / MASKS)[0] if (folder / MASKS).exists() else {},
         )
-    return {key: result[key] for key in RESULT_KEYS} | {"run": str(folder)}
 
 
-def claim(folder: Path, config: RunConfig, device: str, command: str, processes: int = 1) -> None:
-    """Write ``run.json``, or check that it is ours and note that the run was resumed."""
+def claim(
+    folder: Path,
+    identity: TrainingIdentity,
+    config: Mapping[str, Any],
+    provenance: Provenance,
+    device: str,
+) -> None:
+    """Write ``run.json``, or check that it is ours and note that the training was resumed."""
     session = {
         "environment": environment(device),
-        "command": command,
-        "processes": processes,
+        "command": provenance.command,
+        "processes": identity.processes,
     }
     path = folder / RUN
     if path.exists():
-        record = _check_owner(folder, config)
+        record = check_owner(folder, identity)
         record["resumed"] = [*record.get("resumed", []), session]
     else:
-        if (folder / CHECKPOINT).exists():
-            raise LayerticketError(f"{folder} holds a checkpoint but no {RUN}. Delete the folder.")
-        record = {"config": asdict(config), **session}
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        record = {
+            "name": identity.name,
+            "identity": identity.as_record(),
+            "config": dict(config),
+            **session,
+        }
+    write_json(path, record)
 
 
-def _check_owner(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Read ``run.json`` and refuse a folder of another run."""
+def check_owner(folder: Path, identity: TrainingIdentity) -> dict[str, Any]:
+    """Read ``run.json`` and refuse the folder of another training."""
     record = read_json(folder / RUN)
-    if canonical_json(record.get("config")) != canonical_json(asdict(config)):
+    if digest(record.get("identity")) != digest(identity.as_record()):
         raise LayerticketError(
             f"{folder} belongs to another run. Choose another folder, or delete this one."
         )
     return record
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write one JSON object for people and programs to read."""
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
-
-
-SEARCH = "search.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchBill:
-    """What finding a ticket took; that of a dense network is nothing at all."""
-
-    seconds: float | None = 0.0
-    """Wall-clock time; None when it was not measured."""
-    kwh: float | None = 0.0
-    """Energy; None when it was not metered."""
-    method: str | None = None
-    """How the energy was metered."""
-
-    def save(self, ticket: Path) -> None:
-        """Leave the bill in the folder of the ticket."""
-        write_record(ticket / SEARCH, asdict(self))
-
-    def plus(self, other: "SearchBill") -> "SearchBill":
-        """Add what came after; what one of the two lacks is lacking in the sum."""
-        return SearchBill(
-            seconds=_sum(self.seconds, other.seconds),
-            kwh=_sum(self.kwh, other.kwh),
-            method=other.method,
-        )
-
-    @classmethod
-    def of(cls, ticket: Path | None) -> "SearchBill":
-        """Read the bill of a ticket; nothing for no ticket, unknown for one without a bill."""
-        if ticket is None:
-            return cls()
-        if not (ticket / SEARCH).exists():
-            return cls(seconds=None, kwh=None)
-        return cls(**read_json(ticket / SEARCH))
-
-
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
-
-
-def energy_bill(
-    energy: Mapping[str, float | None] | None,
-    search: SearchBill,
-    metering: Metering | None,
-    method: str | None,
-) -> dict[str, Any]:
-    """Put the energy figures of a run together.
-
-    Args:
-        energy: Energy of training and validation by part; None when it was not metered.
-        search: What finding the ticket took.
-        metering: States the carbon intensity.
-        method: How the energy was metered.
-
-    Returns:
-        energy_kwh and co2_kg (training and search), energy (their parts), energy_method; None for
-        what was not measured.
-
-    Example:
-        >>> energy_bill({"cpu_kwh": 1.0}, SearchBill(kwh=0.5), None, "counter")["energy_kwh"]
-        1.5
-    """
-    train = None if energy is None else Energy(**energy).kwh
-    total = _sum(train, search.kwh)
-    parts = None if energy is None else {**energy, "train_kwh": train, "search_kwh": search.kwh}
-    return {
-        "energy_kwh": total,
-        "co2_kg": carbon_kg(total, metering),
-        "energy": parts,
-        "energy_method": method if energy is not None else None,
-    }
-
-
-def execute(
-    config: RunConfig,
-    *,
-    dataset: Dataset,
-    build: Callable[[], nn.Module],
-    out: Path,
-    start: Start = Start(),  # noqa: B008 - frozen
-    keep_epochs: Iterable[int] = (),
-    device: str = "auto",
-    progress: bool = True,
-    command: str = "",
-    metering: Metering | None = None,
-    search: SearchBill = SearchBill(),
-    spread: Spread = Spread(),  # noqa: B008 - frozen
-    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
-) -> dict[str, Any]:
-    """Do a run, go on with it, or return what it ended with long ago.
-
-    In several processes all of them call this; process 0 holds the folder, tests and writes.
-
-    Args:
-        config: The run.
-        dataset: The data that the config names by fingerprint.
-        build: Makes the network with its first weights; called only when there is work to do.
-        out: Folder of all runs; the run's own folder in it is named by the config.
-        start: Epoch and optimizer to begin with; the config tells the same epoch.
-        keep_epochs: Epochs whose state stays in the folder; not part of the run's hash, since it
-            changes nothing in the run.
-        device: "auto", "cpu", "cuda" or "cuda:N"; not part of the run's hash.
-        progress: Whether a progress bar is drawn on stderr.
-        command: Command line to be noted in ``run.json``.
-        metering: What the user states about energy; by default it is not metered.
-        search: What finding the trained ticket took; it is part of the run's bill.
-        spread: Choices for several processes; like their number, not part of the run's hash.
-        tracking: Trackers that curves are sent to; not part of the run's hash.
-
-    Returns:
-        The keys of ``RESULT_KEYS`` in `record`; accuracies as fractions, None for what was not
-        measured.
-
-    Raises:
-        LayerticketError: If the data or the start are not those of the config, the folder is in
-            use, damaged or another run's, a finished run did not keep the epochs asked for, or
-            processes were given different runs.
-        TrainingError: If training fails.
-    """
-    if dataset.fingerprint != config.data_fingerprint:
-        raise LayerticketError(
-            f"the data have fingerprint {dataset.fingerprint[:12]}, but the run is about "
-            f"{config.data_fingerprint[:12]}. Load the data that the run was set up with."
-        )
-    if start.epoch != config.start_epoch:
-        raise LayerticketError(
-            f"training is to start at epoch {start.epoch}, but the run is about "
-            f"{config.start_epoch}. Set the run up with the epoch it starts at."
-        )
-    folder, keep = Path(out) / config.name, frozenset(keep_epochs)
-    with processes(device) as team:
-        _agree(team, config, metering)
-        look = functools.partial(_finished, config, out, keep)
-        if (finished := team.first(look)) is not None:
-            return finished
-        with team.holding(exclusive(folder)):
-            if (finished := team.first(look)) is not None:
-                return finished  # by another while we got here
-            team.first(lambda: claim(folder, config, device, command, team.count))
-            how: dict[str, Any] = {"start": start, "keep_epochs": keep, "device": device}
-            with metered(metering, device) as (meter, method):
-                how |= {"progress": progress, "meter": meter, "spread": spread}
-                train = functools.partial(fit, tracking=tracking, **how)
-                result = _train(config, dataset, build(), folder, device, train, team)
-            result |= energy_bill(result["energy"], search, metering, method)
-            team.first(lambda: _close(folder, result))
-            return result
-
-
-def _agree(team: Processes, config: RunConfig, metering: Metering | None) -> None:
-    """Refuse processes that were given different runs, and what they cannot measure."""
-    team.agree({"run": config.digest}, "Give every process the same command.")
-    if team.count > 1 and metering is not None and metering.wanted:
-        raise team.echoed(
-            LayerticketError(
-                f"energy is metered in one process, but {team.count} train together. Leave out "
-                "the energy options: the figures are null then."
-            )
-        )
-
-
-def _close(folder: Path, result: dict[str, Any]) -> None:
-    """Write down that the run is finished."""
-    write_record(folder / RESULT, result)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _finished(config: RunConfig, out: Path, keep: frozenset[int]) -> dict[str, Any] | None:
-    """Look up a finished run, and refuse one that lacks what was to be kept."""
-    result = find_result(config, out)
-    if result is not None:
-        require_kept(Path(out) / config.name, sorted(keep))
-    return result
-
-
-def _train(
-    config: RunConfig,
-    dataset: Dataset,
-    model: nn.Module,
-    folder: Path,
-    device: str,
-    train: Callable[..., FitResult],
-    team: Processes,
-) -> dict[str, Any]:
-    """Train, test once, and leave the weights."""
-    judge = functools.partial(
-        judged, dataset=dataset, precision=config.recipe.precision, device=device
-    )
-    watched = len(dataset.validation) > 0
-    fitted = train(
-        model,
-        dataset,
-        config.recipe,
-        seed=config.seed,
-        folder=folder,
-        validate=(lambda m: judge(m, split=dataset.validation).accuracy) if watched else None,
-    )
-    tested = team.first(lambda: judge(model, split=dataset.test).accuracy)
-    team.first(lambda: save_weights(folder / WEIGHTS, model))
-    return _result(folder, model, fitted, tested)
-
-
-def _result(folder: Path, model: nn.Module, fitted: FitResult, tested: float) -> dict[str, Any]:
-    """Put the figures of a run together."""
-    return {
-        "run": str(folder),
-        "test_accuracy": tested,
-        "validation_accuracy": fitted.validation_accuracy,
-        "epochs": fitted.epochs,
-        "train_seconds": fitted.train_seconds,
-        "images_per_second": fitted.images_per_second,
-        "energy_kwh": None,
-        "co2_kg": None,
-        "peak_memory_bytes": fitted.peak_memory_bytes,
-        "params": sum(parameter.numel() for parameter in model.parameters()),
-        "precision": fitted.precision,
-        "device": fitted.device,
-        "data_wait_share": fitted.data_seconds / fitted.train_seconds,
-        "energy": None if fitted.energy is None else asdict(fitted.energy),
-        "energy_method": None,
-        "processes": fitted.processes,
-    }
-
-
-TICKET = "ticket"
-
-
-def build_named(model: str, dataset: Dataset, seed: int) -> nn.Module:
-    """Build a network by name for the classes and channels of a data set."""
-    channels = dataset.shape[0]
-    return build_model(model, classes=dataset.classes, channels=channels, seed=seed)
-
-
-def train_run(
-    model: str,
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    seed: int,
-    out: Path,
-    ticket: Path | None = None,
-    initialization: Literal["ticket", "seed"] = "ticket",
-    initialization_seed: int | None = None,
-    keep: str | Iterable[str | int] = (),
-    validation_fraction: float = 0.1,
-    device: str = "auto",
-    progress: bool = True,
-    command: str = "",
-    metering: Metering | None = None,
-    spread: Spread = Spread(),  # noqa: B008 - frozen
-    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
-) -> dict[str, Any]:
-    """Train a dense network, a ticket or a rival of one as a run of its own folder in `out`.
-
-    Args:
-        model: Name of the dense network.
-        dataset: What to train, validate and test on.
-        recipe: How to train.
-        seed: Decides theta_0 of a dense network, order and augmentation of the images.
-        out: Folder of all runs.
-        ticket: Folder of a ticket, of layers or a rival, to train instead of the dense network.
-        initialization: Where a ticket's first weights come from: `ticket`: its own theta_0, or
-            theta_i, from where training goes on along the schedule; `seed`: random weights, trained
-            for all epochs (Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019).
-        initialization_seed: Draws those random weights; None: `seed`.
-        keep: Epochs whose weights and optimizer are kept, see `epochs_at`.
-        validation_fraction: Share `dataset` was loaded with; part of the run's identity.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether a progress bar is drawn on stderr.
-        command: Command line to be noted in the run.
-        metering: What the user states about energy; by default it is not metered.
-        spread: Choices for a training in several processes.
-        tracking: Trackers that curves are sent to.
-
-    Returns:
-        What `layerticket train --json` prints.
-
-    Raises:
-        LayerticketError: If anything given does not fit.
-        TrainingError: If training fails.
-    """
-    found = None if ticket is None else Ticket.load(ticket)
-    drawn = seed if initialization_seed is None else initialization_seed
-    source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
-    start = _start(found, recipe, initialization, initialization_seed, drawn)
-    config = RunConfig(
-        model=model,
-        data=dataset.name,
-        data_fingerprint=dataset.fingerprint,
-        validation_fraction=validation_fraction,
-        ticket="" if found is None else found.digest,
-        initialization=_source(found, initialization, drawn, seed),
-        start_epoch=start.epoch,
-        recipe=recipe,
-        seed=seed,
-    )
-
-    return execute(
-        config,
-        dataset=dataset,
-        build=lambda: _first(model, dataset, drawn, found, source, Path(out) / config.name, device),
-        out=out,
-        start=start,
-        keep_epochs=epochs_at(keep, recipe.epochs),
-        device=device,
-        progress=progress,
-        command=command,
-        metering=metering,
-        search=SearchBill.of(ticket),
-        spread=spread,
-        tracking=tracking,
-    )
-
-
-def _first(
-    model: str,
-    dataset: Dataset,
-    seed: int,
-    found: Ticket | None,
-    source: Literal["ticket", "model"],
-    folder: Path,
-    device: str,
-) -> nn.Module:
-    """Build the network to train; its ticket is left in the folder of the run."""
-    dense = build_named(model, dataset, seed)
-    if found is None:
-        return dense
-    with processes(device) as team:
-        team.first(lambda: found.save(folder / TICKET))  # so that the run explains itself
-    return found.apply(dense, initialization=source)
-
-
-def _source(found: Ticket | None, initialization: str, drawn: int, seed: int) -> str:
-    """Spell where the first weights come from, as `RunConfig` wants it."""
-    if found is not None and initialization == "ticket":
-        return "ticket"
-    return "seed" if drawn == seed else f"seed {drawn}"
-
-
-def _start(
-    found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
-) -> Start:
-    """Where training begins; refuses weights that are not new, and another schedule."""
-    if found is None:
-        return Start()
-    if initialization == "seed":
-        if drawn == found.seed:
-            raise LayerticketError(
-                f"seed {drawn} drew the ticket's own theta_0, so these weights would not be new. "
-                f"Draw others: --init-seed {drawn + 1}."
-            )
-        return Start()
-    if given is not None:
-        raise LayerticketError(
-            "an initialization seed is given, but the ticket starts at its own weights. "
-            "Add --initialization seed to draw new ones, or leave the seed out."
-        )
-    if found.origin and found.rewind_epoch and Recipe(**found.origin.recipe) != recipe:
-        of_run = asdict(Recipe(**found.origin.recipe))
-        names = [n for n, value in asdict(recipe).items() if of_run[n] != value]
-        raise LayerticketError(
-            f"the ticket goes on from epoch {found.rewind_epoch} of {found.origin.run}, whose "
-            f"recipe has {names[0]} {found.origin.recipe.get(names[0])!r}; given is "
-            f"{asdict(recipe)[names[0]]!r}. Give the recipe of that run."
-        )
-    return Start(epoch=found.rewind_epoch, optimizer=found.optimizer)
-
-
 def run_folder(path: Path) -> Path:
-    """Return the run in a folder: the folder itself, or the only run inside it.
+    """Return the training in a folder: the folder itself, or the only one inside it.
 
     Raises:
-        LayerticketError: If there is no run, or more than one to choose from.
+        LayerticketError: If there is none, or more than one to choose from.
     """
     if (path / RUN).exists():
         return path
@@ -607,3 +328,37 @@ def run_folder(path: Path) -> Path:
         names = ", ".join(folder.name for folder in inside)
         raise LayerticketError(f"{path} holds {len(inside)} runs; name one of them: {names}.")
     raise LayerticketError(f"{path} is not a run; `layerticket train` makes runs and prints them.")
+
+
+def environment(device: str | None = None) -> dict[str, Any]:
+    """Describe the software and the hardware that decide how fast and how exactly a run goes.
+
+    Args:
+        device: As in `layerticket.training.fit.fit`; None: no device is looked at.
+
+    Returns:
+        Versions, platform, CPU, threads of torch, and the GPU (None when the CPU is used).
+
+    Raises:
+        LayerticketError: If the device is absent.
+    """
+    where = None if device is None else resolve_device(device)
+    on_gpu = where is not None and where.type == "cuda"
+    return {
+        "layerticket": version("layerticket"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(where) if on_gpu else None,
+    }
+
+
+def _cpu() -> str:
+    """Name of the processor, with what torch makes of it."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(errors="replace").splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"

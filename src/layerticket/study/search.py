@@ -1,358 +1,519 @@
-"""Iterative magnitude pruning by name: its rounds are runs, like any other training."""
+"""Find by name what a method trains in place of the dense network, and what finding it took."""
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from layerticket.baselines.controls import Control, control_ticket
+from layerticket.baselines.controls import control_ticket, equal_compute_epochs, shallower
 from layerticket.baselines.filters import find_filter_ticket
 from layerticket.baselines.weights import find_weight_ticket, next_mask_ticket, shares_of
-from layerticket.blocks.block import Granularity
+from layerticket.counting import count_macs
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering, carbon_kg, metered
-from layerticket.files import read_json
+from layerticket.files import read_json, write_json
 from layerticket.lottery import draw_batch, find_in_training
 from layerticket.selection import Budget
 from layerticket.study.forecast import forecast
-from layerticket.study.measure import Bench, FindTicket, find_measured
-from layerticket.study.record import (
-    RUN,
-    TICKET,
-    WEIGHTS,
-    SearchBill,
-    build_named,
-    load_result,
-    train_run,
+from layerticket.study.measure import TimingSetup, find_measured
+from layerticket.study.methods import (
+    ControlMethod,
+    EqualComputeMethod,
+    FiltersMethod,
+    ImpMethod,
+    LotteryMethod,
+    Method,
+    ShallowerMethod,
+    TicketMethod,
+    WeightsMethod,
 )
+from layerticket.study.record import BILL, FIRST, RUN, WEIGHTS, Bill, Cost, Result
+from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
-from layerticket.training.checkpoint import Kept, epoch_at, load_kept
+from layerticket.training.checkpoint import METRICS, Kept, epoch_at, kept_path, load_kept
 from layerticket.training.recipe import Recipe
 
-Found = TypeVar("Found")
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Search:
+    """Where, in what and for what budget something is searched."""
+
+    networks: Networks
+    model: str
+    dataset: Dataset
+    seed: int | None
+    """Decides theta_0, the scoring batch and random draws; None: that of run or reference."""
+    out: Path
+    """Folder of what is found."""
+    budget: Budget | None = None
+    recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
+    draw: int | None = None
+    dense: Path | None = None
+    """Folder of the training that is scored, for a method that wants one."""
+    reference: Path | None = None
+    """Folder of the ticket whose cost is matched, for a method that wants one."""
+    train: Callable[[Path], Path] | None = None
+    """Trains the ticket in a folder and returns the folder of its training, for rounds."""
+    device: str = "auto"
+    metering: Metering | None = None
+    timing_rounds: int = 7
+    """Rounds in which steps are timed, for a measured budget or a forecast."""
+    forecast: bool = False
+    """Whether the training by `recipe` is forecast for dense network and ticket."""
+
+    @property
+    def timing(self) -> TimingSetup:
+        """What a measured budget is measured on, and how the search is metered."""
+        return TimingSetup(
+            dataset=self.dataset,
+            recipe=self.recipe,
+            device=self.device,
+            rounds=self.timing_rounds,
+            metering=self.metering,
+        )
+
+    def batch(self, method: Any, seed: int) -> Any:  # noqa: ANN401 - of any method that scores
+        """Draw the images that a method scores on."""
+        return draw_batch(self.dataset, method.images, seed=seed, balanced=method.balanced)
 
 
-class _Find(Protocol):
-    """`find_ticket` with everything but the block costs filled in."""
-
-    def __call__(self, *, costs: Any = None) -> Ticket: ...  # noqa: ANN401 - as find_ticket has it
-
-
-def search(
-    find: _Find,
-    name: str,
-    dense: nn.Module,
-    budget: Budget,
-    bench: Bench,
-    out: Path,
-    before: SearchBill = SearchBill(),  # noqa: B008 - frozen
-) -> tuple[Ticket, dict[str, Any]]:
-    """Find a ticket, save it, and leave the bill of the search beside it.
+def find(method: Method, at: Search) -> dict[str, Any]:
+    """Find what a method trains in place of the dense network, and save it.
 
     Args:
-        find: Finds a ticket, given what measures the blocks.
-        name: What the network is built by.
-        dense: The network; not modified.
-        budget: How much is to go; what is measured is measured here.
-        bench: What is measured on, and how energy is metered.
-        out: Folder of the ticket.
-        before: What was paid before, such as the training of the network that is scored.
+        method: What is searched, and how.
+        at: Where, in what, and for what budget.
 
     Returns:
-        The ticket; and its search in seconds, kWh and kg CO2e (None where not metered), how
-        energy was metered, and what a measured budget came to.
+        What `layerticket find --json` prints; its cost is that of all that finding it took.
 
     Raises:
-        LayerticketError: As `find_ticket` does, or when a measured budget cannot be met.
+        LayerticketError: If there is none, or anything does not fit.
     """
+    record = method.search(at)
+    total = Bill.of(read_json(at.out / BILL)).total
+    seconds = (total.train_seconds, total.search_seconds)
+    printed = {
+        "search_seconds": None if None in seconds else sum(seconds),  # type: ignore[arg-type]
+        "search_energy_kwh": total.energy_kwh,
+        "search_co2_kg": carbon_kg(total.energy_kwh, at.metering),
+    }
+    return {key: value for key, value in record.items() if key != "inputs"} | printed
 
-    def either() -> tuple[Ticket, dict[str, Any] | None]:
+
+def find_at_initialization(method: TicketMethod, at: Search) -> dict[str, Any]:
+    """Find a ticket in the network at its initialization by the seed (Algorithm 2)."""
+    seed = at.seed or 0
+    dense = at.networks.build(at.model, seed)
+    assert at.budget is not None
+    search = functools.partial(
+        find_ticket,
+        dense,
+        at.batch(method, seed),
+        budget=at.budget,
+        name=at.model,
+        seed=seed,
+        **_how(method, seed),
+    )
+    return _searched(lambda costs: search(costs=costs), dense, method, at, Bill(items={}))
+
+
+def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
+    """Find a ticket in a trained network and set it back to an epoch of it (Algorithm 1).
+
+    In the training of a ticket the next round is found: more blocks go from what that ticket kept,
+    and the budget counts from the dense network. So rounds can have a training in between.
+    """
+    run = _Trained.of(at)
+    recipe, scored = run.recipe, epoch_at(method.score_at, run.recipe.epochs)
+    theta_i = run.theta(epoch_at(method.rewind, recipe.epochs))
+    dense = at.networks.build(run.model, run.seed)
+    seed = run.seed if at.seed is None else at.seed
+    search = functools.partial(
+        find_in_training,
+        dense,
+        at.batch(method, seed),
+        run=run.folder.name,
+        scored=run.theta(scored),
+        rewind_to=theta_i,
+        recipe=recipe,
+        within=run.ticket,
+        budget=at.budget,
+        name=run.model,
+        seed=run.drawn_by,
+        **_how(method, seed),
+    )
+    at = replace(at, model=run.model, recipe=recipe)
+    record = _searched(lambda costs: search(costs=costs), dense, method, at, run.bill(scored))
+    return record | {"inputs": run.inputs(scored, theta_i.epoch)}
+
+
+def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
+    """Remove blocks without a criterion, at the cost of the reference."""
+    wanted, seed, dense = _beside(at)
+
+    def search() -> Ticket:
+        return control_ticket(
+            dense,
+            wanted,
+            method.control,
+            draw=at.draw or 0,
+            name=at.model,
+            seed=seed,
+        )
+
+    ticket, cost = _saved(search, at, Bill(items={}))
+    return _ticket_record(ticket, at) | cost | _of_baseline("control", ticket)
+
+
+def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
+    """Remove filters at initialization until the network is as small as the reference."""
+    wanted, seed, dense = _beside(at)
+    random = {"draw": seed if at.draw is None else at.draw} if method.criterion == "random" else {}
+    search = functools.partial(
+        find_filter_ticket,
+        dense,
+        at.batch(method, seed),
+        criterion=method.criterion,
+        match=method.match,
+        reference=wanted,
+        name=at.model,
+        seed=seed,
+        **{**random, **method.options},
+    )
+    found, cost = _saved(search, at, Bill(items={}))
+    return _smaller_record(found, at) | cost
+
+
+def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
+    """Mask single weights at initialization until as many parameters are left as in the ticket."""
+    wanted, seed, dense = _beside(at)
+    rounds = {} if method.rounds is None else {"rounds": method.rounds}
+    search = functools.partial(
+        find_weight_ticket,
+        dense,
+        at.batch(method, seed),
+        criterion=method.criterion,
+        reference=wanted,
+        name=at.model,
+        seed=seed,
+        **{**rounds, **method.options},
+    )
+    found, cost = _saved(search, at, Bill(items={}))
+    return _smaller_record(found, at) | cost
+
+
+def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
+    """Play the original lottery: train, mask the smallest weights, rewind, in rounds.
+
+    Round 1 scores the dense training; every round but the last then trains its masked network,
+    which the next one scores. What was interrupted goes on when called again. Cost: the dense
+    training and `rounds` - 1 of the masked network, each as dear, because masks save no time.
+    """
+    run = _Trained.of(at)
+    if run.config["removed"] is not None:
+        raise LayerticketError(
+            f"{run.folder} trained a ticket; iterative pruning begins with the dense network. Give "
+            "the run of the dense network."
+        )
+    train = at.train or functools.partial(_train_round, run, at)
+    epochs, theta_i = run.recipe.epochs, run.theta(epoch_at(method.rewind, run.recipe.epochs))
+    wanted, _, dense = _beside(replace(at, model=run.model, seed=run.seed))
+    shares = shares_of(dense, wanted, method.rounds)
+    bill, within, trained, rounds = run.bill(epochs), None, run.folder, list[Path]()
+    inputs = run.inputs(epochs, theta_i.epoch)
+    for number, share in enumerate(shares, start=1):
+        search = functools.partial(
+            next_mask_ticket,
+            dense,
+            torch.zeros(1, *at.dataset.shape),
+            scored=Kept(epoch=epochs, weights=load_tensors(trained / WEIGHTS)[0], optimizer={}),
+            rewind_to=theta_i,
+            within=within,
+            share=share,
+            reference=wanted,
+            run=trained.name,
+            recipe=run.recipe,
+            name=run.model,
+            seed=run.seed,
+        )
+        within, cost, own = _priced(search, at)
+        bill |= own
+        if number < len(shares):
+            trained = train(within.save(at.out / "rounds" / f"ticket-{number}"))
+            result = Result.load(trained)
+            bill |= Bill(items={trained.name: result.cost})
+            inputs[trained.name] = {"end": result.weights}
+            rounds.append(trained)
+    assert within is not None  # there is at least one round
+    within.save(at.out)
+    write_json(at.out / BILL, bill.as_record())
+    trainings = {"rounds": list(shares), "runs": [str(folder) for folder in rounds]}
+    return _smaller_record(within, at) | cost | trainings | {"inputs": inputs}
+
+
+def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
+    """Train the ticket of a round beside the tickets of all rounds."""
+    done = train_network(
+        run.model,
+        at.dataset,
+        run.recipe,
+        seed=run.seed,
+        out=at.out / "rounds",
+        ticket=ticket,
+        validation_fraction=run.config["validation_fraction"],
+        device=at.device,
+        metering=at.metering,
+    )
+    return Path(done["run"])
+
+
+def find_shallower(method: ShallowerMethod, at: Search) -> dict[str, Any]:
+    """Look the shallower network up, or take the one that is named."""
+    assert at.reference is not None
+    reference = Ticket.load(at.reference)
+    name = method.model or shallower(at.model, reference)
+    macs = count_macs(
+        at.networks.build(name, at.seed or 0), at.dataset.train.fetch(slice(1)).float()
+    )
+    return {
+        "model": name,
+        "macs": {"dense": reference.macs["dense"], "ticket": macs},
+        "match": {"of": "macs", "asked": reference.macs["ticket"], "reached": macs},
+    }
+
+
+def find_equal_compute(method: EqualComputeMethod, at: Search) -> dict[str, Any]:
+    """Count the epochs of the dense network that cost what the ticket's training costs."""
+    assert at.reference is not None
+    reference = Ticket.load(at.reference)
+    dense = reference.macs["dense"]
+    epochs = equal_compute_epochs(reference, at.recipe.epochs)
+    return {"epochs": epochs, "macs": {"dense": dense, "ticket": dense}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Trained:
+    """A finished training that is scored and gone back to."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    result: Result
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, at: Search) -> "_Trained":
+        """Read what the training of a search was; refuse other data than its own."""
+        assert at.dense is not None
+        config = read_json(at.dense / RUN)["config"]
+        if config["data_fingerprint"] != at.dataset.fingerprint:
+            raise LayerticketError(
+                f"{at.dense} was trained on data of fingerprint "
+                f"{str(config['data_fingerprint'])[:12]}, the data given have "
+                f"{at.dataset.fingerprint[:12]}. Give the data it was trained on."
+            )
+        return cls(
+            folder=at.dense.resolve(),
+            config=config,
+            result=Result.load(at.dense),
+            recipe=Recipe(**config["recipe"]),
+        )
+
+    @property
+    def ticket(self) -> Ticket | None:
+        """What the trained network had been cut down to; None: the dense network."""
+        return _ticket_of(self.folder, self.config)
+
+    @property
+    def model(self) -> str:
+        """Name of the dense network."""
+        return str(self.config["model"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.config["seed"])
+
+    @property
+    def drawn_by(self) -> int | None:
+        """Seed that drew theta_0; None if it was not drawn."""
+        if "drawn" in self.config["start"]:
+            return int(self.config["start"]["drawn"]["seed"])
+        ticket = self.ticket
+        return None if ticket is None else ticket.seed
+
+    def theta(self, epoch: int) -> Kept:
+        """Weights after so many epochs: the last, a snapshot, or the first."""
+        if epoch == self.recipe.epochs:
+            weights = load_tensors(self.folder / WEIGHTS)[0]
+            return Kept(epoch=epoch, weights=weights, optimizer={})
+        begins = epoch == self.config["start_epoch"]
+        if begins and (self.folder / FIRST).exists() and not kept_path(self.folder, epoch).exists():
+            ticket = self.ticket if epoch else None
+            optimizer = {} if ticket is None else ticket.optimizer
+            weights = load_tensors(self.folder / FIRST)[0]
+            return Kept(epoch=epoch, weights=weights, optimizer=optimizer)
+        return load_kept(self.folder, epoch)
+
+    def inputs(self, *epochs: int) -> dict[str, dict[str, str]]:
+        """Digests of the weights at some epochs, which tell later whether they are still so."""
+        parts = {"end" if e == self.recipe.epochs else str(e) for e in epochs}
+        known = {"end": self.result.weights, **self.result.snapshots}
+        return {self.folder.name: {part: known[part] for part in sorted(parts) if part in known}}
+
+    def bill(self, epoch: int) -> Bill:
+        """What it took up to an epoch, and what finding its own ticket took."""
+        cost, start = self.result.cost, int(self.config["start_epoch"])
+        if epoch < self.recipe.epochs:
+            cost = cost.share(_share_of_time(self.folder, epoch - start, self.result))
+        own = Bill(items={self.folder.name: cost})
+        if self.ticket is None:
+            return own
+        return own | (Bill.beside(Path(self.config["ticket"])) or Bill(items={}))
+
+
+def _share_of_time(folder: Path, epochs: int, result: Result) -> float:
+    """Share of the seconds of a training that its first epochs took."""
+    import json
+
+    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines() if epochs > 0 else []
+    known = [json.loads(line)["train_seconds"] for line in lines[:epochs]]
+    return float(known[-1]) / result.train_seconds if known and known[-1] is not None else 0.0
+
+
+def _ticket_of(run: Path, config: Mapping[str, Any]) -> Ticket | None:
+    """Read the ticket that a training was of; it lies where it lay when the training began."""
+    if config["removed"] is None:
+        return None
+    if config["removed"]["kind"] != "blocks":
+        raise LayerticketError(
+            f"{run} trained a network without some of its {config['removed']['kind']}; further "
+            "rounds are found for blocks only."
+        )
+    folder = Path(config["ticket"] or "")
+    try:
+        found = Ticket.load(folder)
+    except LayerticketError as err:
+        raise LayerticketError(
+            f"{run} trained the ticket in {folder}, which the next round goes on from: {err}"
+        ) from err
+    if sorted(found.removed) != config["removed"]["removed"]:
+        raise LayerticketError(f"{folder} holds another ticket now than the one {run} trained.")
+    return found
+
+
+def _searched(
+    search: Callable[[Any], Ticket],
+    dense: nn.Module,
+    method: TicketMethod | LotteryMethod,
+    at: Search,
+    before: Bill,
+) -> dict[str, Any]:
+    """Find a ticket of blocks for a budget, measured or counted; save it and say what it took."""
+    budget, measured = at.budget, list[dict[str, Any]]()
+    assert budget is not None
+
+    def either() -> Ticket:
         if not budget.measured:
-            return find(), None
-        by_costs: FindTicket = lambda costs: find(costs=costs)  # noqa: E731 - a name for its type
-        return find_measured(name, dense, budget, by_costs, bench)
+            return search(None)
+        setup = replace(at.timing, granularity=method.granularity)
+        ticket, record = find_measured(at.model, dense, budget, search, setup)
+        measured.append(record)
+        return ticket
 
-    (ticket, measured), bill, told = priced(either, bench.metering, bench.device, before)
-    ticket.save(out)
-    bill.save(out)
-    return ticket, told | {"measured": measured}
-
-
-def priced(
-    find: Callable[[], Found],
-    metering: Metering | None,
-    device: str,
-    before: SearchBill = SearchBill(),  # noqa: B008 - frozen
-) -> tuple[Found, SearchBill, dict[str, Any]]:
-    """Find something, and tell what it took.
-
-    Args:
-        find: Does the search.
-        metering: What the user states about energy; None: it is not metered.
-        device: Device it runs on.
-        before: What was paid before.
-
-    Returns:
-        What was found; the bill, to be left beside it; the bill as `find --json` prints it.
-    """
-    with metered(metering, device) as (meter, method):
-        started = time.perf_counter()
-        found = find()
-        seconds = time.perf_counter() - started
-        used = None if meter is None else meter.lap().kwh
-    bill = before.plus(SearchBill(seconds=seconds, kwh=used, method=method))
+    ticket, cost = _saved(either, at, before)
+    foreseen = None
+    if at.forecast:
+        models = {"dense": dense, "ticket": ticket.apply(dense)}
+        foreseen = forecast(models, at.timing, start=ticket.rewind_epoch)
     return (
-        found,
-        bill,
-        {
-            "search_seconds": bill.seconds,
-            "search_energy_kwh": bill.kwh,
-            "search_co2_kg": carbon_kg(bill.kwh, metering),
-            "energy_method": method,
-        },
+        _ticket_record(ticket, at)
+        | cost
+        | {"measured": measured[0] if measured else None, "forecast": foreseen}
     )
 
 
-def seed_beside(reference: Ticket, seed: int | None) -> int:
-    """Take the seed that is given, or else that of the reference.
+def _priced(search: Callable[[], Ticket], at: Search) -> tuple[Ticket, dict[str, Any], Bill]:
+    """Find something, and say what that took by itself."""
+    with metered(at.metering, at.device) as (meter, method):
+        begun = time.perf_counter()
+        found = search()
+        seconds = time.perf_counter() - begun
+        kwh = None if meter is None else meter.lap().kwh
+    co2 = carbon_kg(kwh, at.metering)
+    bill = Bill(
+        items={
+            f"search-{found.digest[:16]}": Cost(search_seconds=seconds, energy_kwh=kwh, co2_kg=co2)
+        }
+    )
+    told = {
+        "search_seconds": seconds,
+        "search_energy_kwh": kwh,
+        "search_co2_kg": co2,
+        "energy_method": method,
+    }
+    return found, told, bill
 
-    Raises:
-        LayerticketError: If neither is known.
+
+def _saved(search: Callable[[], Ticket], at: Search, before: Bill) -> tuple[Ticket, dict[str, Any]]:
+    """Find something, and save it with the bill of all that finding it took."""
+    found, told, bill = _priced(search, at)
+    found.save(at.out)
+    write_json(at.out / BILL, (before | bill).as_record())
+    return found, told
+
+
+def _beside(at: Search) -> tuple[Ticket, int, nn.Module]:
+    """The reference, the seed, and the dense network that both are found in.
+
+    Another theta_0 than that of the reference is refused. A reference that was found in a training
+    was scored in weights of that training, which say nothing about theta_0; that another
+    architecture is refused is left to the search.
     """
-    chosen = reference.seed if seed is None else seed
-    if chosen is None:
+    assert at.reference is not None
+    reference = Ticket.load(at.reference)
+    seed = reference.seed if at.seed is None else at.seed
+    if seed is None:
         raise LayerticketError(
             f"the reference, a ticket of {reference.model!r}, does not say by which seed its "
             "weights were drawn. Give the seed."
         )
-    return chosen
-
-
-def dense_beside(reference: Ticket, model: str, dataset: Dataset, seed: int) -> nn.Module:
-    """Build the dense network, and refuse another theta_0 than the reference was found at.
-
-    A reference that was found in a training was scored in weights of that training, which say
-    nothing about theta_0. That another architecture is refused is left to the search.
-
-    Args:
-        reference: Ticket of layers.
-        model: What the network is built by.
-        dataset: Gives classes and channels.
-        seed: Decides theta_0.
-
-    Raises:
-        LayerticketError: If the weights differ.
-    """
-    dense = build_named(model, dataset, seed)
+    dense = at.networks.build(at.model, seed)
     comparable = reference.origin is None and architecture_digest(dense) == reference.architecture
     if comparable and weights_digest(dense) != reference.weights:
         raise LayerticketError(
-            f"{model!r} at seed {seed} has other weights than the reference was found in (seed "
-            f"{reference.seed}), and a rival starts from the same theta_0. Leave the seed out, or "
-            "give a ticket found in this network with this version of torch."
+            f"{at.model!r} at seed {seed} has other weights than the reference was found in (seed "
+            f"{reference.seed}), and a baseline starts from the same theta_0. Leave the seed out, "
+            "or give a ticket found in this network with this version of torch."
         )
-    return dense
+    return reference, seed, dense
 
 
-def find_in(
-    model: str,
-    dataset: Dataset,
-    *,
-    budget: Budget,
-    seed: int,
-    out: Path,
-    criterion: str = "grasp",
-    granularity: Granularity = "block",
-    images: int | None = None,
-    balanced: bool = True,
-    rounds: int = 1,
-    rules: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-    bench: Bench | None = None,
-    foresee: bool = False,
-) -> dict[str, Any]:
-    """Find a ticket in a network of a name at its initialization by `seed`, and save it.
-
-    Args:
-        model: See `layerticket.models.load.build_model`.
-        dataset: Images to score on come from its training split.
-        budget: How much is to go.
-        seed: Decides theta_0, the scoring batch and the draw of criterion `random`.
-        out: Folder of the ticket.
-        criterion: A registered name.
-        granularity: Whether blocks go as a whole, or each residual branch of them by itself.
-        images: Size of the scoring batch; None: ten of every class, as GraSP's authors take.
-        balanced: Whether every class appears equally often.
-        rounds: Rounds of scoring and removing, see `find_ticket`.
-        rules: `protect`, `min_per_stage` and `keep_neighbours` of `select`.
-        options: The criterion's own options.
-        bench: What a measured budget is measured on and how energy is metered; not metered by
-            default.
-        foresee: Whether the training on `bench` is forecast for dense network and ticket.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: As `find_ticket` does.
-    """
-    dense = build_named(model, dataset, seed)
-    find = functools.partial(
-        find_ticket,
-        dense,
-        draw_batch(dataset, images, seed=seed, balanced=balanced),
-        criterion=criterion,
-        budget=budget,
-        name=model,
-        seed=seed,
-        rounds=rounds,
-        **_settings(criterion, granularity, seed, rules, options),
-    )
-    bench = bench or Bench(dataset=dataset, recipe=Recipe())
-    ticket, bill = search(find, model, dense, budget, bench, out)
-    return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
-
-
-def find_in_run(
-    run: Path,
-    dataset: Dataset,
-    *,
-    budget: Budget,
-    out: Path,
-    criterion: str,
-    granularity: Granularity = "block",
-    seed: int | None = None,
-    rewind_to: str | int = 0,
-    score_at: str | int = "100%",
-    images: int | None = None,
-    balanced: bool = True,
-    rounds: int = 1,
-    rules: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-    bench: Bench | None = None,
-    foresee: bool = False,
-) -> dict[str, Any]:
-    """Find a ticket in the network of a finished run, set it back to theta_i, and save it.
-
-    In the run of a ticket the next round is found: more blocks go from what that ticket kept, and
-    the budget counts from the dense network. So rounds can have a training in between.
-
-    Args:
-        run: Folder of the run.
-        dataset: The data of the run; images to score on come from the training split.
-        budget: How much is to go.
-        out: Folder of the ticket.
-        criterion: A registered name.
-        granularity: As in `find_in`; in the run of a ticket, that ticket's own.
-        seed: Decides the scoring batch and the draw of criterion `random`; None: the run's.
-        rewind_to: Epoch i the kept weights are set back to, or a share such as "25%"; the run has
-            to have kept it.
-        score_at: Epoch whose weights are scored: the last, or one that was kept (an early ticket).
-        images: As in `find_in`.
-        balanced: As in `find_in`.
-        rounds: As in `find_in`; nothing is trained in between.
-        rules: As in `find_in`.
-        options: As in `find_in`.
-        bench: As in `find_in`. What the run took is part of the bill of the search.
-        foresee: As in `find_in`.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: If the run is not finished, its data are others, it did not keep an
-            epoch, or as in `find_ticket`.
-    """
-    config, paid = _of_run(run, dataset)
-    recipe, drawn = Recipe(**config["recipe"]), config["seed"] if seed is None else seed
-    within = Ticket.load(run / TICKET) if config["ticket"] else None
-    theta_i = _theta(run, epoch_at(rewind_to, recipe.epochs), recipe.epochs, within, config)
-    dense = build_named(config["model"], dataset, config["seed"])
-    find = functools.partial(
-        find_in_training,
-        dense,
-        draw_batch(dataset, images, seed=drawn, balanced=balanced),
-        run=run.resolve().name,
-        scored=_theta(run, epoch_at(score_at, recipe.epochs), recipe.epochs, within, config),
-        rewind_to=theta_i,
-        recipe=recipe,
-        within=within,
-        criterion=criterion,
-        budget=budget,
-        name=config["model"],
-        seed=_seed_of(config, within),
-        rounds=rounds,
-        **_settings(criterion, granularity, drawn, rules, options),
-    )
-    bench = bench or Bench(dataset=dataset, recipe=recipe)
-    ticket, bill = search(find, config["model"], dense, budget, bench, out, before=paid)
-    return _told(ticket, out) | bill | _foreseen(dense, ticket, bench, wanted=foresee)
-
-
-def _foreseen(dense: nn.Module, ticket: Ticket, bench: Bench, *, wanted: bool) -> dict[str, Any]:
-    """Forecast the training of dense network and ticket, if that is wanted."""
-    if not wanted:
-        return {"forecast": None}
-    models = {"dense": dense, "ticket": ticket.apply(dense)}
-    return {"forecast": forecast(models, bench, start=ticket.rewind_epoch)}
-
-
-def _of_run(run: Path, dataset: Dataset) -> tuple[dict[str, Any], SearchBill]:
-    """Read what a finished run was and what it took; refuse other data than its own."""
-    config = read_json(run / RUN)["config"]
-    result = load_result(run)
-    if dataset.fingerprint != config["data_fingerprint"]:
-        raise LayerticketError(
-            f"{run} was trained on data of fingerprint {config['data_fingerprint'][:12]}, the "
-            f"data given have {dataset.fingerprint[:12]}. Give the data it was trained on."
-        )
-    return config, SearchBill(seconds=result["train_seconds"], kwh=result["energy_kwh"])
-
-
-def _theta(
-    run: Path, epoch: int, epochs: int, within: Ticket | None, config: Mapping[str, Any]
-) -> Kept:
-    """Read the weights of a run at an epoch: its last, its first, or one it kept."""
-    if epoch == epochs:
-        return Kept(epoch=epoch, weights=load_tensors(run / WEIGHTS)[0], optimizer={})
-    own = within is not None and config["initialization"] == "ticket"
-    if within is not None and own and epoch == within.rewind_epoch:
-        return Kept(epoch=epoch, weights=within.init, optimizer=within.optimizer)
-    return load_kept(run, epoch)
-
-
-def _seed_of(config: Mapping[str, Any], within: Ticket | None) -> int | None:
-    """Return the seed that drew theta_0 of a run."""
-    source = config["initialization"]
-    if source == "ticket" and within is not None:
-        return within.seed
-    return int(source.removeprefix("seed ")) if source != "seed" else int(config["seed"])
-
-
-def _settings(
-    criterion: str,
-    granularity: Granularity,
-    seed: int,
-    rules: Mapping[str, Any] | None,
-    options: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Merge granularity, rules and options; `random` draws by the seed unless told otherwise."""
-    draw = {"draw": seed} if criterion == "random" else {}
-    return {"granularity": granularity, **(rules or {}), **draw, **(options or {})}
-
-
-def _told(ticket: Ticket, out: Path) -> dict[str, Any]:
-    """Return what `layerticket find --json` prints."""
+def _how(method: TicketMethod | LotteryMethod, seed: int) -> dict[str, Any]:
+    """Options of `find_ticket`; `random` draws by the seed unless told otherwise."""
+    draw = {"draw": seed} if method.criterion == "random" else {}
     return {
-        "ticket": str(out),
+        "criterion": method.criterion,
+        "rounds": method.rounds,
+        "granularity": method.granularity,
+        **asdict(method.rules),
+        **draw,
+        **method.options,
+    }
+
+
+def _ticket_record(ticket: Ticket, at: Search) -> dict[str, Any]:
+    """What `layerticket find --json` prints about a ticket of blocks."""
+    return {
+        "ticket": str(at.out),
         "criterion": ticket.criterion,
         "removed": list(ticket.removed),
         "kept": list(ticket.kept),
@@ -365,328 +526,26 @@ def _told(ticket: Ticket, out: Path) -> dict[str, Any]:
     }
 
 
-def find_control(
-    model: str,
-    dataset: Dataset,
-    *,
-    control: Control,
-    reference: Path,
-    out: Path,
-    seed: int | None = None,
-    draw: int = 0,
-    metering: Metering | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Remove blocks without a criterion, at the cost of a ticket, and save the result as a ticket.
-
-    Args:
-        model: See `layerticket.models.load.build_model`.
-        dataset: Gives classes and channels.
-        control: Which blocks go, see `layerticket.baselines.controls.control_ticket`.
-        reference: Folder of the ticket whose MACs are matched.
-        out: Folder of the ticket.
-        seed: Decides theta_0; by default that of the reference.
-        draw: Number of the random draw.
-        metering: What the user states about energy; not metered by default.
-        device: Device whose energy is metered.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: As `control_ticket` does; or if the reference was found at another
-            theta_0.
-    """
-    wanted = Ticket.load(reference)
-    seed = seed_beside(wanted, seed)
-    dense = dense_beside(wanted, model, dataset, seed)
-
-    def find() -> Ticket:
-        return control_ticket(dense, wanted, control, draw=draw, name=model, seed=seed)
-
-    ticket, bill = save_priced(find, out, metering, device)
-    return _told_control(ticket, out) | bill
-
-
-def find_filters(
-    model: str,
-    dataset: Dataset,
-    *,
-    criterion: str,
-    match: Literal["filters", "macs", "params"] = "filters",
-    reference: Path,
-    out: Path,
-    seed: int | None = None,
-    images: int | None = None,
-    balanced: bool = True,
-    metering: Metering | None = None,
-    device: str = "auto",
-    **options: Any,  # noqa: ANN401 - the criterion's own
-) -> dict[str, Any]:
-    """Remove filters of a network at initialization until it is as small as a ticket; save it.
-
-    Args:
-        model: As in `find_control`.
-        dataset: Images to score on come from its training split.
-        criterion: snip, grasp, l1 or random; the last draws by `seed` unless `draw` is given.
-        match: What is made equal.
-        reference: Folder of the ticket of layers that is matched.
-        out: Folder of the rival.
-        seed: Decides theta_0 and the scoring batch; by default that of the reference.
-        images: Size of the scoring batch; None: ten of every class.
-        balanced: Whether every class appears equally often.
-        metering: As in `find_control`.
-        device: As in `find_control`.
-        **options: Those of `layerticket.baselines.filters.find_filter_ticket`.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: As `find_filter_ticket` does, or as `find_control`.
-    """
-    wanted = Ticket.load(reference)
-    seed = seed_beside(wanted, seed)
-    dense = dense_beside(wanted, model, dataset, seed)
-    if criterion == "random":
-        options = {"draw": seed} | options
-    find = functools.partial(
-        find_filter_ticket,
-        dense,
-        draw_batch(dataset, images, seed=seed, balanced=balanced),
-        criterion=criterion,
-        match=match,
-        reference=wanted,
-        name=model,
-        seed=seed,
-        **options,
-    )
-    rival, bill = save_priced(find, out, metering, device)
-    return told_rival(rival, out) | bill
-
-
-def find_weights(
-    model: str,
-    dataset: Dataset,
-    *,
-    criterion: str,
-    reference: Path,
-    out: Path,
-    seed: int | None = None,
-    images: int | None = None,
-    balanced: bool = True,
-    metering: Metering | None = None,
-    device: str = "auto",
-    **options: Any,  # noqa: ANN401 - the criterion's own
-) -> dict[str, Any]:
-    """Mask single weights at initialization until as many parameters are left as in a ticket.
-
-    Args:
-        model: As in `find_control`.
-        dataset: As in `find_filters`.
-        criterion: snip, grasp, synflow or magnitude.
-        reference: Folder of the ticket of layers whose number of parameters is met.
-        out: As in `find_filters`.
-        seed: As in `find_filters`.
-        images: As in `find_filters`.
-        balanced: As in `find_filters`.
-        metering: As in `find_control`.
-        device: As in `find_control`.
-        **options: Those of `layerticket.baselines.weights.find_weight_ticket`.
-
-    Returns:
-        What `layerticket find --json` prints.
-
-    Raises:
-        LayerticketError: As `find_weight_ticket` does, or as `find_control`.
-    """
-    wanted = Ticket.load(reference)
-    seed = seed_beside(wanted, seed)
-    find = functools.partial(
-        find_weight_ticket,
-        dense_beside(wanted, model, dataset, seed),
-        draw_batch(dataset, images, seed=seed, balanced=balanced),
-        criterion=criterion,
-        reference=wanted,
-        name=model,
-        seed=seed,
-        **options,
-    )
-    rival, bill = save_priced(find, out, metering, device)
-    return told_rival(rival, out) | bill
-
-
-def save_priced(
-    find: Callable[[], Ticket], out: Path, metering: Metering | None, device: str
-) -> tuple[Ticket, dict[str, Any]]:
-    """Find something, save it with its bill beside it, and tell the bill."""
-    found, bill, told = priced(find, metering, device)
-    found.save(out)
-    bill.save(out)
-    return found, told
-
-
-def told_rival(rival: Ticket, out: Path) -> dict[str, Any]:
-    """Return what `layerticket find --json` prints about filters or weights."""
+def _of_baseline(kind: str, found: Ticket) -> dict[str, Any]:
+    """What `layerticket find --json` prints about a baseline or control beside a ticket's keys."""
     return {
-        "ticket": str(out),
-        "kind": "weights" if rival.kind == "masks" else rival.kind,
-        "criterion": rival.criterion,
-        "removed": rival.removed_record,
-        "kept": _kept(rival),
-        "scores": dict(rival.scores) or None,
-        "macs": dict(rival.macs),
-        "sparse_macs": rival.sparse_macs,
-        "params": dict(rival.params),
-        "match": rival.match,
-        "options": dict(rival.options),
-        "score_seconds": rival.score_seconds,
+        "kind": kind,
+        "scores": dict(found.scores) or None,
+        "sparse_macs": found.sparse_macs,
+        "match": found.match,
+        "options": dict(found.options),
     }
 
 
-def _told_control(ticket: Ticket, out: Path) -> dict[str, Any]:
+def _smaller_record(found: Ticket, at: Search) -> dict[str, Any]:
+    """What `layerticket find --json` prints about filters or weights."""
+    left = {name: int(mask.sum()) for name, mask in found.masks.items()}
     return {
-        "ticket": str(out),
-        "kind": "control",
-        "criterion": ticket.criterion,
-        "removed": list(ticket.removed),
-        "kept": list(ticket.kept),
-        "scores": None,
-        "macs": dict(ticket.macs),
-        "sparse_macs": None,
-        "params": dict(ticket.params),
-        "match": ticket.match,
-        "options": dict(ticket.options),
-        "score_seconds": ticket.score_seconds,
-    }
-
-
-def _kept(rival: Ticket) -> dict[str, int]:
-    """How many filters, or weights, each layer with some gone has left."""
-    if rival.kind == "filters":
-        return {name: len(rival.init[f"{name}.weight"]) for name in rival.removed}
-    return {name: int(mask.sum()) for name, mask in rival.masks.items()}
-
-
-ROUNDS = "rounds"
-
-
-def find_imp(
-    run: Path,
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    rounds: int | None,
-    rewind: str | int,
-    reference: Path,
-    out: Path,
-    metering: Metering | None = None,
-    device: str = "auto",
-    **how: Any,  # noqa: ANN401 - handed on to `train_run`
-) -> dict[str, Any]:
-    """Play the original lottery: train, mask the smallest weights, rewind, in rounds; save it.
-
-    Round 1 scores the dense run; every round but the last then trains its masked network as a run
-    in ``out/rounds``, which the next one scores. What was interrupted goes on when called again.
-    Cost: the dense training and `rounds` - 1 trainings of the masked network, each as dear as a
-    dense one, because masks save no time.
-
-    Args:
-        run: Folder of a finished dense run that kept the epoch to rewind to.
-        dataset: The data of the run.
-        recipe: The recipe of the run.
-        rounds: Rounds of equal shares; None: as many as it takes when each takes a fifth of the
-            weights that are left.
-        rewind: Epoch i, or a share such as "25%".
-        reference: Folder of the ticket of layers whose number of parameters is met in the end.
-        out: Folder of the rival.
-        metering: What the user states about energy; not metered by default.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        **how: `seed` (by default that of the run), `validation_fraction`, `progress`, `command` of
-            `train_run`.
-
-    Returns:
-        What `layerticket find --json` prints, and the runs of the rounds.
-
-    Raises:
-        LayerticketError: If the run is not a finished dense one of these data and this recipe, it
-            did not keep the epoch, it began at another theta_0 than the reference, or as in
-            `next_mask_ticket`.
-    """
-    config = _dense(run, dataset, recipe)
-    theta_i = load_kept(run, epoch_at(rewind, recipe.epochs))
-    wanted = Ticket.load(reference)
-    dense = dense_beside(wanted, config["model"], dataset, config["seed"])
-    step = functools.partial(
-        next_mask_ticket,
-        dense,
-        torch.zeros(1, *dataset.shape),
-        rewind_to=theta_i,
-        reference=wanted,
-        recipe=recipe,
-        name=config["model"],
-        seed=config["seed"],
-    )
-    how = {"seed": config["seed"], "validation_fraction": config["validation_fraction"]} | how
-    train = functools.partial(
-        train_run,
-        config["model"],
-        dataset,
-        recipe,
-        out=out / ROUNDS,
-        device=device,
-        metering=metering,
-        **how,
-    )
-    shares = shares_of(dense, wanted, rounds)
-    price = functools.partial(priced, metering=metering, device=device)
-    ticket, bill, told, runs = _play(shares, run, recipe.epochs, step, train, price, out / ROUNDS)
-    ticket.save(out)
-    bill.save(out)
-    return told_rival(ticket, out) | told | {"rounds": list(shares), "runs": runs}
-
-
-def _play(
-    shares: Sequence[float],
-    run: Path,
-    epochs: int,
-    step: Callable[..., Ticket],
-    train: Callable[..., dict[str, Any]],
-    price: Callable[..., tuple[Ticket, SearchBill, dict[str, Any]]],
-    folder: Path,
-) -> tuple[Ticket, SearchBill, dict[str, Any], list[str]]:
-    """Mask and train in turns, the last mask untrained; what each training took is on the bill."""
-    bill, within, runs = _paid(run), None, [run]
-    for number, share in enumerate(shares, start=1):
-        trained = Kept(epoch=epochs, weights=load_tensors(runs[-1] / WEIGHTS)[0], optimizer={})
-        name = runs[-1].resolve().name
-        find = functools.partial(step, scored=trained, within=within, share=share, run=name)
-        within, bill, told = price(find, before=bill)
-        if number < len(shares):
-            result = train(ticket=within.save(folder / f"ticket-{number}"))
-            runs.append(Path(result["run"]))
-            bill = bill.plus(_paid(runs[-1]))
-    assert within is not None  # there is at least one round
-    return within, bill, told, [str(trained) for trained in runs[1:]]
-
-
-def _dense(run: Path, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """Read what a dense run was, and refuse any other."""
-    load_result(run)
-    config: dict[str, Any] = read_json(run / RUN)["config"]
-    if config["ticket"]:
-        raise LayerticketError(
-            f"{run} trained a ticket; iterative pruning begins with the dense network. Give the "
-            "run of the dense network."
-        )
-    if config["data_fingerprint"] != dataset.fingerprint or Recipe(**config["recipe"]) != recipe:
-        raise LayerticketError(
-            f"{run} was trained on other data or by another recipe. Give those of the run, so that "
-            "every round repeats the end of the same training."
-        )
-    return config
-
-
-def _paid(run: Path) -> SearchBill:
-    result = load_result(run)
-    return SearchBill(seconds=result["train_seconds"], kwh=result["energy_kwh"])
+        "ticket": str(at.out),
+        "criterion": found.criterion,
+        "removed": found.removed_record,
+        "kept": left or {name: len(found.init[f"{name}.weight"]) for name in found.filters},
+        "macs": dict(found.macs),
+        "params": dict(found.params),
+        "score_seconds": found.score_seconds,
+    } | _of_baseline("weights" if found.kind == "masks" else found.kind, found)

@@ -1,49 +1,65 @@
 """A study as one frozen value: what is trained on what, how, how often, and how it is judged."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from typing import Any, Literal
 
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Conditions
 from layerticket.selection import Budget
-from layerticket.study.methods import LotteryMethod, Method, TicketMethod
+from layerticket.settings import Confidence, Count, Flag, Share, Text, Whole, settings, to_table
+from layerticket.study.methods import LotteryMethod, Method, TicketMethod, check_distinct
 from layerticket.training.checkpoint import epochs_at
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Tracking
 
+Network = Text | Callable[..., Any]
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class StudyFile:
     """Everything a study file can say; the dense network is always part of it."""
 
-    title: str
+    title: Text
     """What it is about, in a line."""
-    models: tuple[str, ...]
-    """Networks by name."""
-    data: str = "digits"
-    """Data set by name."""
-    validation_fraction: float = 0.1
+    models: tuple[Network, ...]
+    """Networks by name or as package.module:function; from Python also functions themselves."""
+    data: Text = ""
+    """Data set by name; digits by default. May be left out where `fit` trains."""
+    input_shape: tuple[Count, ...] = ()
+    """Shape of one input, where no data set is named."""
+    classes: Count = 10
+    """Outputs of the networks, where no data set is named."""
+    validation_fraction: Share = 0.1
     """Share of the training images set aside."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     """One pair of dense network and method each."""
     budgets: tuple[Budget, ...] = (Budget(remove=1),)
     """How much goes; each is a density of its own."""
-    margin: float = 0.01
+    margin: Share = 0.01
     """How much accuracy a winning ticket may lose, as a fraction."""
-    confidence: float = 0.95
-    """Of all intervals, in (0, 1)."""
-    evaluate: tuple[str, ...] = ()
+    confidence: Confidence = 0.95
+    """Of all intervals."""
+    evaluate: tuple[Text, ...] = ()
     """What trained networks are judged on beside the test set."""
-    similarity: bool = False
+    similarity: Flag = False
     """Whether layers of each network are compared with those of the dense one."""
-    recipe: Recipe = field(default_factory=Recipe)
+    timing: Flag = False
+    """Whether inference of each trained network is timed beside the dense one."""
+    keep_weights: Literal["all", "none"] = "all"
+    """none: trained weights are deleted once every row that needs them is done."""
+    fit: Network = ""
+    """Your own training, package.module:function; called with (model, seed, folder)."""
+    version: Text = ""
+    """Names Python functions that are given as such; without it none of their results is reused."""
+    recipe: Recipe = Recipe()
     """How every network is trained."""
-    conditions: Conditions = field(default_factory=Conditions)
+    conditions: Conditions = Conditions()
     """Of the evaluations."""
-    energy: Metering = field(default_factory=Metering)
+    energy: Metering = Metering()
     """What is known about electricity; nothing: energy is not measured."""
-    tracking: Tracking = field(default_factory=Tracking)
+    tracking: Tracking = Tracking()
     """Trackers that the curve of every training is sent to; decides nothing."""
     methods: tuple[Method, ...] = ()
     """What is compared with the dense network."""
@@ -51,19 +67,50 @@ class StudyFile:
     def __post_init__(self) -> None:
         if not self.methods:
             raise LayerticketError("there are no methods. Add one: [[methods]], method = ticket.")
-        for name in ("models", "seeds", "budgets"):
-            values = getattr(self, name)
-            if not values or any(values.index(v) != i for i, v in enumerate(values)):
-                raise LayerticketError(f"{name} are {values}; give at least one, and none twice.")
-        if min(self.seeds) < 0:
-            raise LayerticketError(f"a seed is {min(self.seeds)}; seeds are 0 or more.")
-        if not 0 <= self.margin < 1 or not 0 < self.confidence < 1:
-            raise LayerticketError(
-                f"margin {self.margin}, confidence {self.confidence}: they must lie in [0, 1) and "
-                "(0, 1); 0.01 is one percentage point."
-            )
+        for name, values in (
+            ("models", self.models),
+            ("seeds", self.seeds),
+            ("budgets", self.budgets),
+        ):
+            check_distinct(name, values)
+        if self.fit:
+            self._check_own_training()
+        elif not self.data:
+            object.__setattr__(self, "data", "digits")
+        elif self.input_shape:
+            raise LayerticketError("input_shape says what a data set would; leave it out.")
         self._check_labels()
-        epochs_at(self.keeps, self.recipe.epochs)  # a wrong point is told before any training
+        epochs_at(self.snapshot_points, self.recipe.epochs)  # a wrong point is refused now
+
+    def _check_own_training(self) -> None:
+        """Refuse what needs a training that we do ourselves, or data that are not named."""
+        if self.recipe != Recipe() or self.tracking.trackers:
+            raise LayerticketError(
+                "fit trains in its own way, so recipe and tracking would change nothing. Leave "
+                "them out."
+            )
+        for budget in (*self.budgets, *(b for m in self.methods for b in m.budgets or ())):
+            if budget.measured:
+                raise LayerticketError(
+                    f"budget {budget_text(budget)!r} is measured in training steps, and fit takes "
+                    "steps of its own. Use remove, save_macs or save_params."
+                )
+        for method in self.methods:
+            if method.own_training_only:
+                raise LayerticketError(
+                    f"method {method.label!r} needs epochs and snapshots of a training, and those "
+                    "of fit are not known. Leave the method out, or train by a recipe."
+                )
+            if not self.data and method.needs_labels:
+                raise LayerticketError(
+                    f"method {method.label!r} scores on labelled images, and the study names no "
+                    'data. Add data = "...", or choose a criterion that needs none, such as '
+                    "synflow, magnitude or random."
+                )
+        if not self.data and (self.evaluate or self.similarity):
+            raise LayerticketError(
+                "evaluate and similarity need images, and the study names no data. Add data."
+            )
 
     def _check_labels(self) -> None:
         """Refuse labels that two methods share, and references to none."""
@@ -78,8 +125,12 @@ class StudyFile:
             if "reference" in method.wants:
                 self.reference_of(method)
 
+    def method(self, label: str) -> Method:
+        """Return the method of a label."""
+        return next(method for method in self.methods if method.label == label)
+
     def reference_of(self, method: Method) -> Method:
-        """Return the method whose ticket a rival is matched to.
+        """Return the method whose ticket a baseline is matched to.
 
         Raises:
             LayerticketError: If there is none of that label, or no ticket at all.
@@ -90,12 +141,51 @@ class StudyFile:
                 f"method {method.label!r} is matched to a ticket, but there is none. Add one: "
                 '[[methods]] with method = "ticket".'
             )
-        wanted = method.matched_to or next(iter(tickets))
+        wanted = getattr(method, "reference", "") or next(iter(tickets))
         if wanted not in tickets:
             raise unknown_name(f"reference of {method.label!r}", wanted, tickets)
         return tickets[wanted]
 
+    def reference_label(self, method: Method) -> str | None:
+        """Label of the method that a row of this one is compared with; None if there is none.
+
+        A ticket trained from new weights is compared with the one that keeps its own.
+        """
+        if "reference" in method.wants:
+            return self.reference_of(method).label
+        twins = [m for m in self.methods if m.searched == method.searched and not m.new_weights]
+        return twins[0].label if method.new_weights and twins else None
+
     @property
-    def keeps(self) -> tuple[str, ...]:
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the study, then those that only single methods name."""
+        own = (seed for method in self.methods for seed in method.seeds or ())
+        return tuple(dict.fromkeys((*self.seeds, *own)))
+
+    @property
+    def snapshot_points(self) -> tuple[str, ...]:
         """Points of the dense training that the methods go back to."""
-        return tuple(dict.fromkeys(point for method in self.methods for point in method.keeps))
+        return tuple(dict.fromkeys(p for method in self.methods for p in method.snapshot_points))
+
+
+def budget_text(budget: Budget) -> str:
+    """Spell a budget.
+
+    Example:
+        >>> budget_text(Budget(remove=5))
+        'remove 5'
+    """
+    ((name, value),) = to_table(budget).items()
+    return f"{name} {value:g}"
+
+
+def name_of(thing: str | Callable[..., Any]) -> str:
+    """Name a network or a training: as given, or a Python function by its own name.
+
+    Example:
+        >>> name_of("resnet20")
+        'resnet20'
+    """
+    if isinstance(thing, str):
+        return thing
+    return str(getattr(thing, "__qualname__", None) or type(thing).__qualname__)

@@ -1,71 +1,25 @@
-"""What a study has paid so far, in energy or carbon: every job once.
-
-The bill of a run holds all it takes to get there: its search, and the dense training that search
-looks at. Those are shared by many runs, so the bills of the runs cannot be added up.
-"""
+"""How far a study is: one look at its folder, every file of it read at most once."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from layerticket.errors import LayerticketError
 from layerticket.study.folder import StudyFolder
-from layerticket.study.plan import Job, Plan, PlannedRun
+from layerticket.study.plan import Job, Plan, PlannedRow
+from layerticket.study.record import Cost
 from layerticket.training.checkpoint import METRICS
 
-Figure = Literal["energy_kwh", "co2_kg"]
-
-
-def paid_so_far(folder: StudyFolder, plan: Plan, figure: Figure) -> float | None:
-    """Add up what the finished trainings and searches of a study took, each its own part.
-
-    Args:
-        folder: Where the study lies.
-        plan: What belongs to it.
-        figure: Which figure of their records.
-
-    Returns:
-        The sum; None before the first training ends, and where a part was not metered.
-    """
-    records = {name: folder.record_of(name) for name in plan.jobs}
-    parts = [
-        _own(job, records, figure)
-        for name, job in plan.jobs.items()
-        if job.kind in ("train", "search") and records[name] is not None
-    ]
-    if not any(records[name] for name, job in plan.jobs.items() if job.kind == "train"):
-        return None
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
-
-
-def _own(job: Job, records: Mapping[str, dict[str, Any] | None], figure: Figure) -> float | None:
-    """Return what a job took itself: its bill without that of the job it carries on."""
-    bill = records[job.name] or {}
-    if job.kind == "train":
-        search = records[job.needs["search"]] or {} if "search" in job.needs else {}
-        # What another network or more epochs take is not searched, and is on no bill.
-        before = search.get(f"search_{figure}") if "ticket" in search else 0.0
-        return _less(bill[figure], before)
-    if "ticket" not in bill:
-        return 0.0
-    dense = records[job.needs["dense"]] or {} if "dense" in job.needs else None
-    return _less(bill[f"search_{figure}"], 0.0 if dense is None else dense.get(figure))
-
-
-def _less(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
-
-
-Status = Literal["done", "failed", "running", "waiting"]
+State = Literal["done", "running", "failed", "waiting"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
-    """A study at one moment."""
+class StudyStatus:
+    """How far a study is, and what is left."""
 
     total: int
     """Rows of the study."""
@@ -74,50 +28,64 @@ class Standing:
     failed: int
     waiting: int
     epochs_done: int
-    """Epochs trained for the rows so far."""
     epochs: int
-    """Epochs of all rows, as far as they are known."""
+    """Of all trainings; an upper bound as long as it is not known which rows share one."""
     train_seconds: float
-    """Seconds of training so far, all runs added up."""
+    """Seconds of training so far, over all workers."""
     energy_kwh: float | None
-    """Energy of what is finished; None when it is not metered."""
+    """Energy so far, each training and search once; None where a part was not metered."""
     co2_kg: float | None
     seconds_left: float | None
-    """Estimate from the epochs finished so far; None before the first."""
+    """About how long the rest will take; None before the first epoch is done."""
     failures: Mapping[str, str]
-    """Why each failed row failed, by its id."""
+    """Why rows failed, by id."""
 
 
-def status_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> Status:
-    """Tell how a row stands."""
-    names = list(run.jobs.values())
-    if all(folder.finished(plan.jobs[name]) is not None for name in names):
-        return "done"
-    if cause_of(run, folder, plan) is not None:
-        return "failed"
-    return "running" if any(folder.is_running(name) for name in names) else "waiting"
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A study as it is at one moment."""
+
+    plan: Plan
+    folder: StudyFolder
+    _causes: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, folder: StudyFolder, plan: Plan) -> "Look":
+        """Look at a folder now."""
+        return cls(plan, folder.look())
+
+    def cause(self, name: str) -> tuple[str, str] | None:
+        """The job that this one failed at, itself or one before it, and why; None: it did not."""
+        if name not in self._causes:
+            self._causes[name] = self._cause(name)
+        return self._causes[name]
+
+    def _cause(self, name: str) -> tuple[str, str] | None:
+        if self.folder.is_done(name):
+            return None
+        error = self.folder.failure(name)
+        if error is not None:
+            return (name, error)
+        needs = self.plan.jobs[name].needs.values()
+        return next((found for need in needs if (found := self.cause(need))), None)
+
+    def cause_of(self, row: PlannedRow) -> tuple[str, str] | None:
+        """The job that a row failed at, and why; None if it did not fail."""
+        causes = (self.cause(name) for name in row.jobs.values())
+        return next((found for found in causes if found is not None), None)
+
+    def state(self, row: PlannedRow) -> State:
+        """How a row stands."""
+        names = row.jobs.values()
+        if all(self.folder.is_done(name) for name in names):
+            return "done"
+        if self.cause_of(row) is not None:
+            return "failed"
+        open_ = (name for name in names if not self.folder.is_done(name))
+        return "running" if any(self.folder.is_running(name) for name in open_) else "waiting"
 
 
-def cause_of(run: PlannedRun, folder: StudyFolder, plan: Plan) -> tuple[str, str] | None:
-    """Return the job that a row failed at, its own or one before it, and why; None if none."""
-    for name in run.jobs.values():
-        found = _cause(name, folder, plan)
-        if found is not None:
-            return found
-    return None
-
-
-def _cause(name: str, folder: StudyFolder, plan: Plan) -> tuple[str, str] | None:
-    if folder.finished(plan.jobs[name]) is not None:
-        return None
-    error = folder.failure_of(name)
-    if error is not None:
-        return (name, error)
-    needs = plan.jobs[name].needs.values()
-    return next((found for need in needs if (found := _cause(need, folder, plan))), None)
-
-
-def standing_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> Standing:
+def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStatus:
     """Look at the folder of a study.
 
     Args:
@@ -128,31 +96,62 @@ def standing_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> Standin
     Returns:
         How it stands.
     """
-    statuses = {run.id: status_of(run, folder, plan) for run in plan.runs}
-    counts = Counter(statuses.values())
-    looked = {run.jobs["train"]: statuses[run.id] for run in plan.runs}  # rows may share one
-    trainings = {name: _training(plan.jobs[name], folder, plan) for name in looked}
-    live = [training for name, training in trainings.items() if looked[name] != "failed"]
-    seconds = sum(t["seconds"] for t in trainings.values())
-    done = sum(t["done"] for t in trainings.values())
+    look = Look.at(folder, plan)
+    states = {row.id: look.state(row) for row in plan.rows}
+    counts = Counter(states.values())
+    trainings: dict[str, dict[str, Any]] = {}
+    for row in plan.rows:  # rows may share one
+        name, found = _training(plan.jobs[row.jobs["train"]], look)
+        trainings[name] = found | {"lost": states[row.id] == "failed"}
+    live = [training for training in trainings.values() if not training["lost"]]
     paces = [t["seconds"] / t["done"] for t in live if t["done"]]
     left = sum((t["epochs"] - t["done"]) * _pace(t, paces) for t in live) if paces else None
     at_once = max(1, min(workers, sum(t["epochs"] > t["done"] for t in live)))
-    causes = {run.id: cause_of(run, folder, plan) for run in plan.runs}
-    return Standing(
-        total=len(plan.runs),
+    cost = cost_so_far(look)
+    causes = {row.id: look.cause_of(row) for row in plan.rows}
+    return StudyStatus(
+        total=len(plan.rows),
         done=counts["done"],
         running=counts["running"],
         failed=counts["failed"],
         waiting=counts["waiting"],
-        epochs_done=done,
+        epochs_done=sum(t["done"] for t in trainings.values()),
         epochs=sum(t["epochs"] for t in trainings.values()),
-        train_seconds=seconds,
-        energy_kwh=paid_so_far(folder, plan, "energy_kwh"),
-        co2_kg=paid_so_far(folder, plan, "co2_kg"),
+        train_seconds=sum(t["seconds"] for t in trainings.values()),
+        energy_kwh=None if cost is None else cost.energy_kwh,
+        co2_kg=None if cost is None else cost.co2_kg,
         seconds_left=None if left is None else left / at_once,
         failures={key: cause[1] for key, cause in causes.items() if cause is not None},
     )
+
+
+def cost_so_far(look: Look) -> Cost | None:
+    """What the finished trainings and searches of a study took, each once.
+
+    None before the first training ends.
+    """
+    trainings: dict[str, Mapping[str, Any]] = {}
+    cost = Cost()
+    for name, job in look.plan.jobs.items():
+        record = look.folder.record(name) if job.kind in ("train", "search") else None
+        if record is None:
+            continue
+        rounds = [Path(run).name for run in record.get("runs", ())]
+        for training in [record["training"]] if job.kind == "train" else rounds:
+            result = look.folder.result(training)
+            if result is not None:
+                trainings[training] = result
+        if "ticket" in record:
+            cost += Cost(
+                search_seconds=record["search_seconds"],
+                energy_kwh=record["search_energy_kwh"],
+                co2_kg=record["search_co2_kg"],
+            )
+    own = (
+        Cost(train_seconds=r["train_seconds"], energy_kwh=r["energy_kwh"], co2_kg=r["co2_kg"])
+        for r in trainings.values()
+    )
+    return sum(own, cost) if trainings else None
 
 
 def _pace(training: Mapping[str, Any], paces: list[float]) -> float:
@@ -162,34 +161,73 @@ def _pace(training: Mapping[str, Any], paces: list[float]) -> float:
     return fmean(paces)
 
 
-def _training(job: Job, folder: StudyFolder, plan: Plan) -> dict[str, Any]:
-    """Look at one training: its epochs, those done, the seconds they took."""
-    record = folder.finished(job)
-    if record is not None:
-        facts = {"epochs": record["epochs"], "done": record["epochs"]}
-        return {**facts, "seconds": record["train_seconds"]}
-    search = folder.record_of(job.needs["search"]) if "search" in job.needs else None
-    epochs = job.spec["recipe"]["epochs"] if search is None else _epochs(job, search)
-    lines = _begun(job, folder) if folder.is_running(job.name) else []
-    seconds = lines[-1]["train_seconds"] if lines else 0.0
-    return {"epochs": epochs, "done": len(lines), "seconds": seconds}
+def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
+    """Look at one training: its name, or the job's; its epochs, those done, the seconds they took.
+
+    A user's own training has no epochs that we know.
+    """
+    folder = look.folder
+    record = folder.record(job.name)
+    result = None if record is None else folder.result(record["training"])
+    if record is not None and result is not None:
+        epochs = result["epochs"] or 0
+        return record["training"], {
+            "epochs": epochs, "done": epochs, "seconds": result["train_seconds"]
+        }  # fmt: skip
+    if folder.is_running(job.name) and (begun := folder.begun(job.name)) is not None:
+        curve = curve_of(folder.training(begun["training"]))
+        seconds = [point["train_seconds"] for point in curve if point is not None] or [0.0]
+        facts = {"epochs": begun.get("epochs", 0), "done": len(curve), "seconds": seconds[-1]}
+        return begun["training"], facts
+    search = folder.record(job.needs["search"]) if "search" in job.needs else None
+    epochs = (search or {}).get("epochs", look.plan.epochs)
+    origin = (search or {}).get("origin")
+    return job.name, {
+        "epochs": max(0, epochs - (origin["rewind_epoch"] if origin else 0)),
+        "done": 0,
+        "seconds": 0.0,
+    }
 
 
-def _epochs(job: Job, search: Mapping[str, Any]) -> int:
-    """Epochs of a training whose search is done."""
-    epochs = int(search.get("epochs", job.spec["recipe"]["epochs"]))
-    origin = search.get("origin") if job.spec["initialization"] == "ticket" else None
-    return epochs - (origin["rewind_epoch"] if origin else 0)
-
-
-def _begun(job: Job, folder: StudyFolder) -> list[dict[str, Any]]:
-    """Metrics of a training that is running: the run that the same process holds."""
-    run = folder.run_held_with(job.name)
-    return [] if run is None else curve_of(run)
-
-
-def curve_of(run: Path) -> list[dict[str, Any]]:
-    """Read the metrics of a run, one entry an epoch; a torn last line is left out."""
+def curve_of(run: Path) -> list[Any]:
+    """Read the metrics of a training, one entry an epoch; a torn last line is left out."""
     path = run / METRICS
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
+
+
+def study_status(folder: Path) -> dict[str, Any]:
+    """Tell how a study stands, also while another process is at it.
+
+    Args:
+        folder: Folder of the study.
+
+    Returns:
+        What `layerticket study status --json` prints.
+
+    Raises:
+        LayerticketError: If there is no study.
+    """
+    place = StudyFolder(existing(folder, "plan.json").parent)
+    plan = place.read_plan()
+    running = sum(map(place.is_running, _unfinished(place.look(), plan.jobs)))
+    return {"study": str(folder), **asdict(status_of(place, plan, workers=max(1, running)))}
+
+
+def existing(folder: Path, name: str) -> Path:
+    """Return a file of a study.
+
+    Raises:
+        LayerticketError: If there is no study.
+    """
+    path = Path(folder) / name
+    if not path.exists():
+        raise LayerticketError(
+            f"{folder} holds no study ({name} is missing). Run one: layerticket study run quick "
+            f"--out {folder}"
+        )
+    return path
+
+
+def _unfinished(folder: StudyFolder, names: Iterable[str]) -> Iterable[str]:
+    return (name for name in names if not folder.is_done(name))

@@ -1,4 +1,4 @@
-"""The studies that come with the package, by bare name."""
+"""Study files: read, changed by `--set`, written; and the studies that come with the package."""
 
 import itertools
 import tomllib
@@ -10,21 +10,29 @@ from typing import Any
 import tomli_w
 
 from layerticket.errors import LayerticketError
+from layerticket.evaluation.energy import Metering
+from layerticket.evaluation.robustness import Conditions
+from layerticket.selection import Budget
+from layerticket.settings import from_table, to_table
 from layerticket.study.methods import methods_of, table_of_method
-from layerticket.study.spec import StudyFile
-from layerticket.study.values import build, table_of
+from layerticket.study.spec import StudyFile, name_of
+from layerticket.training.recipe import Recipe
 
+SECTIONS: Mapping[str, type] = {
+    "recipe": Recipe,
+    "conditions": Conditions,
+    "energy": Metering,
+}
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 
 
 def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with us; other lists lie beside them."""
-    files = SHIPPED.glob("*.toml")
-    return tuple(sorted(p.stem for p in files if "[[methods]]" in p.read_text(encoding="utf-8")))
+    """Names of the studies that come with the package."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
 
 
 def study_path(file: str | Path) -> Path:
-    """Find a study file by path, or by bare name among those that come with us.
+    """Find a study file by path, or by bare name among those that come with the package.
 
     Raises:
         LayerticketError: If there is neither.
@@ -48,7 +56,7 @@ def read_study(file: str | Path, changes: Sequence[str] = ()) -> StudyFile:
     """Read a study file, or one that comes with the package.
 
     Args:
-        file: Path of a TOML file, or the bare name of a study that comes with us, e.g. quick.
+        file: Path of a TOML file, or the bare name of a study of the package, e.g. quick.
         changes: Settings to change, as ``recipe.epochs=4``; the value is TOML, or a text.
 
     Returns:
@@ -81,19 +89,31 @@ def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
     table = dict(table)
     if isinstance(seeds := table.get("seeds"), int) and not isinstance(seeds, bool):
         table["seeds"] = list(range(seeds))
-    methods = table.pop("methods", [])
+    methods = table.get("methods", [])
     if not isinstance(methods, list):
         raise LayerticketError(
             f"{where}: methods is {methods!r}, but it must be [[methods]] tables."
         )
+    for name, cls in SECTIONS.items():
+        if isinstance(table.get(name), Mapping):
+            table[name] = from_table(cls, table[name], f"{where}: {name}")
+    if isinstance(budgets := table.get("budgets"), list):
+        names = [f"{where}: budgets[{i}]" for i in range(len(budgets))]
+        table["budgets"] = [from_table(Budget, *one) for one in zip(budgets, names, strict=True)]
     made = [methods_of(one, f"{where}: methods[{i}]") for i, one in enumerate(methods)]
-    return build(StudyFile, table, where, methods=tuple(itertools.chain(*made)))
+    table["methods"] = tuple(itertools.chain(*made))
+    return from_table(StudyFile, table, where)
 
 
 def study_table(study: StudyFile) -> dict[str, Any]:
-    """Return a study as tables, every setting in it; what is not set is left out."""
+    """Return a study as tables, every setting in it; what is not set is left out.
+
+    Python functions stand there by their names.
+    """
     plain = {f.name: getattr(study, f.name) for f in fields(study) if f.name != "methods"}
-    return {**table_of(plain), "methods": [table_of_method(method) for method in study.methods]}
+    plain |= {"models": [name_of(model) for model in study.models], "fit": name_of(study.fit)}
+    methods = [table_of_method(method) for method in study.methods]
+    return {**to_table(plain), "methods": methods}
 
 
 def study_text(study: StudyFile) -> str:
@@ -107,7 +127,7 @@ def _change(table: dict[str, Any], change: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise LayerticketError(
-            f"--set {change!r} is no setting; write KEY=VALUE or TABLE.KEY=VALUE."
+            f"--set {change!r} is not a setting; write KEY=VALUE or TABLE.KEY=VALUE."
         )
     place: Any = table
     for key in keys[:-1]:

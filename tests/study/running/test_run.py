@@ -17,11 +17,11 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
-from layerticket.study.collect import load_study, repeat_command, study_status
-from layerticket.study.folder import StudyFolder
-from layerticket.study.job import Surroundings
+from layerticket.study.collect import load_study, repeat_command
+from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.workers import Workers, cores
+from layerticket.study.status import study_status
 from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors
 from toy_jobs import until
@@ -63,8 +63,8 @@ def equal_weights(one, other):
 
 def tries(out):
     """How often each job was begun."""
-    logs = (out / "logs").glob("*.log")
-    return {log.stem: log.read_text().count("begins:") for log in logs}
+    logs = (out / "jobs").glob("*/log.txt")
+    return {log.parent.name: log.read_text().count("begins:") for log in logs}
 
 
 def test_leaves_one_record_and_one_table(tmp_path):
@@ -108,26 +108,7 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     assert [row["seed"] for row in more["runs"]] == [0, 0, 1, 1]
     assert before.items() <= tries(tmp_path).items()
     assert set(tries(tmp_path).values()) == {1}
-    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
-
-
-def test_a_lottery_added_later_finds_the_epochs_it_goes_back_to(tmp_path):
-    first = run(tmp_path, similarity=True)
-    before = tries(tmp_path)
-    methods = [
-        *study_table()["methods"],
-        {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
-    ]
-    more = run(tmp_path, methods=methods, similarity=True)
-    assert [row["status"] for row in more["runs"]] == ["done"] * 3
-    again = {name for name, count in tries(tmp_path).items() if count > before.get(name, 1)}
-    dense = next(r for r in StudyFolder(tmp_path).read_plan().runs if r.kind == "dense")
-    assert again == {dense.jobs["train"]}  # what was made of the dense network stands
-    assert run(tmp_path, methods=methods, similarity=True)["runs"] == more["runs"]
-    # The dense network was trained once more, keeping the epoch; it ended at the same weights.
-    assert more["runs"][0]["folder"].startswith("runs-keeping-1/")
-    assert equal_weights(weights(tmp_path, first)[:1], weights(tmp_path, more)[:1])
-    assert more["runs"][2]["epochs"] == 1
+    assert len(list((tmp_path / "trainings").glob("*/result.json"))) == 4
 
 
 def test_a_failure_is_told_and_stops_nothing_else(tmp_path):
@@ -185,7 +166,7 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
     whole = run(tmp_path / "whole")
     run(tmp_path / "shared", only=(whole["runs"][0]["id"],))  # writes the plan
     folder = StudyFolder(tmp_path / "shared")
-    name = next(r.jobs["train"] for r in folder.read_plan().runs if r.method == "snip")
+    name = next(r.jobs["train"] for r in folder.read_plan().rows if r.method == "snip")
     seen = []
     with ExitStack() as stack:
         stack.enter_context(exclusive(folder.job(name)))
@@ -234,39 +215,36 @@ def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog):
     assert f"pid {os.getpid()}" in said
 
 
+def settled(folder, threads=None, share=1, workers=1):
+    return folder.settle(Context(), threads=threads, share=share, workers=workers)
+
+
 def test_a_study_keeps_its_threads(tmp_path):
     folder = StudyFolder(tmp_path)
-    assert folder.threads(None, 3) == 3
-    assert folder.threads(None, 1) == 3
-    assert folder.threads(3, 1) == 3
+    assert settled(folder, None, 3).threads == 3
+    assert settled(folder, None, 1).threads == 3
+    assert settled(folder, 3, 1).threads == 3
     with pytest.raises(LayerticketError, match=r"begun with 3 threads .* Leave out --threads"):
-        folder.threads(2, 1)
-    assert folder.threads(None, 1) == 3
+        settled(folder, 2, 1)
+    assert folder.read_context().threads == 3
 
 
 def test_the_most_workers_are_noted(tmp_path):
     folder = StudyFolder(tmp_path)
-    folder.threads(None, 1)
-    assert folder.workers is None  # nobody has worked
+    assert folder.read_context().workers is None  # nobody has worked
     for count, most in ((2, 2), (1, 2), (4, 4), (None, None), (1, None)):
-        folder.note_workers(count)
-        assert folder.workers == most
-    (tmp_path / "threads.json").write_text('{"threads": 2}')  # begun when nobody counted them
-    folder.note_workers(1)
-    assert (folder.threads(None, 1), folder.workers) == (2, None)
+        assert settled(folder, workers=count).workers == most
+        assert folder.read_context().workers == most
 
 
-def test_a_command_that_repeats_a_row_says_what_decides_its_end(tmp_path):
-    around = Surroundings(
-        root=tmp_path,
-        data="digits",
-        validation_fraction=0.1,
+def test_a_command_that_repeats_a_row_says_what_decides_its_end():
+    context = Context(
         data_dir=Path("/images"),
         shift_dirs=(Path("/shifted"), Path("/images")),
         device="cpu",
         threads=3,
     )
-    assert repeat_command(around, "abc").endswith(
+    assert repeat_command(context, "abc").endswith(
         "--threads 3 --device cpu --data-dir /images --shift-dir /shifted"
     )
 
@@ -274,7 +252,7 @@ def test_a_command_that_repeats_a_row_says_what_decides_its_end(tmp_path):
 def test_single_rows_and_wrong_wishes(tmp_path):
     with pytest.raises(LayerticketError, match="no run of this study"):
         run(tmp_path, only=("nothing",))
-    first = [asdict(row) for row in StudyFolder(tmp_path).read_plan().runs]
+    first = [asdict(row) for row in StudyFolder(tmp_path).read_plan().rows]
     record = run(tmp_path, only=(first[0]["id"],))
     first = record["runs"]
     assert [row["status"] for row in record["runs"]] == ["done", "waiting"]
@@ -300,13 +278,13 @@ def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):
     workers = Workers(workers=2, device="cpu")
     with pytest.raises(LayerticketError, match="Use --workers 1"):
         run(tmp_path, workers=workers, energy={"country": "DEU"})
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "trainings").exists()
 
 
 def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
     with pytest.raises(LayerticketError, match="Did you mean 'fgsm'"):
         run(tmp_path, evaluate=["fgsmm"])
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "trainings").exists()
 
 
 @pytest.mark.slow
@@ -320,7 +298,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
     assert sorted(tries(tmp_path / "killed-once").values())[-1] == 2
     resumed = [
         path
-        for path in (tmp_path / "killed-once" / "runs").glob("*/run.json")
+        for path in (tmp_path / "killed-once" / "trainings").glob("*/run.json")
         if "resumed" in json.loads(path.read_text())
     ]
     assert len(resumed) == 1  # it went on from the checkpoint
@@ -382,5 +360,5 @@ def test_two_runners_share_the_work(tmp_path):
     assert ends(records[0]) == ends(records[1])
     alone = run(tmp_path / "alone", seeds=3)
     assert ends(records[0]) == ends(alone)
-    began = "".join(log.read_text() for log in (tmp_path / "both" / "logs").glob("*.log"))
+    began = "".join(log.read_text() for log in (tmp_path / "both" / "jobs").glob("*/log.txt"))
     assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))

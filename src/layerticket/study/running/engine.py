@@ -14,15 +14,14 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import prepare
 from layerticket.study.collect import collect
-from layerticket.study.folder import StudyFolder
-from layerticket.study.job import Surroundings, dataset_of
+from layerticket.study.folder import Context, StudyFolder
+from layerticket.study.identity import data_identity
+from layerticket.study.job import count_blocks, dataset_of, run_job
 from layerticket.study.plan import Plan, unfold
-from layerticket.study.running.bridge import run_job, write_context
 from layerticket.study.running.workers import Ended, Executor, Workers, executor_of
 from layerticket.study.spec import StudyFile
-from layerticket.study.status import Standing, standing_of
+from layerticket.study.status import StudyStatus, status_of
 from layerticket.study.toml import study_text
-from layerticket.training.trackers import Tracking
 
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two looks at a job that another process does, and two reports
@@ -41,7 +40,7 @@ def run_study(
     shift_dir: Path | None = None,
     only: tuple[str, ...] = (),
     command: str = "",
-    tell: Callable[[Standing], None] = lambda _: None,
+    tell: Callable[[StudyStatus], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a study, go on with it, or do what was added to it.
 
@@ -66,58 +65,58 @@ def run_study(
         LayerticketError: If data, evaluations, workers or an id do not fit; before any training.
             What fails later stands in the rows, and does not stop others.
     """
-    around = Surroundings(
-        root=Path(out).resolve(),
-        data=study.data,
-        validation_fraction=study.validation_fraction,
+    tracked = study.tracking.folder
+    context = Context(
         data_dir=None if data_dir is None else data_dir.expanduser().resolve(),
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
+        tracking_dir=None if tracked is None else tracked.expanduser().resolve(),
         device=workers.device_seen,
-        metering=study.energy,
-        tracking=_seen_from_anywhere(study.tracking),
         command=command,
     )
-    plan, around = _prepared(study, around, workers)
-    folder = StudyFolder(around.root)
-    store = functools.partial(collect, study, folder, plan, around)
+    folder = StudyFolder(Path(out).resolve())
+    has_functions = any(not isinstance(one, str) for one in (*study.models, study.fit))
+    if has_functions and workers.executor != "inline":
+        raise LayerticketError(
+            "a Python function runs in the process that was given it. Use the executor inline, or "
+            "name it as package.module:function."
+        )
+    plan, context = _prepared(study, folder, context, workers)
+    store = functools.partial(collect, study, folder, plan, context)
     wanted = plan.only(only) if only else plan
     queue = queue_of(wanted, folder, workers.retries)
     store()
+    do = functools.partial(run_job, study=study) if has_functions else run_job
     try:
         if queue.left:
             _check_meter(study.energy, workers)
-            with folder.held(say=log.warning):
-                folder.note_workers(workers.count)
             teller = _Teller(tell, store, plan, folder)
-            with executor_of(workers, run_job, around.root, around.threads) as executor:
+            with executor_of(workers, do, folder.root, context.threads) as executor:
                 work(queue, executor, folder, teller.look)
     finally:
         record = store()
     return record
 
 
-def _seen_from_anywhere(tracking: Tracking) -> Tracking:
-    """Name the folder of trackers in a way that holds wherever a worker stands."""
-    folder = tracking.folder
-    return tracking if folder is None else replace(tracking, folder=folder.expanduser().resolve())
-
-
 def _prepared(
-    study: StudyFile, around: Surroundings, workers: Workers
-) -> tuple[Plan, Surroundings]:
+    study: StudyFile, folder: StudyFolder, context: Context, workers: Workers
+) -> tuple[Plan, Context]:
     """Load what all jobs share, check what can be checked, and write the plan down."""
     share = workers.default_threads  # refuses a GPU that is not here
-    dataset = dataset_of(around)
+    dataset = dataset_of(study, context.data_dir)
     if study.evaluate:
-        folders = (*study.conditions.shift_dir, *around.shift_dirs)
+        folders = (*study.conditions.shift_dir, *context.shift_dirs)
         prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
-    plan = unfold(study, dataset.fingerprint)
-    folder = StudyFolder(around.root)
-    with folder.held(say=log.warning):
-        around = replace(around, threads=folder.threads(workers.threads, share))
+    plan = unfold(
+        study,
+        data_identity(dataset) if study.data else None,
+        count_blocks=functools.partial(count_blocks, study, dataset),
+    )
+    with folder.held():
+        context = folder.settle(
+            context, threads=workers.threads, share=share, workers=workers.count
+        )
         folder.write_plan(plan, study_text(study))
-        write_context(around)
-    return plan, around
+    return plan, context
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
@@ -134,14 +133,14 @@ def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
     """Line up the jobs of a plan; those that failed earlier are tried again."""
 
     def state(name: str) -> State:
-        if folder.finished(plan.jobs[name]) is not None:
+        if folder.is_done(name):
             return "done"
         if folder.is_running(name):
             return "running"
-        return "open" if folder.failure_of(name) is None else "failed"
+        return "open" if folder.failure(name) is None else "failed"
 
-    for name, job in plan.jobs.items():
-        if folder.finished(job) is None and not folder.is_running(name):
+    for name in plan.jobs:
+        if not folder.is_done(name) and not folder.is_running(name):
             folder.forget_failure(name)
     needs = {name: tuple(job.needs.values()) for name, job in plan.jobs.items()}
     return JobQueue(needs, state, folder.fail, retries)
@@ -289,7 +288,7 @@ class _Teller:
 
     def __init__(
         self,
-        tell: Callable[[Standing], None],
+        tell: Callable[[StudyStatus], None],
         store: Callable[[], object],
         plan: Plan,
         folder: StudyFolder,
@@ -302,7 +301,7 @@ class _Teller:
         """Tell, if it is time to, or if wanted now."""
         clock = time.monotonic()
         if now or clock >= self._tell_at:
-            self._tell(standing_of(self._folder, self._plan, workers=running))
+            self._tell(status_of(self._folder, self._plan, workers=running))
             self._tell_at = _next(clock, TICK)
         clock = time.monotonic()
         if clock >= self._store_at:

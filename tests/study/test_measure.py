@@ -15,8 +15,8 @@ from layerticket.selection import Budget
 from layerticket.study import measure as measuring
 from layerticket.study.forecast import forecast
 from layerticket.study.measure import (
-    Bench,
     Steps,
+    TimingSetup,
     block_costs,
     find_measured,
     held_costs,
@@ -27,7 +27,7 @@ from layerticket.training.device import Energy
 from layerticket.training.recipe import Recipe
 
 DATA = noise((3, 8, 8), classes=10, images=64)
-BENCH = Bench(
+SETUP = TimingSetup(
     dataset=DATA,
     recipe=Recipe(epochs=3, batch_size=8, precision="fp32", compile="off"),
     device="cpu",
@@ -44,7 +44,7 @@ def network():
 def exact_clock(monkeypatch):
     """A step takes as many seconds as the network has millions of MACs, plus one."""
 
-    def steps(models, bench):
+    def steps(models, setup):
         seconds = {
             name: [1 + count_macs(model, BATCH[0]) / 1e6] * 3 for name, model in models.items()
         }
@@ -68,7 +68,7 @@ def find(budget):
 def test_block_costs_are_what_each_removal_saves(exact_clock):
     model = network()
     blocks = find_blocks(model, BATCH[0][:1])
-    found = block_costs(model, blocks, BENCH)
+    found = block_costs(model, blocks, SETUP)
     assert found.total == 1 + blocks.macs / 1e6
     for block in blocks:
         assert found.blocks[block.name] == pytest.approx(block.macs / 1e6)
@@ -76,7 +76,7 @@ def test_block_costs_are_what_each_removal_saves(exact_clock):
 
 def test_a_budget_of_time_is_met_as_measured(exact_clock):
     model, budget = network(), Budget(save_time=0.2)
-    ticket, record = find_measured("resnet20", model, budget, find(budget), BENCH)
+    ticket, record = find_measured("resnet20", model, budget, find(budget), SETUP)
     assert record["asked"] == 0.2 <= record["saved"]["value"]
     fewer = (len(ticket.removed) - 1) / len(ticket.removed) * record["saved"]["value"]
     assert fewer < 0.2
@@ -84,7 +84,7 @@ def test_a_budget_of_time_is_met_as_measured(exact_clock):
 
 def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, monkeypatch):
     model, budget = network(), Budget(save_time=0.2)
-    honest, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
+    honest, _ = find_measured("resnet20", model, budget, find(budget), SETUP)
     true = measuring.block_costs
 
     def too_good(*args, **options):
@@ -93,17 +93,17 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
         return type(found)(what=found.what, total=found.total, blocks=blocks)
 
     monkeypatch.setattr("layerticket.study.measure.block_costs", too_good)
-    corrected, _ = find_measured("resnet20", model, budget, find(budget), BENCH)
+    corrected, _ = find_measured("resnet20", model, budget, find(budget), SETUP)
     assert corrected.removed == honest.removed
     greedy = Budget(save_time=0.99)
     with pytest.raises(LayerticketError, match="at most"):
-        find_measured("resnet20", model, greedy, find(greedy), BENCH)
+        find_measured("resnet20", model, greedy, find(greedy), SETUP)
 
 
 def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch):
     model = network()
     blocks = find_blocks(model, BATCH[0][:1])
-    exact = held_costs(model, blocks, BENCH, peak=lambda: 10**7)
+    exact = held_costs(model, blocks, SETUP, peak=lambda: 10**7)
     dense = 10**7
 
     def peak(name, removed, bench):
@@ -117,7 +117,7 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
     assert exact.blocks[first.name] - weights == pytest.approx(4 * 8 * 16 * 8 * 8 * 4, rel=0.01)
     limit = dense - round(2.5 * max(exact.blocks.values()))
     budget = Budget(max_memory=limit)
-    ticket, record = find_measured("resnet20", model, budget, find(budget), BENCH)
+    ticket, record = find_measured("resnet20", model, budget, find(budget), SETUP)
     assert record["peak_bytes"] <= limit
     assert len(ticket.removed) >= 3
 
@@ -125,13 +125,13 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
 def test_energy_needs_a_statement():
     model = network()
     with pytest.raises(LayerticketError, match="--cpu-tdp"):
-        block_costs(model, find_blocks(model, BATCH[0][:1]), BENCH, energy=True)
+        block_costs(model, find_blocks(model, BATCH[0][:1]), SETUP, energy=True)
 
 
 def test_real_steps_are_timed_and_leave_the_network_alone():
     model = network()
     before = [parameter.clone() for parameter in model.parameters()]
-    steps = measure_steps({"dense": model, "again": model}, BENCH)
+    steps = measure_steps({"dense": model, "again": model}, SETUP)
     assert all(len(t) == 3 and min(t) > 0 for t in steps.seconds.values())
     assert steps.kwh is None
     assert steps.steps_per_epoch == 8
@@ -153,7 +153,7 @@ def test_metered_steps_share_the_energy_of_their_window(monkeypatch):
 
     monkeypatch.setattr(measuring, "metered", lambda *_: Lent())
     monkeypatch.setattr(measuring, "math", SimpleNamespace(ceil=lambda _: 3))  # steps a window
-    steps = measure_steps({"dense": network()}, BENCH)
+    steps = measure_steps({"dense": network()}, SETUP)
     assert steps.kwh == {"dense": [2.0, 2.0, 2.0]}
     assert steps.method == "fake"
 
@@ -161,7 +161,7 @@ def test_metered_steps_share_the_energy_of_their_window(monkeypatch):
 def test_a_forecast_multiplies_steps(exact_clock):
     dense = network()
     small = find_ticket(dense, BATCH, criterion="snip", budget=Budget(remove=3)).apply(dense)
-    found = forecast({"dense": dense, "ticket": small}, BENCH)
+    found = forecast({"dense": dense, "ticket": small}, SETUP)
     macs = {
         name: count_macs(model, BATCH[0]) for name, model in (("dense", dense), ("ticket", small))
     }
@@ -169,7 +169,7 @@ def test_a_forecast_multiplies_steps(exact_clock):
     for name, count in macs.items():
         assert found[name]["train_seconds"] == pytest.approx(24 * (1 + count / 1e6) + 0.5)
         assert found[name]["co2_kg"] is None
-    rewound = forecast({"dense": dense, "ticket": small}, BENCH, start=1)
+    rewound = forecast({"dense": dense, "ticket": small}, SETUP, start=1)
     assert rewound["dense"]["train_seconds"] == found["dense"]["train_seconds"]
     assert rewound["ticket"]["train_seconds"] == pytest.approx(
         16 * (1 + macs["ticket"] / 1e6) + 0.5

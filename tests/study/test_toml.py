@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
+from layerticket.settings import from_table
 from layerticket.study.methods import METHODS
 from layerticket.study.toml import (
     SHIPPED,
@@ -19,7 +20,6 @@ from layerticket.study.toml import (
     study_table,
     study_text,
 )
-from layerticket.study.values import build
 from toy_study import study_table as toy
 
 EVERY_METHOD = [
@@ -33,6 +33,8 @@ EVERY_METHOD = [
     {"method": "weights", "criterion": "synflow"},
     {"method": "imp", "rounds": 2, "rewind": "50%"},
     {"method": "equal_compute", "label": "dense, longer"},
+    {"method": "control", "control": "each", "seeds": 1},
+    {"method": "ticket", "criterion": "snip", "seeds": [0, 7], "budgets": [{"remove": 2}]},
 ]
 
 
@@ -46,8 +48,10 @@ def test_every_method_is_read_and_labelled():
     assert [method.label for method in study.methods] == [
         "grasp", "grasp, new weights", "lottery hrank 25%", "random blocks", "last blocks",
         "shallower", "filters snip (macs)", "weights synflow", "weights imp", "dense, longer",
+        "each blocks",
+        "snip",
     ]  # fmt: skip
-    assert study.keeps == ("25%", "50%")
+    assert study.snapshot_points == ("25%", "50%")
 
 
 def test_writing_and_reading_give_the_same_study():
@@ -58,8 +62,7 @@ def test_writing_and_reading_give_the_same_study():
 
 def test_a_shallower_network_may_be_named():
     plain, named = METHODS["shallower"](), METHODS["shallower"](model="timm:resnet18")
-    assert plain.searched == {"method": "shallower"}  # as before networks could be named
-    assert named.searched == {"method": "shallower", "model": "timm:resnet18"}
+    assert plain.searched != named.searched
     assert named.label == "shallower timm:resnet18"
     assert METHODS["shallower"](model="x:y", label="small").label == "small"
 
@@ -120,10 +123,10 @@ WRONG = {
     "unknown budget": ({"budgets": [{"remov": 1}]}, r"budgets\[0\]: key 'remov'.*'remove'"),
     "unknown attack key": (
         {"conditions": {"attack": {"stepz": 1}}},
-        "attack: key 'stepz'.*'steps'",
+        "attack: Attack setting 'stepz'.*'steps'",
     ),
     "no title": ({"title": None}, "title is None.*text"),
-    "a text for a number": ({"recipe": {"epochs": "four"}}, "epochs is 'four'.*whole number"),
+    "a text for a number": ({"recipe": {"epochs": "four"}}, "epochs.*(whole number|integer)"),
     "true for a number": ({"margin": True}, "margin is True.*a number"),
     "a text for a list": ({"models": "resnet20"}, "models is 'resnet20'.*a list"),
     "out of range": ({"recipe": {"momentum": 2.0}}, "study: recipe: .*momentum is 2.0"),
@@ -140,7 +143,7 @@ WRONG = {
         {"methods": [{"method": "ticket", "criterium": "grasp"}]},
         "key 'criterium'.*Did you mean 'criterion'",
     ),
-    "missing method key": ({"methods": [{"method": "control"}]}, "key 'control' is missing"),
+    "missing method key": ({"methods": [{"method": "control"}]}, "control is missing"),
     "choice": (
         {"methods": [{"method": "control", "control": "lst"}]},
         "control 'lst'.*Did you mean 'last'",
@@ -166,7 +169,7 @@ def test_what_is_wrong_is_named(changes, message):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(LayerticketError, match="study: key 'title' is missing"):
+    with pytest.raises(LayerticketError, match="study: title is missing"):
         study_of({"models": ["resnet20"], "methods": [{"method": "ticket"}]})
 
 
@@ -188,7 +191,7 @@ def test_settings_are_changed_on_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("epochs", "no setting"),
+        ("epochs", "is not a setting"),
         ("recipe.epoch=3", "mine.toml: recipe: key 'epoch'"),
         ("methods.7.criterion=snip", "no entry of a list of 1"),
         ("title.x=1", "holds no keys"),
@@ -212,4 +215,46 @@ def test_tables_hold_every_setting():
     table = study_table(study_of(toy()))
     assert table["recipe"]["momentum"] == 0.9
     assert table["methods"][0]["images" if "images" in table["methods"][0] else "rounds"] == 1
-    assert build(Budget, table["budgets"][0], "x") == Budget(remove=1)
+    assert from_table(Budget, table["budgets"][0], "x") == Budget(remove=1)
+
+
+def test_methods_may_have_seeds_and_budgets_of_their_own():
+    study = study_of(toy(methods=EVERY_METHOD, recipe={"epochs": 4}, seeds=2))
+    assert study.method("snip").seeds == (0, 7)
+    assert study.method("snip").budgets == (Budget(remove=2),)
+    assert study.method("each blocks").seeds == (0,)
+    assert study.all_seeds == (0, 1, 7)
+
+
+OWN = {"fit": "toy_study:fit", "recipe": {}}
+WRONG_FIT = {
+    "recipe": ({"recipe": {"epochs": 2}}, "trains in its own way"),
+    "lottery": ({"methods": [{"method": "lottery", "criterion": "magnitude"}]}, "needs epochs"),
+    "imp": (
+        {"methods": [{"method": "ticket", "criterion": "synflow"}, {"method": "imp"}]},
+        "'weights imp' needs epochs",
+    ),
+    "equal compute": (
+        {"methods": [{"method": "ticket", "criterion": "synflow"}, {"method": "equal_compute"}]},
+        "'dense, equal compute' needs epochs",
+    ),
+    "labels": ({"methods": [{"method": "ticket", "criterion": "snip"}]}, "'snip' scores on"),
+    "evaluate": ({"evaluate": ["fgsm"]}, "need images"),
+    "measured": ({"budgets": [{"save_time": 0.2}]}, "measured in training steps"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_FIT.values(), ids=WRONG_FIT)
+def test_what_an_own_training_cannot_have_is_refused_when_read(change, message):
+    table = toy(methods=[{"method": "ticket", "criterion": "magnitude"}]) | OWN
+    assert study_of(table).data == ""
+    with pytest.raises(LayerticketError, match=message):
+        study_of(table | change)
+
+
+def test_data_are_digits_unless_an_own_training_brings_its_own():
+    assert study_of(toy()).data == "digits"
+    named = toy(methods=[{"method": "ticket", "criterion": "snip"}], data="digits") | OWN
+    assert study_of(named).data == "digits"
+    with pytest.raises(LayerticketError, match="input_shape says what a data set would"):
+        study_of(toy(data="digits", input_shape=[1, 8, 8]))

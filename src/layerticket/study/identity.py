@@ -1,0 +1,204 @@
+"""What names a training: everything that decides how it ends, and nothing about who chose it."""
+
+import hashlib
+import importlib.util
+import os
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from layerticket.data.dataset import Dataset
+from layerticket.errors import LayerticketError
+from layerticket.files import digest
+from layerticket.tensors import tensor_digest
+from layerticket.training.checkpoint import kept_path, load_kept
+from layerticket.training.recipe import TRAINING_REVISION
+
+# Values that mean "not there". They never change, so that a field which is added later leaves the
+# names of older trainings as they are.
+NEUTRAL: Mapping[str, Any] = {
+    "removed": None,
+    "recipe": None,
+    "data": None,
+    "fit": None,
+    "processes": 1,
+    "sync_batch_norm": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingIdentity:
+    """One training, whoever asks for it."""
+
+    network: str
+    """Digest of the dense network's architecture."""
+    start: Mapping[str, Any]
+    """First weights: as drawn, as a snapshot of another training, or a digest of them."""
+    removed: Any = None
+    """JSON value for what was removed; None for the dense network."""
+    recipe: Mapping[str, Any] | None = None
+    """What its name takes of the recipe; None where a user's own `fit` trains."""
+    seed: int
+    """Seed of order, augmentation and dropout."""
+    data: Mapping[str, Any] | None = None
+    """What `data_identity` says; None where no data set is named."""
+    fit: Mapping[str, Any] | None = None
+    """The user's own training, as `callable_identity` names it."""
+    processes: int = 1
+    """Processes that train together."""
+    sync_batch_norm: bool = False
+    """Whether batch norms see the images of all processes."""
+    revision: int = TRAINING_REVISION
+    """Raised whenever the golden curve of a training changes."""
+
+    def as_record(self) -> dict[str, Any]:
+        """All fields but the neutral ones, as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in values.items() if k not in NEUTRAL or v != NEUTRAL[k]}
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: readable, and as unique as 64 bits of the digest."""
+        kind = "dense" if self.removed is None else str(self.removed["kind"])
+        return f"{kind}-seed{self.seed}-{digest(self.as_record())[:16]}"
+
+
+def data_identity(dataset: Dataset) -> dict[str, Any]:
+    """What a name takes of a data set: the bytes of its splits, their type and normalization."""
+    return {
+        "fingerprint": dataset.fingerprint,
+        "type": str(dataset.train.dtype).removeprefix("torch."),
+        "range": list(getattr(dataset, "value_range", (0, 255))),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "classes": dataset.classes,
+    }
+
+
+def drawn(model: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """First weights that a network had when it was built by a seed."""
+    return {"drawn": {**model, "seed": seed}}
+
+
+def start_of(
+    first: nn.Module,
+    *,
+    epoch: int,
+    optimizer: Mapping[str, Tensor],
+    draws: Mapping[int, Callable[[], nn.Module]],
+    model: Mapping[str, Any],
+    origin: Path | None = None,
+    smaller: Callable[[Mapping[str, Tensor]], nn.Module | None] = lambda _: None,
+) -> dict[str, Any]:
+    """Name the weights that a training starts from, by where they can be had again.
+
+    Args:
+        first: The network as its training starts.
+        epoch: Epoch of the schedule it starts at.
+        optimizer: State of the optimizer there.
+        draws: By seed, builds the same network with the weights of that seed; empty where its
+            weights are not drawn.
+        model: What the network is built by, as `callable_identity` names it.
+        origin: Folder of the training whose snapshot the weights may be.
+        smaller: Makes the same network of the weights of that snapshot, if it can.
+
+    Returns:
+        The draw or the snapshot if every tensor is bit for bit that of it; else a digest of all.
+    """
+    weights = tensor_digest(first.state_dict())
+    if not epoch:
+        for seed, build in draws.items():
+            if tensor_digest(build().state_dict()) == weights:
+                return drawn(model, seed)
+    elif origin is not None and kept_path(origin, epoch).exists():
+        kept = load_kept(origin, epoch)
+        small = smaller(kept.weights)
+        if small is not None and tensor_digest(small.state_dict()) == weights:
+            known = {tensor_digest({"": tensor}) for tensor in kept.optimizer.values()}
+            if all(tensor_digest({"": tensor}) in known for tensor in optimizer.values()):
+                return {"snapshot": {"training": origin.name, "epoch": epoch}}
+    found: dict[str, Any] = {"digest": weights}
+    if epoch:
+        found |= {"epoch": epoch}
+    if optimizer:
+        found |= {"optimizer": tensor_digest(optimizer)}
+    return found
+
+
+def callable_identity(thing: str | Callable[..., Any], version: str = "") -> dict[str, Any]:
+    """Name a network or a training by what it is.
+
+    `package.module:function` is named by the text of its module's file, which sees helpers and
+    constants beside the function too, but nothing imported from elsewhere. Any other Python
+    function is named by `version`; without one, by this call alone, so that nothing of an earlier
+    call is used again. Names that the package knows stand for themselves.
+
+    Raises:
+        LayerticketError: If the module has no file that can be read.
+
+    Example:
+        >>> callable_identity("resnet20")
+        {'name': 'resnet20'}
+    """
+    if isinstance(thing, str):
+        text = module_text(thing)
+        return {"name": thing} if text is None else {"name": thing, "text": text}
+    name = str(getattr(thing, "__qualname__", None) or type(thing).__qualname__)
+    return (
+        {"name": name, "version": version} if version else {"name": name, "call": _call_of(thing)}
+    )
+
+
+_CALLS: dict[int, tuple[Callable[..., Any], str]] = {}
+
+
+def _call_of(thing: Callable[..., Any]) -> str:
+    """A name that a function keeps as long as this process lives, and no other function has."""
+    known = _CALLS.get(id(thing))
+    if known is None or known[0] is not thing:
+        _CALLS[id(thing)] = known = (thing, uuid.uuid4().hex)
+    return known[1]
+
+
+def module_text(name: str) -> str | None:
+    """SHA-256 of the file of the module in `package.module:function`; None for other names."""
+    module = name.partition(":")[0]
+    if ":" not in name or module in ("timm", "torchvision", "hf"):
+        return None
+    path = _module_file(module)
+    if path is None:
+        raise LayerticketError(
+            f"{name!r}: there is no file of module {module!r} to be read. Run from the folder it "
+            "lies in, or install it."
+        )
+    return _text_of(path, path.stat().st_mtime_ns)
+
+
+def _module_file(module: str) -> Path | None:
+    """The file of a module; the current directory is importable."""
+    loaded = sys.modules.get(module)
+    known = None if loaded is None else getattr(loaded, "__file__", None)
+    if known is not None:
+        return Path(known)
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    finally:
+        sys.path.remove(here)
+    found = spec is not None and spec.origin is not None and Path(spec.origin).is_file()
+    return Path(str(spec.origin)) if found and spec is not None else None
+
+
+@lru_cache(maxsize=256)
+def _text_of(path: Path, when: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,607 @@
+"""One training: named by what is trained, done once, resumed, recorded.
+
+`layerticket train`, the rows of a study and the rounds of iterative pruning all come through here.
+"""
+
+import functools
+import inspect
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from layerticket.data.dataset import Dataset
+from layerticket.errors import LayerticketError, TrainingError
+from layerticket.evaluation.accuracy import judged, packed
+from layerticket.evaluation.energy import Metering, metered
+from layerticket.files import exclusive
+from layerticket.lottery import start_of as resume_point_of
+from layerticket.models.load import build_model
+from layerticket.modules import preserved_random_state
+from layerticket.settings import to_table
+from layerticket.study.folder import RESULT
+from layerticket.study.identity import (
+    TrainingIdentity,
+    callable_identity,
+    data_identity,
+    module_text,
+    start_of,
+)
+from layerticket.study.record import (
+    FIRST,
+    RUN,
+    WEIGHTS,
+    Bill,
+    Provenance,
+    Removal,
+    Result,
+    check_owner,
+    claim,
+    energy_figures,
+    environment,
+    printed,
+)
+from layerticket.tensors import tensor_digest
+from layerticket.ticket.ticket import Ticket, architecture_digest
+from layerticket.training.checkpoint import (
+    CHECKPOINT,
+    Kept,
+    Start,
+    epochs_at,
+    kept_path,
+    load_kept,
+    save_weights,
+)
+from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.distributed import Processes, Spread, processes
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
+from layerticket.training.trackers import Tracking
+
+AGAIN = "again"  # folder of a training that is done once more for weights that are gone
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Networks:
+    """Builds networks by name for one kind of input."""
+
+    classes: int
+    channels: int
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """Python functions by the names a study gives them."""
+    version: str = ""
+    """Names those functions."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Networks":
+        """For the images of a data set."""
+        return cls(classes=dataset.classes, channels=dataset.shape[0])
+
+    def build(self, name: str, seed: int) -> nn.Module:
+        """Build a network, its weights drawn by a seed."""
+        function = self.functions.get(name)
+        if function is None:
+            return build_model(name, classes=self.classes, channels=self.channels, seed=seed)
+        offered = {"num_classes": self.classes, "in_channels": self.channels}
+        taken = inspect.signature(function).parameters
+        with preserved_random_state(seed):
+            given = {key: value for key, value in offered.items() if key in taken}
+            built = function(**given)
+        if not isinstance(built, nn.Module):
+            raise LayerticketError(
+                f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."
+            )
+        return built
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """What a network is built by."""
+        return callable_identity(self.functions.get(name, name), self.version)
+
+    def draws(
+        self, name: str, removal: Removal | None, seeds: Iterable[int]
+    ) -> dict[int, Callable[[], nn.Module]]:
+        """How to draw first weights anew, by seed; empty where the weights are loaded, not drawn.
+
+        A function is called twice and must agree with itself.
+
+        Raises:
+            LayerticketError: If a function gives other weights at the second call.
+        """
+
+        def small(seed: int) -> nn.Module:
+            dense = self.build(name, seed)
+            return dense if removal is None else removal.apply(dense)
+
+        asked: dict[int, Callable[[], nn.Module]] = {
+            seed: functools.partial(small, seed) for seed in dict.fromkeys(seeds)
+        }
+        if name in self.functions or module_text(name) is not None:
+            first = next(iter(asked))
+            one, two, other = (self.build(name, s) for s in (first, first, first + 1))
+            if tensor_digest(one.state_dict()) != tensor_digest(two.state_dict()):
+                raise LayerticketError(
+                    f"{name!r} gives other weights when it is called again with the same random "
+                    "seed. Draw all weights by torch's, NumPy's or Python's own random numbers."
+                )
+            drawn = zip(one.parameters(), other.parameters(), strict=True)
+            if any(a.ndim > 1 and torch.equal(a, b) for a, b in drawn):
+                return {}
+        return {} if "weights=" in name or "pretrained=True" in name else asked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Training:
+    """One training, ready to be done."""
+
+    identity: TrainingIdentity
+    build: Callable[[], nn.Module]
+    """Makes the network with its first weights."""
+    removal: Removal | None
+    dataset: Dataset | None
+    recipe: Recipe
+    seed: int
+    start: Start = Start()  # noqa: RUF009 - frozen
+    config: Mapping[str, Any]
+    """What it is, for people: noted in ``run.json``."""
+    fit: Callable[..., Any] | None = None
+    """The user's own training; None: by the recipe."""
+    bill: Bill | None = None
+    """What finding its ticket took; None: not known."""
+
+
+def plan_training(
+    networks: Networks,
+    model: str,
+    dataset: Dataset | None,
+    recipe: Recipe,
+    *,
+    seed: int,
+    ticket: Path | None = None,
+    initialization: Literal["ticket", "seed"] = "ticket",
+    initialization_seed: int | None = None,
+    trainings: Path | None = None,
+    device: str = "auto",
+    spread: Spread = Spread(),  # noqa: B008 - frozen
+    count: int = 1,
+    validation_fraction: float | None = None,
+    own: tuple[Callable[..., Any], Mapping[str, Any]] | None = None,
+) -> Training:
+    """Name a training: the dense network, or a ticket or baseline in its place.
+
+    Args:
+        networks: Builds the dense network.
+        model: Its name.
+        dataset: What to train, validate and test on.
+        recipe: How to train.
+        seed: Decides theta_0 of a dense network, order and augmentation of the images.
+        ticket: Folder of a ticket or baseline to train in place of the dense network.
+        initialization: Where a ticket's first weights come from: `ticket`: its own theta_0, or
+            theta_i, from where training goes on along the schedule; `seed`: random weights, trained
+            for all epochs (Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019).
+        initialization_seed: Draws those random weights; None: `seed`.
+        trainings: Folder that may hold the training whose snapshot a ticket starts at.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        spread: Choices for several processes.
+        count: Number of processes that train together.
+        validation_fraction: Noted, so that the same data can be loaded again.
+        own: The user's own training and what names it.
+
+    Raises:
+        LayerticketError: If anything given does not fit.
+    """
+    found = None if ticket is None else Ticket.load(ticket)
+    drawn = seed if initialization_seed is None else initialization_seed
+    start = _start(found, recipe, initialization, initialization_seed, drawn)
+    removal = None if found is None else Removal.of(found)
+    dense = networks.build(model, drawn)
+    source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
+
+    def build() -> nn.Module:
+        built = networks.build(model, drawn)
+        return built if found is None else found.apply(built, initialization=source)
+
+    seeds = [drawn]
+    if found is not None and found.seed is not None and initialization == "ticket":
+        seeds.append(found.seed)
+    origin = None if found is None or found.origin is None else found.origin.run
+    named = start_of(
+        build(),
+        epoch=start.epoch,
+        optimizer=start.optimizer,
+        draws=networks.draws(model, removal, seeds) if not start.epoch else {},
+        model=networks.identity(model),
+        origin=trainings / origin if trainings is not None and origin else None,
+        smaller=lambda weights: _with_weights(networks.build(model, drawn), weights, removal),
+    )
+    precision = resolve_precision(recipe.precision, resolve_device(device))
+    by_recipe = own is None and dataset is not None
+    identity = TrainingIdentity(
+        network=architecture_digest(dense),
+        start=named,
+        removed=None if removal is None else removal.identity,
+        recipe=recipe.identity(asdict(dataset.augment), precision)
+        if by_recipe and dataset is not None
+        else None,
+        seed=seed,
+        data=None if dataset is None else data_identity(dataset),
+        fit=None if own is None else own[1],
+        processes=count,
+        sync_batch_norm=spread.sync_batch_norm and count > 1,
+    )
+    config = {
+        "model": model,
+        "data": None if dataset is None else dataset.name,
+        "data_fingerprint": None if dataset is None else dataset.fingerprint,
+        "validation_fraction": validation_fraction,
+        "removed": None if removal is None else removal.identity,
+        "start": named,
+        "start_epoch": start.epoch,
+        "recipe": to_table(recipe) if by_recipe else None,
+        "seed": seed,
+        "initialization_seed": drawn,
+        "ticket": None if ticket is None else str(Path(ticket).resolve()),
+    }
+    return Training(
+        identity=identity,
+        build=build,
+        removal=removal,
+        dataset=dataset,
+        recipe=recipe,
+        seed=seed,
+        start=start,
+        config=config,
+        fit=None if own is None else own[0],
+        bill=Bill.beside(ticket),
+    )
+
+
+def _with_weights(
+    dense: nn.Module, weights: Mapping[str, Tensor], removal: Removal | None
+) -> nn.Module | None:
+    """Cut a dense network down that has the weights of a snapshot; None if they are not of it."""
+    if dense.state_dict().keys() != weights.keys():
+        return None
+    dense.load_state_dict(dict(weights))
+    return dense if removal is None else removal.apply(dense)
+
+
+def _start(
+    found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
+) -> Start:
+    """Where training begins; refuses weights that are not new, and another schedule."""
+    if found is None:
+        return Start()
+    if initialization == "seed":
+        if drawn == found.seed:
+            raise LayerticketError(
+                f"seed {drawn} drew the ticket's own theta_0, so these weights would not be new. "
+                f"Draw others: --init-seed {drawn + 1}."
+            )
+        return Start()
+    if given is not None:
+        raise LayerticketError(
+            "an initialization seed is given, but the ticket starts at its own weights. "
+            "Add --initialization seed to draw new ones, or leave the seed out."
+        )
+    known = None if found.origin is None else Recipe(**found.origin.recipe)
+    if found.origin and found.rewind_epoch and known != recipe:
+        names = [
+            f.name for f in fields(recipe) if getattr(known, f.name) != getattr(recipe, f.name)
+        ]
+        raise LayerticketError(
+            f"the ticket goes on from epoch {found.rewind_epoch} of {found.origin.run}, whose "
+            f"recipe has {names[0]} {getattr(known, names[0])!r}; given is "
+            f"{getattr(recipe, names[0])!r}. Give the recipe of that run."
+        )
+    return resume_point_of(found)
+
+
+def train(
+    training: Training,
+    out: Path,
+    *,
+    snapshots: Iterable[int] = (),
+    weights: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    provenance: Provenance = Provenance(),  # noqa: B008 - frozen
+    metering: Metering | None = None,
+    spread: Spread = Spread(),  # noqa: B008 - frozen
+    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
+) -> tuple[Path, Result]:
+    """Do a training, go on with it, or return how it ended long ago.
+
+    In several processes all of them call this; process 0 holds the folder, tests and writes. A
+    training that is finished but whose weights or snapshots are wanted and gone is done once more;
+    if it ends otherwise, its new record replaces the old one.
+
+    Args:
+        training: From `plan_training`.
+        out: Folder of all trainings; that of this one in it has its name.
+        snapshots: Epochs whose weights and optimizer have to be there.
+        weights: Whether its last weights have to be there.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Whether a progress bar is drawn on stderr.
+        provenance: What it was asked for by.
+        metering: What the user states about energy; by default it is not metered.
+        spread: Choices for several processes.
+        tracking: Trackers that curves are sent to.
+
+    Returns:
+        Its folder, and how it ended.
+
+    Raises:
+        LayerticketError: If the folder is in use, damaged or another training's, or anything given
+            does not fit.
+        TrainingError: If training fails.
+    """
+    folder, wanted = Path(out) / training.identity.name, sorted(frozenset(snapshots))
+    with processes(device) as team:
+        _agree(team, training.identity, metering)
+
+        def finished() -> Result | None:
+            if not (folder / RESULT).exists():
+                return None
+            check_owner(folder, training.identity)
+            there = all(kept_path(folder, epoch).exists() for epoch in wanted)
+            there = there and ((folder / WEIGHTS).exists() or not weights)
+            return Result.load(folder) if there else None
+
+        if (result := team.first(finished)) is not None:
+            return folder, result
+        with team.holding(exclusive(folder)):
+            if (result := team.first(finished)) is not None:
+                return folder, result  # by another process while we got here
+            before = team.first(lambda: Result.load(folder) if (folder / RESULT).exists() else None)
+            place = folder if before is None else folder / AGAIN
+            team.first(lambda: _claim(place, training, provenance, device))
+            with metered(metering, device) as (meter, method):
+                how: dict[str, Any] = {"meter": meter, "progress": progress, "device": device}
+                how |= {"spread": spread, "tracking": tracking, "keep_epochs": wanted}
+                found = _trained(training, place, team, method, metering, how)
+            found = replace(
+                found,
+                environment=environment(device),
+                workers=provenance.workers,
+                jobs_beside=provenance.beside(),
+            )
+            result = team.first(lambda: _close(folder, place, before, found))
+        return folder, result
+
+
+def _claim(place: Path, training: Training, provenance: Provenance, device: str) -> None:
+    """Make the folder that of the training: what it is, what was removed, the first weights."""
+    place.mkdir(parents=True, exist_ok=True)
+    if (place / CHECKPOINT).exists() and not (place / RUN).exists():
+        raise LayerticketError(f"{place} holds a checkpoint but no {RUN}. Delete the folder.")
+    claim(place, training.identity, training.config, provenance, device)
+    if not (place / FIRST).exists():
+        if training.removal is not None:
+            training.removal.save(place)
+        save_weights(place / FIRST, training.build())
+
+
+def _agree(team: Processes, identity: TrainingIdentity, metering: Metering | None) -> None:
+    """Refuse processes that were given different trainings, and what they cannot measure."""
+    team.agree({"run": identity.name}, "Give every process the same command.")
+    if team.count > 1 and metering is not None and metering.wanted:
+        raise team.echoed(
+            LayerticketError(
+                f"energy is metered in one process, but {team.count} train together. Leave out "
+                "the energy options: the figures are null then."
+            )
+        )
+
+
+def _trained(
+    training: Training,
+    place: Path,
+    team: Processes,
+    method: str | None,
+    metering: Metering | None,
+    how: dict[str, Any],
+) -> Result:
+    """Train, test once, and leave the weights."""
+    if training.fit is not None:
+        return _fitted_by_user(training, place, method, metering, how["meter"])
+    dataset, recipe = training.dataset, training.recipe
+    assert dataset is not None  # else it is the user's own training
+    judge = {"dataset": dataset, "precision": recipe.precision, "device": how["device"]}
+    model = training.build()
+    fitted = fit(
+        model,
+        dataset,
+        recipe,
+        seed=training.seed,
+        folder=place,
+        start=training.start,
+        validate=_validation(judge) if len(dataset.validation) else None,
+        **how,
+    )
+    tested = team.first(lambda: judged(model, split=dataset.test, **judge))
+    team.first(lambda: save_weights(place / WEIGHTS, model))
+    return Result(
+        test_accuracy=tested.accuracy,
+        validation_accuracy=fitted.validation_accuracy,
+        correct=tested.correct,
+        epochs=fitted.epochs,
+        train_seconds=fitted.train_seconds,
+        images_per_second=fitted.images_per_second,
+        peak_memory_bytes=fitted.peak_memory_bytes,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        precision=fitted.precision,
+        device=fitted.device,
+        data_wait_share=fitted.data_seconds / fitted.train_seconds,
+        processes=fitted.processes,
+        weights=tensor_digest(model.state_dict()),
+        snapshots=_snapshots(place),
+        environment={},
+        **energy_figures(fitted.energy, method, metering),
+    )
+
+
+def _validation(judge: Mapping[str, Any]) -> Callable[[nn.Module], float]:
+    """Judge a network on the validation images."""
+    split = judge["dataset"].validation
+    return lambda model: judged(model, split=split, **judge).accuracy
+
+
+def _snapshots(place: Path) -> dict[str, str]:
+    """Digests of the snapshots in a folder, by epoch."""
+    epochs = sorted(int(path.stem.removeprefix("epoch-")) for path in place.glob("epoch-*"))
+    found = {}
+    for epoch in epochs:
+        kept: Kept = load_kept(place, epoch)
+        tensors = {f"model/{k}": v for k, v in kept.weights.items()}
+        found[str(epoch)] = tensor_digest(
+            tensors | {f"optimizer/{k}": v for k, v in kept.optimizer.items()}
+        )
+    return found
+
+
+def _close(folder: Path, place: Path, before: Result | None, result: Result) -> Result:
+    """Write down that the training is finished; put one that was done again in its place."""
+    if before is not None:
+        same = result.weights == before.weights and all(
+            before.snapshots.get(epoch, found) == found for epoch, found in result.snapshots.items()
+        )
+        if not same:
+            log.warning(
+                "%s ended with other weights than when it was trained before. Its record is "
+                "replaced, and what was made of it is done again.",
+                folder,
+            )
+        kept = result.snapshots if not same else {**before.snapshots, **result.snapshots}
+        result = replace(before if same else result, snapshots=kept)
+        for path in place.iterdir():
+            wanted = not same or path.name == WEIGHTS or path.name.startswith("epoch-")
+            if wanted and path.is_file() and path.name != ".lock":
+                path.replace(folder / path.name)
+        shutil.rmtree(place)
+    result.save(folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _fitted_by_user(
+    training: Training,
+    place: Path,
+    method: str | None,
+    metering: Metering | None,
+    meter: Any,  # noqa: ANN401 - a running meter, or None
+) -> Result:
+    """Let the user's own function train; it returns an accuracy, or a dictionary that has one."""
+    assert training.fit is not None
+    model = training.build()
+    before = tensor_digest(dict(model.named_parameters()))
+    begun = time.perf_counter()
+    with preserved_random_state(training.seed):
+        returned = training.fit(model, training.seed, place)
+    seconds = time.perf_counter() - begun
+    figures = dict(returned) if isinstance(returned, Mapping) else {"accuracy": returned}
+    accuracy_ = figures.pop("accuracy", figures.pop("test_accuracy", None))
+    if isinstance(accuracy_, bool) or not isinstance(accuracy_, (int, float)):
+        raise TrainingError(
+            f"fit returned {returned!r}; it must return an accuracy, or a dictionary with "
+            "'accuracy' in it."
+        )
+    correct = figures.pop("correct", None)
+    save_weights(place / WEIGHTS, model)
+    return Result(
+        test_accuracy=float(accuracy_),
+        correct=correct
+        if correct is None or isinstance(correct, str)
+        else packed(torch.as_tensor(correct, dtype=torch.bool)),
+        train_seconds=seconds,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        weights=tensor_digest(model.state_dict()),
+        snapshots={},
+        environment={},
+        figures=to_table(figures) or None,
+        parameters_unchanged=tensor_digest(dict(model.named_parameters())) == before,
+        **energy_figures(None if meter is None else meter.lap(), method, metering),
+    )
+
+
+def train_network(
+    model: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    ticket: Path | None = None,
+    initialization: Literal["ticket", "seed"] = "ticket",
+    initialization_seed: int | None = None,
+    snapshots: str | Iterable[str | int] = (),
+    validation_fraction: float = 0.1,
+    device: str = "auto",
+    progress: bool = True,
+    provenance: Provenance = Provenance(),  # noqa: B008 - frozen
+    metering: Metering | None = None,
+    spread: Spread = Spread(),  # noqa: B008 - frozen
+    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Train a dense network, a ticket or a baseline of one, in a folder of its own in `out`.
+
+    Args:
+        model: Name of the dense network.
+        dataset: What to train, validate and test on.
+        recipe: How to train.
+        seed: As in `plan_training`.
+        out: Folder of all trainings.
+        ticket: As in `plan_training`.
+        initialization: As in `plan_training`.
+        initialization_seed: As in `plan_training`.
+        snapshots: Epochs whose weights and optimizer are kept, see `epochs_at`.
+        validation_fraction: Share `dataset` was loaded with.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Whether a progress bar is drawn on stderr.
+        provenance: Command line to be noted.
+        metering: What the user states about energy; by default it is not metered.
+        spread: Choices for a training in several processes.
+        tracking: Trackers that curves are sent to.
+
+    Returns:
+        What `layerticket train --json` prints.
+
+    Raises:
+        LayerticketError: If anything given does not fit.
+        TrainingError: If training fails.
+    """
+    with processes(device) as team:
+        count = team.count
+    training = plan_training(
+        Networks.of(dataset),
+        model,
+        dataset,
+        recipe,
+        seed=seed,
+        ticket=ticket,
+        initialization=initialization,
+        initialization_seed=initialization_seed,
+        trainings=Path(out),
+        device=device,
+        spread=spread,
+        count=count,
+        validation_fraction=validation_fraction,
+    )
+    folder, result = train(
+        training,
+        out,
+        snapshots=epochs_at(snapshots, recipe.epochs),
+        device=device,
+        progress=progress,
+        provenance=provenance,
+        metering=metering,
+        spread=spread,
+        tracking=tracking,
+    )
+    return printed(folder, result, training.bill, metering)

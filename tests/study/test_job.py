@@ -1,0 +1,332 @@
+"""Jobs of a study: what they share, what a user's own training needs, what weights are kept."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import toy_study
+from layerticket.errors import LayerticketError
+from layerticket.files import read_json
+from layerticket.study.folder import StudyFolder
+from layerticket.study.job import run_job
+from layerticket.study.methods import ControlMethod, TicketMethod
+from layerticket.study.running.engine import run_study
+from layerticket.study.running.workers import Workers
+from layerticket.study.spec import StudyFile
+from layerticket.study.toml import study_of
+from toy_study import study_table
+
+INLINE = Workers(executor="inline")
+SYNFLOW = {"method": "ticket", "criterion": "synflow"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(out, **changes):
+    return run_study(study_of(study_table(**changes)), out, workers=INLINE)
+
+
+def trainings(out):
+    return {path.parent.name for path in (out / "trainings").glob("*/result.json")}
+
+
+def begun(out):
+    """How often each job was begun."""
+    logs = (out / "jobs").glob("*/log.txt")
+    return {log.parent.name: log.read_text().count("begins:") for log in logs}
+
+
+def test_rows_that_come_to_one_training_share_it(tmp_path):
+    """Three ways to the same two blocks of three: one training, one folder, one cost."""
+    methods = [
+        {"method": "ticket", "criterion": "snip", "label": "one"},
+        {"method": "ticket", "criterion": "snip", "label": "two", "balanced": False},
+        {"method": "control", "control": "each"},
+    ]
+    record = run(tmp_path, methods=methods, budgets=[{"remove": 1}])
+    rows = {(row["method"], row["draw"]): row for row in record["runs"]}
+    assert all(row["status"] == "done" for row in rows.values())
+    assert len(rows) == 1 + 2 + 3
+    names = {row["training"] for row in rows.values()}
+    assert trainings(tmp_path) == names
+    assert len(names) == 4  # dense, and every block alone; the tickets are two of those
+    for label in ("one", "two"):
+        ticket = rows[label, None]
+        twin = next(r for r in rows.values() if r["draw"] is not None
+                    and r["removed"] == ticket["removed"])  # fmt: skip
+        assert twin["training"] == ticket["training"]
+        assert twin["train_seconds"] == ticket["train_seconds"]
+    trained = {row["training"]: row["train_seconds"] for row in rows.values()}
+    assert record["cost"]["train_seconds"] == pytest.approx(sum(trained.values()))
+    for row in rows.values():
+        assert row["cost"]["train_seconds"] == row["train_seconds"]
+        assert not (tmp_path / row["folder"] / "ticket").exists()
+
+
+def test_costs_of_a_row_are_what_it_needs_to_exist(tmp_path):
+    methods = [
+        {"method": "ticket", "criterion": "snip"},
+        {"method": "lottery", "criterion": "magnitude", "rewind": "1", "score_at": "1"},
+        {"method": "lottery", "criterion": "magnitude", "label": "late"},
+        {"method": "imp", "rounds": 2},
+        {"method": "control", "control": "last"},
+    ]
+    record = run(tmp_path, methods=methods)
+    rows = {row["method"]: row for row in record["runs"]}
+    own = {label: row["train_seconds"] for label, row in rows.items()}
+    cost = {label: row["cost"]["train_seconds"] for label, row in rows.items()}
+    assert cost["snip"] == own["snip"]
+    assert rows["snip"]["cost"]["search_seconds"] == rows["snip"]["search_seconds"] > 0
+    assert own["late"] + own["dense"] == pytest.approx(cost["late"])
+    early = cost["lottery magnitude 1"] - own["lottery magnitude 1"]
+    assert 0 < early < own["dense"]  # the dense training up to the epoch that was scored
+    assert cost["last blocks"] == own["last blocks"]  # what sets its size is not on its bill
+    between = cost["weights imp"] - own["weights imp"] - own["dense"]
+    assert between > 0  # the training of the round
+    distinct = {row["training"]: row["train_seconds"] for row in rows.values()}
+    assert record["cost"]["train_seconds"] == pytest.approx(sum(distinct.values()) + between)
+
+
+def test_what_a_lottery_added_later_goes_back_to_is_trained_again(tmp_path):
+    first = run(tmp_path, similarity=True)
+    before = begun(tmp_path)
+    methods = [
+        *study_table()["methods"],
+        {"method": "lottery", "criterion": "magnitude", "rewind": "1"},
+    ]
+    more = run(tmp_path, methods=methods, similarity=True)
+    assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    assert before.items() <= begun(tmp_path).items()  # nothing else was done again
+    assert more["runs"][0] == first["runs"][0]
+    assert more["runs"][2]["epochs"] == 1
+    assert len(trainings(tmp_path)) == 3
+
+
+def test_weights_are_dropped_when_nobody_needs_them_any_more(tmp_path):
+    changes = {"keep_weights": "none", "evaluate": ["fgsm"], "similarity": True, "timing": True}
+    changes["conditions"] = {"images": 20}
+    record = run(tmp_path, **changes)
+    assert [row["status"] for row in record["runs"]] == ["done"] * 2
+    assert not list((tmp_path / "trainings").rglob("*.safetensors"))
+    dense, ticket = record["runs"]
+    assert ticket["similarity"]["mean"] > 0
+    assert ticket["evaluations"]["timing"]["speedup"]["value"] > 0
+    assert ticket["evaluations"]["fgsm"]["images"] == 20
+    assert len(dense["correct"]) == 90  # 359 test images, one bit each
+    # A row added later trains again what it needs, to the same bits, and nothing else.
+    methods = [*study_table()["methods"], {"method": "control", "control": "last"}]
+    more = run(tmp_path, methods=methods, **changes)
+    assert more["runs"][:2] == record["runs"]
+    assert more["runs"][2]["status"] == "done"
+    assert not list((tmp_path / "trainings").rglob("*.safetensors"))
+
+
+def test_one_study_never_mixes_precisions_or_versions_of_training(tmp_path):
+    run(tmp_path)
+    kept = read_json(tmp_path / "precision.json")
+    assert kept["precision"] == "fp32"
+    (tmp_path / "precision.json").write_text(json.dumps(kept | {"precision": "bf16"}))
+    record = run(tmp_path, seeds=2)
+    assert "never mixes two precisions" in record["runs"][-1]["error"]
+    (tmp_path / "precision.json").write_text(json.dumps(kept | {"revision": -1}))
+    record = run(tmp_path, seeds=2)
+    assert "another version of training" in record["runs"][-1]["error"]
+
+
+FIT = '''
+"""A network and a training of one's own: no data set, no epochs, nothing that can be counted."""
+import json, os, signal
+from pathlib import Path
+import torch
+from toy_study import Net
+
+def net(num_classes, in_channels):
+    return Net(num_classes, in_channels)
+
+def fit(model, seed, folder):
+    """Three steps, of which it remembers how many are done."""
+    place = Path(folder) / "mine.json"
+    steps = json.loads(place.read_text()) if place.exists() else 0
+    for step in range(steps, 3):
+        if step == 2 and os.environ.get("KILL_FIT") and seed == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        place.write_text(json.dumps(step + 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    blocks = sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) - 1
+    right = [image % 4 < blocks for image in range(16)]
+    with (Path(folder) / "called.txt").open("a") as file:
+        file.write(f"{steps}\\n")
+    return {"accuracy": sum(right) / 16, "correct": right, "perplexity": 3.5}
+'''
+
+STUDY = """
+title = "My own training"
+models = ["{module}:net"]
+fit = "{module}:fit"
+input_shape = [3, 8, 8]
+classes = 3
+seeds = 2
+budgets = [{{ remove = 1 }}]
+[[methods]]
+method = "ticket"
+criterion = "synflow"
+[[methods]]
+method = "control"
+control = "random"
+"""
+
+
+def own(tmp_path, module, monkeypatch):
+    """A folder with a module of one's own, and the study file about it."""
+    (tmp_path / f"{module}.py").write_text(FIT)
+    (tmp_path / "mine.toml").write_text(STUDY.format(module=module))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "out"
+
+
+def command(out, **more):
+    paths = os.pathsep.join([str(out.parent), os.path.dirname(toy_study.__file__), *sys.path])
+    words = [sys.executable, "-m", "layerticket.cli", "study", "run", "mine.toml"]
+    words += ["--out", str(out), "--executor", "inline", "--json"]
+    return subprocess.run(
+        words, cwd=out.parent, env={**os.environ, "PYTHONPATH": paths, **more},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_an_own_training_is_killed_resumed_and_reported(tmp_path, monkeypatch):
+    out = own(tmp_path, "mine_killed", monkeypatch)
+    assert command(out, KILL_FIT="1").returncode == -signal.SIGKILL
+    assert not trainings(out)
+    done = command(out)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert [row["status"] for row in record["runs"]] == ["done"] * 6
+    dense = record["runs"][0]
+    folder = out / dense["folder"]
+    assert (folder / "called.txt").read_text() == "2\n"  # it went on from its own checkpoint
+    assert dense["test_accuracy"] == 12 / 16
+    assert dense["correct"] == "eeee"
+    assert dense["epochs"] is dense["images_per_second"] is dense["precision"] is None
+    assert dense["curve"] == []
+    assert record["data"] is record["test_images"] is None
+    for row in record["runs"]:
+        assert (row["test_accuracy"] == 12 / 16) == (row["kind"] == "dense")
+        assert row["train_seconds"] > 0
+    assert read_json(folder / "result.json")["figures"] == {"perplexity": 3.5}
+    again = command(out)
+    assert json.loads(again.stdout)["runs"] == record["runs"]
+    assert (folder / "called.txt").read_text() == "2\n"  # and is not called again
+    report = subprocess.run(
+        [sys.executable, "-m", "layerticket.cli", "report", str(out), "--no-figures"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert report.returncode == 0, report.stderr
+
+
+def test_another_text_is_another_training_and_a_worker_that_has_it_refuses(tmp_path, monkeypatch):
+    out = own(tmp_path, "mine_text", monkeypatch)
+    study = study_of(study_table(models=["mine_text:net"], fit="mine_text:fit", recipe={},
+                                 methods=[SYNFLOW]))  # fmt: skip
+    first = run_study(study, out, workers=INLINE)["runs"]
+    assert [row["status"] for row in first] == ["done", "done"]
+    (tmp_path / "mine_text.py").write_text(FIT + "\nSTEPS = 4\n")
+    job = next(iter(StudyFolder(out).read_plan().jobs))
+    (StudyFolder(out).record_path(job)).unlink()
+    with pytest.raises(LayerticketError, match="reads otherwise here"):
+        run_job(out, job)
+    second = run_study(study, out, workers=INLINE)["runs"]
+    assert {row["id"] for row in first}.isdisjoint(row["id"] for row in second)
+    assert {row["training"] for row in first}.isdisjoint(row["training"] for row in second)
+
+
+def calls_of(fit):
+    """Count the calls of a training."""
+    made = []
+
+    def counted(model, seed, folder):
+        made.append(seed)
+        return fit(model, seed, folder)
+
+    return counted, made
+
+
+def python_study(model, fit, **more):
+    methods = (TicketMethod(criterion="magnitude"), ControlMethod(control="last"))
+    return StudyFile(
+        title="Functions", models=(model,), fit=fit, input_shape=(3, 8, 8), classes=3, seeds=(0,),
+        methods=methods, **more,
+    )  # fmt: skip
+
+
+def test_python_functions_run_in_the_process_that_was_given_them(tmp_path, caplog):
+    fit, calls = calls_of(lambda model, seed, folder: 0.5)
+
+    def make(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    named = python_study(make, fit, version="1")
+    record = run_study(named, tmp_path / "named", workers=INLINE)
+    assert [row["test_accuracy"] for row in record["runs"]] == [0.5] * 3
+    assert record["runs"][0]["model"].endswith("make")
+    count = len(calls)
+    assert count == len({row["training"] for row in record["runs"]})
+    run_study(named, tmp_path / "named", workers=INLINE)
+    assert len(calls) == count  # named by a version: reused
+    run_study(dataclasses.replace(named, version="2"), tmp_path / "named", workers=INLINE)
+    assert len(calls) == 2 * count
+    with pytest.raises(LayerticketError, match="runs in the process that was given it"):
+        run_study(named, tmp_path / "other", workers=Workers(workers=1))
+
+
+def test_functions_without_a_version_are_never_reused_and_that_is_said(tmp_path, caplog):
+    def make(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    for count in (1, 2):
+        fit, calls = calls_of(lambda model, seed, folder: 0.5)
+        run_study(python_study(make, fit), tmp_path, workers=INLINE)
+        assert len(calls) >= 2, count
+    assert "nothing of an earlier call is used again" in caplog.text
+
+
+@pytest.mark.parametrize("returned", [None, {"loss": 1.0}, True, "0.5"])
+def test_what_fit_returns_is_checked(tmp_path, returned):
+    def make(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    study = python_study(make, lambda model, seed, folder: returned, version="1")
+    record = run_study(study, tmp_path, workers=INLINE)
+    assert record["runs"][0]["status"] == "failed"
+    assert "it must return an accuracy" in record["runs"][0]["error"]
+
+
+def test_a_parameter_that_fit_leaves_as_it_was_is_noted(tmp_path):
+    def still(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    def moved(model, seed, folder):
+        nn.init.zeros_(model.head.bias)
+        return 0.5
+
+    lazy = python_study(still, lambda model, seed, folder: 0.5, version="1")
+    record = run_study(lazy, tmp_path / "a", workers=INLINE)
+    assert record["runs"][0]["config"]["parameters_unchanged"] is True
+    record = run_study(python_study(still, moved, version="1"), tmp_path / "b", workers=INLINE)
+    assert record["runs"][0]["config"]["parameters_unchanged"] is False

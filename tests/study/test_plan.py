@@ -1,0 +1,160 @@
+"""Plans: what is shared is one job, and what is added later is all that is new."""
+
+from collections import Counter
+
+import pytest
+
+from layerticket.errors import LayerticketError
+from layerticket.study.folder import StudyFolder
+from layerticket.study.plan import Plan, snapshot_epochs, unfold
+from layerticket.study.toml import study_of
+from toy_study import study_table
+
+TICKET = {"method": "ticket", "criterion": "snip"}
+ALL = [
+    TICKET,
+    TICKET | {"initialization": "seed"},
+    {"method": "lottery", "criterion": "hrank", "rewind": "25%"},
+    {"method": "lottery", "criterion": "hrank", "rewind": "50%"},
+    {"method": "control", "control": "random", "draws": 2},
+    {"method": "imp", "rewind": "25%"},
+    {"method": "equal_compute"},
+]
+
+
+def plan(fingerprint="f" * 64, blocks=3, **changes):
+    table = {"methods": ALL, "recipe": {"epochs": 4}, "seeds": 2, **changes}
+    study = study_of(study_table(**table))
+    return unfold(study, {"fingerprint": fingerprint}, count_blocks=lambda _: blocks)
+
+
+def kinds(found):
+    return Counter(job.kind for job in found.jobs.values())
+
+
+def test_work_is_shared():
+    found = plan(budgets=[{"remove": 1}, {"remove": 2}], evaluate=["fgsm"], similarity=True)
+    rows = 2 * (1 + 2 * 8)  # seeds x (dense + budgets x (7 methods, one with two draws))
+    assert len(found.rows) == rows
+    # A ticket and its new weights share one search.
+    assert kinds(found) == {
+        "network": 1, "train": rows, "search": 2 * 2 * 7, "evaluate": rows
+    }  # fmt: skip
+    dense = [row for row in found.rows if row.method == "dense"]
+    assert [row.seed for row in dense] == [0, 1]
+    assert all("dense" not in found.jobs[row.jobs["evaluate"]].needs for row in dense)
+    assert snapshot_epochs(study_of(study_table(methods=ALL, recipe={"epochs": 4}))) == (1, 2)
+
+
+def test_jobs_stand_after_what_they_need():
+    seen = set()
+    for name, job in plan(evaluate=["fgsm"], similarity=True).jobs.items():
+        assert set(job.needs.values()) <= seen
+        seen.add(name)
+
+
+def test_seeds_come_one_after_another():
+    seeds = [row.seed for row in plan().rows]
+    assert seeds == sorted(seeds)
+
+
+def test_rows_say_what_they_are():
+    rows = [row for row in plan().rows if row.seed == 1]
+    said = [(row.method, row.role, row.reference, row.draw) for row in rows]
+    assert said == [
+        ("dense", "dense", None, None),
+        ("snip", "criterion", None, None),
+        ("snip, new weights", "control", "snip", None),
+        ("lottery hrank 25%", "criterion", None, None),
+        ("lottery hrank 50%", "criterion", None, None),
+        ("random blocks", "control", "snip", 0),
+        ("random blocks", "control", "snip", 1),
+        ("weights imp", "baseline", "snip", None),
+        ("dense, equal compute", "control", "snip", None),
+    ]
+    assert {row.budget for row in rows[1:]} == {"remove 1"}
+    assert rows[0].budget is None
+
+
+def test_ids_are_unique_whatever_rows_share():
+    control = {"method": "control", "control": "random"}
+    methods = [TICKET, control | {"label": "one"}, control | {"label": "three", "draws": 3}]
+    rows = plan(methods=methods).rows
+    assert len({row.id for row in rows}) == len(rows) == 2 * (1 + 1 + 1 + 3)
+    searches = [row.jobs["search"] for row in rows if row.seed == 0 and row.draw == 0]
+    assert len(searches) == 2
+    assert len(set(searches)) == 1  # the first draw is found once
+
+
+def test_every_block_alone_is_a_row_of_its_own():
+    methods = [TICKET, {"method": "control", "control": "each"}]
+    rows = plan(methods=methods, budgets=[{"remove": 2}, {"save_macs": 0.3}], blocks=4).rows
+    each = [row for row in rows if row.seed == 0 and row.method == "each blocks"]
+    assert [row.draw for row in each] == [0, 1, 2, 3]
+    assert {row.budget for row in each} == {"remove 1"}
+    assert len({row.jobs["search"] for row in each}) == 4
+
+
+def test_methods_may_have_seeds_and_budgets_of_their_own():
+    own = TICKET | {"label": "more", "seeds": [0, 5], "budgets": [{"remove": 2}]}
+    rows = plan(methods=[TICKET, own]).rows
+    assert [(row.seed, row.budget, row.method) for row in rows] == [
+        (0, None, "dense"), (0, "remove 1", "snip"), (0, "remove 2", "more"),
+        (1, None, "dense"), (1, "remove 1", "snip"),
+        (5, None, "dense"), (5, "remove 2", "more"),
+    ]  # fmt: skip
+    assert {row.id for row in plan(methods=[TICKET]).rows} <= {row.id for row in rows}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": 3},
+        {"methods": [*ALL, TICKET | {"criterion": "grasp"}]},
+        {"methods": [*ALL, {"method": "lottery", "criterion": "hrank", "rewind": "75%"}]},
+        {"evaluate": ["fgsm"]},
+    ],
+)
+def test_what_is_added_is_all_that_is_new(changes):
+    before, after = plan().jobs, plan(**changes).jobs
+    assert before.keys() <= after.keys()  # snapshots are no part of a name
+    assert len(after) > len(before)
+
+
+def test_more_draws_are_new_draws():
+    more = [m | {"draws": 3} if m["method"] == "control" else m for m in ALL]
+    assert plan().jobs.keys() < plan(methods=more).jobs.keys()
+
+
+@pytest.mark.parametrize("changes", [{"recipe": {"epochs": 5}}, {"fingerprint": "0" * 64}])
+def test_other_trainings_are_other_jobs(changes):
+    def trainings(found):
+        return {name for name, job in found.jobs.items() if job.kind == "train"}
+
+    assert not trainings(plan()) & trainings(plan(**changes))
+
+
+def test_labels_change_no_search():
+    named = [TICKET | {"label": "mine"}, *ALL[1:]]
+    searches = [
+        {name for name, job in found.jobs.items() if job.kind == "search"}
+        for found in (plan(), plan(methods=named))
+    ]
+    assert searches[0] == searches[1]
+
+
+def test_single_rows_bring_what_they_need():
+    whole = plan()
+    row = next(row for row in whole.rows if row.method == "weights imp")
+    found = whole.only((row.id[:8],))
+    assert found.rows == (row,)
+    assert kinds(found) == {"train": 2, "search": 2}  # dense and imp; the reference and imp
+    with pytest.raises(LayerticketError, match="no run of this study is called 'zzz'"):
+        whole.only(("zzz",))
+
+
+def test_a_plan_is_read_back(tmp_path):
+    folder = StudyFolder(tmp_path)
+    folder.write_plan(plan(), "")
+    assert folder.read_plan() == Plan.from_record(plan().as_record())
+    assert folder.read_plan().rows == plan().rows
