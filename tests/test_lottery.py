@@ -59,7 +59,7 @@ def test_what_is_kept_is_set_back_bit_for_bit(played):
     assert same(dict(ticket.optimizer), momentum)
     assert same(ticket.apply(small_resnet(seed=8)).state_dict(), kept)
     assert (ticket.origin.scored_epoch, ticket.origin.rewind_epoch) == (4, 2)
-    assert ticket.origin.recipe == dataclasses.asdict(RECIPE)
+    assert Recipe(**ticket.origin.recipe) == RECIPE
 
 
 def test_the_scores_are_those_of_the_trained_network(played):

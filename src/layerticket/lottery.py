@@ -1,7 +1,7 @@
 """The paper's Algorithm 1 (train, score, cut, rewind, go on) and 2 (at initialization)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
 from layerticket.selection import Budget
+from layerticket.settings import to_table
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Origin, Ticket
@@ -101,7 +102,10 @@ def origin_of(run: str, recipe: Recipe, *, scored: Kept, rewind_to: Kept) -> Ori
             "rewind to an earlier epoch."
         )
     return Origin(
-        run=run, scored_epoch=scored.epoch, rewind_epoch=rewind_to.epoch, recipe=asdict(recipe)
+        run=run,
+        scored_epoch=scored.epoch,
+        rewind_epoch=rewind_to.epoch,
+        recipe=to_table(recipe),
     )
 
 

@@ -42,7 +42,7 @@ class Origin:
     rewind_epoch: int
     """The weights that stay were set back to those after this many epochs."""
     recipe: Mapping[str, Any]
-    """Recipe of the training; a ticket set back to epoch i > 0 goes on with it."""
+    """Recipe of the training, as a table; a ticket set back to epoch i > 0 goes on with it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
