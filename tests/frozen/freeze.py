@@ -131,11 +131,15 @@ def whole_study(folder):
     return {
         "study.json": shape(stored),
         "headers": headers(folder),
-        "removed": {
-            f"{row['method']}, seed {row['seed']}": row["removed"] for row in stored["runs"]
-        },
+        "removed": {named(row): row["removed"] for row in stored["runs"]},
         "first weights": first_weights(folder),
     }
+
+
+def named(row):
+    """Name a row by its method, the number of its draw and its seed."""
+    draw = "" if row["draw"] is None else f" {row['draw']}"
+    return f"{row['method']}{draw}, seed {row['seed']}"
 
 
 def headers(folder):

@@ -216,7 +216,6 @@ def test_branches_can_be_taken_out_for_a_budget_of_memory(place):
     assert found["measured"]["peak_bytes"] <= budget
 
 
-@fault("rows that share a training share an id, and are counted as one")
 def test_every_row_is_counted(place):
     place.study("s", controls=[("one", 1), ("three", 3)])
     standing = json.loads(place.here("study", "status", "s", "--json")[1])
@@ -255,7 +254,6 @@ def test_a_gpu_that_is_not_there_is_refused(place, device):
     assert "Traceback" not in err
 
 
-@fault("the record names the first GPU, whichever was asked for")
 def test_the_record_names_the_gpu_asked_for(place):
     place.study("s", hook=GPUS, model="broken", options=("--device", "cuda:3"), code=1)
     assert "pretended GPU 0" not in (place.folder / "s" / "study.json").read_text()
@@ -297,7 +295,6 @@ def looks_of_a_status(place, monkeypatch, draws):
     return len(inside), Counter(inside).most_common(1)[0][1]
 
 
-@fault("what rows share is looked at again for each row")
 def test_a_status_looks_at_what_rows_share_once(place, monkeypatch):
     few, most_of_few = looks_of_a_status(place, monkeypatch, 5)
     many, most_of_many = looks_of_a_status(place, monkeypatch, 10)

@@ -12,8 +12,8 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.batches import batches
 from layerticket.data.dataset import Dataset, first_images
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.accuracy import Judged, judged
-from layerticket.evaluation.robustness import Conditions, Evaluation, Precision, prepare
+from layerticket.evaluation.accuracy import judged
+from layerticket.evaluation.robustness import Conditions, Precision, prepare
 from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.evaluation.timing import inference_seconds, median_of, ratio_of
 from layerticket.files import canonical_json, exclusive, read_json, write_json
@@ -56,70 +56,46 @@ def evaluate_run(
             the run is not finished, or the data are others; before anything is evaluated.
         FolderInUse: If another process is evaluating the run, and something is left to do.
     """
-    result, names = Result.load(folder), networks or Networks.of(dataset)
+    result = Result.load(folder)
     _check_data(folder, dataset)
+    precision: Precision = result.precision or "auto"  # type: ignore[assignment]  # one of its words
     prepared = prepare(on, dataset, conditions)
-    precision = _precision(result)
-    asked = {
-        e.name: {**e.settings, "run_precision": precision, "weights": result.weights}
-        for e in prepared
-    }
-    if all(_cached(folder, name, settings) is not None for name, settings in asked.items()):
-        results = {name: _cached(folder, name, asked[name]) or {} for name in asked}
-    else:
+    asked = {one.name: {**one.settings, "run_precision": precision} for one in prepared}
+    results = _cached(folder, result, asked)
+    if len(results) < len(asked):
         with exclusive(folder):
-            results = _evaluated(folder, dataset, names, prepared, asked, conditions, device, tell)
-    for name, found in results.items():
-        for warning in found.get("warnings", ()):
+            known = _known(folder, result)
+            results = _cached(folder, result, asked)
+            network = trained_network(folder, networks or Networks.of(dataset))
+            test = first_images(dataset.test, conditions.images)
+            clean = judged(network, dataset, test, precision=precision, device=device)
+            for one in prepared:
+                if one.name not in results:
+                    tell(f"{folder.name}: {one.name}")
+                    found = one.measure(network, precision, device, clean)
+                    known[one.name] = results[one.name] = found | {"settings": asked[one.name]}
+                    record = {"run": folder.name, "weights": result.weights, "results": known}
+                    write_json(folder / EVALUATION, record)
+    for name in asked:
+        for warning in results[name].get("warnings", ()):
             tell(f"warning: {name}: {warning}")
-    return {"run": str(folder), "results": results}
+    return {"run": str(folder), "results": {name: results[name] for name in asked}}
 
 
-def _evaluated(
-    folder: Path,
-    dataset: Dataset,
-    networks: Networks,
-    prepared: Sequence[Evaluation],
-    asked: Mapping[str, Mapping[str, Any]],
-    conditions: Conditions,
-    device: str,
-    tell: Callable[[str], None],
-) -> dict[str, dict[str, Any]]:
-    """Measure what is not cached, and cache each figure as soon as it is there."""
-    results: dict[str, dict[str, Any]] = {}
-    network: nn.Module | None = None
-    clean: Judged | None = None
-    for evaluation in prepared:
-        name, settings = evaluation.name, dict(asked[evaluation.name])
-        found = _cached(folder, name, settings)
-        if found is None:
-            precision = settings["run_precision"]
-            if network is None or clean is None:
-                network = trained_network(folder, networks)
-                test = first_images(dataset.test, conditions.images)
-                clean = judged(network, dataset, test, precision=precision, device=device)
-            tell(f"{folder.name}: {name}")
-            found = evaluation.measure(network, precision, device, clean) | {"settings": settings}
-            known = (
-                read_json(folder / EVALUATION)["results"] if (folder / EVALUATION).exists() else {}
-            )
-            write_json(folder / EVALUATION, {"run": folder.name, "results": {**known, name: found}})
-        results[name] = found
-    return results
+def _known(folder: Path, result: Result) -> dict[str, Any]:
+    """Figures that were measured on the weights of a run, by name."""
+    record = read_json(folder / EVALUATION) if (folder / EVALUATION).exists() else {}
+    return dict(record["results"]) if record.get("weights") == result.weights else {}
 
 
-def _precision(result: Result) -> Precision:
-    """Precision a network is evaluated in: that of its training, or what fits the device."""
-    return result.precision or "auto"  # type: ignore[return-value]  # one of its words
-
-
-def _cached(folder: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Look a figure up that was measured with these settings."""
-    if not (folder / EVALUATION).exists():
-        return None
-    found: dict[str, Any] | None = read_json(folder / EVALUATION)["results"].get(name)
-    same = found is not None and canonical_json(found.get("settings")) == canonical_json(settings)
-    return found if same else None
+def _cached(folder: Path, result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that were measured with the settings asked for, by name."""
+    known = _known(folder, result)
+    return {
+        name: known[name]
+        for name, settings in asked.items()
+        if name in known and canonical_json(known[name]["settings"]) == canonical_json(settings)
+    }
 
 
 def trained_network(folder: Path, networks: Networks) -> nn.Module:

@@ -170,8 +170,8 @@ def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
             seed=seed,
         )
 
-    ticket, cost = _saved(search, at, Bill(items={}))
-    return _ticket_record(ticket, at) | cost | _of_baseline("control", ticket)
+    found, cost = _saved(search, at, Bill(items={}))
+    return _baseline_record("control", found, at) | cost
 
 
 def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
         **{**random, **method.options},
     )
     found, cost = _saved(search, at, Bill(items={}))
-    return _smaller_record(found, at) | cost
+    return _baseline_record(method.kind, found, at) | cost
 
 
 def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
         **{**rounds, **method.options},
     )
     found, cost = _saved(search, at, Bill(items={}))
-    return _smaller_record(found, at) | cost
+    return _baseline_record(method.kind, found, at) | cost
 
 
 def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
     within.save(at.out)
     write_json(at.out / BILL, bill.as_record())
     trainings = {"rounds": list(shares), "runs": [str(folder) for folder in rounds]}
-    return _smaller_record(within, at) | cost | trainings | {"inputs": inputs}
+    return _baseline_record("weights", within, at) | cost | trainings | {"inputs": inputs}
 
 
 def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
@@ -526,26 +526,21 @@ def _ticket_record(ticket: Ticket, at: Search) -> dict[str, Any]:
     }
 
 
-def _of_baseline(kind: str, found: Ticket) -> dict[str, Any]:
-    """What `layerticket find --json` prints about a baseline or control beside a ticket's keys."""
-    return {
-        "kind": kind,
-        "scores": dict(found.scores) or None,
-        "sparse_macs": found.sparse_macs,
-        "match": found.match,
-        "options": dict(found.options),
-    }
-
-
-def _smaller_record(found: Ticket, at: Search) -> dict[str, Any]:
-    """What `layerticket find --json` prints about filters or weights."""
+def _baseline_record(kind: str, found: Ticket, at: Search) -> dict[str, Any]:
+    """What `layerticket find --json` prints about a baseline or control."""
     left = {name: int(mask.sum()) for name, mask in found.masks.items()}
+    left |= {name: len(found.init[f"{name}.weight"]) for name in found.filters}
     return {
         "ticket": str(at.out),
+        "kind": kind,
         "criterion": found.criterion,
         "removed": found.removed_record,
-        "kept": left or {name: len(found.init[f"{name}.weight"]) for name in found.filters},
+        "kept": list(found.kept) if found.kind == "blocks" else left,
+        "scores": dict(found.scores) or None,
         "macs": dict(found.macs),
+        "sparse_macs": found.sparse_macs,
         "params": dict(found.params),
+        "match": found.match,
+        "options": dict(found.options),
         "score_seconds": found.score_seconds,
-    } | _of_baseline("weights" if found.kind == "masks" else found.kind, found)
+    }
