@@ -15,7 +15,7 @@ from layerticket.lottery import draw_batch
 from layerticket.models.load import build_model
 from layerticket.report.tables import markdown
 from layerticket.study.record import environment
-from layerticket.study.stability import score_spread
+from layerticket.study.stability import ranking_stability
 
 TEXT_FILE = Path(__file__).parents[1] / "LICENSE"
 LENGTH = 64
@@ -106,7 +106,7 @@ def main():
     rows = []
     for name, (build, draw) in CASES.items():
         for criterion in ("snip", "grasp", "random"):
-            told = score_spread(
+            told = ranking_stability(
                 build, draw, criterion=criterion, seeds=given.repeats, batches=given.repeats
             )
             rows.append({"network": name} | told)

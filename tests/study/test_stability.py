@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.study.stability import score_spread, spread_of
+from layerticket.study.stability import ranking_stability, stability_of
 from tiny import PreNormBlock
 
 RANDOM = np.random.default_rng(3)
@@ -18,7 +18,7 @@ def noise(*shape):
 
 
 def test_places_that_matter():
-    told = spread_of(BLOCKS + noise(4, 3, 6))
+    told = stability_of(BLOCKS + noise(4, 3, 6))
     assert told["outcome"] == "position"
     assert told["agreement"] == {"batches": 1.0, "seeds": 1.0}
     assert told["signal_to_noise"] > 100
@@ -29,7 +29,7 @@ def test_places_that_matter():
 
 def test_rankings_that_follow_the_initialization():
     per_seed = np.stack([RANDOM.permutation(BLOCKS) for _ in range(4)])
-    told = spread_of(per_seed[:, None] + noise(4, 3, 6))
+    told = stability_of(per_seed[:, None] + noise(4, 3, 6))
     assert told["outcome"] == "seed"
     assert told["agreement"]["batches"] == 1
     assert told["agreement"]["seeds"] < 0.6
@@ -37,7 +37,7 @@ def test_rankings_that_follow_the_initialization():
 
 
 def test_scores_that_say_nothing():
-    told = spread_of(1 + noise(4, 3, 6))
+    told = stability_of(1 + noise(4, 3, 6))
     assert told["outcome"] == "any"
     assert told["between"] < told["noise"]
     assert told["sentence"].startswith("Any block would do: another batch ranks the blocks as if")
@@ -46,21 +46,21 @@ def test_scores_that_say_nothing():
 def test_what_is_common_to_all_blocks_does_not_count():
     scores = BLOCKS + noise(3, 3, 6)
     scaled = scores * RANDOM.uniform(1, 1000, (3, 3, 1))
-    assert spread_of(scaled)["noise"] == pytest.approx(spread_of(scores)["noise"])
-    assert spread_of(-scores)["outcome"] == "position"  # GraSP's scores are below zero
+    assert stability_of(scaled)["noise"] == pytest.approx(stability_of(scores)["noise"])
+    assert stability_of(-scores)["outcome"] == "position"  # GraSP's scores are below zero
 
 
 def test_agreement_of_two_judges_is_held_against_chance():
-    told = spread_of(np.stack([np.stack([BLOCKS, BLOCKS[::-1]])] * 2))
+    told = stability_of(np.stack([np.stack([BLOCKS, BLOCKS[::-1]])] * 2))
     assert told["agreement"]["batches"] == 0
     assert told["p_value"]["batches"] > 0.9
-    told = spread_of(np.stack([np.stack([BLOCKS, BLOCKS + 1])] * 2))
+    told = stability_of(np.stack([np.stack([BLOCKS, BLOCKS + 1])] * 2))
     assert told["agreement"] == {"batches": 1.0, "seeds": 1.0}
     assert told["p_value"]["seeds"] == pytest.approx(1 / 720, abs=2e-3)  # of 6! orders
 
 
 def test_equal_scores_agree_on_nothing():
-    told = spread_of(np.ones((2, 3, 4)))
+    told = stability_of(np.ones((2, 3, 4)))
     assert (told["outcome"], told["signal_to_noise"]) == ("any", None)
 
 
@@ -76,19 +76,23 @@ def draw(number):
 
 
 def test_networks_and_batches_drawn_anew():
-    told = score_spread(build, draw, criterion="snip", seeds=2, batches=3)
+    told = ranking_stability(build, draw, criterion="snip", seeds=2, batches=3)
     assert told["blocks"] == ["1", "2", "3", "4"]
     assert np.array(told["scores"]).shape == (2, 3, 4)
     assert len({score for seed in told["scores"] for row in seed for score in row}) == 24
-    again = score_spread(build, draw, criterion="snip", seeds=2, batches=3)
+    again = ranking_stability(build, draw, criterion="snip", seeds=2, batches=3)
     assert again == told
-    parts = score_spread(build, draw, criterion="snip", seeds=2, batches=2, granularity="branch")
+    parts = ranking_stability(
+        build, draw, criterion="snip", seeds=2, batches=2, granularity="branch"
+    )
     assert len(parts["blocks"]) == 8
-    assert score_spread(build, draw, criterion="random", seeds=3, batches=5)["outcome"] == "any"
+    assert (
+        ranking_stability(build, draw, criterion="random", seeds=3, batches=5)["outcome"] == "any"
+    )
 
 
 def test_too_little_to_compare_is_refused():
     with pytest.raises(LayerticketError, match="give at least 2 of each"):
-        score_spread(build, draw, seeds=1)
+        ranking_stability(build, draw, seeds=1)
     with pytest.raises(LayerticketError, match="has 2 removable blocks; a ranking needs at least"):
-        spread_of(np.ones((2, 2, 2)))
+        stability_of(np.ones((2, 2, 2)))

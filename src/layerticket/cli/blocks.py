@@ -86,13 +86,13 @@ def _spread(
     """Score over initializations and batches of a data set."""
     from layerticket.data.sources import load_data
     from layerticket.lottery import draw_batch
-    from layerticket.study.stability import score_spread
+    from layerticket.study.stability import ranking_stability
     from layerticket.study.train import Networks
 
     if data is None:
         raise LayerticketError("--spread scores on images: say which with --data, e.g. digits.")
     dataset = load_data(data)
-    return score_spread(
+    return ranking_stability(
         lambda seed: Networks.of(dataset).build(model, seed),
         lambda number: draw_batch(dataset, None, seed=number, balanced=True),
         criterion=criterion,

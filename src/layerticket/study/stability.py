@@ -1,7 +1,6 @@
-"""Do scores tell blocks apart, or would any block do? Scores over networks and batches drawn anew.
+"""Do scores tell blocks apart, or would any block do? Scored over initializations and batches.
 
-Letters: S seeds of theta_0, K batches a seed, B blocks. What enters: how to build the network and
-draw a batch. What leaves: JSON values, numbers and one sentence.
+Letters: S seeds of theta_0, K batches a seed, B blocks.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ LEVEL = 0.05
 """Rankings agree where chance would make them agree as much in fewer cases than this."""
 
 
-def score_spread(
+def ranking_stability(
     build: Callable[[int], nn.Module],
     draw: Callable[[int], Batch],
     *,
@@ -45,7 +44,7 @@ def score_spread(
         **options: Options of `score`.
 
     Returns:
-        What `spread_of` says of the scores, with `criterion`, and `scores`: per seed and batch the
+        What `stability_of` says of the scores, with `criterion`, and `scores`: per seed and batch the
         score of every block in the order of `blocks`. Cost: S K scorings.
 
     Raises:
@@ -68,10 +67,12 @@ def score_spread(
             values = score(model, blocks, draw(number), criterion, **own, **options).values
             rows.append([values[name] for name in names])
         table.append(rows)
-    return {"criterion": criterion, "blocks": names, "scores": table} | spread_of(np.array(table))
+    return {"criterion": criterion, "blocks": names, "scores": table} | stability_of(
+        np.array(table)
+    )
 
 
-def spread_of(scores: NDArray[np.float64]) -> dict[str, Any]:
+def stability_of(scores: NDArray[np.float64]) -> dict[str, Any]:
     """Set the differences between blocks against the noise of batches and of initializations.
 
     Scores are divided by the mean of their absolute values over the blocks of one scoring, since
