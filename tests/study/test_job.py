@@ -21,6 +21,7 @@ from layerticket.study.running.engine import run_study
 from layerticket.study.running.workers import Workers
 from layerticket.study.spec import StudyFile
 from layerticket.study.toml import study_of
+from layerticket.tensors import load_tensors, save_tensors
 from toy_study import study_table
 
 INLINE = Workers(executor="inline")
@@ -113,6 +114,26 @@ def test_what_a_lottery_added_later_goes_back_to_is_trained_again(tmp_path):
     assert more["runs"][0] == first["runs"][0]
     assert more["runs"][2]["epochs"] == 1
     assert len(trainings(tmp_path)) == 3
+
+
+def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
+    """As when weights were deleted, and another machine trains them again to other bits."""
+    methods = [{"method": "lottery", "criterion": "magnitude", "rewind": "1"}]
+    first = run(tmp_path, methods=methods)
+    dense, ticket = first["runs"]
+    place = tmp_path / dense["folder"]
+    weights, facts = load_tensors(place / "epoch-0001.safetensors")
+    name = next(iter(weights))
+    weights[name] = weights[name] + 0.5
+    save_tensors(place / "epoch-0001.safetensors", weights, facts)
+    result = read_json(place / "result.json")
+    result["snapshots"]["1"] = "another digest"
+    (place / "result.json").write_text(json.dumps(result))
+    again = run(tmp_path, methods=methods)
+    assert [row["status"] for row in again["runs"]] == ["done", "done"]
+    assert again["runs"][1]["training"] == ticket["training"]  # named by training and epoch
+    assert again["runs"][1]["curve"] != ticket["curve"]
+    assert run(tmp_path, methods=methods)["runs"] == again["runs"]
 
 
 def test_weights_are_dropped_when_nobody_needs_them_any_more(tmp_path):

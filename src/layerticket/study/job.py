@@ -194,8 +194,8 @@ class Work:
     def search(self, job: Job) -> dict[str, Any]:
         """Find what is to be trained in place of the dense network."""
         method, out = self.study.method(job.method), self.folder.search(job.name)
-        if out.exists() and "dense" not in job.needs:
-            shutil.rmtree(out)  # left by a search that was cut off; rounds of training go on
+        if out.exists():
+            shutil.rmtree(out)  # left by a search that was cut off; its trainings lie elsewhere
         recipe = self.study.recipe if self.study.fit else self.recipe
         dense = None
         if "dense" in job.needs:

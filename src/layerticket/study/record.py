@@ -280,6 +280,7 @@ def claim(
     folder: Path,
     identity: TrainingIdentity,
     config: Mapping[str, Any],
+    first: str,
     provenance: Provenance,
     device: str,
 ) -> None:
@@ -298,6 +299,7 @@ def claim(
             "name": identity.name,
             "identity": identity.as_record(),
             "config": dict(config),
+            "first": first,
             **session,
         }
     write_json(path, record)

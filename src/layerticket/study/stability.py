@@ -44,8 +44,8 @@ def ranking_stability(
         **options: Options of `score`.
 
     Returns:
-        What `stability_of` says of the scores, with `criterion`, and `scores`: per seed and batch the
-        score of every block in the order of `blocks`. Cost: S K scorings.
+        What `stability_of` says of the scores, with `criterion`, and `scores`: per seed and batch
+        the score of every block in the order of `blocks`. Cost: S K scorings.
 
     Raises:
         LayerticketError: If there are too few seeds, batches or blocks, or as `score` does.

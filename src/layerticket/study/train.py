@@ -143,6 +143,8 @@ class Training:
     identity: TrainingIdentity
     build: Callable[[], nn.Module]
     """Makes the network with its first weights."""
+    first: str
+    """Digest of those weights."""
     removal: Removal | None
     dataset: Dataset | None
     recipe: Recipe
@@ -211,8 +213,9 @@ def plan_training(
     if found is not None and found.seed is not None and initialization == "ticket":
         seeds.append(found.seed)
     origin = None if found is None or found.origin is None else found.origin.run
+    first = build()
     named = start_of(
-        build(),
+        first,
         epoch=start.epoch,
         optimizer=start.optimizer,
         draws=networks.draws(model, removal, seeds) if not start.epoch else {},
@@ -251,6 +254,7 @@ def plan_training(
     return Training(
         identity=identity,
         build=build,
+        first=tensor_digest(first.state_dict()),
         removal=removal,
         dataset=dataset,
         recipe=recipe,
@@ -349,7 +353,8 @@ def train(
         def finished() -> Result | None:
             if not (folder / RESULT).exists():
                 return None
-            check_owner(folder, training.identity)
+            if _is_outdated(folder, training):
+                return None
             there = all(kept_path(folder, epoch).exists() for epoch in wanted)
             there = there and ((folder / WEIGHTS).exists() or not weights)
             return Result.load(folder) if there else None
@@ -359,6 +364,7 @@ def train(
         with team.holding(exclusive(folder)):
             if (result := team.first(finished)) is not None:
                 return folder, result  # by another process while we got here
+            team.first(lambda: _clear_outdated(folder, training))
             before = team.first(lambda: Result.load(folder) if (folder / RESULT).exists() else None)
             place = folder if before is None else folder / AGAIN
             team.first(lambda: _claim(place, training, provenance, device))
@@ -376,12 +382,27 @@ def train(
         return folder, result
 
 
+def _is_outdated(folder: Path, training: Training) -> bool:
+    """Whether it began at a snapshot that has been replaced since."""
+    record = check_owner(folder, training.identity)
+    return "snapshot" in training.identity.start and record["first"] != training.first
+
+
+def _clear_outdated(folder: Path, training: Training) -> None:
+    """Forget a training that began at a snapshot which has been replaced since."""
+    if (folder / RUN).exists() and _is_outdated(folder, training):
+        log.warning("%s began at weights that were replaced; it is trained anew.", folder)
+        for path in folder.iterdir():
+            if path.is_file() and path.name != ".lock":
+                path.unlink()
+
+
 def _claim(place: Path, training: Training, provenance: Provenance, device: str) -> None:
     """Make the folder that of the training: what it is, what was removed, the first weights."""
     place.mkdir(parents=True, exist_ok=True)
     if (place / CHECKPOINT).exists() and not (place / RUN).exists():
         raise LayerticketError(f"{place} holds a checkpoint but no {RUN}. Delete the folder.")
-    claim(place, training.identity, training.config, provenance, device)
+    claim(place, training.identity, training.config, training.first, provenance, device)
     if not (place / FIRST).exists():
         if training.removal is not None:
             training.removal.save(place)
