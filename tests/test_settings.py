@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from layerticket.errors import LayerticketError
+from layerticket.selection import Budget
 from layerticket.settings import Count, Flag, Number, Share, from_table, settings, to_table
 
 
@@ -93,3 +94,16 @@ def test_missing_unnamed_and_combined():
         Outer(title="t", inner=Inner(blocks=7))
     with pytest.raises(AttributeError):
         Inner().blocks = 2
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"), [(5, 5), ("500", 500), ("2GiB", 2 * 2**30), ("1.5 kB", 1500)]
+)
+def test_amounts_of_memory(given, bytes_):
+    assert Budget(max_memory=given).max_memory == bytes_
+
+
+@pytest.mark.parametrize("given", [0, True, "0", "2 gigs", "", 1.5, "9" * 5000, -1])
+def test_what_is_no_amount_of_memory(given):
+    with pytest.raises(LayerticketError, match="no amount of memory"):
+        Budget(max_memory=given)

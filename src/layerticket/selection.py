@@ -12,7 +12,7 @@ from pydantic import Field, Strict
 
 from layerticket.blocks.block import Block, Blocks
 from layerticket.errors import LayerticketError
-from layerticket.settings import Count, settings
+from layerticket.settings import Bytes, Count, settings
 
 Saved = Annotated[float, Strict(), Field(gt=0, lt=1)]
 
@@ -34,8 +34,8 @@ class Budget:
     """Least share of the measured time of a training step to save, between 0 and 1."""
     save_energy: Saved | None = None
     """Least share of the measured energy of a training step to save, between 0 and 1."""
-    max_memory: Count | None = None
-    """Most bytes of memory training may take at its peak."""
+    max_memory: Bytes | None = None
+    """Most memory training may take at its measured peak, in bytes, or as in 2GiB."""
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self._given().items() if value is not None}

@@ -12,7 +12,15 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AllowInfNan, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AllowInfNan,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import core_schema
 
@@ -34,6 +42,36 @@ Count = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 """A whole number from 1."""
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 """A whole number from 0."""
+
+
+def bytes_of(given: object) -> int:
+    """Read an amount of memory: bytes as a number or a text, or with a unit: 2GiB, 900MB.
+
+    Raises:
+        LayerticketError: If it is something else.
+
+    Example:
+        >>> bytes_of("1.5KiB")
+        1536
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return given
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *(?:([kKMGT]?)(i?)B)?", str(given).strip())
+    if isinstance(given, str) and found and float(found[1]):
+        number, prefix, binary = found.groups()
+        unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
+        return int(float(number) * unit)
+    raise LayerticketError(
+        f"{_shortly(given)} is no amount of memory. Give bytes, or a number with kB, MB, GB, KiB, "
+        "MiB or GiB."
+    )
+
+
+if typing.TYPE_CHECKING:
+    Bytes = int
+else:
+    Bytes = Annotated[int | str, PlainValidator(bytes_of)]
+    """An amount of memory in bytes; "2GiB" is one too."""
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)

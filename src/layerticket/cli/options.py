@@ -1,9 +1,8 @@
 """Options several verbs share, each written once."""
 
-import re
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,10 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.selection import Budget
+from layerticket.settings import Flag, Share, Text, settings
+from layerticket.study.methods import Rules
 from layerticket.study.running.workers import Workers
+from layerticket.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
@@ -24,17 +26,20 @@ Json = Annotated[
 ]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataChoice:
+Device = Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")]
+
+
+@Parameter(name="*", group="Data")
+@settings
+class DataOptions:
     """Which images to work on."""
 
-    data: Annotated[str, Parameter(help=f"Data set: {', '.join(DATASETS)}.")] = "digits"
+    data: Annotated[Text, Parameter(help=f"Data set: {', '.join(DATASETS)}.")] = "digits"
     data_dir: Path | None = None
     """Folder with the CIFAR files (parquet or the original python batches)."""
-    validation_fraction: float = 0.1
+    validation_fraction: Share = 0.1
     """Share of the training images set aside for every choice; the test set is for the end."""
-    download: Annotated[bool, Parameter(negative=())] = False
+    download: Annotated[Flag, Parameter(negative=())] = False
     """Fetch missing CIFAR files from their authors' site."""
 
     def load(self) -> "Dataset":
@@ -47,17 +52,17 @@ class DataChoice:
         )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeviceChoice:
-    """Where to compute."""
-
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-
-for _settings in (Attack, Budget, Conditions, Metering, Workers):
-    Parameter(name="*")(_settings)  # their fields are options of the verb, not --attack.steps
+_GROUPS: Mapping[str, tuple[type, ...]] = {
+    "How much": (Budget,),
+    "What stays": (Rules,),
+    "Evaluation": (Conditions, Attack),
+    "Training": (Recipe,),
+    "Energy": (Metering,),
+    "Workers": (Workers,),
+}
+for _group, _classes in _GROUPS.items():
+    for _class in _classes:  # their fields are options of the verb: --steps, not --attack.steps
+        Parameter(name="*", group=_group)(_class)
 
 
 def alone(what: str) -> None:
@@ -73,28 +78,6 @@ def alone(what: str) -> None:
             f"`{what}` is the work of one process, but {count} were started. Run it without "
             "torchrun or accelerate launch; only `train` is spread over processes."
         )
-
-
-def bytes_of(text: str | None) -> int | None:
-    """Read a number of bytes, plain or with a unit: 500000000, 2GiB, 900MB.
-
-    Raises:
-        LayerticketError: If it is something else.
-
-    Example:
-        >>> bytes_of("1.5KiB")
-        1536
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kKMGT]?)(i?)B)?", text.strip())
-    if not found:
-        raise LayerticketError(
-            f"{text!r} is no amount of memory. Give bytes, or a number with kB, MB, GB, KiB, MiB "
-            "or GiB."
-        )
-    number, prefix, binary = found.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper()))
 
 
 def command_line() -> str:
