@@ -39,7 +39,7 @@ REFUSED = [
     ({"blocks": 0}, "blocks is 0; it must be at least 1"),
     ({"blocks": "3"}, "blocks is '3'; it must be a whole number"),
     ({"blocks": True}, "blocks is True; it must be a whole number"),
-    ({"blocks": 10**5000}, "blocks is a number of 16610 bits; it must be below"),
+    ({"blocks": 10**5000}, "blocks is a number of 16610 bits; it must be at most 9007199254740992"),
     ({"share": 1}, "share is 1; it must be below 1"),
     ({"weight": float("nan")}, "weight is nan; it must be a finite number"),
     ({"weight": "0.1"}, "weight is '0.1'; it must be a number"),

@@ -56,7 +56,9 @@ def bytes_of(given: object) -> int:
     """
     if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         return given
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *(?:([kKMGT]?)(i?)B)?", str(given).strip())
+    found = re.fullmatch(
+        r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *(?:([kKMGT]?)(i?)B)?", str(given).strip()
+    )
     if isinstance(given, str) and found and float(found[1]):
         number, prefix, binary = found.groups()
         unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
@@ -203,10 +205,10 @@ def first_problem(name: str, err: ValidationError) -> str:
     if kind == "value_error":  # raised by a class of ours further down
         return f"{name}: {limits['error']}"
     wording: Mapping[str, Callable[[], str]] = {
-        "greater_than_equal": lambda: f"at least {limits['ge']:g}",
-        "greater_than": lambda: f"above {limits['gt']:g}",
-        "less_than_equal": lambda: f"at most {limits['le']:g}",
-        "less_than": lambda: f"below {limits['lt']:g}",
+        "greater_than_equal": lambda: f"at least {_shortly(limits['ge'])}",
+        "greater_than": lambda: f"above {_shortly(limits['gt'])}",
+        "less_than_equal": lambda: f"at most {_shortly(limits['le'])}",
+        "less_than": lambda: f"below {_shortly(limits['lt'])}",
         "int_type": lambda: "a whole number",
         "float_type": lambda: "a number",
         "finite_number": lambda: "a finite number",

@@ -8,7 +8,6 @@ import pytest
 
 from layerticket.baselines.controls import CONTROLS
 from layerticket.cli.app import main
-from layerticket.cli.options import bytes_of
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.study.evaluate import evaluate_run, similarity_of, trained_network
@@ -269,17 +268,3 @@ def test_a_ticket_that_cannot_be_is_refused_with_what_is_possible(tmp_path, caps
     assert "no amount of memory" in capsys.readouterr().err
     assert main([*words, "--save-time", "0.2", "--remove", "1"]) == 2
     assert not (tmp_path / "t").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("123", 123), ("2GiB", 2**31), ("900 MB", 9 * 10**8), ("1.5kB", 1500), (None, None)],
-)
-def test_amounts_of_memory(text, count):
-    assert bytes_of(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "2 G", "GiB", "-1", "1e9", "2 Gibibytes"])
-def test_no_amount_of_memory(text):
-    with pytest.raises(LayerticketError):
-        bytes_of(text)

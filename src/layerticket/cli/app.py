@@ -3,18 +3,20 @@
 Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the work resumes).
 """
 
+import itertools
 import logging
 import os
 import sys
 import typing
 from collections.abc import Sequence
 
+import cyclopts.config
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from layerticket.cli.output import complain
 from layerticket.errors import LayerticketError, ModelError, unknown_name
-from layerticket.settings import first_problem
+from layerticket.settings import first_problem, to_table
 
 TRACEBACK = "LAYERTICKET_TRACEBACK"
 
@@ -31,9 +33,9 @@ VERBS = {
         "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
         "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
         "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
-        "layerticket find resnet32-projection --rival filters --criterion snip "
-        "--reference tickets/a --out rivals/filters",
-        "layerticket find resnet32 --rival random --draw 3 --reference tickets/a --out rivals/r3",
+        "layerticket find resnet32-projection --baseline filters --criterion snip "
+        "--reference tickets/a --out baselines/filters",
+        "layerticket find resnet32 --baseline random --draw 3 --reference tickets/a --out baselines/r3",
     ),
     "train": (
         "Train a network, or the ticket found in it; the same command resumes.",
@@ -112,6 +114,7 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     try:
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
             _alone(words)
+        program.config = _defaults(words)
         program(words, exit_on_error=False, print_error=False)
     except CycloptsError as err:
         return complain(_wording(err), 2)
@@ -127,6 +130,18 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
         name = type(err).__name__
         return complain(f"{name}: {err}. This is a fault; {TRACEBACK}=1 shows where.", 1)
     return 0
+
+
+def _defaults(words: Sequence[str]) -> tuple[cyclopts.config.Dict, ...]:
+    """Options of `train` that --preset gives, under those that are given on the command line."""
+    text = " ".join(words).replace("=", " ").split()
+    if words[:1] != ["train"] or ("--preset", "he2016") not in itertools.pairwise(text):
+        return ()
+    from layerticket.training.recipe import Recipe, he2016
+
+    preset, plain = to_table(he2016()), to_table(Recipe())
+    given = {k.replace("_", "-"): value for k, value in preset.items() if value != plain[k]}
+    return (cyclopts.config.Dict({"train": given}, source="--preset he2016"),)
 
 
 def _wording(err: CycloptsError) -> object:

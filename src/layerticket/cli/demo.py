@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from layerticket.cli.options import DeviceChoice, Json, command_line
+from layerticket.cli.options import Device, Json, command_line
 from layerticket.cli.output import say
 from layerticket.cli.study import watched
 
@@ -19,7 +19,7 @@ def demo(
     data: str | None = None,
     data_dir: Path | None = None,
     out: Path = Path("demo"),
-    where: DeviceChoice = DeviceChoice(),  # noqa: B008 - frozen
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Show the whole story: find tickets at initialization, train, compare over paired seeds.
@@ -67,7 +67,7 @@ def demo(
         record = run_study(
             study,
             out,
-            workers=Workers(device=where.device),
+            workers=Workers(device=device),
             data_dir=data_dir,
             command=command_line(),
             tell=show,

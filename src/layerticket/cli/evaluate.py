@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from layerticket.cli.options import DeviceChoice, Json
+from layerticket.cli.options import Device, Json
 from layerticket.cli.output import news, say
 from layerticket.evaluation.robustness import EVALUATIONS, Conditions
 
@@ -18,8 +18,8 @@ def evaluate(
     *,
     on: Annotated[str, Parameter(help=f"Separated by commas: {', '.join(EVALUATIONS)}.")] = "test",
     data_dir: Path | None = None,
-    conditions: Conditions = Conditions(),  # noqa: B008
-    where: DeviceChoice = DeviceChoice(),  # noqa: B008
+    conditions: Conditions = Conditions(),
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Evaluate the trained network of a run; what was measured before is not measured again.
@@ -47,9 +47,7 @@ def evaluate(
         validation_fraction=config["validation_fraction"],
     )
     names = [name.strip() for name in on.split(",") if name.strip()]
-    record = evaluate_run(
-        folder, dataset, names, conditions=conditions, device=where.device, tell=news
-    )
+    record = evaluate_run(folder, dataset, names, conditions=conditions, device=device, tell=news)
     lines = [_line(name, result) for name, result in record["results"].items()]
     say(record, "\n".join(lines), as_json=json)
 

@@ -11,7 +11,7 @@ from layerticket.blocks.block import Granularity
 from layerticket.cli.options import DataOptions, Device, Json
 from layerticket.cli.output import energy_text, forecast_text, say
 from layerticket.criteria.registry import criterion_names
-from layerticket.errors import LayerticketError, unknown_name
+from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import Metering
 from layerticket.files import read_json
 from layerticket.selection import Budget
@@ -63,7 +63,7 @@ class InTraining:
     """Find the ticket in a trained network and set it back (Algorithm 1)."""
 
     run: Path | None = None
-    """Run that trained the network, with --snapshots; gives model, data and theta_0."""
+    """Run that trained the network, with --keep; gives model, data and theta_0."""
     rewind: Text | None = None
     """Epoch i the kept weights are set back to, or a share such as 25%; by default 0."""
     score_epoch: Text | None = None
@@ -120,13 +120,13 @@ def find(
     granularity: Granularity = "block",
     seed: Whole | None = None,
     rounds: Count | None = None,
-    data: DataOptions = DataOptions(),  # noqa: B008
+    data: DataOptions = DataOptions(),
     scoring: Scoring = Scoring(),
-    rules: Rules = Rules(),  # noqa: B008
+    rules: Rules = Rules(),
     training: InTraining = InTraining(),
     baseline: Baseline = Baseline(),
     measuring: Measuring = Measuring(),
-    energy: Metering = Metering(),  # noqa: B008
+    energy: Metering = Metering(),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -215,8 +215,8 @@ def _ticket(
     }
     if training.run is None:
         return TicketMethod(**how)
-    points = {"rewind": training.rewind or "0", "score_at": training.score_epoch or "100%"}
-    return LotteryMethod(**how, **points)
+    how |= {"rewind": training.rewind or "0", "score_at": training.score_epoch or "100%"}
+    return LotteryMethod(**how)
 
 
 def _baseline(

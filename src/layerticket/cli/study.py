@@ -34,7 +34,7 @@ def run(
     only: tuple[str, ...] = (),
     data_dir: Path | None = None,
     shift_dir: Path | None = None,
-    workers: Workers = Workers(),  # noqa: B008
+    workers: Workers = Workers(),
     json: Json = False,
 ) -> None:
     """Run a study. The same command goes on with one that was cut off, or does what was added.

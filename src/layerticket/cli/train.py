@@ -1,71 +1,27 @@
 """`layerticket train`: a dense network or a ticket, resumable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from layerticket.cli.options import (
-    DataChoice,
-    DeviceChoice,
+    DataOptions,
+    Device,
     Json,
     alone,
     command_line,
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
 from layerticket.evaluation.energy import Metering
-from layerticket.study.forecast import forecast_run
-from layerticket.study.measure import TimingSetup
-from layerticket.study.record import Provenance
-from layerticket.study.train import Networks, train_network
-from layerticket.ticket.ticket import Ticket
-from layerticket.training.distributed import Spread, processes
-from layerticket.training.recipe import Recipe, he2016
+from layerticket.training.distributed import Spread
+from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import TRACKERS, Tracking
 
-DEFAULTS = Recipe()
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecipeChoice:
-    """How to train."""
-
-    epochs: int = DEFAULTS.epochs
-    """Passes over the training images."""
-    preset: Literal["default", "he2016"] = "default"
-    """default: Nesterov momentum and cosine; he2016: the step schedule of He et al."""
-    batch_size: int = DEFAULTS.batch_size
-    """Images a step."""
-    learning_rate: float = DEFAULTS.learning_rate
-    """Peak learning rate."""
-    weight_decay: float | None = None
-    """On weights, not on normalizations and biases; by default that of the preset."""
-    warmup_epochs: float | None = None
-    """Epochs of linear warm-up; by default those of the preset."""
-    label_smoothing: float = DEFAULTS.label_smoothing
-    """Share of the target spread over all classes."""
-    precision: Literal["auto", "bf16", "fp32"] = DEFAULTS.precision
-    """Number format; auto: bf16 where the hardware has it."""
-    compile: Literal["auto", "on", "off"] = DEFAULTS.compile
-    """Whether torch.compile is used; auto: on GPUs, in long runs."""
-
-    def recipe(self) -> Recipe:
-        """Complete the choices with those of the preset."""
-        base = he2016(self.epochs) if self.preset == "he2016" else Recipe(epochs=self.epochs)
-        decay, warmup = self.weight_decay, self.warmup_epochs
-        return replace(
-            base,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=base.weight_decay if decay is None else decay,
-            warmup_epochs=base.warmup_epochs if warmup is None else warmup,
-            label_smoothing=self.label_smoothing,
-            precision=self.precision,
-            compile=self.compile,
-        )
+if TYPE_CHECKING:
+    from layerticket.ticket.ticket import Ticket
 
 
 @Parameter(name="*")
@@ -104,15 +60,16 @@ def train(
     /,
     *,
     ticket: Path | None = None,
-    how: RecipeChoice = RecipeChoice(),
+    recipe: Recipe | None = None,
+    preset: Literal["default", "he2016"] = "default",
     seed: int = 0,
     initialization: Literal["ticket", "seed"] = "ticket",
     init_seed: int | None = None,
     keep: str = "",
     out: Path = Path("runs"),
-    choice: DataChoice = DataChoice(),  # noqa: B008
-    where: DeviceChoice = DeviceChoice(),  # noqa: B008
-    energy: Metering = Metering(),  # noqa: B008
+    data: DataOptions = DataOptions(),
+    device: Device = "auto",
+    energy: Metering = Metering(),
     several: SpreadChoice = SpreadChoice(),
     curves: TrackChoice = TrackChoice(),
     dry_run: Annotated[bool, Parameter(negative=())] = False,
@@ -125,7 +82,10 @@ def train(
     model
         Name of the dense network, as given to `find`.
     ticket
-        Folder of a ticket, or of a rival of tickets, to train in place of the dense network.
+        Folder of a ticket, or of a baseline, to train in place of the dense network.
+    preset
+        What recipe options are by default: those shown here, or he2016: the step schedule of He et
+        al., 182 epochs, plain momentum, weight decay 1e-4, no warm-up.
     seed
         Draws theta_0 of a dense network, and order and augmentation of the images.
     initialization
@@ -140,16 +100,22 @@ def train(
     dry_run
         Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
+    from layerticket.study.forecast import forecast_run
+    from layerticket.study.measure import TimingSetup
+    from layerticket.study.record import Provenance
+    from layerticket.study.train import Networks, train_network
+    from layerticket.ticket.ticket import Ticket
+    from layerticket.training.distributed import processes
+
     tracking, metering = curves.tracking(), energy
-    with processes(where.device) as team:
-        recipe, dataset = how.recipe(), team.in_turn(choice.load)
+    with processes(device) as team:
+        dataset = team.in_turn(data.load)
         if ticket is not None and initialization == "ticket":
-            recipe = _recipe_for(Ticket.load(ticket), how, seed, aloud=team.rank == 0)
+            recipe = _recipe_for(Ticket.load(ticket), recipe, seed, aloud=team.rank == 0)
+        recipe = recipe or Recipe()
         if dry_run:
             alone("train --dry-run")
-            setup = TimingSetup(
-                dataset=dataset, recipe=recipe, device=where.device, metering=metering
-            )
+            setup = TimingSetup(dataset=dataset, recipe=recipe, device=device, metering=metering)
             networks = Networks.of(dataset)
             foreseen = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
             say(foreseen, forecast_text(foreseen).strip(), as_json=json)
@@ -164,8 +130,8 @@ def train(
             initialization=initialization,
             initialization_seed=init_seed,
             snapshots=keep,
-            validation_fraction=choice.validation_fraction,
-            device=where.device,
+            validation_fraction=data.validation_fraction,
+            device=device,
             progress=True,
             provenance=Provenance(command=command_line()),
             metering=metering,
@@ -187,7 +153,7 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     )
 
 
-def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int, *, aloud: bool) -> Recipe:
+def _recipe_for(ticket: "Ticket", given: Recipe | None, seed: int, *, aloud: bool) -> Recipe | None:
     """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
     tell = news if aloud else _hush
     if ticket.seed != seed:
@@ -195,8 +161,8 @@ def _recipe_for(ticket: Ticket, how: RecipeChoice, seed: int, *, aloud: bool) ->
             f"note: the ticket starts at its own theta_{ticket.rewind_epoch}, and seed {seed} "
             "decides the data order only; --initialization seed draws weights anew."
         )
-    if ticket.origin is None or not ticket.rewind_epoch or how != RecipeChoice():
-        return how.recipe()
+    if ticket.origin is None or not ticket.rewind_epoch or given is not None:
+        return given
     tell(
         f"note: the ticket goes on from epoch {ticket.rewind_epoch} of {ticket.origin.run}, with "
         f"the recipe of that run ({ticket.origin.recipe['epochs']} epochs)."
