@@ -35,7 +35,8 @@ VERBS = {
         "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
         "layerticket find resnet32-projection --baseline filters --criterion snip "
         "--reference tickets/a --out baselines/filters",
-        "layerticket find resnet32 --baseline random --draw 3 --reference tickets/a --out baselines/r3",
+        "layerticket find resnet32 --baseline random --draw 3 --reference tickets/a "
+        "--out baselines/r3",
     ),
     "train": (
         "Train a network, or the ticket found in it; the same command resumes.",
