@@ -1,0 +1,189 @@
+"""A paired study from Python: dense against tickets over seeds, with our training or your own."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.selection import Budget
+from layerticket.verdict.pairs import Comparison, Row
+
+if TYPE_CHECKING:
+    from layerticket.study.methods import Method
+    from layerticket.study.running.workers import Workers
+    from layerticket.ticket.ticket import Ticket
+    from layerticket.training.recipe import Recipe
+
+Network = str | Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison came to; everything stands in its folder too, as in that of any study."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    """The object of ``study.json``."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All networks that were trained, or failed."""
+        return tuple(Row.from_record(one) for one in self.record["runs"])
+
+    @property
+    def frame(self) -> Any:  # noqa: ANN401 - pandas may be missing
+        """The rows as a pandas table, as in ``runs.csv``."""
+        from layerticket.study.collect import flat
+
+        return need("pandas").DataFrame([flat(one) for one in self.record["runs"]])
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every method against dense."""
+        return tuple(Comparison.from_record(one) for one in self.record["comparisons"])
+
+    def verdict(self, label: str) -> Comparison:
+        """Return the comparison of one method with dense; `sentence` says it in words.
+
+        Raises:
+            LayerticketError: If there is no such method, or it has several budgets or networks.
+        """
+        found = [one for one in self.comparisons if one.method == label]
+        if not found:
+            raise unknown_name("method", label, [one.method for one in self.comparisons])
+        if len(found) > 1:
+            raise LayerticketError(
+                f"method {label!r} was compared {len(found)} times, for several budgets. Choose "
+                "one of .comparisons."
+            )
+        return found[0]
+
+    def ticket(self, label: str, seed: int) -> "Ticket":
+        """Load the ticket that a method found for a seed.
+
+        Raises:
+            LayerticketError: If there is none.
+        """
+        from layerticket.study.folder import StudyFolder
+        from layerticket.ticket.ticket import Ticket
+
+        folder = StudyFolder(self.folder)
+        for row in folder.read_plan().rows:
+            if (row.method, row.seed) == (label, seed) and "search" in row.jobs:
+                found = folder.record(row.jobs["search"])
+                if found is not None and "ticket" in found:
+                    return Ticket.load(self.folder / found["ticket"])
+        raise LayerticketError(
+            f"method {label!r} has no ticket for seed {seed}. Methods: "
+            f"{', '.join(dict.fromkeys(one.method for one in self.rows))}."
+        )
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, beside the study by default, and return its page."""
+        from layerticket.report.page import write_report
+
+        return write_report(self.record, self.folder if path is None else Path(path))[0]
+
+    def __str__(self) -> str:
+        return str(self.record["verdict"])
+
+    def _repr_html_(self) -> str:
+        lines = [f"<b>{html.escape(str(self))}</b>"]
+        lines += [html.escape(one.sentence) for one in self.comparisons]
+        return "<br>".join(lines)
+
+
+def compare(
+    model: Network,
+    *,
+    methods: "Sequence[str | Mapping[str, Any] | Method]",
+    out: str | Path,
+    budget: Budget | Sequence[Budget] = Budget(remove=1),  # noqa: B008 - frozen
+    data: str | None = None,
+    recipe: "Recipe | None" = None,
+    fit: Network | None = None,
+    version: str = "",
+    seeds: int | Sequence[int] = 5,
+    margin: float = 0.01,
+    confidence: float = 0.95,
+    evaluate: Sequence[str] = (),
+    input_shape: Sequence[int] = (),
+    classes: int | None = None,
+    data_dir: str | Path | None = None,
+    workers: "Workers | None" = None,
+) -> Compared:
+    """Train a dense network and its tickets over paired seeds, and judge them.
+
+    The same call goes on with work that was cut off, and does what was added.
+
+    Args:
+        model: A network by name, ``package.module:function``, or a function that builds it.
+        methods: What is compared with dense: names of criteria, or controls ("last", "first",
+            "even", "shallower"), or tables as in a study file, such as
+            ``{"method": "control", "control": "random", "draws": 5}``.
+        out: Folder of the study.
+        budget: How much is removed, one or several.
+        data: Data set by name; digits by default, and none where `fit` trains.
+        recipe: How every network is trained.
+        fit: Your own training in place of a recipe: ``package.module:function``, or a function
+            that is called with model, seed and folder.
+        version: Names functions that are given as such; without it none of their results is used
+            again by a later call.
+        seeds: How many, or which ones.
+        margin: How much accuracy a winning ticket may lose, as a fraction.
+        confidence: Of all intervals.
+        evaluate: What trained networks are judged on beside the test images.
+        input_shape: Shape of one input, where no data set is named.
+        classes: Outputs of the network, where no data set is named.
+        data_dir: Folder of the images.
+        workers: Who does the work; by default this process.
+
+    Raises:
+        LayerticketError: If anything does not fit; before any training.
+    """
+    from layerticket.study.running.engine import run_study
+    from layerticket.study.running.workers import Workers
+    from layerticket.study.spec import StudyFile
+
+    title = model if isinstance(model, str) else getattr(model, "__qualname__", "a network")
+    chosen: dict[str, Any] = {"recipe": recipe, "fit": fit, "data": data, "classes": classes}
+    study = StudyFile(
+        title=f"{title} against its tickets",
+        models=(model,),
+        methods=tuple(_method(one) for one in methods),
+        budgets=(budget,) if isinstance(budget, Budget) else tuple(budget),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        margin=margin,
+        confidence=confidence,
+        evaluate=tuple(evaluate),
+        input_shape=tuple(input_shape),
+        version=version,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    folder = Path(out).expanduser().resolve()
+    record = run_study(
+        study,
+        folder,
+        workers=workers or Workers(executor="inline"),
+        data_dir=None if data_dir is None else Path(data_dir),
+        command=f"layerticket.compare({title!r}, out={str(out)!r})",
+    )
+    return Compared(folder, record)
+
+
+def _method(given: "str | Mapping[str, Any] | Method") -> "Method":
+    """Make a method of a name or a table."""
+    from layerticket.study.methods import METHODS, Method, method_of
+
+    if isinstance(given, Method):
+        return given
+    if isinstance(given, str):
+        if given in ("first", "last", "even", "each"):
+            given = {"method": "control", "control": given}
+        elif given in METHODS:
+            given = {"method": given}
+        else:
+            given = {"method": "ticket", "criterion": given}
+    return method_of(given, "methods")
