@@ -35,7 +35,7 @@ ROOMS = [
     "verdict",
     "study",
     "report",
-    "compare",
+    "comparison",
     "cli",
 ]
 MAY_PRINT = {"report", "cli"}

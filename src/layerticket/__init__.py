@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from layerticket.batch import CrossEntropy, model_loss
     from layerticket.blocks.block import Block, Blocks
     from layerticket.blocks.find import find_blocks
+    from layerticket.comparison import compare
     from layerticket.criteria.registry import criterion, criterion_names
     from layerticket.data.dataset import Dataset
     from layerticket.data.sources import load_data
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.fit import fit
     from layerticket.training.recipe import Recipe
+    from layerticket.verdict.judge import Verdict, judge
 
 _HOME = {
     "batch": ("CrossEntropy", "model_loss"),
     "blocks.block": ("Block", "Blocks"),
     "blocks.find": ("find_blocks",),
+    "comparison": ("compare",),
     "criteria.registry": ("criterion", "criterion_names"),
     "data.dataset": ("Dataset",),
     "data.sources": ("load_data",),
@@ -40,6 +43,7 @@ _HOME = {
     "ticket.ticket": ("Ticket",),
     "training.fit": ("fit",),
     "training.recipe": ("Recipe",),
+    "verdict.judge": ("Verdict", "judge"),
 }
 _FILE_OF = {name: file for file, names in _HOME.items() for name in names}
 
@@ -54,12 +58,15 @@ __all__ = [
     "Recipe",
     "Selection",
     "Ticket",
+    "Verdict",
     "build_model",
+    "compare",
     "criterion",
     "criterion_names",
     "find_blocks",
     "find_ticket",
     "fit",
+    "judge",
     "load_data",
     "model_loss",
     "remove_blocks",

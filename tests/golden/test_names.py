@@ -10,10 +10,9 @@ from layerticket.cli.app import PARTS, VERBS
 def test_public_names():
     assert layerticket.__all__ == [
         "Block", "BlockScores", "Blocks", "Budget", "CrossEntropy", "Dataset", "LayerticketError",
-        "Recipe", "Selection", "Ticket", "build_model", "criterion", "criterion_names",
-        "find_blocks", "find_ticket", "fit", "load_data", "model_loss", "remove_blocks", "score",
-        "select",
-        "zero_blocks",
+        "Recipe", "Selection", "Ticket", "Verdict", "build_model", "compare", "criterion",
+        "criterion_names", "find_blocks", "find_ticket", "fit", "judge", "load_data", "model_loss",
+        "remove_blocks", "score", "select", "zero_blocks",
     ]  # fmt: skip
     assert all(hasattr(layerticket, name) for name in layerticket.__all__)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import toy_study
-from layerticket.compare import compare
+from layerticket.comparison import compare
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.training.recipe import Recipe
