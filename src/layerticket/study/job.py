@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -63,7 +62,6 @@ def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
         except FolderInUse:
             raise
         except (Exception, SystemExit) as err:  # whatever a model or a file does
-            _note(folder.log(name), traceback.format_exc())
             said = " ".join(str(err).split())
             known = isinstance(err, LayerticketError)
             folder.fail(name, said if known else f"{type(err).__name__}: {said}")
