@@ -101,12 +101,10 @@ DOES = {
 }
 
 if __name__ == "__main__":  # a runner, to be killed: the folder, how to start processes, the jobs
-    from layerticket.study.running import workers
-
     folder, method, *jobs = sys.argv[1:]
     if method == "spawn":
-        workers.multiprocessing.get_all_start_methods = lambda: ["spawn"]
-    executor = workers.LocalExecutor(job, Path(folder), [None] * len(jobs), 1)
+        executors.multiprocessing.get_all_start_methods = lambda: ["spawn"]
+    executor = executors.LocalExecutor(job, Path(folder), [None] * len(jobs), 1)
     for name in jobs:
         executor.submit(name)
     while True:

@@ -12,7 +12,7 @@ from layerticket.verdict.pairs import Comparison, Row
 
 if TYPE_CHECKING:
     from layerticket.study.methods import Method
-    from layerticket.study.running.workers import Workers
+    from layerticket.study.running.executors import Workers
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.recipe import Recipe
 
@@ -144,7 +144,7 @@ def compare(
         LayerticketError: If anything does not fit; before any training.
     """
     from layerticket.study.running.engine import run_study
-    from layerticket.study.running.workers import Workers
+    from layerticket.study.running.executors import Workers
     from layerticket.study.spec import StudyFile
 
     title = model if isinstance(model, str) else getattr(model, "__qualname__", "a network")

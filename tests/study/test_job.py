@@ -18,7 +18,7 @@ from layerticket.study.folder import StudyFolder
 from layerticket.study.job import run_job
 from layerticket.study.methods import ControlMethod, TicketMethod
 from layerticket.study.running.engine import run_study
-from layerticket.study.running.workers import Workers
+from layerticket.study.running.executors import Workers
 from layerticket.study.spec import StudyFile
 from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors, save_tensors

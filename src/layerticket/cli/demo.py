@@ -49,7 +49,7 @@ def demo(
     """
     from layerticket.report.page import write_report
     from layerticket.study.running.engine import run_study
-    from layerticket.study.running.workers import Workers
+    from layerticket.study.running.executors import Workers
     from layerticket.study.toml import read_study
 
     given = {

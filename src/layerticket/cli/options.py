@@ -15,7 +15,7 @@ from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.selection import Budget
 from layerticket.settings import Flag, Share, Text, settings
 from layerticket.study.methods import Rules
-from layerticket.study.running.workers import Workers
+from layerticket.study.running.executors import Workers
 from layerticket.training.recipe import Recipe
 
 if TYPE_CHECKING:

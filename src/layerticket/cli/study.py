@@ -13,7 +13,7 @@ from rich.table import Table
 
 from layerticket.cli.options import Json, command_line
 from layerticket.cli.output import energy_text, news, say
-from layerticket.study.running.workers import Workers
+from layerticket.study.running.executors import Workers
 
 if TYPE_CHECKING:
     from layerticket.study.status import StudyStatus

@@ -6,7 +6,7 @@ import pytest
 
 from layerticket.study.running import engine
 from layerticket.study.running.engine import JobQueue
-from layerticket.study.running.workers import Ended
+from layerticket.study.running.executors import Ended
 
 
 class Jobs:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from layerticket.errors import LayerticketError
+from layerticket.study.running.executors import Workers
 from layerticket.study.running.ray import RayExecutor
-from layerticket.study.running.workers import Workers
 from toy_jobs import MET, job
 
 

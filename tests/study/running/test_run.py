@@ -20,7 +20,7 @@ from layerticket.files import exclusive
 from layerticket.study.collect import load_study, repeat_command
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.running.engine import run_study
-from layerticket.study.running.workers import Workers, cores
+from layerticket.study.running.executors import Workers, cores
 from layerticket.study.status import study_status
 from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors
@@ -311,7 +311,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("layerticket.study.running.workers.attempt", lambda *_: -signal.SIGKILL)
+    monkeypatch.setattr("layerticket.study.running.executors.attempt", lambda *_: -signal.SIGKILL)
     record = run(tmp_path / "study", Workers(executor="inline", retries=1))
     assert record["runs"][0]["status"] == "failed"
     assert record["runs"][0]["error"] == "its process ended with SIGKILL, 2 times of 2"

@@ -8,8 +8,8 @@ import pytest
 
 from layerticket.errors import LayerticketError
 from layerticket.study.running import slurm
+from layerticket.study.running.executors import Workers
 from layerticket.study.running.slurm import SlurmExecutor
-from layerticket.study.running.workers import Workers
 from toy_jobs import GO, gone, job, until
 
 pytest.importorskip("submitit")

@@ -18,7 +18,7 @@ from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.identity import data_identity
 from layerticket.study.job import count_blocks, dataset_of, run_job
 from layerticket.study.plan import Plan, unfold
-from layerticket.study.running.workers import Ended, Executor, Workers, executor_of
+from layerticket.study.running.executors import Ended, Executor, Workers, executor_of
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import StudyStatus, status_of
 from layerticket.study.toml import study_text

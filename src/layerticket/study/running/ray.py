@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerticket.errors import need
-from layerticket.study.running.workers import (
+from layerticket.study.running.executors import (
     Ended,
     Job,
     Workers,

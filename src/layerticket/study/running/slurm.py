@@ -14,7 +14,7 @@ from typing import Any
 
 from layerticket.errors import LayerticketError, need
 from layerticket.files import read_json, write_atomically
-from layerticket.study.running.workers import Ended, Job, Workers, ended_with, start
+from layerticket.study.running.executors import Ended, Job, Workers, ended_with, start
 
 CLUSTER = "slurm"  # "local" in tests: submitit's processes of this machine
 QUEUED = 100  # jobs in the queue at one time, where nobody said

@@ -10,8 +10,8 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
-from layerticket.study.running import workers as module
-from layerticket.study.running.workers import (
+from layerticket.study.running import executors as module
+from layerticket.study.running.executors import (
     Ended,
     InlineExecutor,
     LocalExecutor,
@@ -266,6 +266,6 @@ def test_wrong_wishes_are_refused():
 
 
 def test_settings_of_workers_load_no_torch():
-    code = "import sys, layerticket.study.running.workers as w; w.Workers(device='cuda:1')"
+    code = "import sys, layerticket.study.running.executors as w; w.Workers(device='cuda:1')"
     code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
