@@ -101,6 +101,8 @@ DOES = {
 }
 
 if __name__ == "__main__":  # a runner, to be killed: the folder, how to start processes, the jobs
+    from layerticket.study.running import executors
+
     folder, method, *jobs = sys.argv[1:]
     if method == "spawn":
         executors.multiprocessing.get_all_start_methods = lambda: ["spawn"]

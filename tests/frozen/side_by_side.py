@@ -48,7 +48,12 @@ def at_the_freeze(record):
 
 def today(record):
     """Read accuracies from study.json as this tree writes it; follow its changes here."""
-    return {(row["method"], row["seed"]): row["test_accuracy"] for row in record["runs"]}
+    return {(label(row), row["seed"]): row["test_accuracy"] for row in record["runs"]}
+
+
+def label(row):
+    """Name a row as the freeze did: the number of the draw stood in the label."""
+    return row["method"] if row["draw"] is None else f"{row['method']} {row['draw']}"
 
 
 def main():
