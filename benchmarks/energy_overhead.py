@@ -14,11 +14,12 @@ import sys
 import time
 
 from layerticket.data.dataset import noise
-from layerticket.evaluation.energy import Metering, metered
+from layerticket.evaluation.energy import metered
 from layerticket.evaluation.timing import ratio_of
 from layerticket.models.load import build_model
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import rehearse
+from layerticket.training.steps import timed_steps
 
 STATED = Metering(cpu_tdp=100.0, carbon_intensity=0.381)
 
@@ -53,7 +54,7 @@ def side_by_side(turns, steps):
     data = noise((3, 32, 32), classes=10, images=256)
     model = build_model("resnet20", classes=10, channels=3, seed=0)
     taken = {"plain": [], "metered": []}
-    with rehearse({"": model}, data, Recipe(batch_size=32, compile="off")) as lent:
+    with timed_steps({"": model}, data, Recipe(batch_size=32, compile="off")) as lent:
         turn_seconds(lent[""], steps, None)  # warm up
         for turn in range(turns):
             for side in list(taken) if turn % 2 == 0 else list(taken)[::-1]:

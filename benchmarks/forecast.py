@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 from layerticket.data.sources import load_data
-from layerticket.evaluation.energy import Metering
 from layerticket.selection import Budget
 from layerticket.study.methods import TicketMethod
 from layerticket.study.search import Search, find
 from layerticket.study.train import Networks, train_network
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 
 

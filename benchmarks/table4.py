@@ -14,7 +14,6 @@ from layerticket.counting import count, held_bytes, realized_share
 from layerticket.data.batches import scoring_batch
 from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
 from layerticket.evaluation.timing import inference_seconds, ratio_of
 from layerticket.files import digest, read_json, write_atomically, write_json
@@ -24,7 +23,7 @@ from layerticket.study.measure import TimingSetup, measure_steps
 from layerticket.study.record import environment
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.device import Metering, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
 
 SHAPE, CLASSES = (3, 32, 32), 10

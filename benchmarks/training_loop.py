@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from layerticket.data.batches import batches
 from layerticket.data.dataset import Augment, Dataset, Split
 from layerticket.models.load import build_model
-from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.device import Where, resolve_device, resolve_precision
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 
@@ -90,7 +90,7 @@ def ours(data, recipe, device):
     model: nn.Module = new_model()
     with tempfile.TemporaryDirectory() as folder:
         result = fit(
-            model, data, recipe, seed=0, folder=Path(folder), device=str(device), progress=True
+            model, data, recipe, seed=0, folder=Path(folder), where=Where(device=str(device))
         )
     return result.images_per_second
 

@@ -20,7 +20,7 @@ from layerticket.modules import copy_of
 from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import METRICS, Kept, load_kept
+from layerticket.training.checkpoint import METRICS, Snapshot, load_snapshot
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits, small_resnet
 
@@ -49,7 +49,7 @@ def played(tmp_path_factory):
 
 def test_what_is_kept_is_set_back_bit_for_bit(played):
     folder, drawn = played
-    ticket, theta = drawn.ticket, load_kept(folder / "round-1", 2)
+    ticket, theta = drawn.ticket, load_snapshot(folder / "round-1", 2)
     gone = tuple(f"{name}." for name in ticket.removed)
     kept = {n: t for n, t in theta.weights.items() if not n.startswith(gone)}
     assert same(dict(ticket.init), kept)
@@ -65,7 +65,7 @@ def test_what_is_kept_is_set_back_bit_for_bit(played):
 def test_the_scores_are_those_of_the_trained_network(played):
     folder, drawn = played
     trained = small_resnet(seed=8)
-    trained.load_state_dict(dict(load_kept(folder / "round-1", 4).weights))
+    trained.load_state_dict(dict(load_snapshot(folder / "round-1", 4).weights))
     batch = draw_batch(few_digits(), None, seed=3)
     expected = find_ticket(trained, batch, criterion="snip", budget=Budget(remove=2))
     assert drawn.ticket.scores == expected.scores
@@ -75,7 +75,7 @@ def test_the_scores_are_those_of_the_trained_network(played):
 
 
 def test_the_schedule_and_the_images_are_the_tail_of_the_dense_ones(tmp_path, monkeypatch):
-    from layerticket.training import fit as session
+    from layerticket.training import steps as session
 
     passes, real = [], session.batches
 
@@ -116,17 +116,17 @@ def test_a_rewound_ticket_is_saved_and_loaded(played, tmp_path):
 
 
 def test_the_same_call_resumes(played, tmp_path, monkeypatch):
-    from layerticket.training.fit import Session
+    from layerticket.training import fit
 
-    epoch, calls = Session.epoch, []
+    train_epoch, calls = fit.train_epoch, []
 
-    def cut(self, state, bar):
+    def cut(trainer, state, tell):
         calls.append(state.epoch)
         if len(calls) == 6:  # the second epoch of the ticket
             raise KeyboardInterrupt
-        return epoch(self, state, bar)
+        return train_epoch(trainer, state, tell)
 
-    monkeypatch.setattr(Session, "epoch", cut)
+    monkeypatch.setattr(fit, "train_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path)
     drawn = play(tmp_path)
@@ -141,17 +141,17 @@ def test_rounds_train_the_smaller_network_in_between(tmp_path):
     assert [len(names) for names in ticket.order] == [2, 1]
     assert len(ticket.removed) == 3
     assert [m["epoch"] for m in metrics(tmp_path / "round-2")] == [2, 3, 4]
-    theta = load_kept(tmp_path / "round-1", 1)
+    theta = load_snapshot(tmp_path / "round-1", 1)
     assert all(torch.equal(tensor, theta.weights[name]) for name, tensor in ticket.init.items())
     once = play(tmp_path / "once", budget=Budget(remove=2), to="25%").ticket
     assert once.order[0] == ticket.order[0]
-    second = load_kept(tmp_path / "round-2", 4).weights
+    second = load_snapshot(tmp_path / "round-2", 4).weights
     assert second.keys() == once.init.keys()
 
 
 def test_an_early_ticket_is_scored_where_asked(tmp_path, played):
     batch = draw_batch(few_digits(), None, seed=3)
-    theta = load_kept(played[0] / "round-1", 2)
+    theta = load_snapshot(played[0] / "round-1", 2)
     early = find_in_training(
         small_resnet(), batch, run="r", scored=theta, rewind_to=theta,
         recipe=RECIPE, criterion="snip", budget=Budget(remove=2),
@@ -177,7 +177,7 @@ def test_algorithm_2_trains_the_ticket_found_at_initialization(tmp_path):
 
 def test_what_cannot_be_rewound_is_refused(played):
     folder = played[0] / "round-1"
-    half, last = load_kept(folder, 2), load_kept(folder, 4)
+    half, last = load_snapshot(folder, 2), load_snapshot(folder, 4)
     odd = dataclasses.replace(half, weights={})
     for scored, rewind_to, message in (
         (last, last, "leaves nothing to train"),
@@ -196,7 +196,7 @@ def snapshot(model, epoch):
     weights = {n: torch.randn_like(t) if t.is_floating_point() else t
                for n, t in model.state_dict().items()}  # fmt: skip
     momentum = {f"{n}/momentum_buffer": weights[n] + 1 for n, _ in model.named_parameters()}
-    return Kept(epoch=epoch, weights=weights, optimizer=momentum)
+    return Snapshot(epoch=epoch, weights=weights, optimizer=momentum)
 
 
 def test_layers_that_are_numbered_anew_get_their_own_weights_back():

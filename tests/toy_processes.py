@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from layerticket.surgery.masks import masked
+from layerticket.training.device import Where
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from toy_training import make_data
 
 TESTS = Path(__file__).resolve().parent
 
+QUIET = Where(device="cpu", progress=False)
 RECIPE = Recipe(epochs=3, batch_size=17, precision="fp32")  # 17 images: parts of 8 and 9
 
 
@@ -48,7 +50,7 @@ def loss_of(model):
 
 
 def train(folder, model=None, recipe=RECIPE, **options):
-    options = {"seed": 5, "device": "cpu", "progress": False, "validate": loss_of} | options
+    options = {"seed": 5, "where": QUIET, "validate": loss_of} | options
     model = model or make_plain()
     return fit(model, make_data(), recipe, folder=folder, **options), model
 

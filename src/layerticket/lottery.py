@@ -17,11 +17,12 @@ from layerticket.settings import to_table
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Origin, Ticket
-from layerticket.training.checkpoint import Kept, Start, epoch_at, load_kept
+from layerticket.training.checkpoint import ResumePoint, Snapshot, epoch_at, load_snapshot
+from layerticket.training.device import Where
 from layerticket.training.fit import FitResult, fit
 from layerticket.training.recipe import Recipe
 
-Train = Callable[[nn.Module, Start], Mapping[int, Kept]]
+Train = Callable[[nn.Module, ResumePoint], Mapping[int, Snapshot]]
 """Trains a network from where it starts, and returns its snapshots by epoch."""
 
 
@@ -37,8 +38,8 @@ def find_in_training(
     dense: nn.Module,
     batch: Batch,
     *,
-    scored: Kept,
-    rewind_to: Kept,
+    scored: Snapshot,
+    rewind_to: Snapshot,
     run: str,
     recipe: Recipe,
     within: Ticket | None = None,
@@ -94,7 +95,7 @@ def find_in_training(
     )
 
 
-def origin_of(run: str, recipe: Recipe, *, scored: Kept, rewind_to: Kept) -> Origin:
+def origin_of(run: str, recipe: Recipe, *, scored: Snapshot, rewind_to: Snapshot) -> Origin:
     """Record the training a ticket was found in; refuse theta_i that leaves nothing to train."""
     if rewind_to.epoch >= recipe.epochs:
         raise LayerticketError(
@@ -147,9 +148,9 @@ def find_in_rounds(
     Raises:
         LayerticketError: As `find_in_training` does.
     """
-    network, start = copy_of(dense), Start()
+    network, start = copy_of(dense), ResumePoint()
     ticket: Ticket | None = None
-    theta_i: Kept | None = None
+    theta_i: Snapshot | None = None
     for number, part in enumerate(budget.parts(rounds), start=1):
         snapshots = train(network, start)
         theta_i = theta_i or snapshots[rewind_to]
@@ -169,9 +170,9 @@ def find_in_rounds(
     return ticket
 
 
-def start_of(ticket: Ticket) -> Start:
+def start_of(ticket: Ticket) -> ResumePoint:
     """Where the training of a ticket begins: epoch i of its schedule, with its momentum."""
-    return Start(epoch=ticket.rewind_epoch, optimizer=ticket.optimizer)
+    return ResumePoint(epoch=ticket.rewind_epoch, optimizer=ticket.optimizer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -233,14 +234,14 @@ def draw_after_training(
         rewound with the weights.
     """
     i, n = epoch_at(to, recipe.epochs), recipe.epochs
-    how: dict[str, Any] = {"seed": seed, "device": device, "progress": progress}
+    how: dict[str, Any] = {"seed": seed, "where": Where(device=device, progress=progress)}
     runs: list[Path] = []
 
-    def train(network: nn.Module, start: Start) -> dict[int, Kept]:
+    def train(network: nn.Module, start: ResumePoint) -> dict[int, Snapshot]:
         run = folder / f"round-{len(runs) + 1}"
         runs.append(run)
-        fit(network, dataset, recipe, start=start, folder=run, keep_epochs={i, n}, **how)
-        return {epoch: load_kept(run, epoch) for epoch in (i, n)}
+        fit(network, dataset, recipe, start=start, folder=run, snapshot_epochs={i, n}, **how)
+        return {epoch: load_snapshot(run, epoch) for epoch in (i, n)}
 
     ticket = find_in_rounds(
         model,
@@ -305,6 +306,6 @@ def draw_at_initialization(
         model, batch, criterion=criterion, budget=budget, rounds=rounds, seed=seed, **options
     )
     network = ticket.apply(model)
-    how: dict[str, Any] = {"seed": seed, "device": device, "progress": progress}
+    how: dict[str, Any] = {"seed": seed, "where": Where(device=device, progress=progress)}
     trained = fit(network, dataset, recipe, folder=folder / "ticket", **how)
     return Draw(ticket=ticket, network=network, training=trained)

@@ -22,7 +22,8 @@ from layerticket.modules import copy_of
 from layerticket.scoring import score, score_weights
 from layerticket.surgery.masks import masked, masked_optimizer, permanent, plain_state
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import Kept, Start, read_checkpoint
+from layerticket.training.checkpoint import ResumePoint, Snapshot, read_snapshot
+from layerticket.training.device import Where
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from tiny import TwoBlocks, half_square, one, owned_by_the_caller
@@ -153,7 +154,7 @@ def watched(baseline, initialization="ticket"):
 
 
 def train(network, folder, **options):
-    how = {"seed": 1, "device": "cpu", "progress": False} | options
+    how = {"seed": 1, "where": Where(device="cpu", progress=False)} | options
     return fit(network, make_data(), RECIPE, folder=folder, **how)
 
 
@@ -167,7 +168,7 @@ def test_pruned_weights_stay_zero_through_training_and_resuming(tmp_path, initia
     kept = [network.state_dict()[f"{n}_orig"][m] for n, m in baseline.masks.items()]
     first = [baseline.init[n][m] for n, m in baseline.masks.items()]
     assert all(not torch.equal(a, b) for a, b in zip(kept, first, strict=True))  # it did train
-    _, momentum, _ = read_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    momentum = read_snapshot(tmp_path / "whole" / "checkpoint.safetensors")[0].optimizer
     for name, mask in baseline.masks.items():
         assert not momentum[f"{name}_orig/momentum_buffer"][~mask].any()
         assert momentum[f"{name}_orig/momentum_buffer"][mask].any()
@@ -234,7 +235,7 @@ def kept_at(epoch, model, seed):
     weights = {n: torch.rand(t.shape, generator=random) + 0.1 if t.is_floating_point() else t
                for n, t in model.state_dict().items()}  # fmt: skip
     optimizer = {f"{n}/momentum_buffer": torch.ones_like(p) for n, p in model.named_parameters()}
-    return Kept(epoch=epoch, weights=weights, optimizer=optimizer if 0 < epoch < 3 else {})
+    return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer if 0 < epoch < 3 else {})
 
 
 def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
@@ -255,11 +256,11 @@ def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
     assert torch.equal(
         first.optimizer["0.weight_orig/momentum_buffer"], first.masks["0.weight"] * 1.0
     )
-    start = Start(epoch=1, optimizer=first.optimizer)
+    start = ResumePoint(epoch=1, optimizer=first.optimizer)
     train(network, tmp_path, start=start)
     assert zeros_hold(network, first)
 
-    trained = Kept(epoch=3, weights=network.state_dict(), optimizer={})
+    trained = Snapshot(epoch=3, weights=network.state_dict(), optimizer={})
     second = next_mask_ticket(model, example, scored=trained, within=first, share=0.0, **step)
     assert second.params["ticket"] == reference.params["ticket"]
     assert all(bool((first.masks[n] | ~second.masks[n]).all()) for n in first.masks)
@@ -273,7 +274,7 @@ def test_rounds_of_magnitude_pruning_rewind_and_go_on(tmp_path):
             model, example, scored=trained, within=None, share=0.9,
             **step | {"rewind_to": kept_at(3, model, 1)},
         )  # fmt: skip
-    odd = Kept(epoch=3, weights={"x": torch.ones(1)}, optimizer={})
+    odd = Snapshot(epoch=3, weights={"x": torch.ones(1)}, optimizer={})
     with pytest.raises(LayerticketError, match="do not fit"):
         next_mask_ticket(model, example, scored=odd, within=None, share=0.9, **step)
 

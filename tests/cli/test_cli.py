@@ -166,17 +166,17 @@ def test_a_failure_while_running_ends_with_1(run, tmp_path):
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(run, tmp_path, monkeypatch):
-    from layerticket.training.fit import Session
+    from layerticket.training import fit
 
-    epoch = Session.epoch
+    train_epoch = fit.train_epoch
 
-    def interrupted(self, state, bar):
+    def interrupted(trainer, state, tell):
         if state.epoch == 1:
             raise KeyboardInterrupt
-        return epoch(self, state, bar)
+        return train_epoch(trainer, state, tell)
 
     words = ["train", "resnet20", "--epochs", "2", "--out", tmp_path]
-    monkeypatch.setattr(Session, "epoch", interrupted)
+    monkeypatch.setattr(fit, "train_epoch", interrupted)
     assert "go on" in run(*words, code=130).err
     monkeypatch.undo()
     assert answer(run(*words, "--json"))["epochs"] == 2

@@ -8,7 +8,7 @@ import pytest
 from layerticket.cli.app import main
 from layerticket.files import read_json
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import load_kept
+from layerticket.training.checkpoint import load_snapshot
 
 TRAIN = ["train", "resnet20", "--epochs", "4", "--device", "cpu"]
 
@@ -45,7 +45,7 @@ def test_a_ticket_goes_on_where_it_was_set_back_to(run, dense, tmp_path):
     assert [len(names) for names in record["rounds"]] == [1, 1]
     ticket = Ticket.load(tmp_path / "t")
     assert (ticket.model, ticket.seed) == ("resnet20", 2)
-    theta = load_kept(dense, 1)
+    theta = load_snapshot(dense, 1)
     assert all((tensor == theta.weights[n]).all() for n, tensor in ticket.init.items())
     words = ["train", "resnet20", "--ticket", tmp_path / "t", "--out", tmp_path / "runs"]
     captured = run(*words, "--seed", "2", "--device", "cpu", "--json")

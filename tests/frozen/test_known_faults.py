@@ -259,7 +259,6 @@ def test_the_record_names_the_gpu_asked_for(place):
     assert "pretended GPU 0" not in (place.folder / "s" / "study.json").read_text()
 
 
-@fault("metrics behind the checkpoint, as a power cut leaves them, end the run")
 def test_a_training_goes_on_when_metrics_are_behind(place, monkeypatch):
     train = ("train", "nets:mortal", "--epochs", 3, "--precision", "fp32", "--out", "runs")
     died = {"NETS_DIED": str(place.folder / "died")}
@@ -458,7 +457,6 @@ def test_a_runner_that_waits_for_a_stopped_one_says_so(place):
             runner.wait()
 
 
-@fault("training needs what accelerate keeps to itself")
 def test_trains_without_private_parts_of_accelerate(place):
     code = """
         import sys

@@ -3,9 +3,8 @@
 import pytest
 
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.study.record import Bill, Cost, energy_figures, environment, run_folder
-from layerticket.training.device import Energy, Tally
+from layerticket.training.device import Energy, EnergyMeter, Metering
 
 
 class Meter:
@@ -41,11 +40,11 @@ def test_what_was_not_metered_leaves_the_sum_null():
 
 
 def test_a_training_metered_in_part_is_not_metered():
-    assert Tally(Meter(), None, fresh=False).read(final=True) is None
-    assert Tally(None, {"cpu_kwh": 1.0}, fresh=False).read(final=True) is None
-    carried = Tally(Meter(), {"cpu_kwh": 1.0}, fresh=False)
+    assert EnergyMeter(Meter(), None, fresh=False).read(final=True) is None
+    assert EnergyMeter(None, {"cpu_kwh": 1.0}, fresh=False).read(final=True) is None
+    carried = EnergyMeter(Meter(), {"cpu_kwh": 1.0}, fresh=False)
     assert carried.read(final=True)["cpu_kwh"] == 2.0
-    quick = Tally(Meter(), {"cpu_kwh": 1.0}, fresh=False)
+    quick = EnergyMeter(Meter(), {"cpu_kwh": 1.0}, fresh=False)
     assert quick.read(final=False)["cpu_kwh"] == 1.0  # shares the next lap
 
 

@@ -11,14 +11,13 @@ import torch
 
 from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.files import FolderInUse, exclusive
 from layerticket.study import train as train_module
 from layerticket.study.record import Bill, Cost, Provenance, Result, printed
 from layerticket.study.train import Networks, plan_training, train, train_network
 from layerticket.tensors import load_tensors
-from layerticket.training.checkpoint import CHECKPOINT, METRICS, kept_path
-from layerticket.training.device import Energy
+from layerticket.training.checkpoint import CHECKPOINT, METRICS, snapshot_path
+from layerticket.training.device import Energy, Metering
 from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
@@ -139,7 +138,7 @@ def test_weights_and_snapshots_that_are_gone_are_trained_again(tmp_path):
     folder, first = run(tmp_path)
     bits = (folder / "model.safetensors").read_bytes()
     _, again = run(tmp_path, snapshots=(0, 1))
-    assert kept_path(folder, 1).exists()
+    assert snapshot_path(folder, 1).exists()
     assert set(again.snapshots) == {"0", "1"}
     # The record stays that of the first time: figures are known by it alone.
     assert dataclasses.replace(again, snapshots={}) == first

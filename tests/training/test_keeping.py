@@ -1,4 +1,4 @@
-"""Kept epochs: which ones, bit for bit, at no change of the training; and training from them."""
+"""Snapshots: which ones, bit for bit, at no change of the training; and training from them."""
 
 import dataclasses
 import json
@@ -11,12 +11,13 @@ from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import (
     CHECKPOINT,
     METRICS,
-    Start,
+    ResumePoint,
     epoch_at,
     epochs_at,
-    kept_path,
-    load_kept,
+    load_snapshot,
+    snapshot_path,
 )
+from layerticket.training.device import Where
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
@@ -25,7 +26,7 @@ RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")
 
 
 def train(folder, model=None, recipe=RECIPE, **options):
-    options = {"seed": 5, "device": "cpu", "progress": False} | options
+    options = {"seed": 5, "where": Where(device="cpu", progress=False)} | options
     model = model or make_model()
     return fit(model, make_data(), recipe, folder=folder, **options), model
 
@@ -65,16 +66,16 @@ def test_keeping_changes_nothing_and_keeps_every_bit(tmp_path):
     model = make_model()
     first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(tmp_path / "plain")
-    train(tmp_path / "kept", model, keep_epochs=(0, 2, 4))
+    train(tmp_path / "kept", model, snapshot_epochs=(0, 2, 4))
     assert same(*(load_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("plain", "kept")))
     names = {path.name for path in (tmp_path / "kept").glob("epoch-*")}
     assert names == {f"epoch-000{epoch}.safetensors" for epoch in (0, 2, 4)}
-    zero, last = load_kept(tmp_path / "kept", 0), load_kept(tmp_path / "kept", 4)
+    zero, last = load_snapshot(tmp_path / "kept", 0), load_snapshot(tmp_path / "kept", 4)
     assert same(zero.weights, first)
     assert zero.optimizer == {}
     assert same(last.weights, model.state_dict())
     assert set(last.optimizer) == {f"{n}/momentum_buffer" for n, _ in model.named_parameters()}
-    two, facts = load_tensors(kept_path(tmp_path / "kept", 2))
+    two, facts = load_tensors(snapshot_path(tmp_path / "kept", 2))
     assert facts["state"]["epoch"] == 2
     # What was kept after epoch 2 is what a training cut off there leaves behind.
     with pytest.raises(KeyboardInterrupt):
@@ -98,12 +99,12 @@ def interrupt_in(epoch):
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_training_from_a_kept_epoch_is_the_rest_of_the_whole(tmp_path, epoch, schedule):
     recipe = dataclasses.replace(RECIPE, schedule=schedule)
-    train(tmp_path / "whole", recipe=recipe, keep_epochs=(epoch,))
-    kept = load_kept(tmp_path / "whole", epoch)
+    train(tmp_path / "whole", recipe=recipe, snapshot_epochs=(epoch,))
+    kept = load_snapshot(tmp_path / "whole", epoch)
     model = make_model(seed=9)
     model.load_state_dict(dict(kept.weights))
-    start = Start(epoch=epoch, optimizer=kept.optimizer)
-    result, _ = train(tmp_path / "rest", model, recipe, start=start, keep_epochs=(epoch,))
+    start = ResumePoint(epoch=epoch, optimizer=kept.optimizer)
+    result, _ = train(tmp_path / "rest", model, recipe, start=start, snapshot_epochs=(epoch,))
     assert result.epochs == 4 - epoch
     whole, rest = (load_tensors(tmp_path / n / CHECKPOINT)[0] for n in ("whole", "rest"))
     assert same(whole, rest)  # weights, buffers, momentum
@@ -113,29 +114,29 @@ def test_training_from_a_kept_epoch_is_the_rest_of_the_whole(tmp_path, epoch, sc
         (line["epoch"], line["learning_rate"], line["train_loss"])
         for line in lines(tmp_path / "rest")
     ]
-    again = load_kept(tmp_path / "rest", epoch)
+    again = load_snapshot(tmp_path / "rest", epoch)
     assert same(again.weights, kept.weights)
     assert same(again.optimizer, kept.optimizer)
 
 
 def test_without_its_momentum_it_is_another_training(tmp_path):
-    train(tmp_path / "whole", keep_epochs=(2,))
+    train(tmp_path / "whole", snapshot_epochs=(2,))
     model = make_model()
-    model.load_state_dict(dict(load_kept(tmp_path / "whole", 2).weights))
-    train(tmp_path / "rest", model, start=Start(epoch=2))
+    model.load_state_dict(dict(load_snapshot(tmp_path / "whole", 2).weights))
+    train(tmp_path / "rest", model, start=ResumePoint(epoch=2))
     assert not same(*(load_tensors(tmp_path / n / CHECKPOINT)[0] for n in ("whole", "rest")))
 
 
 def test_an_interrupted_rest_resumes_to_the_same_end(tmp_path):
-    train(tmp_path / "dense", keep_epochs=(1,))
-    kept = load_kept(tmp_path / "dense", 1)
+    train(tmp_path / "dense", snapshot_epochs=(1,))
+    kept = load_snapshot(tmp_path / "dense", 1)
 
     def rest(folder, validate, seed):
         model = make_model(seed)
         if seed == 0:
             model.load_state_dict(dict(kept.weights))
-        start = Start(epoch=1, optimizer=kept.optimizer)
-        return train(folder, model, start=start, keep_epochs=(2,), validate=validate)
+        start = ResumePoint(epoch=1, optimizer=kept.optimizer)
+        return train(folder, model, start=start, snapshot_epochs=(2,), validate=validate)
 
     rest(tmp_path / "whole", lambda _: 0.5, 0)
     with pytest.raises(KeyboardInterrupt):
@@ -146,31 +147,31 @@ def test_an_interrupted_rest_resumes_to_the_same_end(tmp_path):
         assert same(*(load_tensors(tmp_path / n / name)[0] for n in ("whole", "cut")))
     assert [line["epoch"] for line in lines(tmp_path / "cut")] == [2, 3, 4]
     with pytest.raises(LayerticketError, match="another training: its start_epoch is 1"):
-        train(tmp_path / "cut", start=Start(epoch=2))
+        train(tmp_path / "cut", start=ResumePoint(epoch=2))
 
 
 def test_an_epoch_that_went_by_cannot_be_kept_later(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, validate=interrupt_in(3), keep_epochs=(0,))
+        train(tmp_path, validate=interrupt_in(3), snapshot_epochs=(0,))
     with pytest.raises(LayerticketError, match=r"did not keep epoch 1 .*\(kept: 0\).*--keep 1"):
-        train(tmp_path, keep_epochs=(0, 1))
-    train(tmp_path, keep_epochs=(0, 3))
-    assert load_kept(tmp_path, 3).epoch == 3
+        train(tmp_path, snapshot_epochs=(0, 1))
+    train(tmp_path, snapshot_epochs=(0, 3))
+    assert load_snapshot(tmp_path, 3).epoch == 3
     with pytest.raises(LayerticketError, match="did not keep epoch 2"):
-        load_kept(tmp_path, 2)
-    kept_path(tmp_path, 3).rename(kept_path(tmp_path, 2))
+        load_snapshot(tmp_path, 2)
+    snapshot_path(tmp_path, 3).rename(snapshot_path(tmp_path, 2))
     with pytest.raises(LayerticketError, match="another epoch than its name"):
-        load_kept(tmp_path, 2)
+        load_snapshot(tmp_path, 2)
 
 
 def test_impossible_starts_and_epochs_are_refused_before_training(tmp_path):
     for start in (-1, 4):
-        with pytest.raises(LayerticketError, match="leaves nothing to train"):
-            train(tmp_path, start=Start(epoch=start))
+        with pytest.raises(LayerticketError, match="leaves nothing to train: the recipe has 4"):
+            train(tmp_path, start=ResumePoint(epoch=start))
     for epoch, start in ((5, 0), (1, 2)):
         with pytest.raises(LayerticketError, match="cannot be kept"):
-            train(tmp_path, keep_epochs=(epoch,), start=Start(epoch=start))
+            train(tmp_path, snapshot_epochs=(epoch,), start=ResumePoint(epoch=start))
     for name, tensor in (("9.weight/m", torch.zeros(3)), ("0.weight/m", torch.zeros(3))):
         with pytest.raises(LayerticketError, match="fits no parameter"):
-            train(tmp_path / "odd", start=Start(epoch=1, optimizer={name: tensor}))
+            train(tmp_path / "odd", start=ResumePoint(epoch=1, optimizer={name: tensor}))
     assert not list(tmp_path.glob("*.safetensors"))

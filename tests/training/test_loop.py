@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from layerticket.errors import LayerticketError, TrainingError
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import CHECKPOINT, METRICS
-from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.device import Where, resolve_device, resolve_precision
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
@@ -25,7 +24,7 @@ RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")
 
 
 def train(folder, recipe=RECIPE, model=None, data=None, **options):
-    options = {"seed": 5, "device": "cpu", "progress": False} | options
+    options = {"seed": 5, "where": Where(device="cpu", progress=False)} | options
     model = model or make_model()
     return fit(model, data or make_data(), recipe, folder=folder, **options), model
 
@@ -157,12 +156,27 @@ def test_another_trainings_checkpoint_is_refused(tmp_path, options, named):
         train(tmp_path, **options)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"epoch": 7}\n' * 4, b"[]\n" * 4])
-def test_metrics_that_lack_the_checkpoints_epochs_are_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b'{"epoch": 7}\n' * 4, b"[]\n" * 4, b"\xff\x00", None])
+def test_metrics_that_a_power_cut_took_are_null(tmp_path, content):
+    train(tmp_path, validate=lambda _: 0.5)
+    before = metrics(tmp_path)
+    if content is None:
+        (tmp_path / METRICS).unlink()
+    else:
+        (tmp_path / METRICS).write_bytes(content)
     train(tmp_path)
-    (tmp_path / METRICS).write_bytes(content)
-    with pytest.raises(LayerticketError, match="does not hold the 4 epochs"):
-        train(tmp_path)
+    nothing = dict.fromkeys(before[-1])
+    assert metrics(tmp_path) == [nothing | {"epoch": epoch} for epoch in (1, 2, 3)] + before[3:]
+
+
+def test_metrics_that_are_there_stay(tmp_path):
+    train(tmp_path, validate=lambda _: 0.5)
+    before = (tmp_path / METRICS).read_bytes().splitlines(keepends=True)
+    (tmp_path / METRICS).write_bytes(b"".join([before[0], before[2][:20]]))
+    train(tmp_path)
+    after = (tmp_path / METRICS).read_bytes().splitlines(keepends=True)
+    assert (after[0], after[3]) == (before[0], before[3])
+    assert [json.loads(line)["train_loss"] for line in after[1:3]] == [None, None]
 
 
 class Blows(nn.Module):
@@ -187,7 +201,6 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_checkpoint(tmp_pa
 
 
 def test_leaves_process_and_modes_as_found(tmp_path):
-    mine = Accelerator(cpu=True, mixed_precision="no")
     model = make_model().eval()
     model[0].train()
     torch.manual_seed(3)
@@ -196,7 +209,7 @@ def test_leaves_process_and_modes_as_found(tmp_path):
     train(tmp_path, Recipe(epochs=1, precision="bf16"), model=model)
     assert torch.equal(random, torch.get_rng_state())
     assert torch.backends.cudnn.deterministic is cudnn
-    assert (mine.mixed_precision, mine.device.type) == ("no", "cpu")
+    assert not torch.is_autocast_enabled("cpu")
     assert [module.training for module in model] == [True] + [False] * 6
     assert [set(module.__dict__) for module in model.modules()] == keys
     assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
@@ -211,20 +224,20 @@ def test_refuses_an_empty_split_and_unknown_devices(tmp_path):
     with pytest.raises(LayerticketError, match="empty"):
         train(tmp_path, data=make_data(images=0))
     with pytest.raises(LayerticketError, match="not known"):
-        train(tmp_path, device="quantum")
+        train(tmp_path, where=Where(device="quantum"))
     with pytest.raises(LayerticketError, match="not supported"):
-        train(tmp_path, device="meta")
+        train(tmp_path, where=Where(device="meta"))
     with pytest.raises(LayerticketError, match="not on this machine"):
-        train(tmp_path, device="cuda:99")
+        train(tmp_path, where=Where(device="cuda:99"))
     assert not list(tmp_path.iterdir())
 
 
 def test_progress_goes_to_stderr_only(tmp_path, capsys):
-    train(tmp_path / "shown", Recipe(epochs=1), progress=True)
+    train(tmp_path / "shown", Recipe(epochs=1), where=Where(device="cpu"))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "images/s" in shown.err
-    train(tmp_path / "hidden", Recipe(epochs=1), progress=False)
+    train(tmp_path / "hidden", Recipe(epochs=1))
     assert capsys.readouterr() == ("", "")
 
 
@@ -243,5 +256,5 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
 @pytest.mark.gpu
 def test_trains_the_same_twice_on_a_gpu(tmp_path):
     for name in ("a", "b"):
-        train(tmp_path / name, device="cuda")
+        train(tmp_path / name, where=Where(device="cuda"))
     assert_same_end(tmp_path / "a", tmp_path / "b")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layerticket.training import device as peak
-from layerticket.training.device import peak_memory_bytes, restart_peak_memory
+from layerticket.training.device import Where, peak_memory_bytes, restart_peak_memory
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
@@ -15,7 +15,7 @@ BALLAST = 300 * 2**20
 
 def train(folder):
     recipe = Recipe(epochs=1, batch_size=16, precision="fp32")
-    how = {"seed": 0, "device": "cpu", "progress": False}
+    how = {"seed": 0, "where": Where(device="cpu", progress=False)}
     return fit(make_model(), make_data(), recipe, folder=folder, **how)
 
 

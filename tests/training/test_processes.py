@@ -10,11 +10,11 @@ from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import CHECKPOINT, METRICS
 from layerticket.training.distributed import (
+    DistributedOptions,
     Processes,
-    Spread,
-    global_batch_norms,
     processes,
     same_on_all_ranks,
+    synchronized_batch_norms,
 )
 from toy_processes import make_masked, make_plain, together, train
 from toy_training import make_model
@@ -51,13 +51,14 @@ import sys
 from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
-from layerticket.training.distributed import Spread, processes, same_on_all_ranks
+from layerticket.training.distributed import DistributedOptions, processes, same_on_all_ranks
 from toy_processes import make_masked, make_plain, train
 from toy_training import make_model
 
 out = Path(sys.argv[1])
+shard = DistributedOptions(shard=True)
 with processes("cpu") as team:
-    result, model = train(out / "ddp", keep_epochs=(0, 2))
+    result, model = train(out / "ddp", snapshot_epochs=(0, 2))
     assert (result.processes, result.device) == (2, "cpu")
     print(same_on_all_ranks(model, trained=result.final_train_loss))
     calls = []
@@ -75,23 +76,23 @@ with processes("cpu") as team:
     # What to go on from is the checkpoint's, and it is read by process 0.
     _, again = train(out / "cut", make_plain(seed=9))
     assert tensor_digest(again.state_dict()) == tensor_digest(model.state_dict())
-    result, whole = train(out / "shard", spread=Spread(shard=True), keep_epochs=(2,))
+    result, whole = train(out / "shard", distributed=shard, snapshot_epochs=(2,))
     same_on_all_ranks(whole)
     assert all(type(p) is torch.nn.Parameter for p in whole.parameters())
     try:
-        train(out / "cut2", spread=Spread(shard=True), validate=stop)
+        train(out / "cut2", distributed=shard, validate=stop)
     except KeyboardInterrupt:
         pass
-    train(out / "cut2", make_plain(seed=9), spread=Spread(shard=True))
+    train(out / "cut2", make_plain(seed=9), distributed=shard)
     # Batch norms see their own images only, and all processes end with those of process 0.
     _, normed = train(out / "bn", make_model())
     same_on_all_ranks(normed)
-    for name, spread in (("masked", Spread()), ("masked-shard", Spread(shard=True))):
-        _, net = train(out / name, make_masked(), spread=spread)
+    for name, options in (("masked", DistributedOptions()), ("masked-shard", shard)):
+        _, net = train(out / name, make_masked(), distributed=options)
         zeros = make_masked()[0].weight_mask == 0
         assert zeros.any()
         assert (net[0].weight_orig[zeros] == 0).all()
-    assert team.first(lambda: team.rank) == 0
+    assert team.on_rank0(lambda: team.rank) == 0
     assert team.gather(team.rank) == [0, 1]
 """
 
@@ -99,7 +100,7 @@ with processes("cpu") as team:
 def test_two_processes_train_as_one_does(tmp_path):
     ends = ended(together(TOGETHER, tmp_path), 0, 0)
     assert ends[0][1] == ends[1][1] != ""  # the same fingerprint
-    train(tmp_path / "one", keep_epochs=(0, 2))
+    train(tmp_path / "one", snapshot_epochs=(0, 2))
     for name in ("ddp", "cut", "shard", "cut2"):
         assert_close(tmp_path / "one", tmp_path / name)
     for name in ("ddp", "shard"):
@@ -124,19 +125,19 @@ REFUSED = """
 import sys
 from pathlib import Path
 from layerticket.errors import LayerticketError
-from layerticket.training.distributed import Spread, processes, same_on_all_ranks
+from layerticket.training.distributed import DistributedOptions, processes, same_on_all_ranks
 from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import Tracking
+from layerticket.training.trackers import Trackers
 from toy_processes import RECIPE, make_plain, train
 out = Path(sys.argv[1])
 with processes("cpu") as team:
     for options in (
         {"model": make_plain(seed=team.rank)},
         {"seed": team.rank},
-        {"keep_epochs": (team.rank,)},
+        {"snapshot_epochs": (team.rank,)},
         {"recipe": Recipe(epochs=3, batch_size=1, precision="fp32")},
         {"meter": object()},
-        {"spread": Spread(sync_batch_norm=True)},
+        {"distributed": DistributedOptions(sync_batch_norm=True)},
     ):
         try:
             train(out / "never", **options)
@@ -145,7 +146,7 @@ with processes("cpu") as team:
     def fail():
         raise OSError("disk full")
     try:
-        team.first(fail)
+        team.on_rank0(fail)
     except (OSError, RuntimeError) as err:
         print(type(err).__name__, err)
     net = make_plain()
@@ -196,7 +197,7 @@ def test_a_process_that_dies_in_an_epoch_ends_the_others(tmp_path):
 def test_one_process_is_left_alone():
     with processes() as team:
         assert team == Processes()
-        assert team.first(lambda: 3) == team.in_turn(lambda: 3) == 3
+        assert team.on_rank0(lambda: 3) == team.in_turn(lambda: 3) == 3
         assert team.gather("x") == ["x"]
         team.agree({"a": "b"}, "")
         with team.holding(processes()):
@@ -228,16 +229,16 @@ def test_impossible_launches_are_refused(monkeypatch, environment, message):
 
 
 def test_choices_that_would_do_nothing_are_refused(tmp_path):
-    for spread in (Spread(shard=True), Spread(sync_batch_norm=True)):
+    for options in (DistributedOptions(shard=True), DistributedOptions(sync_batch_norm=True)):
         with pytest.raises(LayerticketError, match="needs several processes"):
-            train(tmp_path / "no", spread=spread)
+            train(tmp_path / "no", distributed=options)
     assert not (tmp_path / "no").exists()
 
 
 def test_synchronized_batch_norms_share_all_tensors_and_leave():
     model = make_model()
     plain, tensors = model[1], dict(model.state_dict(keep_vars=True))
-    with global_batch_norms(model, wanted=True):
+    with synchronized_batch_norms(model, wanted=True):
         assert type(model[1]) is torch.nn.SyncBatchNorm
         during = model.state_dict(keep_vars=True)
         assert all(during[name] is tensor for name, tensor in tensors.items())
@@ -248,14 +249,17 @@ def test_synchronized_batch_norms_share_all_tensors_and_leave():
         pass
 
     model[1] = Own(8)
-    with pytest.raises(LayerticketError, match="is a Own"), global_batch_norms(model, wanted=True):
+    with (
+        pytest.raises(LayerticketError, match="is a Own"),
+        synchronized_batch_norms(model, wanted=True),
+    ):
         pass
 
 
 def test_what_synchronized_batch_norms_learn_after_a_move_is_handed_over():
     model = make_model()
     plain = model[1]
-    with global_batch_norms(model, wanted=True):
+    with synchronized_batch_norms(model, wanted=True):
         model.double().eval()  # new buffers, as on another device
         with torch.no_grad():
             model[1].running_mean.fill_(3)

@@ -19,7 +19,7 @@ from layerticket.modules import copy_of
 from layerticket.scoring import score_weights
 from layerticket.surgery.masks import masked_optimizer, plain_state
 from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
-from layerticket.training.checkpoint import Kept
+from layerticket.training.checkpoint import Snapshot
 from layerticket.training.recipe import Recipe
 
 SYNFLOW_ROUNDS = 100  # as in the paper
@@ -97,8 +97,8 @@ def next_mask_ticket(
     model: nn.Module,
     example: Any,  # noqa: ANN401 - whatever the model takes
     *,
-    scored: Kept,
-    rewind_to: Kept,
+    scored: Snapshot,
+    rewind_to: Snapshot,
     within: Ticket | None,
     share: float,
     reference: Ticket,

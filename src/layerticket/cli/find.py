@@ -12,7 +12,6 @@ from layerticket.cli.options import DataOptions, Device, Json
 from layerticket.cli.output import energy_text, forecast_text, say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.files import read_json
 from layerticket.selection import Budget
 from layerticket.settings import Count, Flag, Positive, Text, Whole, settings
@@ -26,6 +25,7 @@ from layerticket.study.methods import (
     TicketMethod,
     WeightsMethod,
 )
+from layerticket.training.device import Metering
 
 CONTROLS = ("random", "first", "last", "even")
 

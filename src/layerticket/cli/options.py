@@ -10,12 +10,12 @@ from cyclopts import Parameter
 
 from layerticket.data.sources import DATASETS, load_data
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.selection import Budget
 from layerticket.settings import Flag, Share, Text, settings
 from layerticket.study.methods import Rules
 from layerticket.study.running.executors import Workers
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 
 if TYPE_CHECKING:

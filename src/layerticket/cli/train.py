@@ -15,10 +15,10 @@ from layerticket.cli.options import (
     command_line,
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
-from layerticket.evaluation.energy import Metering
-from layerticket.training.distributed import Spread
+from layerticket.training.device import Metering
+from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import TRACKERS, Tracking
+from layerticket.training.trackers import TRACKERS, Trackers
 
 if TYPE_CHECKING:
     from layerticket.ticket.ticket import Ticket
@@ -34,9 +34,9 @@ class SpreadChoice:
     sync_batch_norm: Annotated[bool, Parameter(negative=())] = False
     """Let batch norms see the images of all processes (GPUs only)."""
 
-    def spread(self) -> Spread:
+    def spread(self) -> DistributedOptions:
         """Hand over what was chosen."""
-        return Spread(shard=self.shard, sync_batch_norm=self.sync_batch_norm)
+        return DistributedOptions(shard=self.shard, sync_batch_norm=self.sync_batch_norm)
 
 
 @Parameter(name="*")
@@ -50,9 +50,9 @@ class TrackChoice:
     track_dir: Path | None = None
     """Folder for what trackers write; by default `tracking` in the folder of the run."""
 
-    def tracking(self) -> Tracking:
+    def tracking(self) -> Trackers:
         """Hand over what was chosen."""
-        return Tracking(trackers=self.track, folder=self.track_dir)
+        return Trackers(trackers=self.track, folder=self.track_dir)
 
 
 def train(

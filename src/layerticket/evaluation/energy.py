@@ -14,50 +14,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError, need
-from layerticket.settings import Positive, Text, settings
+from layerticket.training.device import Energy, Meter, Metering, resolve_device
 
 if TYPE_CHECKING:
     import torch
-
-    from layerticket.training.device import Energy, Meter
 
 WHY = (
     "metering energy needs CodeCarbon. Leave out country, carbon intensity, CPU and RAM power (the "
     "figures are then null), or install it"
 )
-
-
-@settings
-class Metering:
-    """What the user states; with nothing stated, energy is not metered and its figures are null."""
-
-    country: Text | None = None
-    """Where the electricity comes from: three letters (ISO 3166), e.g. DEU, FRA, USA."""
-    carbon_intensity: Positive | None = None
-    """Or its carbon intensity as a number, in kg CO2e per kWh, e.g. 0.381."""
-    cpu_tdp: Positive | None = None
-    """Power of the processor at full load, in W, where its counters cannot be read; for a virtual
-    machine that of its share."""
-    ram_power: Positive | None = None
-    """Power of the memory, in W; it is left out unless stated."""
-
-    def __post_init__(self) -> None:
-        if self.country is not None and self.carbon_intensity is not None:
-            raise LayerticketError(
-                "country and carbon intensity are both given; the one stands for the other. "
-                "Choose one."
-            )
-        if self.carbon_intensity is not None and self.carbon_intensity > 3:
-            raise LayerticketError(
-                f"carbon_intensity is {self.carbon_intensity} kg CO2e per kWh, more than any "
-                "power station emits. Give kg, not g: 0.381 and not 381."
-            )
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anything was stated, so that energy is to be metered."""
-        stated = (self.country, self.carbon_intensity, self.cpu_tdp, self.ram_power)
-        return any(value is not None for value in stated)
 
 
 class CodeCarbonMeter:
@@ -67,10 +32,8 @@ class CodeCarbonMeter:
         self._tracker, self._ram, self._gpu = tracker, ram, gpu
         self._tracker.start_task(uuid.uuid4().hex)
 
-    def lap(self) -> "Energy":
+    def lap(self) -> Energy:
         """Return the energy since the last lap; a lap costs about 4 ms."""
-        from layerticket.training.device import Energy
-
         if self._gpu is not None:
             import torch
 
@@ -87,7 +50,7 @@ class CodeCarbonMeter:
 @contextmanager
 def metered(
     metering: Metering | None, device: str = "auto"
-) -> Iterator[tuple["Meter | None", str | None]]:
+) -> Iterator[tuple[Meter | None, str | None]]:
     """Lend a running meter; starting it takes seconds, which are before the first lap.
 
     Args:
@@ -104,8 +67,6 @@ def metered(
     if metering is None or not metering.wanted:
         yield None, None
         return
-    from layerticket.training.device import resolve_device
-
     where = resolve_device(device)
     with _tracker(metering, where) as (tracker, method):
         gpu = where if where.type == "cuda" else None

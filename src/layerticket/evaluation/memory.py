@@ -20,7 +20,7 @@ from layerticket.settings import Count, Text, from_table, settings
 from layerticket.surgery.remove import remove_blocks
 from layerticket.training.device import peak_memory_bytes, resolve_device
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import rehearse
+from layerticket.training.steps import timed_steps
 
 _STEPS = 3
 
@@ -88,7 +88,7 @@ def _measure(request: MemoryRequest) -> PeakMemory:
         model = remove_blocks(model, found.named(request.removed))
     data = noise(request.shape, classes=classes, images=request.recipe.batch_size)
     device = resolve_device(request.device)
-    with rehearse({"": model}, data, request.recipe, device=request.device) as sides:
+    with timed_steps({"": model}, data, request.recipe, device=request.device) as sides:
         before = peak_memory_bytes(device)
         for _ in range(_STEPS):
             sides[""].step()

@@ -17,7 +17,7 @@ from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.files import digest
 from layerticket.tensors import tensor_digest
-from layerticket.training.checkpoint import kept_path, load_kept
+from layerticket.training.checkpoint import load_snapshot, snapshot_path
 from layerticket.training.recipe import TRAINING_REVISION
 
 # Values that mean "not there". They never change, so that a field which is added later leaves the
@@ -116,8 +116,8 @@ def start_of(
         for seed, build in draws.items():
             if tensor_digest(build().state_dict()) == weights:
                 return drawn(model, seed)
-    elif origin is not None and kept_path(origin, epoch).exists():
-        kept = load_kept(origin, epoch)
+    elif origin is not None and snapshot_path(origin, epoch).exists():
+        kept = load_snapshot(origin, epoch)
         small = smaller(kept.weights)
         if small is not None and tensor_digest(small.state_dict()) == weights:
             known = {tensor_digest({"": tensor}) for tensor in kept.optimizer.values()}

@@ -31,7 +31,7 @@ from layerticket.study.search import Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, Training, plan_training, train
-from layerticket.training.checkpoint import epochs_at, kept_path
+from layerticket.training.checkpoint import epochs_at, snapshot_path
 from layerticket.training.device import resolve_device, resolve_precision
 from layerticket.training.recipe import TRAINING_REVISION, Recipe
 
@@ -327,7 +327,9 @@ class Work:
         record = self.folder.record(job.name)
         assert record is not None  # it stands before this job in the plan
         place = self.folder.training(record["training"])
-        there = (place / WEIGHTS).exists() and all(kept_path(place, e).exists() for e in snapshots)
+        there = (place / WEIGHTS).exists() and all(
+            snapshot_path(place, e).exists() for e in snapshots
+        )
         if not there:
             self._do(job, self.training(job), snapshots, weights=True)
         return place

@@ -14,15 +14,15 @@ from layerticket.counting import held_bytes
 from layerticket.data.batches import scoring_batch
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering, metered
+from layerticket.evaluation.energy import metered
 from layerticket.evaluation.memory import MemoryRequest, peak_memory
 from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.selection import Budget, Costs
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.device import Meter, resolve_device, resolve_precision
+from layerticket.training.device import Meter, Metering, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import Rehearsal, rehearse
+from layerticket.training.steps import TimedSteps, timed_steps
 
 # A meter needs windows that are long beside what it can tell apart: 10 ms of CPU time; on a GPU
 # a sensor that looks at a part of the time only.
@@ -63,7 +63,7 @@ class Steps:
 class _Side:
     """Steps of one network in one go, with the time spent fetching."""
 
-    def __init__(self, rehearsal: Rehearsal) -> None:
+    def __init__(self, rehearsal: TimedSteps) -> None:
         self._rehearsal, self.steps = rehearsal, 1
         start = time.perf_counter()
         rehearsal.step()
@@ -94,7 +94,7 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
     where = resolve_device(setup.device)
     with (
         metered(setup.metering, setup.device) as (meter, method),
-        rehearse(models, setup.dataset, setup.recipe, device=setup.device) as lent,
+        timed_steps(models, setup.dataset, setup.recipe, device=setup.device) as lent,
     ):
         sides = {name: _Side(rehearsal) for name, rehearsal in lent.items()}
         interleave(sides, rounds=1, warmup=1)

@@ -16,7 +16,7 @@ from layerticket.baselines.weights import find_weight_ticket, next_mask_ticket, 
 from layerticket.counting import count_macs
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering, carbon_kg, metered
+from layerticket.evaluation.energy import carbon_kg, metered
 from layerticket.files import read_json, write_json
 from layerticket.lottery import draw_batch, find_in_training
 from layerticket.selection import Budget
@@ -38,7 +38,14 @@ from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
-from layerticket.training.checkpoint import METRICS, Kept, epoch_at, kept_path, load_kept
+from layerticket.training.checkpoint import (
+    METRICS,
+    Snapshot,
+    epoch_at,
+    load_snapshot,
+    snapshot_path,
+)
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 
 
@@ -235,7 +242,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
             next_mask_ticket,
             dense,
             torch.zeros(1, *at.dataset.shape),
-            scored=Kept(epoch=epochs, weights=load_tensors(trained / WEIGHTS)[0], optimizer={}),
+            scored=Snapshot(epoch=epochs, weights=load_tensors(trained / WEIGHTS)[0], optimizer={}),
             rewind_to=theta_i,
             within=within,
             share=share,
@@ -350,18 +357,22 @@ class _Trained:
         ticket = self.ticket
         return None if ticket is None else ticket.seed
 
-    def theta(self, epoch: int) -> Kept:
+    def theta(self, epoch: int) -> Snapshot:
         """Weights after so many epochs: the last, a snapshot, or the first."""
         if epoch == self.recipe.epochs:
             weights = load_tensors(self.folder / WEIGHTS)[0]
-            return Kept(epoch=epoch, weights=weights, optimizer={})
+            return Snapshot(epoch=epoch, weights=weights, optimizer={})
         begins = epoch == self.config["start_epoch"]
-        if begins and (self.folder / FIRST).exists() and not kept_path(self.folder, epoch).exists():
+        if (
+            begins
+            and (self.folder / FIRST).exists()
+            and not snapshot_path(self.folder, epoch).exists()
+        ):
             ticket = self.ticket if epoch else None
             optimizer = {} if ticket is None else ticket.optimizer
             weights = load_tensors(self.folder / FIRST)[0]
-            return Kept(epoch=epoch, weights=weights, optimizer=optimizer)
-        return load_kept(self.folder, epoch)
+            return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer)
+        return load_snapshot(self.folder, epoch)
 
     def inputs(self, *epochs: int) -> dict[str, dict[str, str]]:
         """Digests of the weights at some epochs, which tell later whether they are still so."""

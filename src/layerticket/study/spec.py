@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Conditions
 from layerticket.selection import Budget
 from layerticket.settings import Confidence, Count, Flag, Share, Text, Whole, settings, to_table
 from layerticket.study.methods import LotteryMethod, Method, TicketMethod, check_distinct
 from layerticket.training.checkpoint import epochs_at
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import Tracking
+from layerticket.training.trackers import Trackers
 
 Network = Text | Callable[..., Any]
 
@@ -59,7 +59,7 @@ class StudyFile:
     """Of the evaluations."""
     energy: Metering = Metering()
     """What is known about electricity; nothing: energy is not measured."""
-    tracking: Tracking = Tracking()
+    tracking: Trackers = Trackers()
     """Trackers that the curve of every training is sent to; decides nothing."""
     methods: tuple[Method, ...] = ()
     """What is compared with the dense network."""

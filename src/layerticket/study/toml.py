@@ -10,12 +10,12 @@ from typing import Any
 import tomli_w
 
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import Conditions
 from layerticket.selection import Budget
 from layerticket.settings import from_table, to_table
 from layerticket.study.methods import methods_of, table_of_method
 from layerticket.study.spec import StudyFile, name_of
+from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 
 SECTIONS: Mapping[str, type] = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError, TrainingError
 from layerticket.evaluation.accuracy import judged, packed
-from layerticket.evaluation.energy import Metering, metered
+from layerticket.evaluation.energy import metered
 from layerticket.files import exclusive
 from layerticket.lottery import start_of as resume_point_of
 from layerticket.models.load import build_model
@@ -51,18 +51,18 @@ from layerticket.tensors import tensor_digest
 from layerticket.ticket.ticket import Ticket, architecture_digest
 from layerticket.training.checkpoint import (
     CHECKPOINT,
-    Kept,
-    Start,
+    ResumePoint,
+    Snapshot,
     epochs_at,
-    kept_path,
-    load_kept,
+    load_snapshot,
     save_weights,
+    snapshot_path,
 )
-from layerticket.training.device import resolve_device, resolve_precision
-from layerticket.training.distributed import Processes, Spread, processes
+from layerticket.training.device import Metering, Where, resolve_device, resolve_precision
+from layerticket.training.distributed import DistributedOptions, Processes, processes
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import Tracking
+from layerticket.training.trackers import Trackers
 
 AGAIN = "again"  # folder of a training that is done once more for weights that are gone
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Training:
     dataset: Dataset | None
     recipe: Recipe
     seed: int
-    start: Start = Start()  # noqa: RUF009 - frozen
+    start: ResumePoint = ResumePoint()  # noqa: RUF009 - frozen
     config: Mapping[str, Any]
     """What it is, for people: noted in ``run.json``."""
     fit: Callable[..., Any] | None = None
@@ -170,7 +170,7 @@ def plan_training(
     initialization_seed: int | None = None,
     trainings: Path | None = None,
     device: str = "auto",
-    spread: Spread = Spread(),  # noqa: B008 - frozen
+    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     count: int = 1,
     validation_fraction: float | None = None,
     own: tuple[Callable[..., Any], Mapping[str, Any]] | None = None,
@@ -278,17 +278,17 @@ def _with_weights(
 
 def _start(
     found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
-) -> Start:
+) -> ResumePoint:
     """Where training begins; refuses weights that are not new, and another schedule."""
     if found is None:
-        return Start()
+        return ResumePoint()
     if initialization == "seed":
         if drawn == found.seed:
             raise LayerticketError(
                 f"seed {drawn} drew the ticket's own theta_0, so these weights would not be new. "
                 f"Draw others: --init-seed {drawn + 1}."
             )
-        return Start()
+        return ResumePoint()
     if given is not None:
         raise LayerticketError(
             "an initialization seed is given, but the ticket starts at its own weights. "
@@ -317,8 +317,8 @@ def train(
     progress: bool = True,
     provenance: Provenance = Provenance(),  # noqa: B008 - frozen
     metering: Metering | None = None,
-    spread: Spread = Spread(),  # noqa: B008 - frozen
-    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
+    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> tuple[Path, Result]:
     """Do a training, go on with it, or return how it ended long ago.
 
@@ -355,22 +355,25 @@ def train(
                 return None
             if _is_outdated(folder, training):
                 return None
-            there = all(kept_path(folder, epoch).exists() for epoch in wanted)
+            there = all(snapshot_path(folder, epoch).exists() for epoch in wanted)
             there = there and ((folder / WEIGHTS).exists() or not weights)
             return Result.load(folder) if there else None
 
-        if (result := team.first(finished)) is not None:
+        if (result := team.on_rank0(finished)) is not None:
             return folder, result
         with team.holding(exclusive(folder)):
-            if (result := team.first(finished)) is not None:
+            if (result := team.on_rank0(finished)) is not None:
                 return folder, result  # by another process while we got here
-            team.first(lambda: _clear_outdated(folder, training))
-            before = team.first(lambda: Result.load(folder) if (folder / RESULT).exists() else None)
+            team.on_rank0(lambda: _clear_outdated(folder, training))
+            before = team.on_rank0(
+                lambda: Result.load(folder) if (folder / RESULT).exists() else None
+            )
             place = folder if before is None else folder / AGAIN
-            team.first(lambda: _claim(place, training, provenance, device))
+            team.on_rank0(lambda: _claim(place, training, provenance, device))
             with metered(metering, device) as (meter, method):
-                how: dict[str, Any] = {"meter": meter, "progress": progress, "device": device}
-                how |= {"spread": spread, "tracking": tracking, "keep_epochs": wanted}
+                where = Where(device=device, progress=progress, metering=metering or Metering())
+                how: dict[str, Any] = {"where": where, "meter": meter, "snapshot_epochs": wanted}
+                how |= {"distributed": spread, "trackers": tracking}
                 found = _trained(training, place, team, method, metering, how)
             found = replace(
                 found,
@@ -378,7 +381,7 @@ def train(
                 workers=provenance.workers,
                 jobs_beside=provenance.beside(),
             )
-            result = team.first(lambda: _close(folder, place, before, found))
+            result = team.on_rank0(lambda: _close(folder, place, before, found))
         return folder, result
 
 
@@ -434,7 +437,7 @@ def _trained(
         return _fitted_by_user(training, place, method, metering, how["meter"])
     dataset, recipe = training.dataset, training.recipe
     assert dataset is not None  # else it is the user's own training
-    judge = {"dataset": dataset, "precision": recipe.precision, "device": how["device"]}
+    judge = {"dataset": dataset, "precision": recipe.precision, "device": how["where"].device}
     model = training.build()
     fitted = fit(
         model,
@@ -442,12 +445,13 @@ def _trained(
         recipe,
         seed=training.seed,
         folder=place,
+        identity={"training": training.identity.name},
         start=training.start,
         validate=_validation(judge) if len(dataset.validation) else None,
         **how,
     )
-    tested = team.first(lambda: judged(model, split=dataset.test, **judge))
-    team.first(lambda: save_weights(place / WEIGHTS, model))
+    tested = team.on_rank0(lambda: judged(model, split=dataset.test, **judge))
+    team.on_rank0(lambda: save_weights(place / WEIGHTS, model))
     return Result(
         test_accuracy=tested.accuracy,
         validation_accuracy=fitted.validation_accuracy,
@@ -479,7 +483,7 @@ def _snapshots(place: Path) -> dict[str, str]:
     epochs = sorted(int(path.stem.removeprefix("epoch-")) for path in place.glob("epoch-*"))
     found = {}
     for epoch in epochs:
-        kept: Kept = load_kept(place, epoch)
+        kept: Snapshot = load_snapshot(place, epoch)
         tensors = {f"model/{k}": v for k, v in kept.weights.items()}
         found[str(epoch)] = tensor_digest(
             tensors | {f"optimizer/{k}": v for k, v in kept.optimizer.items()}
@@ -567,8 +571,8 @@ def train_network(
     progress: bool = True,
     provenance: Provenance = Provenance(),  # noqa: B008 - frozen
     metering: Metering | None = None,
-    spread: Spread = Spread(),  # noqa: B008 - frozen
-    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
+    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Train a dense network, a ticket or a baseline of one, in a folder of its own in `out`.
 

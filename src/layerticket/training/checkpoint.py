@@ -1,196 +1,23 @@
-"""What a training leaves behind while it runs: metrics, a checkpoint, and a bar on the screen.
+"""What a training leaves on disk: checkpoint and metrics while it runs, snapshots to go back to."""
 
-Enters: the state after each epoch. Leaves: ``metrics.jsonl``, ``checkpoint.safetensors``, a
-progress bar on stderr. Refuses to know how training is done.
-"""
+from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError
 from layerticket.files import write_atomically
-from layerticket.tensors import load_tensors, save_tensors
 
+if TYPE_CHECKING:  # points of a training are names and numbers; torch takes a second to import
+    from torch import Tensor, nn
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the state of a model under its own tensor names.
-
-    Args:
-        path: File to write.
-        model: Any model whose state is tensors; not modified.
-
-    Raises:
-        LayerticketError: If part of the state is not a tensor.
-    """
-    save_tensors(path, model.state_dict(), {})
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy the state in a file into a model, in place; nothing is copied unless all of it fits.
-
-    Args:
-        path: File of `save_weights`.
-        model: Model of the same architecture.
-
-    Raises:
-        LayerticketError: If the file is damaged or belongs to another architecture.
-    """
-    tensors, _ = load_tensors(path)
-    _copy(path, tensors, model.state_dict())
-
-
-def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, facts: Mapping[str, Any]
-) -> None:
-    """Write model, optimizer and facts as one file.
-
-    Args:
-        path: File to write.
-        model: Any model whose state is tensors; not modified.
-        optimizer: Optimizer over parameters of the model; not modified.
-        facts: JSON values, finite.
-
-    Raises:
-        LayerticketError: If part of the state is not a tensor.
-    """
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    state = optimizer_state(model, optimizer)
-    tensors |= {f"optimizer/{name}": value for name, value in state.items()}
-    save_tensors(path, tensors, facts)
-
-
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Copy a checkpoint into model and optimizer, in place.
-
-    Args:
-        path: File of `save_checkpoint`.
-        model: Model of the same architecture.
-        optimizer: Optimizer over the same parameters.
-
-    Returns:
-        The facts.
-
-    Raises:
-        LayerticketError: If the file is damaged or belongs to another architecture.
-    """
-    weights, momentum, facts = read_checkpoint(path)
-    _copy(path, weights, model.state_dict())
-    fill_optimizer(model, optimizer, momentum)
-    return facts
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint without a model to put it in.
-
-    Args:
-        path: File of `save_checkpoint`.
-
-    Returns:
-        Parameters and buffers by name, the optimizer's state as ``parameter/key``, the facts.
-
-    Raises:
-        LayerticketError: If the file is damaged.
-    """
-    tensors, facts = load_tensors(path)
-    weights, momentum = (
-        {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
-        for kind in ("model/", "optimizer/")
-    )
-    return weights, momentum, facts
-
-
-def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's state as ``parameter/key``; the tensors are its own, not copies.
-
-    Args:
-        model: Model the optimizer works on.
-        optimizer: Not modified.
-    """
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if value is not None
-    }
-
-
-def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Copy an optimizer's state into an optimizer, in place, in the layout of the parameters.
-
-    Args:
-        model: Model the optimizer works on.
-        optimizer: Optimizer to fill.
-        state: Tensors as ``parameter/key``, as `read_checkpoint` gives them.
-
-    Raises:
-        LayerticketError: If a parameter is not in the model or has another shape.
-    """
-    parameters = dict(model.named_parameters())
-    for name, tensor in state.items():
-        owner, _, key = name.rpartition("/")
-        if owner not in parameters or (tensor.ndim and tensor.shape != parameters[owner].shape):
-            raise LayerticketError(
-                f"optimizer state {name!r} of shape {tuple(tensor.shape)} fits no parameter of "
-                "the model. Build the model that it was written for."
-            )
-        like = parameters[owner] if tensor.ndim else tensor
-        optimizer.state[parameters[owner]][key] = torch.empty_like(like).detach().copy_(tensor)
-
-
-def _copy(path: Path, stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors into equal-named ones of equal shape and type; refuse anything less."""
-    odd = sorted(stored.keys() ^ target.keys())
-    odd += [
-        name
-        for name in sorted(stored.keys() & target.keys())
-        if (stored[name].shape, stored[name].dtype) != (target[name].shape, target[name].dtype)
-    ]
-    if odd:
-        raise LayerticketError(
-            f"{path} does not fit the model: {len(odd)} tensors differ, first {odd[0]!r}. "
-            "Build the model that the file was written for, or use another folder."
-        )
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            target[name].copy_(tensor)
-
-
-class NotKept(LayerticketError):
-    """A training went past an epoch that was to be kept."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """Where a training begins when it is not at epoch 0 of the schedule."""
-
-    epoch: int = 0
-    """Epochs of the schedule that lie behind; those left are trained."""
-    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
-    """State of the optimizer as ``parameter/key``; empty: no momentum yet."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Kept:
-    """A network in the middle of its training, theta_i, with its optimizer."""
-
-    epoch: int
-    """Epochs done, i."""
-    weights: Mapping[str, Tensor]
-    """Parameters and buffers by name, on the CPU."""
-    optimizer: Mapping[str, Tensor]
-    """State of the optimizer as ``parameter/key``; empty at epoch 0."""
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
 
 
 def epoch_at(point: str | int, epochs: int) -> int:
@@ -243,18 +70,48 @@ def epochs_at(points: str | Iterable[str | int], epochs: int) -> tuple[int, ...]
     return tuple(sorted({epoch_at(point, epochs) for point in points}))
 
 
-def kept_path(folder: Path, epoch: int) -> Path:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumePoint:
+    """Where a training begins when it is not at epoch 0 of the schedule."""
+
+    epoch: int = 0
+    """Epochs of the schedule that lie behind; those left are trained."""
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    """State of the optimizer as ``parameter/key``; empty: no momentum yet."""
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """Running average of the weights by name; empty: it begins at the weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Snapshot:
+    """A network in the middle of its training, theta_i, with all that its training goes on with."""
+
+    epoch: int
+    """Epochs done, i."""
+    weights: Mapping[str, Tensor]
+    """Parameters and buffers by name."""
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    """State of the optimizer as ``parameter/key``; empty at epoch 0."""
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """Running average of parameters and buffers; empty where the recipe has none."""
+
+
+class NotKept(LayerticketError):
+    """A training went past an epoch of which a snapshot was to be kept."""
+
+
+def snapshot_path(folder: Path, epoch: int) -> Path:
     """File in a run's folder that holds theta after so many epochs."""
     return folder / f"epoch-{epoch:04d}.safetensors"
 
 
-def require_kept(folder: Path, epochs: Iterable[int]) -> None:
-    """Refuse a run that lacks epochs which were to be kept.
+def require_snapshots(folder: Path, epochs: Iterable[int]) -> None:
+    """Refuse a run that lacks snapshots.
 
     Raises:
         NotKept: If one is missing; the message names those there are.
     """
-    missing = [epoch for epoch in epochs if not kept_path(folder, epoch).exists()]
+    missing = [epoch for epoch in epochs if not snapshot_path(folder, epoch).exists()]
     if missing:
         there = [int(path.stem.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
         names = ", ".join(map(str, sorted(there))) or "none"
@@ -265,31 +122,106 @@ def require_kept(folder: Path, epochs: Iterable[int]) -> None:
         )
 
 
-def load_kept(folder: Path, epoch: int) -> Kept:
+def load_snapshot(folder: Path, epoch: int) -> Snapshot:
     """Read theta_i of a run.
 
     Raises:
         LayerticketError: If the epoch was not kept, or its file is damaged or another epoch's.
     """
-    require_kept(folder, (epoch,))
-    path = kept_path(folder, epoch)
-    weights, optimizer, facts = read_checkpoint(path)
-    if facts.get("state", {}).get("epoch") != epoch:
+    require_snapshots(folder, (epoch,))
+    path = snapshot_path(folder, epoch)
+    snapshot, _ = read_snapshot(path)
+    if snapshot.epoch != epoch:
         raise LayerticketError(
             f"{path} holds another epoch than its name says. Delete the run and train it again."
         )
-    return Kept(epoch=epoch, weights=weights, optimizer=optimizer)
+    return snapshot
 
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
-# What an identity means that does not tell: one process, each batch norm for itself.
-_FEWER = {"processes": 1, "shard": False, "sync_batch_norm": False}
+def write_snapshot(path: Path, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
+    """Write a snapshot and facts (JSON values) as one file.
+
+    Raises:
+        LayerticketError: If part of the state is not a tensor.
+    """
+    from layerticket.tensors import save_tensors
+
+    parts = {"model": snapshot.weights, "optimizer": snapshot.optimizer, "ema": snapshot.average}
+    tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
+    save_tensors(path, tensors, {"epoch": snapshot.epoch, **facts})
+
+
+def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
+    """Read a file of `write_snapshot`: tensors on the CPU, and the facts.
+
+    Raises:
+        LayerticketError: If the file is damaged or another kind of file.
+    """
+    from layerticket.tensors import load_tensors
+
+    tensors, facts = load_tensors(path)
+    weights, optimizer, average = (
+        {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+        for part in ("model/", "optimizer/", "ema/")
+    )
+    epoch = int(facts.get("epoch", -1))
+    return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer, average=average), facts
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the state of a model under its own tensor names.
+
+    Args:
+        path: File to write.
+        model: Any model whose state is tensors; not modified.
+
+    Raises:
+        LayerticketError: If part of the state is not a tensor.
+    """
+    from layerticket.tensors import save_tensors
+
+    save_tensors(path, model.state_dict(), {})
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Copy the state in a file into a model, in place; nothing is copied unless all of it fits.
+
+    Args:
+        path: File of `save_weights`.
+        model: Model of the same architecture.
+
+    Raises:
+        LayerticketError: If the file is damaged or belongs to another architecture.
+    """
+    from layerticket.tensors import load_tensors
+
+    copy_weights(load_tensors(path)[0], model, str(path))
+
+
+def copy_weights(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
+    """Copy tensors into a model's of equal names, shapes and types; refuse anything less."""
+    import torch
+
+    target = model.state_dict()
+    odd = sorted(weights.keys() ^ target.keys())
+    odd += [
+        name
+        for name in sorted(weights.keys() & target.keys())
+        if (weights[name].shape, weights[name].dtype) != (target[name].shape, target[name].dtype)
+    ]
+    if odd:
+        raise LayerticketError(
+            f"{source} does not fit the model: {len(odd)} tensors differ, first {odd[0]!r}. "
+            "Build the model that the file was written for, or use another folder."
+        )
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            target[name].copy_(tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Where a training stands after a whole epoch."""
+    """Where a training stands after a whole epoch; JSON values."""
 
     epoch: int = 0
     """Epochs of the schedule done."""
@@ -315,16 +247,15 @@ class State:
         """Training images a second so far."""
         return self.images / self.train_seconds if self.train_seconds else 0.0
 
-
-def figures(state: State) -> dict[str, float | None]:
-    """What there is to tell after an epoch."""
-    return {
-        "train_loss": state.train_loss,
-        "learning_rate": state.learning_rate,
-        "validation_accuracy": state.validation_accuracy,
-        "train_seconds": state.train_seconds,
-        "images_per_second": state.images_per_second,
-    }
+    def metrics(self) -> dict[str, float | None]:
+        """What the curves of a training show of an epoch."""
+        return {
+            "train_loss": self.train_loss,
+            "learning_rate": self.learning_rate,
+            "validation_accuracy": self.validation_accuracy,
+            "train_seconds": self.train_seconds,
+            "images_per_second": self.images_per_second,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,113 +264,76 @@ class Journal:
 
     folder: Path
     """Existing folder of the run."""
-    identity: dict[str, Any]
+    identity: Mapping[str, Any]
     """What must be equal for a checkpoint to be continued; JSON values."""
     start: int = 0
     """Epoch of the schedule the training begins at."""
-    keep: frozenset[int] = field(default_factory=frozenset)
-    """Epochs whose state is kept for good, in a file each."""
+    snapshot_epochs: frozenset[int] = frozenset()
+    """Epochs of which a snapshot is kept for good, in a file each."""
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> State:
-        """Fill model and optimizer from the checkpoint, and cut the metrics back to it.
+    def restore(self) -> tuple[State, Snapshot | None]:
+        """Read the checkpoint, and bring the metrics in line with it.
 
         Returns:
-            The state to go on from; that of a fresh start if there is no checkpoint.
+            The state to go on from, and what to go on with; None for that where there is no
+            checkpoint, so that training begins.
 
         Raises:
-            LayerticketError: If the folder is damaged or belongs to another training, or an epoch
-                to keep lies behind and was not kept.
+            LayerticketError: If the folder is damaged or belongs to another training, or a
+                snapshot lies behind and was not kept.
         """
         path = self.folder / CHECKPOINT
         if not path.exists():
             write_atomically(self.folder / METRICS, b"")
-            state = State(epoch=self.start)
-            self._keep(state, model, optimizer)
-            return state
-        found = load_tensors(path)[1]
-        if _FEWER | (found.get("identity") or {}) != _FEWER | self.identity:
+            return State(epoch=self.start), None
+        snapshot, facts = read_snapshot(path)
+        found = facts.get("identity") or {}
+        if found != json.loads(json.dumps(self.identity)):
             raise LayerticketError(
-                f"{path} belongs to another training: {self._differences(found)}. "
+                f"{path} belongs to another training: {self._difference(found)}. "
                 "Use the settings and the machine it was begun with, or another folder."
             )
-        state = State(**load_checkpoint(path, model, optimizer)["state"])
-        require_kept(self.folder, sorted(e for e in self.keep if e <= state.epoch))
-        self._cut_metrics(state.epoch)
-        return state
+        state = State(**facts["state"])
+        require_snapshots(self.folder, sorted(e for e in self.snapshot_epochs if e <= state.epoch))
+        self._mend_metrics(state)
+        return state, snapshot
 
-    def record(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
+    def keep(self, state: State, snapshot: Snapshot) -> None:
+        """Write the file of an epoch of which a snapshot is wanted."""
+        if state.epoch in self.snapshot_epochs:
+            write_snapshot(snapshot_path(self.folder, state.epoch), snapshot, self._facts(state))
+
+    def record(self, state: State, snapshot: Snapshot) -> None:
         """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
-        line = {"epoch": state.epoch, **figures(state)}
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._keep(state, model, optimizer)  # first, so that no checkpoint goes without it
-        save_checkpoint(self.folder / CHECKPOINT, model, optimizer, self._facts(state))
-
-    def _keep(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
-        """Write the file of an epoch that is to be kept."""
-        if state.epoch in self.keep:
-            path = kept_path(self.folder, state.epoch)
-            save_checkpoint(path, model, optimizer, self._facts(state))
+            file.write(_line(state.epoch, state.metrics()))
+        self.keep(state, snapshot)  # first, so that no checkpoint goes without it
+        write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
 
     def _facts(self, state: State) -> dict[str, Any]:
-        return {"identity": self.identity, "state": asdict(state)}
+        return {"identity": dict(self.identity), "state": asdict(state)}
 
-    def _cut_metrics(self, epoch: int) -> None:
-        """Drop lines written after the checkpoint, whole or torn."""
-        path, epochs = self.folder / METRICS, epoch - self.start
-        lines = path.read_bytes().split(b"\n")[:epochs] if path.exists() else []
-        try:
-            known = [json.loads(line)["epoch"] for line in lines]
-        except (ValueError, KeyError, TypeError):
-            known = []
-        if known != list(range(self.start + 1, epoch + 1)):
-            raise LayerticketError(
-                f"{path} does not hold the {epochs} epochs of the checkpoint beside it. "
-                "Delete the folder and train again."
-            )
-        write_atomically(path, b"".join(line + b"\n" for line in lines))
+    def _mend_metrics(self, state: State) -> None:
+        """Drop lines after the checkpoint; those a power cut took are null, but for the last."""
+        path, known = self.folder / METRICS, {}
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+            try:
+                found = json.loads(line)
+                known[found.pop("epoch")] = found
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        known[state.epoch] = state.metrics()
+        nothing = dict.fromkeys(state.metrics())
+        epochs = range(self.start + 1, state.epoch + 1)
+        write_atomically(path, "".join(_line(e, nothing | known.get(e, {})) for e in epochs))
 
-    def _differences(self, found: dict[str, Any]) -> str:
+    def _difference(self, found: Mapping[str, Any]) -> str:
         """Name the first thing in which two trainings differ."""
-        other = _FEWER | (found.get("identity") or {})
-        for key, mine in (_FEWER | self.identity).items():
-            if other.get(key) != mine:
-                return f"its {key} is {other.get(key)!r}, asked for is {mine!r}"
+        for key, mine in self.identity.items():
+            if found.get(key) != mine:
+                return f"its {key} is {found.get(key)!r}, asked for is {mine!r}"
         return "it holds more settings than are known here"
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A progress bar over all images of a training."""
-
-    _progress: Progress
-    _task: Any
-
-    def update(self, images: int, state: State, loss: float, rate: float) -> None:
-        """Show images seen so far, the loss, and images a second."""
-        self._progress.update(
-            self._task, completed=images, epoch=state.epoch + 1, loss=loss, rate=rate
-        )
-
-
-@contextmanager
-def progress_bar(images: int, epochs: int, *, shown: bool) -> Iterator[Bar]:
-    """Open a progress bar on stderr.
-
-    Args:
-        images: Training images of all epochs together.
-        epochs: Epochs in all.
-        shown: Whether anything is drawn.
-
-    Yields:
-        The bar.
-    """
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
-        yield Bar(progress, progress.add_task("", total=images, epoch=1, loss=0.0, rate=0.0))
+def _line(epoch: int, metrics: Mapping[str, float | None]) -> str:
+    return json.dumps({"epoch": epoch, **metrics}, allow_nan=False) + "\n"

@@ -1,7 +1,6 @@
-"""The most memory that was held, of one training alone and not of what the process did before.
+"""Where a training runs and how it is observed: device, precision, peak memory, energy."""
 
-Enters: a device. Leaves: bytes, and whether they could be counted anew.
-"""
+from __future__ import annotations
 
 import ctypes
 import gc
@@ -13,15 +12,62 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from torch import nn
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from layerticket.errors import LayerticketError
-from layerticket.training.distributed import Processes
+from layerticket.settings import Flag, Positive, Text, settings
+
+if TYPE_CHECKING:  # torch takes a second to import, and options have to be there before it
+    import torch
+    from torch import nn
+
+    from layerticket.training.distributed import Processes
+
+
+@settings
+class Metering:
+    """What is known about energy; with none of it given, energy and carbon are null."""
+
+    country: Text | None = None
+    """Country of the electricity, three letters (ISO 3166: DEU, FRA, USA), for its carbon
+    intensity."""
+    carbon_intensity: Positive | None = None
+    """Its carbon intensity in kg CO2e per kWh, instead of the country; e.g. 0.381."""
+    cpu_tdp: Positive | None = None
+    """Power of the processor at full load in W, where its counters cannot be read; for a virtual
+    machine that of its share."""
+    ram_power: Positive | None = None
+    """Power of the memory in W; left out unless given."""
+
+    def __post_init__(self) -> None:
+        if self.country is not None and self.carbon_intensity is not None:
+            raise LayerticketError(
+                "country and carbon intensity are both given; the one stands for the other. "
+                "Choose one."
+            )
+        if self.carbon_intensity is not None and self.carbon_intensity > 3:
+            raise LayerticketError(
+                f"carbon_intensity is {self.carbon_intensity} kg CO2e per kWh, more than any "
+                "power station emits. Give kg, not g: 0.381 and not 381."
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything was stated, so that energy is to be metered."""
+        stated = (self.country, self.carbon_intensity, self.cpu_tdp, self.ram_power)
+        return any(value is not None for value in stated)
+
+
+@settings
+class Where:
+    """Where work is done and how it is observed; never part of what identifies a training."""
+
+    device: Text = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    progress: Flag = True
+    """Whether a progress bar is drawn on stderr."""
+    metering: Metering = Metering()
+    """What is known about energy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +89,7 @@ class Energy:
         known = [part for part in (self.cpu_kwh, self.gpu_kwh, self.ram_kwh) if part is not None]
         return sum(known) if known else None
 
-    def __add__(self, other: "Energy") -> "Energy":
+    def __add__(self, other: Energy) -> Energy:
         """Add part by part; a part that one side lacks is lacking in the sum."""
         mine, theirs = asdict(self), asdict(other)
         return Energy(
@@ -55,13 +101,13 @@ class Energy:
 
 
 class Meter(Protocol):
-    """A meter that runs."""
+    """A meter of energy that runs."""
 
     def lap(self) -> Energy:
         """Return the energy since the last lap, or since the meter was started."""
 
 
-class Tally:
+class EnergyMeter:
     """Adds the laps of a session to what earlier sessions of the same training used."""
 
     # A lap costs milliseconds, so epochs shorter than this share one.
@@ -89,11 +135,6 @@ class Tally:
         return asdict(self._sum)
 
 
-# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
-# against a few milliseconds saved a step of a small network.
-_COMPILE_PAYS_FROM_STEPS = 20_000
-
-
 def resolve_device(wish: str) -> torch.device:
     """Device for a wish: "auto" is the GPU where there is one, else the CPU.
 
@@ -106,6 +147,8 @@ def resolve_device(wish: str) -> torch.device:
     Raises:
         LayerticketError: If the device is unknown or absent.
     """
+    import torch
+
     available = torch.cuda.is_available()
     if wish == "auto":
         wish = "cuda" if available else "cpu"
@@ -117,38 +160,31 @@ def resolve_device(wish: str) -> torch.device:
         ) from err
     if device.type not in ("cpu", "cuda"):
         raise LayerticketError(f"device {wish!r} is not supported. Use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if available else 0
-        if (device.index or 0) >= count:
-            raise LayerticketError(
-                f"device {wish!r} is not on this machine; GPUs found: {count}. Use device auto."
-            )
-        return torch.device("cuda", device.index or 0)
-    return torch.device("cpu")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if available else 0
+    if (device.index or 0) >= count:
+        raise LayerticketError(
+            f"device {wish!r} is not on this machine; GPUs found: {count}. Use device auto."
+        )
+    return torch.device("cuda", device.index or 0)
 
 
-def own_device(wish: str, team: Processes) -> torch.device:
+def device_of(wish: str, group: Processes) -> torch.device:
     """Device of this process: as `resolve_device`, or the GPU that has the process's number.
-
-    Args:
-        wish: "auto", "cpu" or "cuda"; "cuda:1" too where there is one process.
-        team: The processes.
-
-    Returns:
-        The device.
 
     Raises:
         LayerticketError: If the device is unknown or absent, or is to serve several processes.
     """
     device = resolve_device(wish)
-    if team.count == 1 or device.type == "cpu":
+    if group.count == 1 or device.type == "cpu":
         return device
     if ":" in wish:
         raise LayerticketError(
-            f"device {wish!r} cannot serve {team.count} processes. Use auto: each takes the GPU of "
-            "its number; CUDA_VISIBLE_DEVICES leaves out the others."
+            f"device {wish!r} cannot serve {group.count} processes. Use auto: each takes the GPU "
+            "of its number; CUDA_VISIBLE_DEVICES leaves out the others."
         )
-    return resolve_device(f"cuda:{team.local_rank}")
+    return resolve_device(f"cuda:{group.local_rank}")
 
 
 def resolve_precision(
@@ -172,12 +208,19 @@ def resolve_precision(
         raise LayerticketError(f"precision {wish!r} is not known. Use auto, bf16 or fp32.")
     if wish != "auto":
         return wish
+    import torch
+
     if device.type == "cuda":
         capable = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         capable = any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return "bf16" if capable else "fp32"
+
+
+# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
+# against a few milliseconds saved a step of a small network.
+_COMPILE_PAYS_FROM_STEPS = 20_000
 
 
 def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
@@ -190,12 +233,16 @@ def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.d
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
     """Bring a model to the device in the memory format asked for, in place."""
+    import torch
+
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
 def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
     """Seed torch's random numbers (dropout and the like) from seed, epoch and process alone."""
+    import torch
+
     words = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
     value = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7])
     torch.default_generator.manual_seed(value)
@@ -206,6 +253,8 @@ def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> No
 @contextmanager
 def forked_random_state(device: torch.device) -> Iterator[None]:
     """Put torch's global random state back as it was at the end."""
+    import torch
+
     with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
         yield
 
@@ -213,6 +262,8 @@ def forked_random_state(device: torch.device) -> Iterator[None]:
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
     """Let cuDNN use only kernels that give the same bits each time."""
+    import torch
+
     cudnn = torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark)
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -220,50 +271,6 @@ def repeatable_kernels() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-
-
-@contextmanager
-def own_accelerator(
-    device: torch.device,
-    precision: Literal["bf16", "fp32"],
-    *,
-    compiled: bool,
-    count: int = 1,
-    **more: Any,  # noqa: ANN401 - handed on as it is
-) -> Iterator[Accelerator]:
-    """Lend an Accelerator of our own, leaving one that the caller may have as it was.
-
-    Accelerate keeps precision and device once per process; two trainings of one process may
-    differ in both, so the shared state is set aside and brought back.
-
-    Args:
-        device: Where this process computes.
-        precision: Number format of the mathematics.
-        compiled: Whether torch.compile is used.
-        count: How many processes take part; another number is refused.
-        more: Further arguments of Accelerator.
-    """
-    shared = (AcceleratorState._shared_state, PartialState._shared_state)
-    before = [dict(state) for state in shared]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        accelerator = Accelerator(
-            device_placement=False,
-            mixed_precision="bf16" if precision == "bf16" else "no",
-            cpu=device.type == "cpu",
-            dynamo_backend="inductor" if compiled else "no",
-            **more,
-        )
-        if accelerator.num_processes != count:
-            raise LayerticketError(
-                f"{accelerator.num_processes} processes were started, but this is done by {count}. "
-                "Start this in one process; to train in several, use torchrun or accelerate launch."
-            )
-        yield accelerator
-    finally:
-        for state, content in zip(shared, before, strict=True):
-            state.clear()
-            state.update(content)
 
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -276,6 +283,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     So far: since the process began, or since `restart_peak_memory` began anew.
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     if STATUS.exists():  # getrusage also remembers the process that started us
         return _status_bytes("VmHWM")
@@ -298,22 +307,21 @@ def restart_peak_memory(device: torch.device) -> bool:
         Whether it does. If not, the peak is that of the whole life of the process.
     """
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return True
-    _give_back()
+    if not STATUS.exists():
+        return False
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     try:
         CLEAR.write_text("5")
         return _status_bytes("VmHWM") - _status_bytes("VmRSS") < RESTARTED
     except OSError:
         return False
-
-
-def _give_back() -> None:
-    """Return memory that was freed to the system, where the C library offers that."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _status_bytes(name: str) -> int:

@@ -1,47 +1,33 @@
-"""Training as one call. Enters: a model, labelled images, a recipe, a seed. Leaves: it, trained.
+"""Training as one call, resumable to the bit: epochs in `fit`, their steps in `train_epoch`.
 
-Refuses to know tickets and studies.
+What a step does is in steps.py, what lies on disk in checkpoint.py, processes in distributed.py.
 """
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
-from torch.optim import SGD, Optimizer
+from torch import nn
 
-from layerticket.batch import logits_of
-from layerticket.data.batches import batches
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError, TrainingError
-from layerticket.modules import copy_of
+from layerticket.modules import preserved_modes
+from layerticket.progress import progress_bar
 from layerticket.tensors import tensor_digest
-from layerticket.training.checkpoint import (
-    Bar,
-    Journal,
-    Start,
-    State,
-    figures,
-    fill_optimizer,
-    optimizer_state,
-    progress_bar,
-)
+from layerticket.training.checkpoint import CHECKPOINT, Journal, ResumePoint, Snapshot, State
 from layerticket.training.device import (
     Energy,
+    EnergyMeter,
     Meter,
-    Tally,
-    compile_pays,
+    Where,
+    device_of,
     forked_random_state,
-    own_accelerator,
-    own_device,
     peak_memory_bytes,
     place,
     repeatable_kernels,
@@ -50,264 +36,15 @@ from layerticket.training.device import (
     seed_epoch,
 )
 from layerticket.training.distributed import (
-    ALONE,
+    DistributedOptions,
     Processes,
-    Spread,
-    bring,
-    global_batch_norms,
     processes,
     same_on_all_ranks,
-    send,
-    shard,
+    synchronized_batch_norms,
 )
-from layerticket.training.recipe import Recipe, learning_rate_at
-from layerticket.training.trackers import Tracking, tracked
-
-
-def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters by whether weight decay applies.
-
-    Args:
-        model: The network; not modified.
-
-    Returns:
-        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
-
-    Raises:
-        LayerticketError: If no parameter is trainable.
-    """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise LayerticketError(
-            "the model has no trainable parameter, so there is nothing to train. "
-            "Set requires_grad on the parameters that should learn."
-        )
-    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
-    return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> SGD:
-    """SGD of the recipe; the learning rate is set anew at every step by the loop.
-
-    Args:
-        model: The network; not modified.
-        recipe: Momentum and weight decay.
-        fused: Whether one kernel updates all weights; torch has none for sharded ones.
-    """
-    decayed, free = parameter_groups(model)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=fused,
-    )
-
-
-class _Objective(nn.Module):
-    """Mean cross-entropy of the model; a shell, so that Accelerate wraps it and not the model."""
-
-    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
-        super().__init__()
-        self.model = model
-        self.label_smoothing = label_smoothing
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of images (N, C, H, W) with labels (N,), a scalar in nats."""
-        logits = logits_of(self.model(images)).float()  # (N, K)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-
-
-class Session:
-    """One call of `fit`: what stays the same from epoch to epoch."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
-        accelerator: Accelerator,
-        start: Start,
-        team: Processes = ALONE,
-        spread: Spread = Spread(),  # noqa: B008 - frozen
-    ) -> None:
-        self.model, self.dataset, self.recipe = model, dataset, recipe
-        self.seed, self.device, self.accelerator = seed, device, accelerator
-        self.train = dataset.train.to(device)
-        self.batch_size = min(recipe.batch_size, len(self.train))
-        self.steps = len(self.train) // self.batch_size
-        self.team, self.part = team, team.part(self.batch_size)
-        # Gradients are averaged over processes, whose parts may differ by one image.
-        self.weight = team.count * (self.part[1] - self.part[0]) / self.batch_size
-        self.optimizer: Optimizer = make_optimizer(model, recipe)
-        fill_optimizer(model, self.optimizer, start.optimizer)
-        self.stepping, self.sharded = self.optimizer, spread.shard
-        objective = _Objective(copy_of(model) if spread.shard else model, recipe.label_smoothing)
-        if spread.shard:
-            shard(objective, device, team.count)
-            self.stepping = make_optimizer(objective.model, recipe, fused=False)
-        self.trained = objective.model
-        self.objective: nn.Module = accelerator.prepare_model(
-            objective, device_placement=False, evaluation_mode=spread.shard
-        )
-        # Reading a loss waits for the GPU, so it is seldom done there.
-        self.check_every = 50 if device.type == "cuda" else 5
-
-    def run(
-        self,
-        journal: Journal,
-        validate: Callable[[nn.Module], float] | None,
-        *,
-        progress: bool,
-        meter: Meter | None = None,
-        log: Callable[[Mapping[str, float | None], int], None] = lambda figures, epoch: None,
-    ) -> State:
-        """Train from the journal's checkpoint, or from its start, to the last epoch."""
-        epochs = self.recipe.epochs
-        self.peak_known = restart_peak_memory(self.device)
-        state = self.restore(journal)
-        tally = Tally(meter, state.energy, fresh=state.epoch == journal.start)
-        images = self.steps * self.batch_size * (epochs - journal.start)
-        with progress_bar(images, epochs, shown=progress) as bar:
-            while state.epoch < epochs:
-                state = self.epoch(state, bar)
-                self.gather()
-                if validate is not None:
-                    judged = self.team.first(functools.partial(self.judge, validate))
-                    state = replace(state, validation_accuracy=judged)
-                state = replace(state, energy=tally.read(final=state.epoch == epochs))
-                state = self.team.first(functools.partial(self.note, state, journal, log))
-        self.level()
-        return state
-
-    def restore(self, journal: Journal) -> State:
-        """Go back to the checkpoint, which process 0 reads for all."""
-        state = self.team.first(lambda: journal.restore(self.model, self.optimizer))
-        if self.team.count > 1:
-            self.fill(self.model.state_dict())
-            momentum = self.team.share(optimizer_state(self.model, self.optimizer))
-            fill_optimizer(self.model, self.optimizer, momentum)
-        if self.sharded:
-            send(self.model, self.optimizer, self.trained, self.stepping)
-        return state
-
-    def gather(self) -> None:
-        """Bring what lies in parts on many devices together in the model."""
-        if self.sharded:
-            bring(self.model, self.optimizer, self.trained, self.stepping)
-
-    def judge(self, validate: Callable[[nn.Module], float]) -> float:
-        """Validate the model."""
-        return float(validate(self.model))
-
-    def note(
-        self, state: State, journal: Journal, log: Callable[[Mapping[str, float | None], int], None]
-    ) -> State:
-        """Write down where training stands, and return it as the one truth for all."""
-        journal.record(state, self.model, self.optimizer)
-        log(figures(state), state.epoch)
-        return state
-
-    def level(self) -> None:
-        """Give all processes the buffers of process 0, which alone were validated and saved."""
-        if self.team.count > 1:
-            self.fill(dict(self.model.named_buffers()))
-
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the values of process 0 into tensors of every other one."""
-        with torch.no_grad():
-            for name, value in self.team.share(tensors).items():
-                tensors[name].copy_(value)
-
-    def epoch(self, state: State, bar: Bar) -> State:
-        """Train one epoch and tell where training stands."""
-        self.model.train()
-        seed_epoch(self.seed, state.epoch, self.device, self.team.rank)
-        start, total, pending = time.perf_counter(), 0.0, []
-        rate = waited = 0.0
-        supply = self.batches(state.epoch)
-        for step in range(1, self.steps + 1):
-            asked = time.perf_counter()
-            images, labels = next(supply)
-            waited += time.perf_counter() - asked
-            rate = learning_rate_at(self.recipe, state.epoch * self.steps + step - 1, self.steps)
-            pending.append(self.step(images, labels, rate))
-            if step % self.check_every == 0 or step == self.steps:
-                losses = self.mean(torch.stack(pending)).tolist()
-                self.check(losses, state.epoch, step - len(losses))
-                total, pending = total + sum(losses), []
-                seen, seconds = step * self.batch_size, time.perf_counter() - start
-                bar.update(state.images + seen, state, losses[-1], seen / seconds)
-        seconds = time.perf_counter() - start
-        return replace(
-            state,
-            epoch=state.epoch + 1,
-            train_loss=total / self.steps,
-            learning_rate=rate,
-            train_seconds=state.train_seconds + seconds,
-            data_seconds=state.data_seconds + waited,
-            images=state.images + self.steps * self.batch_size,
-            peak_memory_bytes=self.peak(state.peak_memory_bytes),
-        )
-
-    def peak(self, before: int | None) -> int | None:
-        """Most memory any process held, also in sessions before; None if one cannot tell."""
-        held = peak_memory_bytes(self.device) if self.peak_known else None
-        all_held = [before, *self.team.gather(held)]
-        known = [one for one in all_held if one is not None]
-        return max(known) if len(known) == len(all_held) else None
-
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches of one epoch, all of one size: this process's part."""
-        return batches(
-            self.dataset,
-            self.train,
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            train=True,
-            drop_last=True,
-            channels_last=self.recipe.channels_last,
-            part=self.part,
-        )
-
-    def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """One update of the weights; the loss stays on the device."""
-        for group in self.stepping.param_groups:
-            group["lr"] = rate
-        loss: Tensor = self.objective(images, labels)
-        if self.weight != 1:
-            loss = loss * self.weight
-        self.accelerator.backward(loss)
-        self.stepping.step()
-        self.stepping.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    def mean(self, losses: Tensor) -> Tensor:
-        """Losses over whole batches; every process sees the same ones."""
-        if self.team.count > 1:
-            losses = losses / self.team.count
-            distributed.all_reduce(losses)
-        return losses
-
-    def check(self, losses: list[float], epoch: int, first: int) -> None:
-        """Raise at the first loss that is not finite."""
-        for offset, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                step = first + offset
-                rate = learning_rate_at(self.recipe, epoch * self.steps + step, self.steps)
-                err = TrainingError(
-                    f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {self.steps}, "
-                    f"at learning rate {rate:.4g}. Lower learning_rate, lengthen warmup_epochs, "
-                    "or set precision to fp32; the last whole epoch is kept in the run's folder."
-                )
-                raise self.team.echoed(err)
+from layerticket.training.recipe import TRAINING_REVISION, Recipe, learning_rate_at
+from layerticket.training.steps import Trainer
+from layerticket.training.trackers import Trackers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -347,14 +84,14 @@ def fit(
     *,
     seed: int,
     folder: Path,
+    identity: Mapping[str, Any] | None = None,
+    start: ResumePoint = ResumePoint(),  # noqa: B008 - frozen
+    snapshot_epochs: Iterable[int] = (),
     validate: Callable[[nn.Module], float] | None = None,
-    start: Start = Start(),  # noqa: B008 - frozen
-    keep_epochs: Iterable[int] = (),
-    device: str = "auto",
-    progress: bool = True,
+    where: Where = Where(),  # noqa: B008 - frozen
     meter: Meter | None = None,
-    spread: Spread = Spread(),  # noqa: B008 - frozen
-    tracking: Tracking = Tracking(),  # noqa: B008 - frozen
+    distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    trackers: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> FitResult:
     """Train a model in place: changing the caller's model is what this function is for.
 
@@ -372,16 +109,18 @@ def fit(
         recipe: How to train.
         seed: Decides shuffling, augmentation and dropout, together with the epoch.
         folder: Folder of this run; made if missing.
-        validate: Called with the model after every epoch; its figure is logged, nothing more.
+        identity: What has to be equal for a checkpoint to be continued, JSON values, such as the
+            name of a training; None: recipe, seed, data, start and processes.
         start: Epoch i of the schedule to begin at, and the optimizer's state there: learning
             rates, order and augmentation are those of epochs i to n - 1 of a whole training.
-        keep_epochs: Epochs after which weights and optimizer are kept for good, as
+        snapshot_epochs: Epochs after which weights and optimizer are kept for good, as
             ``epoch-0007.safetensors``; 0 is the beginning. Changes nothing in the training.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether a progress bar is drawn on stderr.
-        meter: Running meter of energy; None: energy is not measured.
-        spread: Choices for several processes; a sharded model stays on the CPU.
-        tracking: Trackers that curves are sent to; changes nothing in the training.
+        validate: Called with the model (with `ema_decay`, its average) after every epoch; its
+            figure is logged, nothing more.
+        where: Device, and whether a progress bar is drawn.
+        meter: Running meter of energy, from `layerticket.evaluation.energy.metered`.
+        distributed: Choices for several processes; a sharded model stays on the CPU.
+        trackers: Trackers that curves are sent to; changes nothing in the training.
 
     Returns:
         What it took.
@@ -391,58 +130,45 @@ def fit(
             folder belongs to another training, an epoch is out of range, or processes disagree.
         TrainingError: If the loss is not finite; the checkpoint of the epoch before stays.
     """
-    if not len(dataset.train):
-        raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
-    keep = _checked(start.epoch, keep_epochs, recipe.epochs)
-    steps = max(1, len(dataset.train) // recipe.batch_size) * (recipe.epochs - start.epoch)
+    kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
     with ExitStack() as stack:
-        team = stack.enter_context(processes(device))
-        where = own_device(device, team)
-        precision = resolve_precision(recipe.precision, where)
-        compiled = compile_pays(recipe.compile, steps, where)
-        spread.check(team, where)
-        identity = _identity(dataset, recipe, seed, precision, start)
-        if team.count > 1:
-            _check_shared(team, dataset, recipe, meter)
-            identity |= {"processes": team.count, **asdict(spread)}
-            momentum = tensor_digest(start.optimizer)
-            same_on_all_ranks(model, settings=identity, keep=sorted(keep), momentum=momentum)
-        team.first(lambda: folder.mkdir(parents=True, exist_ok=True))
+        group = stack.enter_context(processes(where.device))
+        device = device_of(where.device, group)
+        distributed.check(group, device)
+        settings = _settings(dataset, recipe, seed, start, device, group, distributed)
+        if group.count > 1:
+            _check_together(model, dataset, recipe, start, group, meter, kept, settings)
+        group.on_rank0(lambda: folder.mkdir(parents=True, exist_ok=True))
         stack.enter_context(repeatable_kernels())
-        stack.enter_context(forked_random_state(where))
-        stack.enter_context(_modes_restored(model))
-        home = torch.device("cpu") if spread.shard else where
-        place(model, home, channels_last=recipe.channels_last and not spread.shard)
-        stack.enter_context(global_batch_norms(model, wanted=spread.sync_batch_norm))
-        more = {"count": team.count, **tracking.options(folder)}
-        accelerator = stack.enter_context(
-            own_accelerator(where, precision, compiled=compiled, **more)
-        )
-        session = Session(model, dataset, recipe, seed, where, accelerator, start, team, spread)
-        journal = Journal(folder, identity, start.epoch, keep)
-        log = stack.enter_context(tracked(accelerator, tracking, folder, identity))
-        shown = progress and team.rank == 0
-        state = session.run(journal, validate, progress=shown, meter=meter, log=log)
-    return _result(state, start, precision, where, team)
+        stack.enter_context(forked_random_state(device))
+        stack.enter_context(preserved_modes(model))
+        home = torch.device("cpu") if distributed.shard else device
+        place(model, home, channels_last=recipe.channels_last and not distributed.shard)
+        stack.enter_context(synchronized_batch_norms(model, wanted=distributed.sync_batch_norm))
+        trainer = Trainer(
+            model, dataset, recipe, seed=seed, device=device, start=start, group=group,
+            sharded=distributed.shard,
+        )  # fmt: skip
+        journal = Journal(folder, settings if identity is None else identity, start.epoch, kept)
+        first = group.rank == 0
+        log = stack.enter_context((trackers if first else Trackers()).open(folder, settings))
+        images = trainer.steps_per_epoch * trainer.batch_size * (recipe.epochs - start.epoch)
+        tell = stack.enter_context(progress_bar(images, shown=where.progress and first))
 
-
-def _identity(
-    dataset: Dataset, recipe: Recipe, seed: int, precision: str, start: Start
-) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued."""
-    return {
-        "recipe": recipe.identity(asdict(dataset.augment), precision),
-        "seed": seed,
-        "data": dataset.fingerprint,
-        "precision": precision,
-        "start_epoch": start.epoch,
-    }
-
-
-def _result(
-    state: State, start: Start, precision: str, where: torch.device, team: Processes
-) -> FitResult:
-    """Put together what a training took."""
+        peak_known = restart_peak_memory(device)
+        state = _restored(journal, trainer, start)
+        energy = EnergyMeter(meter, state.energy, fresh=state.epoch == start.epoch)
+        while state.epoch < recipe.epochs:
+            state = train_epoch(trainer, state, tell)
+            peak = _peak(state.peak_memory_bytes, device if peak_known else None, group)
+            snapshot = trainer.snapshot(state.epoch)
+            judged = None
+            if validate is not None:
+                judged = group.on_rank0(partial(_validated, validate, trainer.judged()))
+            used = energy.read(final=state.epoch == recipe.epochs)
+            state = replace(state, peak_memory_bytes=peak, validation_accuracy=judged, energy=used)
+            group.on_rank0(partial(_record, journal, state, snapshot, log))
+        trainer.finish()
     return FitResult(
         epochs=state.epoch - start.epoch,
         train_seconds=state.train_seconds,
@@ -450,50 +176,178 @@ def _result(
         peak_memory_bytes=state.peak_memory_bytes,
         final_train_loss=state.train_loss,
         validation_accuracy=state.validation_accuracy,
-        precision=precision,
-        device=str(where),
+        precision=resolve_precision(recipe.precision, device),
+        device=str(device),
         data_seconds=state.data_seconds,
         energy=None if state.energy is None else Energy(**state.energy),
-        processes=team.count,
+        processes=group.count,
     )
 
 
-def _check_shared(team: Processes, dataset: Dataset, recipe: Recipe, meter: Meter | None) -> None:
-    """Refuse what several processes cannot do together."""
-    if meter is not None:
-        raise LayerticketError(
-            f"energy is metered in one process, but {team.count} train together. Leave out the "
-            "energy options: the figures are null then."
-        )
-    images = min(recipe.batch_size, len(dataset.train))
-    if team.count > images:
-        raise LayerticketError(
-            f"a batch of {images} images cannot be divided over {team.count} processes. Start "
-            "fewer, or make batch_size larger."
-        )
+def train_epoch(trainer: Trainer, state: State, tell: Callable[[float, str], None]) -> State:
+    """Train one epoch and return where training stands."""
+    recipe, steps, epoch = trainer.recipe, trainer.steps_per_epoch, state.epoch
+    # Reading a loss waits for the GPU, so it is seldom done there.
+    look_every = 50 if trainer.device.type == "cuda" else 5
+    trainer.trained.train()
+    seed_epoch(trainer.seed, epoch, trainer.device, trainer.group.rank)
+    start, waited, total, pending = time.perf_counter(), 0.0, 0.0, []
+    rate = 0.0
+    supply = trainer.batches(epoch)
+    for step in range(1, steps + 1):
+        asked = time.perf_counter()
+        images, labels = next(supply)
+        waited += time.perf_counter() - asked
+        rate = learning_rate_at(recipe, epoch * steps + step - 1, steps)
+        pending.append(trainer.step(images, labels, rate))
+        if step % look_every == 0 or step == steps:
+            losses = trainer.group.mean(torch.stack(pending)).tolist()
+            _check_losses(losses, trainer, epoch, step - len(losses))
+            total, pending = total + sum(losses), []
+            seen, seconds = step * trainer.batch_size, time.perf_counter() - start
+            tell(
+                state.images + seen,
+                f"epoch {epoch + 1}/{recipe.epochs}  loss {losses[-1]:.3f}  "
+                f"{seen / seconds:.0f} images/s",
+            )
+    seconds = time.perf_counter() - start
+    return replace(
+        state,
+        epoch=epoch + 1,
+        train_loss=total / steps,
+        learning_rate=rate,
+        train_seconds=state.train_seconds + seconds,
+        data_seconds=state.data_seconds + waited,
+        images=state.images + steps * trainer.batch_size,
+    )
 
 
-def _checked(start: int, keep: Iterable[int], epochs: int) -> frozenset[int]:
-    """Refuse a start that leaves nothing to train, and epochs that never come."""
-    if not 0 <= start < epochs:
+def _checked(
+    dataset: Dataset,
+    recipe: Recipe,
+    start: ResumePoint,
+    snapshot_epochs: Iterable[int],
+    where: Where,
+    meter: Meter | None,
+) -> frozenset[int]:
+    """Refuse what cannot be trained, and return the epochs to keep."""
+    if not len(dataset.train):
+        raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
+    if not 0 <= start.epoch < recipe.epochs:
         raise LayerticketError(
-            f"training is to begin at epoch {start} of {epochs}, which leaves nothing to train; "
-            f"allowed are 0 to {epochs - 1}."
+            f"start epoch {start.epoch} leaves nothing to train: the recipe has {recipe.epochs} "
+            f"epochs. Start at 0 to {recipe.epochs - 1}."
         )
-    kept = frozenset(keep)
-    if odd := sorted(epoch for epoch in kept if not start <= epoch <= epochs):
+    kept = frozenset(snapshot_epochs)
+    if odd := sorted(epoch for epoch in kept if not start.epoch <= epoch <= recipe.epochs):
         raise LayerticketError(
-            f"epoch {odd[0]} cannot be kept: this training goes from {start} to {epochs}."
+            f"epoch {odd[0]} cannot be kept: this training goes from {start.epoch} to "
+            f"{recipe.epochs}."
+        )
+    if where.metering.wanted and meter is None:
+        raise LayerticketError(
+            "energy is to be metered, but no meter runs. Open one and hand it over: "
+            "with layerticket.evaluation.energy.metered(where.metering) as (meter, _)."
         )
     return kept
 
 
-@contextmanager
-def _modes_restored(model: nn.Module) -> Iterator[None]:
-    """Bring back train or eval mode of every module."""
-    before = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
+def _settings(
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    start: ResumePoint,
+    device: torch.device,
+    group: Processes,
+    distributed: DistributedOptions,
+) -> dict[str, Any]:
+    """What decides how a training ends, but for its first weights; JSON values."""
+    precision = resolve_precision(recipe.precision, device)
+    return {
+        "recipe": recipe.identity(asdict(dataset.augment), precision),
+        "seed": seed,
+        "data": dataset.fingerprint,
+        "start_epoch": start.epoch,
+        "processes": group.count,
+        "sync_batch_norm": distributed.sync_batch_norm,
+        "revision": TRAINING_REVISION,
+    }
+
+
+def _check_together(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    start: ResumePoint,
+    group: Processes,
+    meter: object,
+    kept: frozenset[int],
+    settings: Mapping[str, Any],
+) -> None:
+    """Refuse what several processes cannot do together, and what is not the same on all of them."""
+    if meter is not None:
+        raise LayerticketError(
+            f"energy is metered in one process, but {group.count} train together. Leave out the "
+            "energy options: the figures are null then."
+        )
+    images = min(recipe.batch_size, len(dataset.train))
+    if group.count > images:
+        raise LayerticketError(
+            f"a batch of {images} images cannot be divided over {group.count} processes. Start "
+            "fewer, or make batch_size larger."
+        )
+    momentum = tensor_digest({**start.optimizer, **start.average})
+    same_on_all_ranks(model, settings=settings, keep=sorted(kept), momentum=momentum)
+
+
+def _restored(journal: Journal, trainer: Trainer, start: ResumePoint) -> State:
+    """Go back to the checkpoint, which process 0 reads for all, or begin."""
+    found: list[Snapshot | None] = [None]
+
+    def read() -> State:
+        state, found[0] = journal.restore()
+        if found[0] is None:
+            weights = trainer.model.state_dict()
+            more = {"optimizer": start.optimizer, "average": start.average}
+            journal.keep(state, Snapshot(epoch=start.epoch, weights=weights, **more))
+        return state
+
+    state = trainer.group.on_rank0(read)
+    trainer.load(found[0], str(journal.folder / CHECKPOINT))
+    return state
+
+
+def _validated(validate: Callable[[nn.Module], float], model: nn.Module) -> float:
+    return float(validate(model))
+
+
+def _record(
+    journal: Journal,
+    state: State,
+    snapshot: Snapshot,
+    log: Callable[[Mapping[str, float | None], int], None],
+) -> None:
+    journal.record(state, snapshot)
+    log(state.metrics(), state.epoch)
+
+
+def _peak(before: int | None, device: torch.device | None, group: Processes) -> int | None:
+    """Most memory any process held, also in sessions before; None if one cannot tell."""
+    held = None if device is None else peak_memory_bytes(device)
+    every = [before, *group.gather(held)]
+    known = [one for one in every if one is not None]
+    return max(known) if len(known) == len(every) else None
+
+
+def _check_losses(losses: list[float], trainer: Trainer, epoch: int, first: int) -> None:
+    """Raise at the first loss that is not finite."""
+    for step, loss in enumerate(losses, start=first):
+        if not math.isfinite(loss):
+            steps = trainer.steps_per_epoch
+            rate = learning_rate_at(trainer.recipe, epoch * steps + step, steps)
+            err = TrainingError(
+                f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
+                f"rate {rate:.4g}. Lower learning_rate, lengthen warmup_epochs, or set precision "
+                "to fp32; the last whole epoch is kept in the run's folder."
+            )
+            raise trainer.group.echoed(err)

@@ -122,10 +122,7 @@ class Recipe:
 
 
 NOT_YET: Mapping[str, tuple[object, ...]] = {
-    "optimizer": ("sgd",),
-    "augmentation": ("standard",),
-    "clip_norm": (None,),
-    "ema_decay": (0.0,),
+    "augmentation": ("standard", "none"),
     "mixup": (0.0,),
     "cutmix": (0.0,),
     "drop_path": (None,),

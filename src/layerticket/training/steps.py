@@ -1,43 +1,266 @@
-"""Training steps without a training, to be timed. Enters: networks. Leaves: steps to be taken.
-
-The steps are those of `fit`, down to kernels, precision and optimizer; the networks are copies.
-"""
+"""One step of a training: loss, gradients, update. `fit` takes them all; some are only timed."""
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
 
-from layerticket.data.dataset import Dataset
+from layerticket.batch import logits_of
+from layerticket.data.batches import batches
+from layerticket.data.dataset import Augment, Dataset
+from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
-from layerticket.training.checkpoint import Start
+from layerticket.training.checkpoint import ResumePoint, Snapshot, copy_weights
 from layerticket.training.device import (
     compile_pays,
     forked_random_state,
-    own_accelerator,
     place,
     repeatable_kernels,
     resolve_device,
     resolve_precision,
 )
-from layerticket.training.fit import Session
+from layerticket.training.distributed import ALONE, Processes, fill_shards, shard, whole_state
 from layerticket.training.recipe import Recipe
+
+_AUGMENT = {"standard": None, "none": Augment(pad=0, flip=False)}
+
+
+class Objective(nn.Module):
+    """Mean cross-entropy of a model, in nats; the shell that is wrapped, sharded and compiled."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, device: str, *, bf16: bool) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, recipe.label_smoothing
+        self.device, self.bf16 = device, bf16
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss of images (N, C, H, W) with labels (N,), a scalar."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            logits = logits_of(self.model(images)).float()  # (N, K)
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+
+class Trainer:
+    """A network with all that a step needs: images, objective, optimizer, this process's part."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device,
+        start: ResumePoint = ResumePoint(),  # noqa: B008 - frozen
+        group: Processes = ALONE,
+        sharded: bool = False,
+    ) -> None:
+        if sharded and recipe.ema_decay:
+            raise LayerticketError(
+                "ema_decay averages whole weights, but these are sharded. Leave one of them out."
+            )
+        self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
+        self.device, self.group, self.sharded = device, group, sharded
+        self.images = dataset.train.to(device)
+        self.batch_size = min(recipe.batch_size, len(self.images))
+        self.steps_per_epoch = len(self.images) // self.batch_size
+        self.part = group.part(self.batch_size)
+        # Gradients are averaged over processes, whose parts may differ by one image.
+        self.weight = group.count * (self.part[1] - self.part[0]) / self.batch_size
+
+        self.trained = copy_of(model) if sharded else model
+        bf16 = resolve_precision(recipe.precision, device) == "bf16"
+        objective: nn.Module = Objective(self.trained, recipe, device.type, bf16=bf16)
+        if sharded:
+            shard(objective, device, group.count)
+        self.optimizer = make_optimizer(self.trained, recipe, fused=not sharded)
+        if group.count > 1 and not sharded:
+            ids = [device.index] if device.type == "cuda" else None
+            objective = DistributedDataParallel(objective, device_ids=ids)
+        steps = self.steps_per_epoch * (recipe.epochs - start.epoch)
+        if compile_pays(recipe.compile, steps, device):
+            objective = torch.compile(objective)  # type: ignore[assignment]
+        self.objective = objective
+        self.average = copy_of(model) if recipe.ema_decay else None
+        self._fill(start.optimizer, start.average)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented batches of one epoch, all of one size: this process's part."""
+        return batches(
+            self.dataset,
+            self.images,
+            self.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            train=True,
+            augment=_AUGMENT[self.recipe.augmentation],
+            drop_last=True,
+            channels_last=self.recipe.channels_last,
+            part=self.part,
+        )
+
+    def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """Update the weights once; the loss stays on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss: Tensor = self.objective(images, labels)
+        if self.weight != 1:
+            loss = loss * self.weight
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self._follow(self.average)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _follow(self, average: nn.Module) -> None:
+        """Move the average of the parameters a little towards them; buffers are copied."""
+        for mean, now in zip(average.parameters(), self.trained.parameters(), strict=True):
+            mean.lerp_(now, 1 - self.recipe.ema_decay)
+        for buffer, now_there in zip(average.buffers(), self.trained.buffers(), strict=True):
+            buffer.copy_(now_there)
+
+    def judged(self) -> nn.Module:
+        """The network that is validated: the average where there is one."""
+        return self.model if self.average is None else self.average
+
+    def snapshot(self, epoch: int) -> Snapshot:
+        """Where the training stands, whole on process 0; all processes take part."""
+        if not self.sharded:
+            average = {} if self.average is None else self.average.state_dict()
+            optimizer = optimizer_state(self.model, self.optimizer)
+            weights = self.model.state_dict()
+            return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer, average=average)
+        weights, optimizer = whole_state(self.trained, self.optimizer)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(self.trained.get_buffer(name))
+        if not self.group.rank:
+            copy_weights(weights, self.model, "the sharded network")
+        return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer)
+
+    def load(self, snapshot: Snapshot | None, source: str) -> None:
+        """Go back to what process 0 read, in all processes; None: begin with the model as it is."""
+        share = self.group.share
+        if self.group.on_rank0(lambda: snapshot is not None):
+            found = snapshot or Snapshot(epoch=0, weights={})
+            copy_weights(share(found.weights), self.model, source)
+            self._fill(share(found.optimizer), share(found.average))
+
+    def _fill(self, optimizer: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> None:
+        """Set optimizer and average; a sharded network is filled from the whole one."""
+        if self.sharded:
+            fill_shards(self.model, self.trained, self.optimizer, optimizer)
+        else:
+            fill_optimizer(self.model, self.optimizer, optimizer)
+        if self.average is not None:
+            copy_weights(average or self.model.state_dict(), self.average, "the average")
+
+    def finish(self) -> None:
+        """Leave in the model, in every process, what process 0 saved and validated last."""
+        if self.average is not None:
+            copy_weights(self.average.state_dict(), self.model, "the average")
+        if self.group.count > 1:
+            tensors = dict(self.model.named_buffers())
+            if self.sharded:
+                tensors |= dict(self.model.named_parameters())
+            with torch.no_grad():
+                for name, value in self.group.share(tensors).items():
+                    tensors[name].copy_(value)
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Split the trainable parameters by whether weight decay applies.
+
+    Args:
+        model: The network; not modified.
+
+    Returns:
+        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
+
+    Raises:
+        LayerticketError: If no parameter is trainable.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise LayerticketError(
+            "the model has no trainable parameter, so there is nothing to train. "
+            "Set requires_grad on the parameters that should learn."
+        )
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> Optimizer:
+    """Optimizer of the recipe; its learning rate is set anew at every step.
+
+    Args:
+        model: The network; not modified.
+        recipe: Which optimizer, and its numbers.
+        fused: Whether one kernel updates all weights; torch has none for sharded ones.
+    """
+    decayed, free = parameter_groups(model)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    groups, rate = [group for group in groups if group["params"]], recipe.learning_rate
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=rate, betas=recipe.betas, fused=fused)
+    return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state as ``parameter/key``; the tensors are its own, not copies."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Copy a state as ``parameter/key`` into an optimizer, in the layout of the parameters.
+
+    Raises:
+        LayerticketError: If a parameter is not in the model or has another shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, tensor in state.items():
+        owner, _, key = name.rpartition("/")
+        like = parameters.get(owner)
+        if like is None or (tensor.ndim and tensor.shape != like.shape):
+            raise LayerticketError(
+                f"optimizer state {name!r} of shape {tuple(tensor.shape)} fits no parameter of "
+                "the model. Build the model that it was written for."
+            )
+        mine = torch.empty_like(like) if tensor.ndim else tensor.new_empty((), device=like.device)
+        optimizer.state[like][key] = mine.detach().copy_(tensor)
+
 
 # So small that the weights stay where they are: what a step costs must not drift.
 _RATE = 1e-6
 
 
-class Rehearsal:
-    """One network, ready to take steps."""
+class TimedSteps:
+    """One network, ready to take steps that are timed."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._batches = itertools.chain.from_iterable(map(session.batches, itertools.count()))
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._batches = itertools.chain.from_iterable(map(trainer.batches, itertools.count()))
         self._batch = next(self._batches)
-        session.model.train()
-        self.steps_per_epoch = session.steps
+        trainer.trained.train()
+        self.steps_per_epoch = trainer.steps_per_epoch
 
     def fetch(self) -> None:
         """Fetch the next batch, through all epochs."""
@@ -45,15 +268,15 @@ class Rehearsal:
 
     def step(self) -> None:
         """Train on the batch at hand and wait until the device is done."""
-        self._session.step(*self._batch, _RATE)
-        if self._session.device.type == "cuda":
-            torch.cuda.synchronize(self._session.device)
+        self._trainer.step(*self._batch, _RATE)
+        if self._trainer.device.type == "cuda":
+            torch.cuda.synchronize(self._trainer.device)
 
 
 @contextmanager
-def rehearse(
+def timed_steps(
     models: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe, *, device: str = "auto"
-) -> Iterator[dict[str, Rehearsal]]:
+) -> Iterator[dict[str, TimedSteps]]:
     """Lend training steps of several networks side by side.
 
     Args:
@@ -63,22 +286,16 @@ def rehearse(
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Yields:
-        A `Rehearsal` for each network, under its name.
+        Steps of each network, under its name.
 
     Raises:
         LayerticketError: If the device is absent or nothing is trainable.
     """
     where = resolve_device(device)
-    precision = resolve_precision(recipe.precision, where)
-    steps = max(1, len(dataset.train) // recipe.batch_size) * recipe.epochs
-    compiled = compile_pays(recipe.compile, steps, where)
-    with ExitStack() as stack:
-        stack.enter_context(repeatable_kernels())
-        stack.enter_context(forked_random_state(where))
-        accelerator = stack.enter_context(own_accelerator(where, precision, compiled=compiled))
+    with repeatable_kernels(), forked_random_state(where):
         lent = {}
         for name, model in models.items():
             own = copy_of(model)
             place(own, where, channels_last=recipe.channels_last)
-            lent[name] = Rehearsal(Session(own, dataset, recipe, 0, where, accelerator, Start()))
+            lent[name] = TimedSteps(Trainer(own, dataset, recipe, seed=0, device=where))
         yield lent

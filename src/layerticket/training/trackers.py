@@ -1,42 +1,35 @@
-"""Curves of a training for TensorBoard, MLflow or Weights & Biases, through Accelerate's trackers.
+"""Curves of a training for TensorBoard, MLflow or Weights & Biases.
 
-Enters: which ones, where to, and figures after each epoch. Leaves: what those write. Changes
-nothing in a training and is no part of its identity. Refuses to know what is tracked.
+They change nothing in a training and are no part of what identifies it.
 """
 
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.settings import Text, settings
 
-from layerticket.errors import LayerticketError, unknown_name
-
-TRACKERS = {
-    "tensorboard": 'pip install "layerticket[tensorboard]"',
-    "mlflow": "pip install mlflow",
-    "wandb": "pip install wandb",
-}
-"""Name of the package as it is imported, and how to get it."""
-
+Figures = Mapping[str, float | None]
 _PROJECT = "layerticket"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tracking:
+@settings
+class Trackers:
     """Where the curves of a training are sent.
 
     Raises:
         LayerticketError: If a tracker is not known, or its package is not installed.
     """
 
-    trackers: tuple[str, ...] = ()
-    """Some of `TRACKERS`; none: nothing is sent."""
+    trackers: tuple[Text, ...] = ()
+    """Trackers to log to: tensorboard, mlflow, wandb; none: nothing is sent."""
     folder: Path | None = None
-    """Folder in which each run gets one of its own; None: ``tracking`` in the run's folder."""
+    """Folder in which each run gets one of its own; by default `tracking` in the run's folder."""
 
     def __post_init__(self) -> None:
         for name in self.trackers:
@@ -52,55 +45,75 @@ class Tracking:
                 f"{', '.join(TRACKERS)}, or leave the folder out."
             )
 
-    def options(self, run: Path) -> dict[str, Any]:
-        """Return what an Accelerator has to be told to track the run in a folder."""
-        if not self.trackers:
-            return {}
-        return {"log_with": list(self.trackers), "project_dir": str(self._home(run))}
+    @contextmanager
+    def open(self, run: Path, facts: Mapping[str, Any]) -> Iterator[Callable[[Figures, int], None]]:
+        """Open the trackers, and close them at the end, also on errors.
 
-    def _home(self, run: Path) -> Path:
-        return run / "tracking" if self.folder is None else self.folder / run.name
+        Args:
+            run: Folder of the run; its name is the name of the run.
+            facts: Settings of the training; mappings within are flattened.
+
+        Yields:
+            A function of figures and the epoch they belong to; figures that are None are left out.
+        """
+        home = run / "tracking" if self.folder is None else self.folder / run.name
+        with ExitStack() as stack:
+            logs = []
+            for name in self.trackers:
+                home.mkdir(parents=True, exist_ok=True)
+                logs.append(stack.enter_context(_OPEN[name](home, run.name, _flat(facts))))
+
+            def log(figures: Figures, epoch: int) -> None:
+                known = {name: value for name, value in figures.items() if value is not None}
+                for one in logs:
+                    one(known, epoch)
+
+            yield log
+
+
+Log = Callable[[Mapping[str, float], int], None]
 
 
 @contextmanager
-def tracked(
-    accelerator: Accelerator, tracking: Tracking, run: Path, facts: Mapping[str, Any]
-) -> Iterator[Callable[[Mapping[str, float | None], int], None]]:
-    """Open the trackers of process 0, and close them at the end, also on errors.
+def _tensorboard(home: Path, run: str, facts: dict[str, Any]) -> Iterator[Log]:
+    from torch.utils.tensorboard import SummaryWriter
 
-    Args:
-        accelerator: Made with `Tracking.options`.
-        tracking: Which trackers, where to.
-        run: Folder of the run; its name is the name of the run.
-        facts: Settings of the training; mappings within are flattened.
+    with SummaryWriter(home / _PROJECT) as writer:
+        writer.add_text("settings", "\n".join(f"    {name}: {facts[name]}" for name in facts))
 
-    Yields:
-        A function of figures and the epoch they belong to; figures that are None are left out.
-    """
-    if not tracking.trackers or not accelerator.is_main_process:
-        yield lambda figures, epoch: None
-        return
-    home = tracking._home(run)
-    home.mkdir(parents=True, exist_ok=True)
-    accelerator.init_trackers(
-        _PROJECT,
-        config=_flat(facts),
-        init_kwargs={
-            "mlflow": {"run_name": run.name},
-            "wandb": {"name": run.name, "dir": str(home)},
-        },
-    )
+        def log(figures: Mapping[str, float], epoch: int) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, global_step=epoch)
+            writer.flush()
 
-    def log(figures: Mapping[str, float | None], epoch: int) -> None:
-        known = {name: value for name, value in figures.items() if value is not None}
-        for tracker in accelerator.trackers:
-            tracker.log(known, step=epoch)
-
-    try:
         yield log
-    finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
+
+
+@contextmanager
+def _mlflow(home: Path, run: str, facts: dict[str, Any]) -> Iterator[Log]:
+    mlflow = need("mlflow")
+
+    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT))
+    with mlflow.start_run(run_name=run):
+        mlflow.log_params({name: json.dumps(value)[:500] for name, value in facts.items()})
+        yield lambda figures, epoch: mlflow.log_metrics(dict(figures), step=epoch)
+
+
+@contextmanager
+def _wandb(home: Path, run: str, facts: dict[str, Any]) -> Iterator[Log]:
+    wandb = need("wandb")
+
+    with wandb.init(project=_PROJECT, name=run, dir=str(home), config=facts) as opened:
+        yield lambda figures, epoch: opened.log(dict(figures), step=epoch)
+
+
+_OPEN = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+TRACKERS = {
+    "tensorboard": 'pip install "layerticket[tensorboard]"',
+    "mlflow": "pip install mlflow",
+    "wandb": "pip install wandb",
+}
+"""Name of the package as it is imported, and how to get it."""
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

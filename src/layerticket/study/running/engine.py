@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.energy import Metering
 from layerticket.evaluation.robustness import prepare
 from layerticket.study.collect import collect
 from layerticket.study.folder import Context, StudyFolder
@@ -22,6 +21,7 @@ from layerticket.study.running.executors import Ended, Executor, Workers, execut
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import StudyStatus, status_of
 from layerticket.study.toml import study_text
+from layerticket.training.device import Metering
 
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two looks at a job that another process does, and two reports
