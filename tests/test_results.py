@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
-from layerticket.report.page import study_page
+from layerticket.report.page import Report, text
+from layerticket.report.tables import Study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def test_the_page_of_a_study_is_made_from_its_record():
     record = json.loads((RESULTS / "table3.json").read_text(encoding="utf-8"))
-    page = study_page(record).replace("](figures/", "](table3/")
+    page = text(Report.of(Study.from_record(record))).replace("](figures/", "](table3/")
     made = page.replace("# Table 3", "## Table 3", 1)
     assert made.strip() in (RESULTS / "table3.md").read_text(encoding="utf-8")
 

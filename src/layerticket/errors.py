@@ -46,9 +46,9 @@ def need(module: str, *, extra: str = "", why: str = "") -> Any:  # noqa: ANN401
         LayerticketError: If the package is not installed.
 
     Example:
-        >>> need("no_such_package", extra="report", why="the page needs it")
+        >>> need("no_such_package", extra="figures", why="pictures need it")
         Traceback (most recent call last):
-        layerticket.errors.LayerticketError: the page needs it: pip install "layerticket[report]"
+        layerticket.errors.LayerticketError: pictures need it: pip install "layerticket[figures]"
     """
     package = module.partition(".")[0]
     try:

@@ -1,5 +1,7 @@
 """The report as readers meet it: in a real browser, from the keyboard, on paper."""
 
+import json
+
 import pytest
 
 from layerticket.report.page import write_report
@@ -10,9 +12,10 @@ WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    out = tmp_path_factory.mktemp("report")
+    folder = tmp_path_factory.mktemp("report")
     study = make_study(seeds=3, failed=1, title="Layers <b>against</b> filters")
-    return write_report(study, out, figures=False)[0].as_uri()
+    (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    return write_report(folder, figures=False).page.as_uri()
 
 
 @pytest.fixture
@@ -41,8 +44,13 @@ def see_all(page):
     for plot in page.query_selector_all(".plot"):
         plot.scroll_into_view_if_needed()
     page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))"
+        "[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg'))"
     )
+
+
+def dots(page, figure):
+    """How many points a chart shows."""
+    return page.locator(f"#{figure} .mark-symbol.role-mark path").count()
 
 
 def colour_of(page, what):
@@ -52,27 +60,44 @@ def colour_of(page, what):
 def test_every_chart_is_drawn(opened):
     page = opened()
     see_all(page)
-    counts = page.evaluate(
-        "[...document.querySelectorAll('.plot')].map((plot) => [plot.dataset.figure,"
-        " plot.querySelectorAll('path.point, path.js-line, .hm image').length])"
-    )
-    assert len(counts) == 8
-    drawn = dict(counts)
-    assert drawn["comparisons"] == 7  # one point for each method
-    assert drawn["accuracy-resnet32-projection"] == 8  # and dense
-    assert drawn["blocks-resnet32-projection-remove-5"] == 2  # the shades and what lies below
-    assert all(number > 0 for number in drawn.values())
+    assert page.locator(".plot svg").count() == 8
+    assert dots(page, "comparisons") == 7  # one for each method
+    assert dots(page, "accuracy-resnet32-projection") == 8  # and dense
+    cells = page.locator("#blocks-resnet32-projection-remove-5 .mark-rect.role-mark path")
+    assert cells.count() > 13 * 21  # every block of every ticket, and the shades
 
 
-def test_no_button_sends_a_chart_anywhere(opened):
+def test_the_page_is_complete_within_a_second(opened):
+    page = opened()
+    page.wait_for_function("document.querySelector('#comparisons svg')")
+    assert page.evaluate("performance.now()") < 1000
+
+
+def test_a_pointer_at_a_point_is_told_its_row(opened):
     page = opened()
     see_all(page)
-    titles = page.evaluate(
-        "[...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title || b.ariaLabel)"
-    )
-    assert titles
-    assert not [title for title in titles if "cloud" in title.lower() or "share" in title.lower()]
-    assert page.query_selector(".plotlyjsicon, .modebar-btn--logo") is None
+    point = page.locator("#comparisons .mark-symbol.role-mark path").first
+    point.hover()
+    tip = page.locator("#tip")
+    assert tip.is_visible()
+    assert tip.inner_text().startswith("method: grasp\n")
+    page.locator("h3", has_text="Difference to the dense network").hover()
+    assert not tip.is_visible()
+
+
+@pytest.mark.parametrize("section", ["accuracy", "cost", "robustness", "curves"])
+def test_a_click_on_the_legend_hides_a_method_and_another_shows_it(opened, section):
+    page = opened()
+    see_all(page)
+    figure = page.locator(f"#{section} figure").first.get_attribute("id")
+    before = dots(page, figure)
+    name = page.locator(f"#{figure} .role-legend-label text", has_text="snip").first
+    name.click()
+    page.wait_for_timeout(200)
+    assert 0 < dots(page, figure) < before
+    name.click()
+    page.wait_for_timeout(200)
+    assert dots(page, figure) == before
 
 
 def test_the_first_screen_holds_the_three_answers(opened):
@@ -91,12 +116,12 @@ def test_dark_follows_the_system_and_the_button(opened):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     see_all(page)
     assert page.evaluate(
-        "getComputedStyle(document.querySelector('#comparisons .ytick text')).fill"
+        "getComputedStyle(document.querySelector('#comparisons .role-axis-label text')).fill"
     ) == page.evaluate("getComputedStyle(document.querySelector('h1')).color")
     page.get_by_role("button", name="Switch to light").click()
     assert colour_of(page, "body") != dark
     assert page.evaluate(
-        "getComputedStyle(document.querySelector('#comparisons .ytick text')).fill"
+        "getComputedStyle(document.querySelector('#comparisons .role-axis-label text')).fill"
     ) == page.evaluate("getComputedStyle(document.querySelector('h1')).color")
 
 
@@ -131,6 +156,16 @@ def test_a_phone_scrolls_one_way_only(opened):
     page = opened(viewport=PHONE)
     see_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    for link in page.locator("nav a").all():
+        box = link.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= PHONE["width"]
+    for name in (
+        "comparisons",
+        "accuracy-resnet32-projection",
+        "cost-resnet32-projection-remove-5",
+    ):
+        box = page.locator(f"#{name} svg").bounding_box()
+        assert box["width"] <= PHONE["width"]
 
 
 def test_a_sheet_of_paper_is_wide_enough(opened):
@@ -145,7 +180,7 @@ def test_it_prints_light_and_with_every_chart(opened):
     page.evaluate(
         "addEventListener('beforeprint', () => { window.printed = ["
         "document.documentElement.dataset.theme, document.querySelectorAll('.plot').length,"
-        "[...document.querySelectorAll('.plot')].filter((p) => p.querySelector('.main-svg')).length"
+        "[...document.querySelectorAll('.plot')].filter((p) => p.querySelector('svg')).length"
         "]; })"
     )
     pdf = page.pdf()

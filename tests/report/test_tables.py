@@ -1,18 +1,72 @@
-from layerticket.report.tables import blocks_table, markdown, table_text
+import csv
+import io
 
-TABLE = (
-    ("", "dense", "grasp ticket"),
-    [("accuracy, %", "90.00 ± 1.00", "89.50"), ("MACs", "4 M", "3 M")],
+import pytest
+
+from layerticket.errors import LayerticketError
+from layerticket.report import tables
+from layerticket.report.tables import (
+    Column,
+    Study,
+    Table,
+    blocks_table,
+    clean,
+    comparisons_table,
+    markdown,
+    table_text,
+    verdict_table,
+)
+from made_study import METHODS, analysed, make_study
+
+TABLE = Table(
+    title="T",
+    columns=[
+        Column(title="network", words=True, context=True),
+        Column(title="method", words=True),
+        Column(title="accuracy", key="a", show=lambda v: f"{100 * v:.1f} %"),
+        Column(title="difference", show=lambda v: f"{v[0]:+.1f}", parts=("mean", "low")),
+        Column(title="images", rare=True),
+    ],
+    rows=[("a", "=SUM(A1)", 0.912345, (1.0, None), None), ("a", "snip", None, None, None)],
 )
 
 
+def study(**how):
+    return Study.from_record(make_study(**how))
+
+
+def test_people_read_rounded_figures_and_no_repeated_context():
+    assert TABLE.text == (
+        ["method", "accuracy", "difference"],
+        [["=SUM(A1)", "91.2 %", "+1.0"], ["snip", "not measured", "not measured"]],
+    )
+
+
+def test_csv_has_every_column_raw_and_runs_no_formula():
+    assert TABLE.csv == (
+        "network,method,accuracy,difference mean,difference low,images\n"
+        "a,'=SUM(A1),0.912345,1.0,,\na,snip,,,,\n"
+    )
+
+
+def test_a_point_of_a_chart_is_a_row_of_its_table():
+    first, second = TABLE.points
+    assert (first["a"], first["mean"], first["low"]) == (0.912345, 1.0, None)
+    assert first["hover"] == "method: =SUM(A1)\naccuracy: 91.2 %\ndifference: +1.0"
+    assert second["a"] is second["mean"] is None
+    assert "accuracy: not measured" in second["hover"]
+
+
 def test_markdown_has_one_line_a_row_and_the_terminal_shows_all_cells():
-    lines = markdown(TABLE).splitlines()
-    assert lines[0] == "|  | dense | grasp ticket |"
-    assert lines[1] == "| --- | --- | --- |"
-    assert len(lines) == 4
-    text = table_text(TABLE, width=80)
-    assert all(cell in text for row in TABLE[1] for cell in row)
+    made = TABLE.text
+    assert markdown(made).splitlines() == [
+        "| method | accuracy | difference |",
+        "| --- | --- | --- |",
+        "| =SUM(A1) | 91.2 % | +1.0 |",
+        "| snip | not measured | not measured |",
+    ]
+    text = table_text(made, width=80)
+    assert all(cell in text for row in made[1] for cell in row)
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
@@ -20,3 +74,130 @@ def test_blocks_are_listed_with_their_share():
     block = {"name": "a", "stage": 0, "params": 1234, "macs": 250_000}
     _, rows = blocks_table({"macs": 1_000_000, "blocks": [block]})
     assert rows == [("a", "0", "1,234", "0.250 M", "25.00%")]
+
+
+# A study.
+
+
+def test_the_same_object_goes_in_and_comes_out():
+    record = make_study(seeds=2, failed=1)
+    read = Study.from_record(record)
+    assert [row.as_record()["id"] for row in read.rows] == [run["id"] for run in record["runs"]]
+    assert [one.as_record() for one in read.comparisons] == record["comparisons"]
+    assert next(iter(read.methods)) == "dense"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"schema": 2}, "schema 2, but .* schema 1"), ({"runs": None}, "lacks 'runs'")],
+)
+def test_what_is_no_study_is_refused(change, match):
+    record = make_study(seeds=1) | change
+    record = {key: value for key, value in record.items() if value is not None}
+    with pytest.raises(LayerticketError, match=match):
+        Study.from_record(record)
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(LayerticketError, match=r"holds no study \(study.json is missing\)"):
+        Study.read(tmp_path)
+
+
+def test_a_part_has_the_dense_rows_beside_those_of_its_budget():
+    whole = study(seeds=2, models=("resnet20", "resnet32-projection"), removals=(1, 2))
+    assert len(whole.models) == 2
+    assert len(whole.budgets) == 4
+    for part in whole.budgets:
+        assert len({row.model for row in part.rows}) == 1
+        assert {row.budget for row in part.rows} == {None, part.comparisons[0].budget}
+        assert part.methods == whole.methods
+    assert whole.label(whole.comparisons[0]) == "grasp, remove 1, resnet20"
+    assert whole.budgets[0].label(whole.budgets[0].comparisons[0]) == "grasp"
+
+
+def test_clean_keeps_letters_and_replaces_what_no_page_can_hold():
+    assert clean({"a\x00": ["b\ud800\n", 1, None, "é日"]}) == {
+        "a\ufffd": ["b\ufffd\n", 1, None, "é日"]
+    }
+
+
+# Its tables.
+
+
+def test_comparisons_keep_raw_figures():
+    made = study(seeds=3, failed=1)
+    rows = list(csv.DictReader(io.StringIO(comparisons_table(made).csv)))
+    assert [row["method"] for row in rows] == [one.method for one in made.comparisons]
+    second = made.comparisons[1]
+    assert float(rows[1]["difference to dense mean"]) == second.difference.mean
+    assert float(rows[1]["speed, search and training low"]) == second.speedup["low"]
+    assert rows[0]["failed seeds"] == "0"
+    assert rows[1]["seeds with dense itself"] == ""
+
+
+def test_both_intervals_are_shown_where_both_are_known():
+    header, _ = comparisons_table(study(seeds=3)).text
+    assert "over seeds alone" not in header
+    made = study(seeds=5, images=1000)
+    header, rows = comparisons_table(made).text
+    shown = dict(zip(header, rows[0], strict=True))
+    assert shown["difference to dense"].count(" to ") == 1
+    assert shown["over seeds alone"].count(" to ") == 1
+    found = made.comparisons[0].difference
+    assert found.high - found.low > found.seeds_high - found.seeds_low
+
+
+def test_rows_that_are_one_training_are_told():
+    record = make_study(seeds=3, methods=METHODS[:1])
+    dense = [run for run in record["runs"] if run["kind"] == "dense"]
+    ticket = [run for run in record["runs"] if run["kind"] == "ticket"]
+    ticket[0] |= {"training": dense[0]["training"], "test_accuracy": dense[0]["test_accuracy"]}
+    header, rows = comparisons_table(Study.from_record(record | analysed(record))).text
+    shown = dict(zip(header, rows[0], strict=True))
+    assert shown["seeds with dense itself"] == "0"
+    assert shown["average effect"].endswith(" pp")
+
+
+def test_masked_weights_stand_at_the_cost_of_dense():
+    made = tables.accuracy_table(study().models[0])
+    at = {row[0]: row[2] for row in made.rows}
+    assert at["weights snip"] == at["dense"] > at["grasp"]
+
+
+def test_what_was_removed_is_counted_over_draws_and_seeds():
+    made = study(seeds=3).budgets[0]
+    rows = tables.removed_table(made).rows
+    mine = [row for row in rows if row[0] == "random blocks" and row[3] == "layer1.0"]
+    assert len(mine) == 12  # 4 draws, 3 seeds
+    times, tickets = mine[0][6]
+    assert times == sum(row[4] == "removed" for row in mine)
+    assert tickets == 12
+
+
+def test_costs_are_those_of_the_whole_bill():
+    record = make_study(seeds=1, methods=(("lottery grasp", "lottery", -0.1, 0),))
+    run = record["runs"][1]
+    run["cost"] = run["cost"] | {"train_seconds": 2 * run["train_seconds"]}
+    made = tables.cost_table(Study.from_record(record).budgets[0])
+    at = [column.title for column in made.columns].index("training")
+    assert made.rows[1][at] == 2 * run["train_seconds"]
+
+
+def test_a_user_own_training_without_macs_or_epochs_has_tables():
+    record = make_study(seeds=2, methods=METHODS[:1], full=False, energy=False)
+    for run in record["runs"]:
+        run |= dict.fromkeys(("macs", "epochs", "params", "images_per_second", "scores"))
+        run["curve"] = []
+    record |= {"networks": {}, "data": None, "classes": None, "test_images": None}
+    made = Study.from_record(record | analysed(record))
+    assert tables.accuracy_table(made).rows == ()
+    assert "not measured" in str(tables.comparisons_table(made).text)
+    assert tables.validation_accuracy_table(made).rows == []
+
+
+def test_the_table_on_a_screen_ends_with_the_corrected_outcome():
+    made = study(seeds=3)
+    header, rows = verdict_table(made)
+    assert header[-1] == "verdict"
+    assert len(rows) == 1 + len(made.comparisons)
+    assert [row[-1] for row in rows[1:]] == [one.outcome_adjusted for one in made.comparisons]

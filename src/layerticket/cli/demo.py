@@ -72,7 +72,7 @@ def demo(
             command=command_line(),
             tell=show,
         )
-    page, *_ = write_report(record, out, figures=False)
+    page = write_report(out, figures=False).page
     comparisons = record["comparisons"]
     summary: dict[str, Any] = {
         "study": str(out),

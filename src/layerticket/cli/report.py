@@ -7,8 +7,6 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import Json
 from layerticket.cli.output import say
-from layerticket.report.page import write_report
-from layerticket.study.collect import load_study
 
 
 def report(
@@ -30,12 +28,14 @@ def report(
     figures
         Whether figures are also drawn as PNG and SVG.
     """
-    study = load_study(folder)
-    written = write_report(study, folder if out is None else out, figures=figures)
+    from layerticket.report.page import write_report
+
+    written = write_report(folder, out, figures=figures)
+    verdict = written.study.verdict
     record = {
-        "report": str(written[0]),
-        "verdict": study["verdict"],
-        "files": [str(path) for path in written],
+        "report": str(written.page),
+        "verdict": verdict,
+        "files": [str(path) for path in written.files],
     }
-    text = f"{study['verdict']}\n\n{written[0]}\nand {len(written) - 1} files beside it"
+    text = f"{verdict}\n\n{written.page}\nand {len(written.files) - 1} files beside it"
     say(record, text, as_json=json)

@@ -1,411 +1,190 @@
-"""A chart as PNG and SVG, for papers and slides. Enters: a chart. Leaves: bytes of two files.
+"""The one way to draw: Vega-Lite specifications, in a browser by JavaScript and as SVG and PNG."""
 
-Drawn by matplotlib, which needs no browser; the same chart gives the same bytes.
-"""
-
-import html
-import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+import math
+from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
-from layerticket.errors import LayerticketError
-from layerticket.report.charts import COLOURS, Axis, Chart, Guide, HeatMap, Series
+from layerticket.errors import need
 
-Json = dict[str, Any]
+Spec = dict[str, Any]
+"""A Vega-Lite specification; colours, fonts and width are left to the one who draws."""
 
-
-def drawing(chart: Chart | HeatMap) -> Json:
-    """Describe a chart to plotly.js.
-
-    Args:
-        chart: What is drawn.
-
-    Returns:
-        "data" and "layout"; texts are escaped, since plotly.js reads tags in them.
-    """
-    return _heat_map(chart) if isinstance(chart, HeatMap) else _chart(chart)
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=False)
-
-
-def _layout(x: Json, y: Json, height: int, **rest: Any) -> Json:  # noqa: ANN401 - plotly's own
-    return {
-        "height": height,
-        "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": "@ink", "family": "inherit", "size": 13},
-        "hoverlabel": {"bgcolor": "@paper", "bordercolor": "@line", "font": {"color": "@ink"}},
-        "hovermode": "closest",
-        "dragmode": False,
-        "xaxis": x,
-        "yaxis": y,
-        **rest,
-    }
-
-
-def _axis(axis: Axis) -> Json:
-    made: Json = {
-        "title": {"text": _text(axis.title), "standoff": 10},
-        "automargin": True,
-        "gridcolor": "@grid",
-        "linecolor": "@line",
-        "zeroline": False,
-    }
-    if axis.ticks:
-        made |= {
-            "tickvals": [place for place, _ in axis.ticks],
-            "ticktext": [_text(text) for _, text in axis.ticks],
-            "range": [len(axis.ticks) - 0.4, -0.6] if axis.downwards else None,
-            "showgrid": False,
-        }
-    if axis.span is not None:
-        made["range"] = list(axis.span)
-    return made
-
-
-def _chart(chart: Chart) -> Json:
-    listed = len(chart.y.ticks) == len(chart.series)  # the axis names them: no legend
-    legend = len(chart.series) > 1 and not listed
-    above = 24 if chart.guides else 8
-    rows = (len(chart.series) + 3) // 4 if legend else 0
-    layout = _layout(
-        _axis(chart.x),
-        _axis(chart.y),
-        chart.height + 26 * rows,
-        showlegend=legend,
-        legend={
-            "orientation": "h",
-            "y": 1 + above / chart.height,
-            "yanchor": "bottom",
-            "x": 0,
-            "xanchor": "left",
-        },
-        shapes=[_guide(guide) for guide in chart.guides],
-        annotations=[_guide_label(guide, len(chart.guides) > 1) for guide in chart.guides],
-    )
-    layout["margin"]["t"] = above
-    return {"data": [trace for one in chart.series for trace in _traces(one)], "layout": layout}
-
-
-def _traces(series: Series) -> list[Json]:
-    """Draw a series; a line with a range gets a band of its own."""
-    colour = f"@{series.colour}"
-    mode = "+".join(["lines"] * bool(series.line) + ["markers"] * (series.line in ("", "dot")))
-    trace: Json = {
-        "type": "scatter",
-        "name": _text(series.label),
-        "legendgroup": _text(series.label),
-        "x": list(series.x),
-        "y": list(series.y),
-        "mode": mode,
-        "marker": {
-            "color": colour,
-            "symbol": series.marker,
-            "size": 11,
-            "line": {"color": "@paper", "width": 1},
-        },
-        "line": {"color": colour, "width": 2 if series.line != "dot" else 1},
-        "text": [_text(note) for note in series.notes],
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-    if series.line:
-        trace["line"]["dash"] = series.line
-    band = series.line in ("solid", "dash") and any(series.y_ends)
-    if not band:
-        for axis, values, ends in (
-            ("x", series.x, series.x_ends),
-            ("y", series.y, series.y_ends),
-        ):
-            if any(ends):
-                trace[f"error_{axis}"] = _bars(values, ends, colour)
-    return [*([_band(series, colour)] if band else []), trace]
-
-
-def _bars(values: Sequence[float], ends: Sequence[tuple[float, float] | None], colour: str) -> Json:
-    known = [end or (value, value) for value, end in zip(values, ends, strict=True)]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for value, (_, high) in zip(values, known, strict=True)],
-        "arrayminus": [value - low for value, (low, _) in zip(values, known, strict=True)],
-        "color": colour,
-        "thickness": 1.6,
-        "width": 4,
-    }
-
-
-def _band(series: Series, colour: str) -> Json:
-    known = [(x, *end) for x, end in zip(series.x, series.y_ends, strict=True) if end]
-    forth, back = list(known), list(reversed(known))
-    return {
-        "type": "scatter",
-        "legendgroup": _text(series.label),
-        "showlegend": False,
-        "hoverinfo": "skip",
-        "mode": "lines",
-        "x": [x for x, *_ in forth] + [x for x, *_ in back],
-        "y": [low for _, low, _ in forth] + [high for *_, high in back],
-        "line": {"width": 0},
-        "fill": "toself",
-        "fillcolor": colour,
-        "opacity": 0.16,
-    }
-
-
-def _guide(guide: Guide) -> Json:
-    other = "y" if guide.axis == "x" else "x"
-    return {
-        "type": "line",
-        "layer": "below",
-        f"{guide.axis}0": guide.at,
-        f"{guide.axis}1": guide.at,
-        f"{other}0": 0,
-        f"{other}1": 1,
-        f"{other}ref": "paper",
-        "line": {
-            "color": "@strong" if guide.strong else "@soft",
-            "width": 1.6 if guide.strong else 1,
-            "dash": "dash" if guide.strong else "solid",
-        },
-    }
-
-
-def _guide_label(guide: Guide, several: bool) -> Json:
-    """Name a guide above it; of two that may be close one is named to its left."""
-    place = {"x": guide.at, "y": 1, "yref": "paper", "yanchor": "bottom"}
-    if guide.axis == "y":
-        place = {"y": guide.at, "x": 1, "xref": "paper", "xanchor": "right", "yanchor": "bottom"}
-    if several and guide.axis == "x":
-        place["xanchor"] = "right" if guide.strong else "left"
-    return place | {
-        "text": _text(guide.label),
-        "showarrow": False,
-        "font": {"size": 12, "color": "@strong" if guide.strong else "@soft"},
-    }
-
-
-def _heat_map(chart: HeatMap) -> Json:
-    rows, columns = len(chart.rows), len(chart.columns)
-    size = (11 if columns <= 24 else 1) if chart.figures else (17 if columns <= 40 else 12)
-    ticks = [(float(i), name) for i, name in enumerate(chart.rows)]
-    x = _axis(Axis(title="", ticks=[(float(i), n) for i, n in enumerate(chart.columns)]))
-    x |= {"range": [-0.5, columns - 0.5], "tickangle": -60, "tickfont": {"size": 11}}
-    trace = {
-        "type": "heatmap",
-        "z": [list(row) for row in chart.values],
-        "zmin": chart.floor,
-        "zmax": 1,
-        "text": [[_text(mark) for mark in row] for row in chart.marks],
-        "texttemplate": "%{text}",
-        "textfont": {"size": size, "color": "@ink" if chart.figures else "@mark"},
-        "customdata": [[_text(note) for note in row] for row in chart.notes],
-        "hovertemplate": "%{customdata}<extra></extra>",
-        "hoverongaps": True,
-        "colorscale": [[0, "@low"], [1, "@high"]],
-        "xgap": 2,
-        "ygap": 2,
-        "colorbar": {
-            "title": {"text": _text(chart.scale), "side": "right"},
-            "thickness": 10,
-            "outlinewidth": 0,
-            "len": 1,
-            "nticks": 3,
-        },
-        "showscale": any(value is not None for row in chart.values for value in row),
-    }
-    empty = {
-        **trace,
-        "z": [[0] * columns for _ in range(rows)],
-        "colorscale": [[0, "@empty"], [1, "@empty"]],
-        "showscale": False,
-    }
-    y = _axis(Axis(title="", ticks=ticks, downwards=True)) | {"range": [rows - 0.5, -0.5]}
-    split = {"type": "line", "x0": 0, "x1": 1, "xref": "paper"}
-    parts: list[Json] = [
-        {**split, "y0": at, "y1": at, "line": {"color": "@line", "width": 1}} for at in chart.splits
-    ]
-    parts += [
-        {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper",
-         "line": {"color": "@ink", "width": 1.5}}
-        for at in chart.breaks
-    ]  # fmt: skip
-    layout = _layout(x, y, 120 + 24 * rows, shapes=parts)
-    return {"data": [empty, trace | {"hoverinfo": "skip"}], "layout": layout}
-
-
-_SHAPES = {
-    "circle": "o",
-    "diamond": "D",
-    "triangle-up": "^",
-    "triangle-down": "v",
-    "square": "s",
-    "hexagon": "h",
-    "star": "*",
-    "pentagon": "p",
-    "triangle-left": "<",
-    "triangle-right": ">",
-    "x": "X",
-    "cross": "P",
-}
-_DASHES = {"solid": "-", "dash": "--", "dot": ":"}
-_STYLE = {
-    "text.parse_math": False,
-    "svg.hashsalt": "layerticket",
-    "svg.fonttype": "none",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa3ad",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
+# source: M. Okabe, K. Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/,
+# without the yellow that paper swallows, and lighter for dark pages.
+METHODS = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
+THEMES: Mapping[str, Mapping[str, str]] = {
+    "light": {
+        "paper": "#ffffff",
+        "page": "#f7f7f5",
+        "ink": "#1b1f24",
+        "soft": "#5b6570",
+        "line": "#c9ced4",
+        "grid": "#e8eaed",
+        "strong": "#b3261e",
+        "accent": "#00639c",
+        "blue": "#0072b2",
+        "vermilion": "#d55e00",
+        "green": "#009e73",
+        "purple": "#c2649a",
+        "orange": "#c98600",
+        "sky": "#3a9fdc",
+        "grey": "#7a828c",
+        "low": "#eaf1f7",
+        "high": "#5c9cc9",
+        "empty": "#f3f4f6",
+        "mark": "#7a2500",
+        "win": "#00704f",
+        "win-back": "#e3f3ec",
+        "lose": "#a8361c",
+        "lose-back": "#fbeae4",
+        "open": "#665200",
+        "open-back": "#faf2d8",
+    },
+    "dark": {
+        "paper": "#191d22",
+        "page": "#121519",
+        "ink": "#e8eaec",
+        "soft": "#a3adb8",
+        "line": "#454d57",
+        "grid": "#2a3037",
+        "strong": "#ff9b8f",
+        "accent": "#7cc4f5",
+        "blue": "#4aa3df",
+        "vermilion": "#f0843c",
+        "green": "#2fbf95",
+        "purple": "#e08fbd",
+        "orange": "#efb034",
+        "sky": "#8bcdf5",
+        "grey": "#9aa3ad",
+        "low": "#232d37",
+        "high": "#286a96",
+        "empty": "#20252b",
+        "mark": "#ffd0b0",
+        "win": "#5fd6a9",
+        "win-back": "#14302a",
+        "lose": "#ff9f85",
+        "lose-back": "#3a1f18",
+        "open": "#ecd07a",
+        "open-back": "#332b12",
+    },
 }
 
 
-def pictures(chart: Chart | HeatMap) -> dict[str, bytes]:
-    """Draw a chart on white.
+def config(theme: str) -> dict[str, Any]:
+    """Vega-Lite's configuration for a light or a dark page."""
+    of = THEMES[theme]
+    methods = [of["ink"], *[of[name] for name in METHODS] * 8]
+    axis = {
+        "gridColor": of["grid"],
+        "domainColor": of["line"],
+        "tickColor": of["line"],
+        "labelColor": of["ink"],
+        "titleColor": of["ink"],
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12.5,
+        "titlePadding": 10,
+        "labelLimit": 240,
+    }
+    return {
+        "background": "transparent",
+        "font": 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif',
+        "padding": 4,
+        "aria": False,
+        "view": {"stroke": None},
+        "axis": axis,
+        "axisQuantitative": {"labelOverlap": "greedy", "tickCount": 7},
+        "title": {"color": of["ink"], "anchor": "start", "fontSize": 14, "offset": 12},
+        "legend": {
+            "orient": "top",
+            "title": None,
+            "labelColor": of["ink"],
+            "titleColor": of["ink"],
+            "titleFontWeight": "normal",
+            "labelFontSize": 12,
+            "labelLimit": 260,
+            "symbolSize": 90,
+            "symbolStrokeWidth": 2,
+            "columnPadding": 16,
+        },
+        "range": {"category": methods, "heatmap": [of["low"], of["high"]]},
+        "point": {"filled": True, "size": 110, "opacity": 1, "stroke": of["paper"]},
+        "style": {
+            "interval": {"strokeWidth": 1.8, "opacity": 1},
+            "seeds": {"strokeWidth": 6, "opacity": 0.35},
+            "cut": {"filled": True, "size": 70, "opacity": 1},
+            "band": {"opacity": 0.16},
+            "dense": {"color": of["soft"]},
+            "margin": {"color": of["strong"], "strokeDash": [5, 4], "strokeWidth": 1.6},
+            "margin-name": {"color": of["strong"]},
+            "empty": {"color": of["empty"]},
+            "cross": {"color": of["mark"], "fontSize": 16, "fontWeight": "bold"},
+            "number": {"color": of["ink"], "fontSize": 10.5},
+            "edge": {"color": of["ink"], "strokeWidth": 1.5},
+            "split": {"color": of["line"], "strokeWidth": 1},
+        },
+    }
 
-    Args:
-        chart: What is drawn.
 
-    Returns:
-        "png" (at 200 dots per inch) and "svg".
+def _polygon(corners: int, *, inner: float = 1.0, size: float = 1.0) -> str:
+    """Path of a regular polygon, or of a star."""
+    turns = 2 * corners if inner < 1 else corners
+    points = []
+    for turn in range(turns):
+        radius, angle = inner if inner < 1 and turn % 2 else size, math.tau * turn / turns
+        points.append(f"{radius * math.sin(angle):.3f},{-radius * math.cos(angle):.3f}")
+    return f"M{'L'.join(points)}Z"
+
+
+_CROSS = "M-.9,-.4L-.4,-.9L0,-.5L.4,-.9L.9,-.4L.5,0L.9,.4L.4,.9L0,.5L-.4,.9L-.9,.4L-.5,0Z"
+SHAPES = {
+    "dense": "cross",
+    "ticket": "circle",
+    "lottery": "diamond",
+    "control": "triangle-up",
+    "last blocks": "triangle-down",
+    "first blocks": "triangle-left",
+    "even blocks": "triangle-right",
+    "shallower": "square",
+    "filters": _polygon(6),
+    "weights": _polygon(5, inner=0.6, size=1.4),
+    "imp": _polygon(5),
+    "equal_compute": _CROSS,
+    "own": _polygon(8),
+}
+
+
+def pictures(spec: Spec, title: str) -> dict[str, bytes]:
+    """Draw a specification on white: "svg", and "png" at 192 dots per inch.
 
     Raises:
-        LayerticketError: If matplotlib is not installed.
+        LayerticketError: If vl-convert-python is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise LayerticketError(
-            "figures are drawn by matplotlib, which is not installed. "
-            'Run: pip install "layerticket[report]"'
-        ) from err
-    with rc_context(_STYLE), _any_letters():
-        figure = Figure(figsize=_size(chart), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(chart.title, loc="left", fontsize=10, fontweight="bold", wrap=True)
-        if isinstance(chart, HeatMap):
-            _draw_map(figure, axes, chart)
-        else:
-            _draw_chart(figure, axes, chart)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once is enough for both files
-        return {kind: _bytes(figure, kind) for kind in ("png", "svg")}
+    convert = need("vl_convert", extra="figures", why="figures need vl-convert-python")
+    wide = {"width": 620} if spec.get("width") == "container" else {}
+    drawn = spec | wide | {"title": title, "background": "white"}
+    svg = convert.vegalite_to_svg(json.dumps(drawn, allow_nan=False), config=config("light"))
+    return {"svg": svg.encode(), "png": convert.svg_to_png(svg, scale=2)}
 
 
-@contextmanager
-def _any_letters() -> Iterator[None]:
-    """Draw letters the font lacks as boxes, and labels too long for the figure, without a word."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        warnings.filterwarnings("ignore", message="constrained_layout", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not", append=False)
-        yield
+def scripts() -> list[str]:
+    """Return the JavaScript that draws in a page, to be put into one script element each."""
+    names = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js", "script.js")
+    return [_in_script(asset(name)) for name in names]
 
 
-def _size(chart: Chart | HeatMap) -> tuple[float, float]:
-    """Width and height in inches."""
-    if isinstance(chart, HeatMap):
-        return max(6.5, 0.22 * len(chart.columns) + 3), 1.3 + 0.22 * len(chart.rows)
-    return 7.0, max(2.2, chart.height / 110)
+def as_script(value: object) -> str:
+    """Write a JSON value that cannot end the script element it stands in."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _bytes(figure: Any, kind: str) -> bytes:  # noqa: ANN401 - matplotlib has no types here
-    target = io.BytesIO()
-    stamp = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(target, format=kind, dpi=200, metadata=stamp)
-    return target.getvalue()
+def _in_script(code: str) -> str:
+    return code.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _draw_chart(figure: Any, axes: Any, chart: Chart) -> None:  # noqa: ANN401
-    for guide in chart.guides:
-        line = axes.axvline if guide.axis == "x" else axes.axhline
-        style = "--" if guide.strong else "-"
-        line(guide.at, color="#6b7480", linewidth=1, linestyle=style, zorder=1)
-    for series in chart.series:
-        _draw_series(axes, series)
-    _name(axes, chart.x, "x")
-    _name(axes, chart.y, "y")
-    axes.grid(axis="x" if chart.y.ticks else "both", color="#e4e7ea", linewidth=0.8)
-    labelled = len(chart.y.ticks) == len(chart.series)
-    if len(chart.series) > 1 and not labelled:
-        figure.legend(loc="outside right center")
-
-
-def _draw_series(axes: Any, series: Series) -> None:  # noqa: ANN401
-    colour = COLOURS[series.colour]
-    band = series.line in ("solid", "dash") and any(series.y_ends)
-    if band:
-        known = [(x, *end) for x, end in zip(series.x, series.y_ends, strict=True) if end]
-        x, low, high = zip(*known, strict=True)
-        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-    axes.errorbar(
-        series.x,
-        series.y,
-        xerr=_error(series.x, series.x_ends),
-        yerr=None if band else _error(series.y, series.y_ends),
-        color=colour,
-        label=f"\u200b{series.label}",  # a label that begins with _ would be left out
-        marker="" if series.line in ("solid", "dash") else _SHAPES[series.marker],
-        markeredgecolor="white",
-        markersize=8 if series.marker != "star" else 11,
-        linestyle=_DASHES.get(series.line, ""),
-        linewidth=1.4,
-        capsize=2.5,
-    )
-
-
-def _error(
-    values: Sequence[float], ends: Sequence[tuple[float, float] | None]
-) -> list[list[float]] | None:
-    if not any(ends):
-        return None
-    known = [end or (value, value) for value, end in zip(values, ends, strict=True)]
-    below = [max(0.0, value - low) for value, (low, _) in zip(values, known, strict=True)]
-    above = [max(0.0, high - value) for value, (_, high) in zip(values, known, strict=True)]
-    return [below, above]
-
-
-def _name(axes: Any, axis: Axis, which: str) -> None:  # noqa: ANN401
-    getattr(axes, f"set_{which}label")(axis.title)
-    if axis.ticks:
-        places, texts = zip(*axis.ticks, strict=True)
-        getattr(axes, f"set_{which}ticks")(places, texts)
-    if axis.span is not None:
-        (axes.set_xlim if which == "x" else axes.set_ylim)(*axis.span)
-    if axis.downwards:
-        axes.set_ylim(len(axis.ticks) - 0.4, -0.6)
-
-
-def _draw_map(figure: Any, axes: Any, chart: HeatMap) -> None:  # noqa: ANN401
-    from matplotlib.colors import LinearSegmentedColormap
-
-    ends = ["#eaf1f7", "#5c9cc9"]
-    shades = LinearSegmentedColormap.from_list("shades", ends).with_extremes(bad="#f3f4f6")
-    values = [[float("nan") if v is None else v for v in row] for row in chart.values]
-    mesh = axes.pcolormesh(
-        values, cmap=shades, vmin=chart.floor, vmax=1, edgecolors="white", linewidth=1
-    )
-    for at in chart.breaks:
-        axes.axvline(at + 0.5, color=COLOURS["ink"], linewidth=1)
-    for at in chart.splits:
-        axes.axhline(at + 0.5, color="#9aa3ad", linewidth=1)
-    look: dict[str, Any] = {"color": COLOURS["ink"], "fontsize": 6}
-    if not chart.figures:
-        look = {"color": "#7a2500", "fontsize": 11, "fontweight": "bold"}
-    for i, row in enumerate(chart.marks):
-        for j, mark in enumerate(row):
-            if mark:
-                axes.text(j + 0.5, i + 0.5, mark, ha="center", va="center", **look)
-    axes.set_xticks([i + 0.5 for i in range(len(chart.columns))], chart.columns, rotation=60)
-    axes.set_yticks([i + 0.5 for i in range(len(chart.rows))], chart.rows)
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
-    if any(value is not None for row in chart.values for value in row):
-        figure.colorbar(mesh, label=chart.scale, ax=axes, pad=0.02)
+def asset(name: str) -> str:
+    """Read a file that is shipped with the package."""
+    return (files("layerticket.report") / "assets" / name).read_text(encoding="utf-8")

@@ -1,19 +1,714 @@
-"""Measured figures as Markdown: a table, and the page of a comparison with its conditions."""
+"""A study as it stands in study.json, and its tables: raw figures, to be read or computed with."""
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+from layerticket.errors import LayerticketError
+from layerticket.files import read_json
+from layerticket.verdict import words
+from layerticket.verdict.pairs import Comparison, Row
+from layerticket.verdict.statistics import Difference
+
+SCHEMA = 1
 
 
-def blocks_table(record: Mapping[str, Any]) -> Table:
-    """List removable blocks with their share of the network's cost."""
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What study.json holds, or the part of it about one network and one budget."""
+
+    title: str
+    verdict: str
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    networks: Mapping[str, Any]
+    margin: float
+    confidence: float
+    data: str | None
+    classes: int | None
+    test_images: int | None
+    environment: Mapping[str, Any]
+    command: str
+    study: Mapping[str, Any]
+    """The study file, resolved."""
+    methods: Mapping[str, str]
+    """Kind of each method of the whole study by label, dense first; a part keeps them all."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Study":
+        """Read the study.json of a folder."""
+        path = Path(folder) / "study.json"
+        if not path.exists():
+            raise LayerticketError(
+                f"{folder} holds no study (study.json is missing). Run one: layerticket study run "
+                f"quick --out {folder}"
+            )
+        return cls.from_record(read_json(path))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Study":
+        """Read the object of study.json; signs that no page can hold are replaced."""
+        made = ("rows", "methods")
+        lacking = [
+            name
+            for name in ("schema", "runs", *(f.name for f in fields(cls) if f.name not in made))
+            if name not in record
+        ]
+        if lacking:
+            raise LayerticketError(
+                f"the study lacks {lacking[0]!r}. Give a study.json as `layerticket study run` "
+                "writes it."
+            )
+        if record["schema"] != SCHEMA:
+            raise LayerticketError(
+                f"the study has schema {record['schema']}, but this version of layerticket reads "
+                f"schema {SCHEMA}. Run the study again with this version."
+            )
+        known = clean(record)
+        rows = tuple(Row.from_record(row) for row in known["runs"])
+        dense = [row for row in rows if row.kind == "dense"]
+        return cls(
+            **{f.name: known[f.name] for f in fields(cls) if f.name in known}
+            | {
+                "rows": rows,
+                "comparisons": tuple(Comparison.from_record(c) for c in known["comparisons"]),
+                "verdict": known["verdict"] or words.UNJUDGED,
+                "methods": {row.method: row.kind for row in (*dense, *rows)},
+            }
+        )
+
+    @property
+    def judged(self) -> list[Comparison]:
+        """Comparisons with at least one pair of finished rows."""
+        return [one for one in self.comparisons if one.n]
+
+    @property
+    def done(self) -> list[Row]:
+        """Rows that are finished."""
+        return [row for row in self.rows if row.status == "done"]
+
+    @property
+    def models(self) -> list["Study"]:
+        """The part about each network."""
+        return [self._part(model) for model in dict.fromkeys(row.model for row in self.rows)]
+
+    @property
+    def budgets(self) -> list["Study"]:
+        """The part about each network and budget, the dense network beside it."""
+        pairs = dict.fromkeys((row.model, row.budget) for row in self.rows if row.budget)
+        return [self._part(model, budget) for model, budget in pairs]
+
+    def _part(self, model: str, budget: str | None = None) -> "Study":
+        def belongs(one: Row | Comparison) -> bool:
+            return one.model == model and (not budget or one.budget in (None, budget))
+
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if belongs(row)),
+            comparisons=tuple(one for one in self.comparisons if belongs(one)),
+        )
+
+    def by_method(self, rows: Iterable[Row]) -> dict[str, list[Row]]:
+        """Rows of each method, its draws together, in the order of the study."""
+        found: dict[str, list[Row]] = {method: [] for method in self.methods}
+        for row in rows:
+            found[row.method].append(row)
+        return {method: of for method, of in found.items() if of}
+
+    def label(self, one: Comparison) -> str:
+        """Name a comparison; network and budget only where this study has several."""
+        several = [
+            str(value)
+            for name in ("budget", "model")
+            if len({getattr(other, name) for other in self.comparisons}) > 1
+            and (value := getattr(one, name))
+        ]
+        return ", ".join([one.method, *several])
+
+
+def row_name(row: Row) -> str:
+    """Name the method of a row, with the number of its draw."""
+    return row.method if row.draw is None else f"{row.method} {row.draw}"
+
+
+def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    r"""Replace control characters and lone surrogates, which XML and HTML cannot hold.
+
+    Example:
+        >>> clean({"error": "a\x00b"})
+        {'error': 'a\ufffdb'}
+    """
+    if isinstance(value, str):
+        return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", value)
+    if isinstance(value, Mapping):
+        return {clean(key): clean(part) for key, part in value.items()}
+    return [clean(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+# Tables.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """How one column is headed and shown."""
+
+    title: str
+    key: str = ""
+    """Name of its figure in a chart; the title by default."""
+    show: Callable[[Any], str] = str
+    """Text of a value that is not None."""
+    parts: tuple[str, ...] = ()
+    """Names of the figures a cell holds, if it holds several; each gets a column in CSV."""
+    absent: str = words.ABSENT
+    """Text of None."""
+    words: bool = False
+    """Whether cells are words, set flush left, not figures."""
+    context: bool = False
+    """Whether it is shown only where it varies from row to row; CSV always has it."""
+    rare: bool = False
+    """Whether it is shown only where some row has it; CSV always has it."""
+
+
+Text = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Header and rows of text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Columns and rows of raw values; a cell that was not measured is None."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+
+    @property
+    def shown(self) -> list[tuple[int, Column]]:
+        """Columns that are worth reading, each with its place in a row."""
+        return [
+            (at, column)
+            for at, column in enumerate(self.columns)
+            if not (column.context and len({str(row[at]) for row in self.rows}) < 2)
+            and not (column.rare and all(row[at] is None for row in self.rows))
+        ]
+
+    @property
+    def text(self) -> Text:
+        """Every cell for people."""
+        return [column.title for _, column in self.shown], [
+            [column.absent if row[at] is None else column.show(row[at]) for at, column in shown]
+            for shown in [self.shown]
+            for row in self.rows
+        ]
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """One point of a chart for each row: its figures by key, and what a pointer is told."""
+        found = []
+        for row in self.rows:
+            point: dict[str, Any] = {}
+            for column, value in zip(self.columns, row, strict=True):
+                keys = column.parts or (column.key or column.title,)
+                cells = value if column.parts and value is not None else [value] * len(keys)
+                point = dict(zip(keys, cells, strict=True)) | point  # the first of a name counts
+            told = [
+                f"{column.title}: {column.absent if row[at] is None else column.show(row[at])}"
+                for at, column in self.shown
+                if row[at] is not None or column.absent == words.ABSENT
+            ]
+            found.append(point | {"hover": "\n".join(told[:12])})
+        return found
+
+    @property
+    def csv(self) -> str:
+        """CSV with raw figures: fractions, seconds, kWh; None is empty.
+
+        A word that a spreadsheet would take for a formula gets an apostrophe in front.
+        """
+        target = io.StringIO()
+        writer = csv.writer(target, lineterminator="\n")
+        writer.writerow(
+            f"{column.title} {part}".strip()
+            for column in self.columns
+            for part in column.parts or ("",)
+        )
+        for row in self.rows:
+            cells: list[Any] = []
+            for column, value in zip(self.columns, row, strict=True):
+                several = (None,) * len(column.parts) if value is None else value
+                cells += several if column.parts else [value]
+            writer.writerow(_no_formula(cell) for cell in cells)
+        return target.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
+
+
+def markdown(text: Text) -> str:
+    """Write a table as Markdown, ending in a line break."""
+    header, rows = text
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table_text(text: Text, width: int | None = None) -> str:
+    """Draw a table for a terminal; `width` in characters, that of the terminal by default."""
+    header, rows = text
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
+    for index, title in enumerate(header):
+        drawn.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    target = io.StringIO()
+    Console(file=target, width=width).print(drawn)
+    return target.getvalue()
+
+
+# The tables of a study; a table without rows has nothing to show.
+
+NETWORK = Column(title="network", words=True, context=True)
+BUDGET = Column(title="budget", words=True, absent="", context=True)
+METHOD = Column(title="method", words=True)
+DRAW = Column(title="draw", absent="", rare=True)
+ENDS = ("mean", "low", "high")
+
+
+def _interval(value: Sequence[float | None]) -> str:
+    mean, low, high = value
+    return words.interval(Difference(mean=mean, low=low, high=high))
+
+
+def _range(value: Sequence[float]) -> str:
+    return words.span(*value)
+
+
+def _speedup(value: Sequence[float | None]) -> str:
+    return words.speedup(dict(zip(ENDS, value, strict=True)))
+
+
+def _ends(found: Difference | None) -> tuple[Any, ...] | None:
+    return None if found is None or found.mean is None else (found.mean, found.low, found.high)
+
+
+def _over_seeds(found: Difference) -> tuple[float, float] | None:
+    """The interval over seeds alone, where another one decides."""
+    low, high = found.seeds_low, found.seeds_high
+    return None if found.images is None or low is None or high is None else (low, high)
+
+
+def _mean(rows: Iterable[Row], key: str) -> float | None:
+    """Mean of a figure over the rows that have it."""
+    values = [value for row in rows if (value := getattr(row, key)) is not None]
+    return fmean(values) if values else None
+
+
+def verdict_table(study: Study) -> Text:
+    """The study on a screen: one line for dense and for each method."""
+    header = ("", "accuracy", "difference", "MACs", "search and training", "verdict")
+    rows = [
+        (row.model, words.accuracy(_mean(of, "test_accuracy")), "", "", "", "")
+        for part in study.models
+        for of in [[row for row in part.done if row.kind == "dense"]]
+        for row in of[:1]
+    ]
+    rows += [
+        (
+            study.label(one),
+            words.accuracy(one.accuracy["mean"]),
+            words.interval(one.difference),
+            words.saving(one.macs_saving),
+            words.speedup(one.speedup),
+            one.outcome_adjusted,
+        )
+        for one in study.judged
+    ]
+    return header, rows
+
+
+def comparisons_table(study: Study) -> Table:
+    """List every method against dense: difference, verdict, what was saved."""
+    two_seeds = "needs 2 seeds"
+    columns = [
+        NETWORK,
+        BUDGET,
+        METHOD,
+        Column(title="seeds"),
+        Column(title="accuracy", show=words.accuracy),
+        Column(title="difference to dense", show=_interval, parts=ENDS),
+        Column(
+            title="over seeds alone",
+            show=_range,
+            parts=("seeds_low", "seeds_high"),
+            absent="—",
+            rare=True,
+        ),
+        Column(title="outcome", words=True),
+        Column(title="after correction", words=True),
+        Column(title="p", show=words.p_value, absent=two_seeds),
+        Column(title="p, corrected", show=words.p_value, absent=two_seeds),
+        Column(title="minimum detectable", show=words.difference, absent=two_seeds),
+        Column(title="seeds for 80 % power", absent="—"),
+        Column(title="test images at least", show=words.count, absent="—", rare=True),
+        Column(title="failed seeds", absent="none"),
+        Column(title="seeds with dense itself", absent="none", rare=True),
+        Column(title="average effect", show=words.difference, absent="—", rare=True),
+        Column(title="MACs", show=words.saving),
+        Column(title="parameters", show=words.saving),
+        Column(title="speed, search and training", show=_speedup, parts=ENDS),
+        Column(title="peak memory", show=words.saving),
+        Column(title="energy", show=words.saving),
+        Column(title="carbon", show=words.saving),
+        Column(title="above random tickets", show=words.share, absent="—"),
+    ]
+    rows = [
+        (
+            one.model,
+            one.budget,
+            one.method,
+            one.n,
+            one.accuracy.get("mean"),
+            _ends(one.difference),
+            _over_seeds(one.difference),
+            one.outcome,
+            one.outcome_adjusted,
+            one.p_value,
+            one.p_adjusted,
+            one.minimum_detectable,
+            one.seeds_needed,
+            one.images_needed,
+            " ".join(map(str, one.failed_seeds)) or None,
+            " ".join(map(str, one.same_seeds)) or None,
+            one.average_effect if one.same_seeds else None,
+            one.macs_saving,
+            one.params_saving,
+            None if one.speedup.get("mean") is None else tuple(one.speedup[end] for end in ENDS),
+            one.memory_saving,
+            one.energy_saving,
+            one.co2_saving,
+            one.percentile,
+        )
+        for one in study.comparisons
+    ]
+    return Table(title="Every method against dense", columns=columns, rows=rows)
+
+
+def accuracy_table(study: Study) -> Table:
+    """List what each method needs and how accurate it is: dense first, then method by method."""
+    columns = [
+        METHOD,
+        BUDGET,
+        Column(title="MACs", key="macs", show=words.millions),
+        Column(title="accuracy", show=words.accuracy),
+        Column(title="from, to", show=_share_range, parts=("low", "high"), absent="one seed"),
+        Column(title="seeds"),
+    ]
+    rows: list[Sequence[Any]] = []
+    dense = [row for row in study.rows if row.kind == "dense" and row.is_tested]
+    shown = [one for one in study.judged if one.macs_saving is not None]
+    macs = _mean(dense, "macs") or next(
+        (study.networks.get(row.model, {}).get("macs") for row in dense), None
+    )
+    if not shown or not macs:
+        return Table(title="Accuracy against cost", columns=columns, rows=())
+    values = [row.test_accuracy for row in dense if row.test_accuracy is not None]
+    mean = fmean(values)
+    ends = (mean - stdev(values), mean + stdev(values)) if len(values) > 1 else None
+    rows.append((dense[0].method, None, macs, mean, ends, len(values)))
+    for one in shown:
+        own, offset, found = one.accuracy["mean"], one.dense_accuracy["mean"], one.difference
+        if own is None or offset is None or one.macs_saving is None:
+            continue
+        low_high = None
+        if found.low is not None and found.high is not None:
+            low_high = (offset + found.low, offset + found.high)
+        need = macs * (1 - one.macs_saving)
+        rows.append((one.method, one.budget, need, own, low_high, one.n))
+    return Table(title="Accuracy against cost", columns=columns, rows=rows)
+
+
+def _share_range(value: Sequence[float]) -> str:
+    return f"{words.accuracy(value[0])} to {words.accuracy(value[1])}"
+
+
+def validation_accuracy_table(study: Study) -> Table:
+    """List the validation accuracy of each method by epoch."""
+    return _curves(study, "validation_accuracy", "Validation accuracy")
+
+
+def train_loss_table(study: Study) -> Table:
+    """List the training loss of each method by epoch."""
+    return _curves(study, "train_loss", "Training loss")
+
+
+def _curves(study: Study, figure: str, title: str) -> Table:
+    number = Column(title="mean", show=words.figure)
+    columns = [
+        METHOD,
+        Column(title="epoch"),
+        *(replace(number, title=end) for end in ENDS),
+        Column(title="runs"),
+    ]
+    rows = []
+    for method, of in study.by_method(study.done).items():
+        values: dict[int, list[float]] = defaultdict(list)
+        for row in of:
+            for point in row.curve:
+                if point.get(figure) is not None:
+                    values[point["epoch"]].append(point[figure])
+        rows += [
+            (method, epoch, fmean(many), min(many), max(many), len(many))
+            for epoch, many in sorted(values.items())
+        ]
+    if all(study.methods[row[0]] == "dense" for row in rows):
+        rows = []
+    return Table(title=title, columns=columns, rows=rows)
+
+
+def removed_table(study: Study) -> Table:
+    """List which blocks each ticket removed, with their scores and how often its method does so."""
+    columns = [
+        METHOD,
+        DRAW,
+        Column(title="seed"),
+        Column(title="block", words=True),
+        Column(title="removed", words=True),
+        Column(title="score", show=words.figure, absent="not scored"),
+        Column(title="how often", show=lambda v: f"{v[0]} of {v[1]}", parts=("times", "tickets")),
+    ]
+    rows = []
+    depth = block_order(study)
+    for method, of in study.by_method(row for row in study.rows if row.removed).items():
+        for row in sorted(of, key=lambda row: (row.seed, row.draw or 0)):
+            rows += [
+                (
+                    method,
+                    row.draw,
+                    row.seed,
+                    block,
+                    "removed" if block in row.removed else "kept",
+                    (row.scores or {}).get(block),
+                    (sum(block in other.removed for other in of), len(of)),
+                )
+                for block in depth
+                if block in row.removed or block in row.kept
+            ]
+    return Table(title="Blocks removed", columns=columns, rows=rows)
+
+
+def block_order(study: Study) -> list[str]:
+    """Blocks in order of depth, then any others that a row names."""
+    known = [
+        block["name"]
+        for model in dict.fromkeys(row.model for row in study.rows)
+        for block in sorted(
+            study.networks.get(model, {}).get("blocks", ()), key=lambda block: block["position"]
+        )
+    ]
+    named = (name for row in study.rows if row.removed for name in (*row.kept, *row.removed))
+    return list(dict.fromkeys((*known, *named)))
+
+
+def cost_table(study: Study) -> Table:
+    """List what one row of each method needs, the mean over its finished rows."""
+    figures = (
+        ("macs", Column(title="MACs", show=words.millions)),
+        ("params", Column(title="parameters", show=words.count)),
+        ("train_seconds", Column(title="training", show=words.duration)),
+        ("search_seconds", Column(title="search", show=words.duration)),
+        ("images_per_second", Column(title="images/s", show=words.count)),
+        ("peak_memory_bytes", Column(title="peak memory", show=words.memory)),
+        ("energy_kwh", Column(title="energy", show=words.energy)),
+        ("co2_kg", Column(title="CO2e", show=words.carbon)),
+    )
+    columns = [METHOD, Column(title="runs"), *(column for _, column in figures)]
+    rows = []
+    if any(one.macs_saving is not None or one.speedup.get("mean") for one in study.judged):
+        rows = [
+            (method, len(of), *(_mean_bill(of, key) for key, _ in figures))
+            for method, of in study.by_method(study.done).items()
+        ]
+    return Table(title="Cost of one run", columns=columns, rows=rows)
+
+
+def _mean_bill(rows: Sequence[Row], key: str) -> float | None:
+    """Mean of what a row needs to exist; of its own figure where no bill has it."""
+    values = [(row.cost or {}).get(key, getattr(row, key)) for row in rows]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+SAVINGS = {
+    "macs_saving": "MACs",
+    "params_saving": "parameters",
+    "speedup": "time, search and training",
+    "memory_saving": "peak memory",
+    "energy_saving": "energy",
+    "co2_saving": "carbon",
+}
+
+
+def need_table(study: Study) -> Table:
+    """List what each method needs of what the dense network needs, figure by figure."""
+    columns = [
+        METHOD,
+        Column(title="figure", words=True),
+        Column(title="of dense", key="need", show=words.of_dense),
+        Column(title="from, to", show=_of_dense_range, parts=("low", "high"), absent="—"),
+    ]
+    rows: list[Sequence[Any]] = []
+    for one in study.judged:
+        for key, figure in SAVINGS.items():
+            if key != "speedup":
+                if (saving := getattr(one, key)) is not None:
+                    rows.append((one.method, figure, 1 - saving, None))
+                continue
+            mean, low, high = (one.speedup.get(end) for end in ENDS)
+            if mean:
+                ends = (1 / high, 1 / low) if low and high else None
+                rows.append((one.method, figure, 1 / mean, ends))
+    return Table(title="Cost beside dense", columns=columns, rows=rows)
+
+
+def _of_dense_range(value: Sequence[float]) -> str:
+    return f"{words.of_dense(value[0])} to {words.of_dense(value[1])}"
+
+
+def robustness_table(study: Study) -> Table:
+    """List differences to dense on shifted, corrupted and attacked images."""
+    columns = [
+        METHOD,
+        Column(title="images", words=True),
+        Column(title="seeds"),
+        Column(title="difference to dense", show=_interval, parts=ENDS),
+        Column(
+            title="at equal clean accuracy",
+            show=_interval,
+            parts=("equal_mean", "equal_low", "equal_high"),
+            absent="—",
+            rare=True,
+        ),
+    ]
+    titles = {
+        name: found.get("title") or name
+        for row in study.rows
+        for name, found in row.evaluations.items()
+    }
+    rows = [
+        (
+            one.method,
+            titles.get(name, name),
+            found.n,
+            _ends(found),
+            _ends(found.at_equal_clean),
+        )
+        for one in study.judged
+        for name, found in one.evaluations.items()
+        if found.mean is not None
+    ]
+    return Table(title="Accuracy on other images", columns=columns, rows=rows)
+
+
+def similarity_table(study: Study) -> Table:
+    """List how alike each method's layers are to those of dense, the mean over its rows."""
+    columns = [
+        METHOD,
+        Column(title="layer", words=True),
+        Column(title="similarity", show=lambda value: f"{value:.3f}"),
+    ]
+    measured = [row for row in study.rows if row.similarity and row.kind != "dense"]
+    rows = []
+    for method, of in study.by_method(measured).items():
+        found: dict[str, list[float]] = defaultdict(list)
+        for row in of:
+            for layer, value in (row.similarity or {})["layers"].items():
+                if value is not None:
+                    found[layer].append(value)
+        rows += [(method, layer, fmean(values)) for layer, values in found.items()]
+    return Table(title="Similarity to dense", columns=columns, rows=rows)
+
+
+def baselines_table(study: Study) -> Table:
+    """List what the tickets are compared with, and how closely its cost was matched."""
+    columns = [
+        NETWORK,
+        BUDGET,
+        Column(title="baseline", words=True),
+        Column(title="kind", words=True),
+        Column(title="role", words=True),
+        Column(title="seeds"),
+        Column(title="difference to dense", show=_interval, parts=ENDS),
+        Column(title="outcome", words=True),
+        Column(title="MACs", show=words.millions),
+        Column(title="parameters", show=words.count),
+        Column(title="MACs without masked weights", show=words.millions, absent="—"),
+        Column(title="match", words=True, absent="—"),
+    ]
+    rows = []
+    for one in study.comparisons:
+        if one.role == "criterion":
+            continue
+        of = [
+            row
+            for row in study.done
+            if (row.model, row.budget or "", row.method) == (one.model, one.budget, one.method)
+        ]
+        match = next((row.match for row in of if row.match), None)
+        rows.append(
+            (
+                one.model,
+                one.budget,
+                one.method,
+                one.kind.replace("_", " "),
+                one.role,
+                one.n,
+                _ends(one.difference),
+                one.outcome,
+                _mean(of, "macs"),
+                _mean(of, "params"),
+                _mean(of, "sparse_macs"),
+                match and words.closeness(match),
+            )
+        )
+    return Table(title="What the tickets had to beat", columns=columns, rows=rows)
+
+
+def runs_table(study: Study) -> Table:
+    """List every row with its figures."""
+    figures = {
+        "seed": Column(title="seed"),
+        "status": Column(title="status", words=True),
+        "test_accuracy": Column(title="test accuracy", show=words.accuracy),
+        "validation_accuracy": Column(title="validation accuracy", show=words.accuracy),
+        "macs": Column(title="MACs", show=words.millions),
+        "params": Column(title="parameters", show=words.count),
+        "epochs": Column(title="epochs"),
+        "train_seconds": Column(title="training", show=words.duration),
+        "energy_kwh": Column(title="energy", show=words.energy),
+        "co2_kg": Column(title="CO2e", show=words.carbon),
+        "device": Column(title="device", words=True),
+        "precision": Column(title="precision", words=True),
+        "jobs_beside": Column(title="jobs beside", absent="not recorded", context=True),
+        "folder": Column(title="folder", words=True),
+    }
+    columns = [NETWORK, BUDGET, METHOD, DRAW, *figures.values()]
+    rows = [
+        (row.model, row.budget, row.method, row.draw, *(getattr(row, key) for key in figures))
+        for row in study.rows
+    ]
+    return Table(title="Every run", columns=columns, rows=rows)
+
+
+def blocks_table(record: Mapping[str, Any]) -> Text:
+    """List removable blocks, as `layerticket blocks` finds them, with their share of the cost."""
     header = ("block", "stage", "params", "MACs", "share of MACs")
     rows = [
         (
@@ -26,121 +721,3 @@ def blocks_table(record: Mapping[str, Any]) -> Table:
         for block in record["blocks"]
     ]
     return header, rows
-
-
-def table_text(table: Table, width: int | None = None) -> str:
-    """Draw a table for a terminal; `width` in characters, that of the terminal by default."""
-    header, rows = table
-    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
-    for index, title in enumerate(header):
-        drawn.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
-    target = io.StringIO()
-    Console(file=target, width=width).print(drawn)
-    return target.getvalue()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """How one column is headed and shown."""
-
-    title: str
-    """Heading, with the unit."""
-    show: Callable[[Any], str] = str
-    """Text of a value that is not None."""
-    parts: tuple[str, ...] = ()
-    """Names of the figures a cell holds, if it holds several; each gets a column in CSV."""
-    absent: str = "not measured"
-    """Text of None."""
-    words: bool = False
-    """Whether cells are words, set flush left, not figures."""
-    context: bool = False
-    """Whether people need it only where it varies from row to row; CSV always has it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """A table: columns and rows of raw values."""
-
-    name: str
-    """Name of its CSV file, and of its place on the page."""
-    title: str
-    """What it lists."""
-    columns: Sequence[Column]
-    """From left to right."""
-    rows: Sequence[Sequence[Any]]
-    """One value for each column."""
-
-
-def text_table(grid: Grid) -> Table:
-    """Write every cell for people.
-
-    Args:
-        grid: The table.
-
-    Returns:
-        Header and rows of text, of the columns of `shown_columns`.
-    """
-    shown = shown_columns(grid)
-    rows = [
-        [column.absent if row[at] is None else column.show(row[at]) for at, column in shown]
-        for row in grid.rows
-    ]
-    return [column.title for _, column in shown], rows
-
-
-def shown_columns(grid: Grid) -> list[tuple[int, Column]]:
-    """Leave out context that is the same in every row, for people who have read the title.
-
-    Args:
-        grid: The table.
-
-    Returns:
-        The columns that stay, each with its place in a row.
-    """
-    return [
-        (at, column)
-        for at, column in enumerate(grid.columns)
-        if not column.context or len({str(row[at]) for row in grid.rows}) > 1
-    ]
-
-
-def csv_text(grid: Grid) -> str:
-    """Write a table as CSV with raw figures: fractions, seconds, kWh; None is empty.
-
-    Args:
-        grid: The table.
-
-    Returns:
-        The text, with lines ending in a line feed. A word that a spreadsheet would take for a
-        formula gets an apostrophe in front.
-    """
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(
-        [
-            f"{column.title} {part}".strip()
-            for column in grid.columns
-            for part in column.parts or ("",)
-        ]
-    )
-    for row in grid.rows:
-        cells: list[Any] = []
-        for column, value in zip(grid.columns, row, strict=True):
-            several = (None,) * len(column.parts) if value is None else value
-            cells += several if column.parts else [value]
-        writer.writerow([_safe(cell) for cell in cells])
-    return target.getvalue()
-
-
-def _safe(cell: object) -> object:
-    """Keep a spreadsheet from running a word."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
-
-
-def markdown(table: Table) -> str:
-    """Write a table as Markdown, ending in a line break."""
-    header, rows = table
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

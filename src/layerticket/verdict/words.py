@@ -5,7 +5,7 @@ None is "not measured" wherever a figure is asked for; it is never shown as 0.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -456,3 +456,221 @@ def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
     if len({one.method for one in tickets}) == len(tickets) and len(some) < 3:
         return listed(some)
     return f"{len(some)} of {len(tickets)}"
+
+
+# What the report says beside its tables and charts.
+
+UNJUDGED = "No verdict yet: no run of this study has been compared."
+FEW_SEEDS = 3
+
+
+def p_value(value: float) -> str:
+    """Write a p-value."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def figure(value: float) -> str:
+    """Write a number without a unit."""
+    return f"{value:.4g}"
+
+
+def span(low: float, high: float) -> str:
+    """Write an interval of differences in percentage points."""
+    return f"{100 * low:+.2f} to {difference(high)}"
+
+
+def of_dense(value: float) -> str:
+    """Write what a network needs of what dense needs."""
+    return f"{100 * value:.1f} %"
+
+
+def closeness(match: Mapping[str, Any]) -> str:
+    """Say how close a baseline came to its target: first in what was matched, then in the rest.
+
+    Example:
+        >>> closeness({"by": "filters", "filters": {"reference": 1200, "baseline": 1200},
+        ...            "macs": {"reference": 1000, "baseline": 1039}})
+        'filters equal; MACs 3.9 % more'
+        >>> closeness({"of": "macs", "asked": 1000, "reached": 980})
+        'MACs 2.0 % less'
+    """
+    if "asked" in match:
+        return _off(match["of"], match["asked"], match["reached"])
+    found = {
+        name: (one["reference"], one["baseline"])
+        for name, one in match.items()
+        if isinstance(one, Mapping) and "baseline" in one
+    }
+    order = sorted(found, key=lambda name: name != match["by"])
+    return "; ".join(_off(name, *found[name]) for name in order)
+
+
+def _off(name: str, wanted: float, reached: float) -> str:
+    name = {"macs": "MACs", "params": "parameters"}.get(name, name)
+    if wanted == reached:
+        return f"{name} equal"
+    off = 100 * abs(reached - wanted) / wanted if wanted else 100.0
+    size = f"{off:.1f} %" if off >= 0.05 else "under 0.1 %"
+    return f"{name} {size} {'more' if reached > wanted else 'less'}"
+
+
+def shared_machine(workers: int | None, threads: int | None, beside: int | None) -> str:
+    """Say how many trainings shared the machine, on which times depend."""
+    each = f" of {counted(threads, 'thread')}" if threads else ""
+    if beside == 0 or workers == 1:
+        return f"One training at a time{each and each + ' each'}."
+    if workers is None:
+        return "How many trainings ran side by side was not recorded; times depend on it."
+    return f"Times are those of {workers} workers{each and each + ' each'} on one machine."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remark:
+    """One line of the first screen of a report."""
+
+    text: str
+    figure: str = ""
+    """The figure, if one is set large."""
+    detail: str = ""
+    """The figures behind it."""
+    good: bool | None = None
+    """Whether it speaks for the ticket; None if it says nothing about that."""
+
+
+def saved_remarks(one: "Comparison") -> list[Remark]:
+    """List what a ticket saved, the most important first."""
+    mean, low, high = (one.speedup.get(end) for end in ("mean", "low", "high"))
+    ends = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    lines = [("MACs", one.macs_saving), ("energy", one.energy_saving), ("carbon", one.co2_saving)]
+    lines += [("peak memory", one.memory_saving), ("parameters", one.params_saving)]
+    found = [
+        Remark(text=name, figure=saving(value), good=None if value is None else value > 0)
+        for name, value in lines
+    ]
+    fast = Remark(
+        text="speed, search and training",
+        figure=ABSENT if mean is None else f"{mean:.2f}×",
+        detail=ends,
+        good=None if mean is None else mean > 1,
+    )
+    return [found[0], fast, *found[1:]]
+
+
+def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[Remark]:
+    """List what speaks for the outcome of a ticket, and what against it."""
+    found, decided = one.difference, one.outcome != "undecided"
+    lines = []
+    if one.failed_seeds:
+        lines.append(
+            Remark(
+                text=f"{failed_text(one.failed_seeds)}: undecided until repeated",
+                detail="the failed runs may be the worst",
+                good=False,
+            )
+        )
+    lines.append(Remark(text=counted(one.n, "paired seed"), good=one.n >= FEW_SEEDS))
+    if one.same_seeds:
+        effect = ""
+        if one.average_effect is not None:
+            effect = f"average effect of the choice {difference(one.average_effect)}"
+        text = f"the same network as dense in {len(one.same_seeds)} of {counted(one.n, 'seed')}"
+        lines.append(Remark(text=text, detail=effect, good=False))
+    if found.low is not None and found.images is not None:
+        alone = ""
+        if found.seeds_low is not None and found.seeds_high is not None:
+            alone = f"over seeds alone: {span(found.seeds_low, found.seeds_high)}"
+        text = f"holds for new seeds and new images ({counted(found.images, 'test image')})"
+        lines.append(Remark(text=text, detail=alone, good=True))
+    elif found.low is not None:
+        lines.append(Remark(text="holds for these test images only"))
+    if decided and one.comparisons > 1:
+        stands = one.outcome_adjusted == one.outcome
+        text = f"{'stands' if stands else 'does not stand'} after correction for "
+        lines.append(Remark(text=f"{text}{one.comparisons} comparisons", good=stands))
+    if one.seeds_needed:
+        lines.append(
+            Remark(
+                text=f"about {one.seeds_needed} seeds in all would decide with 80 % power",
+                detail="for a study planned anew: seeds added until it decides mislead",
+            )
+        )
+    elif one.images_needed:
+        text = f"only more test images would decide, at least about {one.images_needed:,}"
+        lines.append(Remark(text=text, detail="more seeds would not"))
+    if (reach := one.minimum_detectable) is not None:
+        lines.append(
+            Remark(
+                text=f"{100 * reach:.2f} pp beyond the margin would be found with 80 % power",
+                good=reach <= margin if margin else None,
+            )
+        )
+    if one.caution:
+        lines.append(Remark(text=one.caution, good=False))
+    lines.append(_among_random(one))
+    return lines + [_control_remark(one, control) for control in one.controls]
+
+
+def _among_random(one: "Comparison") -> Remark:
+    if one.percentile is None or one.percentile_of is None:
+        return Remark(text="not compared with random tickets")
+    text, of = (
+        f"more accurate than {share(one.percentile)} of the random tickets",
+        one.percentile_of,
+    )
+    if of.low is None or of.high is None:
+        return Remark(text=text, detail=f"{of.tickets} drawn, in one seed")
+    good = True if of.low > 0.5 else False if one.percentile <= 0.5 else None
+    detail = f"{of.tickets} drawn; {share(of.low)} to {share(of.high)}"
+    return Remark(text=text, detail=detail, good=good)
+
+
+def _control_remark(one: "Comparison", control: "Control") -> Remark:
+    """Say in a few words how a control does; its own sentence says it in full."""
+    said = {
+        "control better": (f"{control.name} did better", False),
+        "as good": (f"{control.name} did as well", False),
+        "ticket better": (f"better than {control.name}", True),
+    }
+    text, good = said.get(control.outcome, (f"not shown to beat {control.name}", None))
+    detail = f"{one.method} minus {control.name}: {interval(control.difference)}"
+    if control.same_seeds:
+        detail += f"; the same network in {len(control.same_seeds)} of {control.n} seeds"
+    return Remark(text=text, detail=detail, good=good)
+
+
+def progress_remarks(failed: int, waiting: int, rows: int) -> list[Remark]:
+    """Say how many runs failed, and how many are not finished."""
+    found = []
+    if failed:
+        found.append(Remark(text=f"{failed} of {counted(rows, 'run')} failed", good=False))
+    if waiting:
+        verb = "is" if waiting == 1 else "are"
+        found.append(Remark(text=f"{waiting} of {counted(rows, 'run')} {verb} not finished"))
+    return found
+
+
+def interval_text(found: "Difference", confidence: float) -> str:
+    """Write the interval of a difference alone."""
+    if found.low is None or found.high is None:
+        return "one seed has no interval"
+    return f"{interval_name(confidence)} {span(found.low, found.high)}"
+
+
+def interval_name(confidence: float) -> str:
+    """Name an interval.
+
+    Example:
+        >>> interval_name(0.95)
+        '95 % interval'
+    """
+    return f"{100 * confidence:g} % interval"
+
+
+def metered(ways: Sequence[str]) -> str:
+    """Say how energy was measured, or that it was not."""
+    if ways:
+        return f"Energy and carbon by: {'; '.join(ways)}."
+    return (
+        "Energy and carbon were not measured: the study file has no table [energy]. They are not "
+        "shown as 0."
+    )

@@ -1,45 +1,66 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  const drawings = JSON.parse(document.getElementById("drawings").textContent);
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const charts = read("charts"), configs = read("configs");
   const plots = [...document.querySelectorAll(".plot")];
-  const settings = {
-    displaylogo: false,
-    responsive: true,
-    scrollZoom: false,
-    modeBarButtonsToRemove: ["sendChartToCloud", "sendDataToCloud", "lasso2d", "select2d", "zoom2d",
-      "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d"],
-  };
+  const views = new Map();
 
-  // "@blue" stands for the colour --blue of the style sheet, light or dark.
-  const resolve = (value, style) => {
-    if (typeof value === "string") {
-      return /^@[a-z]+$/.test(value) ? style.getPropertyValue(`--${value.slice(1)}`).trim() : value;
-    }
-    if (Array.isArray(value)) return value.map((part) => resolve(part, style));
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, resolve(v, style)]));
-    }
-    return value;
+  // What a pointer at a point is told; set as text, so that labels stay words.
+  const tip = document.getElementById("tip");
+  const tooltip = (handler, event, item, value) => {
+    tip.hidden = !value;
+    if (!value) return;
+    tip.textContent = value;
+    const { width, height } = tip.getBoundingClientRect();
+    const left = Math.min(event.clientX + 14, innerWidth - width - 8);
+    const above = event.clientY - height - 12;
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${above < 8 ? event.clientY + 18 : above}px`;
   };
-  const words = (value) => (value && typeof value === "object" ? value : {});
-  const draw = (plot) => {
-    const style = getComputedStyle(root);
-    const { data, layout } = drawings[plot.dataset.figure];
-    const keep = { text: 1, name: 1, customdata: 1, ticktext: 1, legendgroup: 1, x: 1, y: 1, z: 1 };
-    const coloured = data.map((trace) => Object.fromEntries(Object.entries(trace).map(
-      ([key, value]) => [key, keep[key] ? value : resolve(value, style)])));
-    const axis = (given) => ({ ...resolve({ ...given, ticktext: null, title: null }, style),
-      ticktext: given.ticktext, title: given.title });
-    const laid = { ...resolve({ ...layout, xaxis: null, yaxis: null, annotations: null }, style),
-      xaxis: axis(words(layout.xaxis)), yaxis: axis(words(layout.yaxis)),
-      annotations: (layout.annotations || []).map((note) => ({
-        ...resolve({ ...note, text: "" }, style), text: note.text })) };
-    laid.font.family = style.getPropertyValue("--sans");
-    return Plotly.react(plot, coloured, laid, settings);
+  addEventListener("scroll", () => { tip.hidden = true; }, { passive: true, capture: true });
+
+  // Names and legends take no more room than the chart has.
+  const fitted = (name, width) => {
+    const config = structuredClone(configs[root.dataset.theme]);
+    const narrow = width < 560;
+    const label = narrow ? 0.36 * width : 240;
+    config.axis.labelLimit = label;
+    const names = [...new Set((charts[name].data.values || []).map((point) => String(point.method)))];
+    const longest = Math.max(...names.map((one) => one.length), 1);
+    config.legend.columns = Math.max(1, Math.floor(width / (Math.min(7 * longest, 260) + 44)));
+    if (narrow) Object.assign(config.axis, { labelFontSize: 11, titleFontSize: 11.5 });
+    return config;
+  };
+  // A click on the legend hides a method, another one shows it.
+  const clickable = (legends) => {
+    const faded = { signal: "indexof(hidden, datum.value) < 0 ? 1 : 0.3" };
+    legends.forEach((legend) => ["symbols", "labels"].forEach((part) => {
+      const given = legend.encode?.[part] || {};
+      const update = { ...given.update, opacity: faded, cursor: { value: "pointer" } };
+      legend.encode = { ...legend.encode, [part]: { ...given, interactive: true, update } };
+    }));
+    return (view, item) => {
+      if (!item?.mark.role.startsWith("legend-") || item.datum?.value === undefined) return;
+      const hidden = view.signal("hidden"), method = item.datum.value;
+      const rest = hidden.filter((one) => one !== method);
+      view.signal("hidden", rest.length < hidden.length ? rest : [...hidden, method]).run();
+    };
   };
   const drawn = new Set();
-  const drawAll = () => plots.forEach((plot) => { drawn.add(plot); draw(plot); });
+  const draw = (plot) => {
+    drawn.add(plot);
+    const name = plot.dataset.figure;
+    views.get(plot)?.finalize();
+    const width = plot.clientWidth;
+    const spec = vegaLite.compile(charts[name], { config: fitted(name, width) }).spec;
+    const hiding = charts[name].params ? clickable(spec.legends || []) : () => {};
+    const view = new vega.View(vega.parse(spec, null, { ast: true }), {
+      expr: vegaInterpreter.expressionInterpreter, renderer: "svg", container: plot, hover: true,
+    });
+    views.set(plot, view);
+    view.tooltip(tooltip).addEventListener("click", (event, item) => hiding(view, item)).run();
+  };
   const redraw = () => drawn.forEach(draw);
 
   // Light or dark: as the system says until the reader chooses.
@@ -69,17 +90,19 @@
   }
 
   // On paper: light, every chart drawn.
-  addEventListener("beforeprint", () => { setTheme("light"); drawAll(); });
+  addEventListener("beforeprint", () => { setTheme("light"); plots.forEach(draw); });
   addEventListener("afterprint", () => setTheme(wanted()));
 
   setTheme(wanted());
   const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
-    if (!entry.isIntersecting || drawn.has(entry.target)) return;
-    drawn.add(entry.target);
-    draw(entry.target);
+    if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
   }), { rootMargin: "600px" });
-  plots.forEach((plot) => {
-    plot.style.minHeight = `${drawings[plot.dataset.figure].layout.height}px`;
-    watcher.observe(plot);
+  plots.forEach((plot) => watcher.observe(plot));
+  let waiting = 0, width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(redraw, 150);
   });
 })();

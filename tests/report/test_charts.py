@@ -1,0 +1,204 @@
+import json
+import re
+
+import pytest
+
+from layerticket.errors import LayerticketError
+from layerticket.report import draw
+from layerticket.report.charts import CHARTS, drawings, slug
+from layerticket.report.draw import SHAPES, THEMES, config, pictures
+from layerticket.report.tables import Study
+from made_study import METHODS, analysed, make_study
+
+
+def study(**how):
+    return Study.from_record(make_study(**how))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    whole = study(models=("resnet20", "resnet32-projection"), removals=(1, 2))
+    return {one.name: one for one in drawings(whole)}
+
+
+def points(drawing):
+    return drawing.spec["data"]["values"]
+
+
+def of(section, whole):
+    return next(one for one in drawings(whole) if one.section == section)
+
+
+def test_every_chart_of_the_list_is_drawn_and_vega_lite_takes_it(drawn):
+    convert = pytest.importorskip("vl_convert")
+    assert {one.name.split("-resnet")[0] for one in drawn.values()} == {
+        slug(chart.name) for chart in CHARTS
+    }
+    for one in drawn.values():
+        made = convert.vegalite_to_vega(
+            json.dumps(one.spec, allow_nan=False), config=config("dark")
+        )
+        assert made["marks"], one.name
+
+
+def test_every_chart_has_a_name_of_its_own_that_files_take(drawn):
+    assert len(drawn) == 1 + 2 + 4 * 6
+    assert all(name == slug(name) for name in drawn)
+    assert all(one.caption for one in drawn.values())
+
+
+def test_every_dot_can_be_hovered(drawn):
+    for one in drawn.values():
+        assert all(point["hover"] for point in points(one)), one.name
+
+
+def test_intervals_are_those_of_the_comparison():
+    whole = study(images=1000)
+    point = points(of("differences", whole))[0]
+    found = whole.comparisons[0].difference
+    assert point["mean"] == pytest.approx(100 * found.mean, rel=1e-5)
+    assert point["low"] == pytest.approx(100 * found.low, rel=1e-5)
+    assert point["seeds_high"] == pytest.approx(100 * found.seeds_high, rel=1e-5)
+    guides = [layer for layer in of("differences", whole).spec["layer"] if "data" in layer]
+    assert [guide["data"]["values"][0]["at"] for guide in guides] == [0.0, -1.0]
+
+
+def test_no_axis_leaves_what_is_possible():
+    record = make_study(seeds=2, methods=METHODS[:1])
+    for run in record["runs"]:
+        run["test_accuracy"] = {0: 0.99, 1: 0.70}[run["seed"]] + (run["kind"] == "ticket") * (
+            0.01 if run["seed"] else -0.16
+        )
+    whole = Study.from_record(record | analysed(record))
+    assert whole.comparisons[0].difference.low < -0.9  # two seeds: a wide interval
+    (point,) = points(of("differences", whole))
+    dense = 100 * whole.comparisons[0].dense_accuracy["mean"]
+    assert point["low"] == pytest.approx(-dense, rel=1e-5)
+    assert point["high"] == pytest.approx(100 - dense, rel=1e-5)
+    assert point["low_cut"]
+    assert point["high_cut"]
+    for one in points(of("accuracy", whole)):
+        assert 0 <= one["low"] <= one["high"] <= 100
+    assert points(of("accuracy", whole))[1]["high_cut"]
+
+
+def test_epochs_are_whole_numbers(drawn):
+    axes = [
+        layer["encoding"]["x"]["axis"]
+        for one in drawn.values()
+        if one.section == "curves"
+        for layer in one.spec["layer"]
+    ]
+    assert axes
+    assert all(axis["tickMinStep"] == 1 and axis["format"] == "d" for axis in axes)
+
+
+def test_strips_mark_what_was_removed_and_rank_scores():
+    whole = study()
+    strips = of("blocks", whole)
+    row = next(row for row in whole.rows if row.method == "grasp")
+    mine = [point for point in points(strips) if point["row"] == "grasp · seed 0"]
+    assert {point["block"] for point in mine if point["removed"] == "removed"} == set(row.removed)
+    lowest = min(row.scores, key=row.scores.get)
+    assert next(point["rank"] for point in mine if point["block"] == lowest) == 0
+    edges = next(layer for layer in strips.spec["layer"] if "edge" in str(layer["mark"]))
+    assert [one["block"] for one in edges["data"]["values"]] == ["layer2.1", "layer3.1"]
+
+
+def test_points_of_equal_cost_do_not_hide_each_other():
+    chart = of("accuracy", study())
+    places = [point["macs"] for point in points(chart)]
+    assert len(set(places)) == len(places)
+    true = {row[0]: row[2] / 1e6 for row in chart.table.rows}
+    for point in points(chart):
+        assert abs(point["macs"] - true[point["method"]]) < 0.06 * true["dense"]
+
+
+def test_a_method_looks_the_same_in_every_chart(drawn):
+    domains = {
+        tuple(layer["encoding"]["color"]["scale"]["domain"])
+        for one in drawn.values()
+        for layer in one.spec["layer"]
+        if layer.get("encoding", {}).get("color", {}).get("field") == "method"
+    }
+    assert len(domains) == 1
+    assert next(iter(domains))[0] == "dense"
+    shapes = [SHAPES.get(label, SHAPES.get(kind)) for label, kind, *_ in METHODS]
+    assert len(set(zip(config("light")["range"]["category"], shapes, strict=False))) == len(shapes)
+
+
+def test_a_click_on_the_legend_hides_a_method(drawn):
+    for one in drawn.values():
+        if one.section in ("accuracy", "cost", "robustness", "curves"):
+            assert one.spec["params"] == [{"name": "hidden", "value": []}]
+            assert all(
+                "hidden" in json.dumps(layer["transform"])
+                for layer in one.spec["layer"]
+                if "data" not in layer
+            )
+
+
+def test_how_many_trainings_ran_side_by_side_is_said():
+    record = make_study(methods=METHODS[:1])
+    assert "One training at a time" in of("cost", Study.from_record(record)).caption
+    for run in record["runs"]:
+        run["jobs_beside"] = 2
+    record["environment"] |= {"workers": 3}
+    assert "3 workers of 2 threads each" in of("cost", Study.from_record(record)).caption
+    for run in record["runs"]:
+        run["jobs_beside"] = None
+    record["environment"]["workers"] = None
+    assert "was not recorded" in of("cost", Study.from_record(record)).caption
+
+
+# How charts are drawn.
+
+
+def test_pictures_are_the_same_again_and_need_no_browser():
+    pytest.importorskip("vl_convert")
+    chart = of("differences", study(seeds=2))
+    made = pictures(chart.spec, chart.title)
+    assert made["png"].startswith(b"\x89PNG")
+    assert made["svg"].startswith(b"<svg")
+    assert made == pictures(chart.spec, chart.title)
+
+
+def test_figures_without_vl_convert_name_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "vl_convert", None)
+    with pytest.raises(LayerticketError, match=re.escape('pip install "layerticket[figures]"')):
+        pictures({}, "")
+
+
+def test_the_licences_of_the_shipped_javascript_lie_beside_it():
+    text = draw.asset("LICENSES.txt")
+    for name in ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js"):
+        assert draw.asset(name)
+        assert name in text
+    assert text.count("Redistribution and use in source and binary forms") >= 2
+
+
+def contrast(one, other):
+    """WCAG 2 contrast of two colours."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        lin = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * lin[0] + 0.7152 * lin[1] + 0.0722 * lin[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_both_themes_can_be_read(theme):
+    colours = THEMES[theme]
+    for text in ("ink", "soft", "accent", "strong"):
+        assert contrast(colours[text], colours["paper"]) >= 4.5, text
+        assert contrast(colours[text], colours["page"]) >= 4.5, text
+    for text in ("win", "lose", "open"):
+        assert contrast(colours[text], colours[f"{text}-back"]) >= 4.5, text
+    assert contrast(colours["mark"], colours["high"]) >= 3
+    assert contrast(colours["ink"], colours["high"]) >= 4.5
+    for colour in ("ink", *draw.METHODS):
+        assert contrast(colours[colour], colours["paper"]) >= 2.8, colour
+    assert colours.keys() == THEMES["light"].keys()
