@@ -84,7 +84,7 @@ class Compared:
         """Write the report, beside the study by default, and return its page."""
         from layerticket.report.page import write_report
 
-        return write_report(self.record, self.folder if path is None else Path(path))[0]
+        return write_report(self.folder, None if path is None else Path(path)).page
 
     def __str__(self) -> str:
         return str(self.record["verdict"])

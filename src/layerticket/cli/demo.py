@@ -48,6 +48,7 @@ def demo(
         Folder of the study and its report.
     """
     from layerticket.report.page import write_report
+    from layerticket.report.tables import table_text, verdict_table
     from layerticket.study.running.engine import run_study
     from layerticket.study.running.executors import Workers
     from layerticket.study.toml import read_study
@@ -72,19 +73,14 @@ def demo(
             command=command_line(),
             tell=show,
         )
-    page = write_report(out, figures=False).page
+    written = write_report(out, figures=False)
     comparisons = record["comparisons"]
     summary: dict[str, Any] = {
         "study": str(out),
-        "report": str(page),
+        "report": str(written.page),
         "verdict": record["verdict"],
         "comparisons": comparisons,
     }
-    lines = [f"{record['title']} ({record['data']})", ""]
-    lines += [_line(one) for one in comparisons]
-    say(summary, "\n".join([*lines, "", record["verdict"], f"Report: {page}"]), as_json=json)
-
-
-def _line(comparison: dict[str, Any]) -> str:
-    """Tell one comparison in a line."""
-    return f"  {comparison['sentence']}"
+    lines = [f"{record['title']} ({record['data']})", "", table_text(verdict_table(written.study))]
+    lines += [record["verdict"], f"Report: {written.page}"]
+    say(summary, "\n".join(lines), as_json=json)

@@ -24,7 +24,7 @@ from layerticket.report.tables import (
     runs_table,
 )
 from layerticket.verdict import words
-from layerticket.verdict.pairs import Comparison
+from layerticket.verdict.pairs import Comparison, Row
 from layerticket.verdict.statistics import Difference
 
 
@@ -191,16 +191,26 @@ class Card:
 def _card(one: Comparison, study: Study) -> Card:
     failed = sum(row.status == "failed" for row in study.rows)
     waiting = sum(row.status in ("running", "waiting") for row in study.rows)
+    own = [
+        row
+        for row in study.rows
+        if (row.model, row.budget or "", row.method) == (one.model, one.budget, one.method)
+    ]
     return Card(
         label=study.label(one),
         comparison=one,
         saved=words.saved_remarks(one),
         trust=[
             *words.trust_remarks(one, study.margin, study.confidence),
+            *words.suspicions(one, sum(map(_is_unchanged, own))),
             *words.progress_remarks(failed, waiting, len(study.rows)),
         ],
         bar=_bar(one.difference, study.margin, one.dense_accuracy.get("mean") or 0.0),
     )
+
+
+def _is_unchanged(row: Row) -> bool:
+    return bool((row.config or {}).get("parameters_unchanged"))
 
 
 def _bar(found: Difference, margin: float, dense: float) -> dict[str, float | None]:
@@ -268,6 +278,7 @@ class Report:
             "margin": f"{words.points(study.margin)}, {100 * study.confidence:g} % confidence",
             "seeds": ", ".join(map(str, seeds)),
             "device": ", ".join(devices),
+            "the whole study": study.cost and words.bill(study.cost),
         }
         found |= {
             key: value if isinstance(value, str) else json.dumps(value)

@@ -42,6 +42,8 @@ class Study:
     """The study file, resolved."""
     methods: Mapping[str, str]
     """Kind of each method of the whole study by label, dense first; a part keeps them all."""
+    cost: Mapping[str, Any] | None = None
+    """What the whole study needed, every training and search once."""
 
     @classmethod
     def read(cls, folder: Path) -> "Study":
@@ -57,7 +59,7 @@ class Study:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
         """Read the object of study.json; signs that no page can hold are replaced."""
-        made = ("rows", "methods")
+        made = ("rows", "methods", "cost")
         lacking = [
             name
             for name in ("schema", "runs", *(f.name for f in fields(cls) if f.name not in made))
@@ -163,7 +165,7 @@ class Column:
 
     title: str
     key: str = ""
-    """Name of its figure in a chart; the title by default."""
+    """Name of its figure in a chart, the title by default; of several, what comes before each."""
     show: Callable[[Any], str] = str
     """Text of a value that is not None."""
     parts: tuple[str, ...] = ()
@@ -216,9 +218,12 @@ class Table:
         for row in self.rows:
             point: dict[str, Any] = {}
             for column, value in zip(self.columns, row, strict=True):
-                keys = column.parts or (column.key or column.title,)
-                cells = value if column.parts and value is not None else [value] * len(keys)
-                point = dict(zip(keys, cells, strict=True)) | point  # the first of a name counts
+                if column.parts:
+                    keys = [f"{column.key}_{p}" if column.key else p for p in column.parts]
+                    cells = [None] * len(keys) if value is None else value
+                    point |= dict(zip(keys, cells, strict=True))
+                else:
+                    point[column.key or column.title] = value
             told = [
                 f"{column.title}: {column.absent if row[at] is None else column.show(row[at])}"
                 for at, column in self.shown
@@ -313,7 +318,7 @@ def _mean(rows: Iterable[Row], key: str) -> float | None:
 
 def verdict_table(study: Study) -> Text:
     """The study on a screen: one line for dense and for each method."""
-    header = ("", "accuracy", "difference", "MACs", "search and training", "verdict")
+    header = ("", "accuracy", "difference to dense", "MACs", "speed", "verdict")
     rows = [
         (row.model, words.accuracy(_mean(of, "test_accuracy")), "", "", "", "")
         for part in study.models
@@ -326,7 +331,7 @@ def verdict_table(study: Study) -> Text:
             words.accuracy(one.accuracy["mean"]),
             words.interval(one.difference),
             words.saving(one.macs_saving),
-            words.speedup(one.speedup),
+            words.speedup({"mean": one.speedup.get("mean"), "low": None}),
             one.outcome_adjusted,
         )
         for one in study.judged
@@ -346,8 +351,9 @@ def comparisons_table(study: Study) -> Table:
         Column(title="difference to dense", show=_interval, parts=ENDS),
         Column(
             title="over seeds alone",
+            key="seeds",
             show=_range,
-            parts=("seeds_low", "seeds_high"),
+            parts=("low", "high"),
             absent="—",
             rare=True,
         ),
@@ -363,7 +369,7 @@ def comparisons_table(study: Study) -> Table:
         Column(title="average effect", show=words.difference, absent="—", rare=True),
         Column(title="MACs", show=words.saving),
         Column(title="parameters", show=words.saving),
-        Column(title="speed, search and training", show=_speedup, parts=ENDS),
+        Column(title="speed, search and training", key="speed", show=_speedup, parts=ENDS),
         Column(title="peak memory", show=words.saving),
         Column(title="energy", show=words.saving),
         Column(title="carbon", show=words.saving),
@@ -591,8 +597,9 @@ def robustness_table(study: Study) -> Table:
         Column(title="difference to dense", show=_interval, parts=ENDS),
         Column(
             title="at equal clean accuracy",
+            key="equal",
             show=_interval,
-            parts=("equal_mean", "equal_low", "equal_high"),
+            parts=ENDS,
             absent="—",
             rare=True,
         ),

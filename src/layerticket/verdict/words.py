@@ -638,6 +638,28 @@ def _control_remark(one: "Comparison", control: "Control") -> Remark:
     return Remark(text=text, detail=detail, good=good)
 
 
+def suspicions(one: "Comparison", unchanged: int) -> list[Remark]:
+    """Warn of a training that may not have trained the network it was given."""
+    found = []
+    if unchanged:
+        text = f"{counted(unchanged, 'training')} left every parameter as it was"
+        found.append(Remark(text=text, good=False))
+    if one.difference.n > 1 and one.difference.mean == one.difference.std == 0:
+        text = "the same figures as dense in every seed"
+        detail = "does the training use the network it is given?"
+        found.append(Remark(text=text, detail=detail, good=False))
+    return found
+
+
+def bill(cost: Mapping[str, Any]) -> str:
+    """Write what trainings and searches took together."""
+    seconds = [cost.get("train_seconds"), cost.get("search_seconds")]
+    known = [value for value in seconds if value is not None]
+    text = f"{duration(sum(known) if known else None)} of search and training"
+    kwh = cost.get("energy_kwh")
+    return text if kwh is None else f"{text}, {energy_and_carbon(kwh, cost.get('co2_kg'))}"
+
+
 def progress_remarks(failed: int, waiting: int, rows: int) -> list[Remark]:
     """Say how many runs failed, and how many are not finished."""
     found = []
