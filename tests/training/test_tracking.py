@@ -18,7 +18,7 @@ NUMBERS = ("train_loss", "learning_rate", "validation_accuracy", "images_per_sec
 def test_tensorboard_has_the_curves_of_the_journal(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(tmp_path / "plain")
-    tracking = Trackers(trackers=("tensorboard",), folder=tmp_path / "curves")
+    tracking = Trackers(track=("tensorboard",), track_dir=tmp_path / "curves")
     result, _ = train(tmp_path / "run", trackers=tracking)
     plain, tracked = (load_tensors(tmp_path / n / CHECKPOINT) for n in ("plain", "run"))
     assert all(torch.equal(plain[0][name], tracked[0][name]) for name in plain[0])
@@ -33,7 +33,7 @@ def test_tensorboard_has_the_curves_of_the_journal(tmp_path):
 
 def test_by_default_curves_lie_in_the_folder_of_the_run(tmp_path):
     pytest.importorskip("tensorboard")
-    train(tmp_path / "run", trackers=Trackers(trackers=("tensorboard",)))
+    train(tmp_path / "run", trackers=Trackers(track=("tensorboard",)))
     assert list((tmp_path / "run" / "tracking" / "layerticket").glob("events.*"))
 
 
@@ -44,7 +44,7 @@ def test_trackers_are_closed_when_training_fails(tmp_path, monkeypatch):
     closed, close = [], SummaryWriter.close
     monkeypatch.setattr(SummaryWriter, "close", lambda self: closed.append(close(self)))
     with pytest.raises(ZeroDivisionError):
-        train(tmp_path, trackers=Trackers(trackers=("tensorboard",)), validate=lambda _: 1 / 0)
+        train(tmp_path, trackers=Trackers(track=("tensorboard",)), validate=lambda _: 1 / 0)
     assert len(closed) == 1
 
 
@@ -76,7 +76,7 @@ def test_other_trackers_are_told_settings_and_curves(tmp_path, monkeypatch, name
     pretended = Pretended()
     monkeypatch.setitem(sys.modules, name, pretended)
     monkeypatch.setattr(tracking, "find_spec", lambda _: True)
-    train(tmp_path / "run", trackers=Trackers(trackers=(name,)))
+    train(tmp_path / "run", trackers=Trackers(track=(name,)))
     calls = {said[0]: said for said in pretended.said}
     assert "run" in calls[opened][2].values()  # the name of the run
     settings = calls["log_params"][1][0] if name == "mlflow" else calls["init"][2]["config"]
@@ -92,11 +92,11 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(tracking, "find_spec", lambda _: None)
     with pytest.raises(LayerticketError, match=r"not installed: pip install .*" + name):
-        Trackers(trackers=(name,))
+        Trackers(track=(name,))
 
 
 def test_unknown_trackers_and_idle_folders_are_refused(tmp_path):
     with pytest.raises(LayerticketError, match="Did you mean 'tensorboard'"):
-        Trackers(trackers=("tensorbord",))
+        Trackers(track=("tensorbord",))
     with pytest.raises(LayerticketError, match="but no tracker"):
-        Trackers(folder=tmp_path)
+        Trackers(track_dir=tmp_path)

@@ -16,7 +16,9 @@ from layerticket.settings import Flag, Share, Text, settings
 from layerticket.study.methods import Rules
 from layerticket.study.running.executors import Workers
 from layerticket.training.device import Metering
+from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
+from layerticket.training.trackers import Trackers
 
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
@@ -59,6 +61,8 @@ _GROUPS: Mapping[str, tuple[type, ...]] = {
     "Training": (Recipe,),
     "Energy": (Metering,),
     "Workers": (Workers,),
+    "Several processes": (DistributedOptions,),
+    "Curves": (Trackers,),
 }
 for _group, _classes in _GROUPS.items():
     for _class in _classes:  # their fields are options of the verb: --steps, not --attack.steps

@@ -52,10 +52,11 @@ def run(
     shift_dir
         Folder with files of shifted images; --data-dir is searched too.
     """
-    from layerticket.study.running.engine import run_study
     from layerticket.study.toml import read_study
 
-    study = read_study(file, change)
+    study = read_study(file, change)  # what is wrong in a file is said before torch is imported
+    from layerticket.study.running.engine import run_study
+
     with watched() as show:
         record = run_study(
             study,

@@ -1,7 +1,6 @@
 """`layerticket train`: a dense network or a ticket, resumable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,41 +17,10 @@ from layerticket.cli.output import energy_text, forecast_text, news, say
 from layerticket.training.device import Metering
 from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
-from layerticket.training.trackers import TRACKERS, Trackers
+from layerticket.training.trackers import Trackers
 
 if TYPE_CHECKING:
     from layerticket.ticket.ticket import Ticket
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpreadChoice:
-    """Several processes, started by torchrun or accelerate launch."""
-
-    shard: Annotated[bool, Parameter(negative=())] = False
-    """Divide weights, gradients and momentum over the processes, for networks that do not fit."""
-    sync_batch_norm: Annotated[bool, Parameter(negative=())] = False
-    """Let batch norms see the images of all processes (GPUs only)."""
-
-    def spread(self) -> DistributedOptions:
-        """Hand over what was chosen."""
-        return DistributedOptions(shard=self.shard, sync_batch_norm=self.sync_batch_norm)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrackChoice:
-    """Curves of the training, for programs that show them."""
-
-    track: Annotated[
-        tuple[str, ...], Parameter(help=f"Trackers to log to: {', '.join(TRACKERS)}.")
-    ] = ()
-    track_dir: Path | None = None
-    """Folder for what trackers write; by default `tracking` in the folder of the run."""
-
-    def tracking(self) -> Trackers:
-        """Hand over what was chosen."""
-        return Trackers(trackers=self.track, folder=self.track_dir)
 
 
 def train(
@@ -70,8 +38,8 @@ def train(
     data: DataOptions = DataOptions(),
     device: Device = "auto",
     energy: Metering = Metering(),
-    several: SpreadChoice = SpreadChoice(),
-    curves: TrackChoice = TrackChoice(),
+    distributed: DistributedOptions = DistributedOptions(),
+    trackers: Trackers = Trackers(),
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> None:
@@ -107,7 +75,6 @@ def train(
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.distributed import processes
 
-    tracking, metering = curves.tracking(), energy
     with processes(device) as team:
         dataset = team.in_turn(data.load)
         if ticket is not None and initialization == "ticket":
@@ -115,7 +82,7 @@ def train(
         recipe = recipe or Recipe()
         if dry_run:
             alone("train --dry-run")
-            setup = TimingSetup(dataset=dataset, recipe=recipe, device=device, metering=metering)
+            setup = TimingSetup(dataset=dataset, recipe=recipe, device=device, metering=energy)
             networks = Networks.of(dataset)
             foreseen = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
             say(foreseen, forecast_text(foreseen).strip(), as_json=json)
@@ -134,9 +101,9 @@ def train(
             device=device,
             progress=True,
             provenance=Provenance(command=command_line()),
-            metering=metering,
-            spread=several.spread(),
-            tracking=tracking,
+            metering=energy,
+            spread=distributed,
+            tracking=trackers,
         )
     if team.rank == 0:
         say(record, _text(model, record, ticket), as_json=json)

@@ -286,7 +286,7 @@ class Work:
             progress=False,
             provenance=provenance,
             metering=self.study.energy,
-            tracking=replace(self.study.tracking, folder=self.context.tracking_dir),
+            tracking=replace(self.study.tracking, track_dir=self.context.tracking_dir),
         )
 
     def train(self, job: Job) -> dict[str, Any]:

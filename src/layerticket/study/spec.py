@@ -84,7 +84,7 @@ class StudyFile:
 
     def _check_own_training(self) -> None:
         """Refuse what needs a training that we do ourselves, or data that are not named."""
-        if self.recipe != Recipe() or self.tracking.trackers:
+        if self.recipe != Recipe() or self.tracking.track:
             raise LayerticketError(
                 "fit trains in its own way, so recipe and tracking would change nothing. Leave "
                 "them out."

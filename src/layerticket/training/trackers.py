@@ -26,22 +26,22 @@ class Trackers:
         LayerticketError: If a tracker is not known, or its package is not installed.
     """
 
-    trackers: tuple[Text, ...] = ()
+    track: tuple[Text, ...] = ()
     """Trackers to log to: tensorboard, mlflow, wandb; none: nothing is sent."""
-    folder: Path | None = None
+    track_dir: Path | None = None
     """Folder in which each run gets one of its own; by default `tracking` in the run's folder."""
 
     def __post_init__(self) -> None:
-        for name in self.trackers:
+        for name in self.track:
             if name not in TRACKERS:
                 raise unknown_name("tracker", name, TRACKERS)
             if find_spec(name) is None:
                 raise LayerticketError(
                     f"tracker {name!r} needs a package that is not installed: {TRACKERS[name]}"
                 )
-        if self.folder is not None and not self.trackers:
+        if self.track_dir is not None and not self.track:
             raise LayerticketError(
-                f"a folder for trackers is given ({self.folder}), but no tracker. Choose from "
+                f"a folder for trackers is given ({self.track_dir}), but no tracker. Choose from "
                 f"{', '.join(TRACKERS)}, or leave the folder out."
             )
 
@@ -56,10 +56,10 @@ class Trackers:
         Yields:
             A function of figures and the epoch they belong to; figures that are None are left out.
         """
-        home = run / "tracking" if self.folder is None else self.folder / run.name
+        home = run / "tracking" if self.track_dir is None else self.track_dir / run.name
         with ExitStack() as stack:
             logs = []
-            for name in self.trackers:
+            for name in self.track:
                 home.mkdir(parents=True, exist_ok=True)
                 logs.append(stack.enter_context(_OPEN[name](home, run.name, _flat(facts))))
 

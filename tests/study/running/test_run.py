@@ -264,14 +264,14 @@ def test_single_rows_and_wrong_wishes(tmp_path):
 def test_trackers_of_the_study_file_reach_every_training(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
-    table = {"trackers": ["tensorboard"], "folder": "curves"}
+    table = {"track": ["tensorboard"], "track_dir": "curves"}
     record = run(tmp_path / "study", tracking=table)
     assert record["study"]["tracking"] == table
     names = {row["folder"].rpartition("/")[2] for row in record["runs"]}
     assert {path.name for path in (tmp_path / "curves").iterdir()} == names
     assert len(list((tmp_path / "curves").rglob("events.out.tfevents.*"))) >= 2
     with pytest.raises(LayerticketError, match="Did you mean 'tensorboard'"):
-        run(tmp_path / "other", tracking={"trackers": ["tensorbord"]})
+        run(tmp_path / "other", tracking={"track": ["tensorbord"]})
 
 
 def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):

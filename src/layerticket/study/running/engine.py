@@ -65,7 +65,7 @@ def run_study(
         LayerticketError: If data, evaluations, workers or an id do not fit; before any training.
             What fails later stands in the rows, and does not stop others.
     """
-    tracked = study.tracking.folder
+    tracked = study.tracking.track_dir
     context = Context(
         data_dir=None if data_dir is None else data_dir.expanduser().resolve(),
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
