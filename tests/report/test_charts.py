@@ -77,6 +77,15 @@ def test_no_axis_leaves_what_is_possible():
     assert point["high"] == pytest.approx(100 - dense, rel=1e-5)
     assert point["low_cut"]
     assert point["high_cut"]
+    for section, axis, least, most in (
+        ("differences", "x", -dense, 100 - dense),
+        ("accuracy", "y", 0, 100),
+        ("curves", "y", 0, 100),
+        ("robustness", "x", -100, 100),
+    ):
+        for layer in of(section, whole).spec["layer"]:
+            low, high = layer["encoding"][axis].get("scale", {}).get("domain", (least, most))
+            assert least - 1e-9 <= low <= high <= most + 1e-9
     for one in points(of("accuracy", whole)):
         assert 0 <= one["low"] <= one["high"] <= 100
     assert points(of("accuracy", whole))[1]["high_cut"]
@@ -90,7 +99,12 @@ def test_epochs_are_whole_numbers(drawn):
         for layer in one.spec["layer"]
     ]
     assert axes
-    assert all(axis["tickMinStep"] == 1 and axis["format"] == "d" for axis in axes)
+    assert all(axis["values"] == [5, 10, 15, 20, 25, 30] for axis in axes)
+    record = make_study(seeds=1, methods=METHODS[:1])
+    for run in record["runs"]:
+        run["curve"] = run["curve"][:3]
+    layers = of("curves", Study.from_record(record)).spec["layer"]
+    assert layers[0]["encoding"]["x"]["axis"]["values"] == [1, 2, 3]
 
 
 def test_strips_mark_what_was_removed_and_rank_scores():
@@ -166,7 +180,7 @@ def test_pictures_are_the_same_again_and_need_no_browser():
 def test_figures_without_vl_convert_name_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "vl_convert", None)
     with pytest.raises(LayerticketError, match=re.escape('pip install "layerticket[figures]"')):
-        pictures({}, "")
+        pictures({"data": {"values": []}}, "")
 
 
 def test_the_licences_of_the_shipped_javascript_lie_beside_it():

@@ -129,7 +129,9 @@ def comparisons_chart(study: Study) -> Spec:
     names = list(dict.fromkeys(point["name"] for point in points))
     margin = f"margin {words.points(-study.margin)}".replace("-", "\u2212")
     y = _names("name", names, axis=_ROWS)
-    x = _axis("mean", "test accuracy, method minus dense, pp", zero=False)
+    least = min(point["least"] for point in points)
+    ends = [*_ends(points, "mean"), 0.0, -100 * study.margin]
+    x = _axis("mean", "test accuracy, method minus dense, pp", _span(ends, least, least + 100))
     shared = {"y": y, **_looks(study, points, legend=False)}
     return {
         "description": (
@@ -159,8 +161,8 @@ def accuracy_chart(study: Study) -> Spec:
         _cut(point, 0.0, 100.0)
         point["macs"] /= 1e6
     _side_by_side(points)
-    x = _axis("macs", "million MACs per image", zero=False)
-    y = _axis("accuracy", "test accuracy, %", zero=False)
+    x = _axis("macs", "million MACs per image")
+    y = _axis("accuracy", "test accuracy, %", _span(_ends(points, "accuracy"), 0.0, 100.0))
     several = len({point["budget"] for point in points}) > 2
     line = [{"mark": {"type": "line", "strokeDash": [2, 3]}, "encoding": {"x": x, "y": y}}]
     return {
@@ -279,7 +281,7 @@ def cost_chart(study: Study) -> Spec:
     return _rows_of_dots(
         study,
         points,
-        figure=_axis("need", "percent of dense", domain=[0, most]),
+        figure=_axis("need", "percent of dense", (0.0, most)),
         row=("figure", list(tables.SAVINGS.values())),
         at=100.0,
         description=(
@@ -296,10 +298,11 @@ def robustness_chart(study: Study) -> Spec:
     for point in points:
         _percent(point, "mean", "low", "high")
         _cut(point, -100.0, 100.0)
+    span = _span([*_ends(points, "mean"), 0.0], -100.0, 100.0)
     return _rows_of_dots(
         study,
         points,
-        figure=_axis("mean", "accuracy, method minus dense, pp", zero=False),
+        figure=_axis("mean", "accuracy, method minus dense, pp", span),
         row=("images", list(dict.fromkeys(point["images"] for point in points))),
         at=0.0,
         description=(
@@ -316,7 +319,7 @@ def validation_accuracy_chart(study: Study) -> Spec:
     points = tables.validation_accuracy_table(study).points
     for point in points:
         _percent(point, "mean", "low", "high")
-    return _curves(study, points, "validation accuracy, %")
+    return _curves(study, points, "validation accuracy, %", most=100.0)
 
 
 def train_loss_chart(study: Study) -> Spec:
@@ -324,13 +327,23 @@ def train_loss_chart(study: Study) -> Spec:
     return _curves(study, tables.train_loss_table(study).points, "training loss, nats")
 
 
-def _curves(study: Study, points: Sequence[Point], title: str) -> Spec:
-    x = _axis("epoch", "epoch", zero=False, axis={"tickMinStep": 1, "format": "d", "grid": False})
-    y = _axis("mean", title, zero=False)
+def _curves(study: Study, points: Sequence[Point], title: str, *, most: float = math.inf) -> Spec:
+    epochs = sorted({point["epoch"] for point in points})
+    step = next(s for s in _STEPS if epochs[-1] <= 8 * s)
+    ticks = [epoch for epoch in range(0, epochs[-1] + 1, step) if epoch >= epochs[0]]
+    whole = {"values": ticks, "format": "d", "grid": False}
+    x = _axis("epoch", "epoch", axis=whole)
+    y = _axis("mean", title, _span(_ends(points, "mean"), 0.0, most))
     looks = _looks(study, points, shapes=False)
     band = {"y": y | {"field": "low"}, "y2": {"field": "high"}, "x": x}
     # A wide line nobody sees, so that a pointer near the line is told of its point.
-    near = {"type": "point", "fillOpacity": 0, "strokeOpacity": 0, "size": 250}
+    few = len(epochs) < 4  # too few for a line to be seen
+    near = {
+        "type": "point",
+        "fillOpacity": int(few),
+        "strokeOpacity": 0,
+        "size": 60 if few else 250,
+    }
     return {
         "description": "Mean over seeds; the band spans the lowest to the highest seed.",
         **_SIZE,
@@ -351,6 +364,7 @@ def _curves(study: Study, points: Sequence[Point], title: str) -> Spec:
 # What charts are made of.
 
 _SIZE: Spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+_STEPS = [one * 10**power for power in range(9) for one in (1, 2, 5)]
 _ROWS = {"ticks": False, "domain": False, "labelPadding": 8}
 
 
@@ -381,20 +395,33 @@ def _possible_difference(point: Point, one: Comparison) -> Point:
     dense = 100 * (one.dense_accuracy.get("mean") or 0.0)
     _cut(point, -dense, 100 - dense)
     _cut(point, -dense, 100 - dense, "seeds_low", "seeds_high")
+    point["least"] = -dense
     if (point["seeds_low"], point["seeds_high"]) == (point["low"], point["high"]):
         point["seeds_low"] = point["seeds_high"] = None
     return point
 
 
+def _ends(points: Sequence[Point], key: str) -> list[float]:
+    """Figures and ends of intervals that are drawn."""
+    keys = (key, "low", "high", "seeds_low", "seeds_high")
+    return [value for point in points for one in keys if (value := point.get(one)) is not None]
+
+
+def _span(values: Sequence[float], least: float, most: float) -> tuple[float, float]:
+    """Where an axis begins and ends: a little beyond the values, never beyond what is possible."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or 0.01 * abs(high) or 1.0
+    return max(low - room, least), min(high + room, most)
+
+
 def _axis(
     field: str,
     title: str,
+    span: tuple[float, float] | None = None,
     *,
-    zero: bool = True,
-    domain: Sequence[float] | None = None,
     axis: Mapping[str, Any] | None = None,
 ) -> Spec:
-    scale: Spec = {"zero": zero} if domain is None else {"domain": list(domain), "nice": False}
+    scale: Spec = {"domain": list(span), "nice": False} if span else {"zero": False}
     found: Spec = {"field": field, "type": "quantitative", "title": title, "scale": scale}
     return found | ({"axis": dict(axis)} if axis else {})
 

@@ -156,6 +156,10 @@ SHAPES = {
 }
 
 
+WIDTH = 620
+"""Of a picture, in pixels of the SVG."""
+
+
 def pictures(spec: Spec, title: str) -> dict[str, bytes]:
     """Draw a specification on white: "svg", and "png" at 192 dots per inch.
 
@@ -163,9 +167,12 @@ def pictures(spec: Spec, title: str) -> dict[str, bytes]:
         LayerticketError: If vl-convert-python is not installed.
     """
     convert = need("vl_convert", extra="figures", why="figures need vl-convert-python")
-    wide = {"width": 620} if spec.get("width") == "container" else {}
+    wide = {"width": WIDTH} if spec.get("width") == "container" else {}
     drawn = spec | wide | {"title": title, "background": "white"}
-    svg = convert.vegalite_to_svg(json.dumps(drawn, allow_nan=False), config=config("light"))
+    look = config("light")
+    longest = max((len(str(point.get("method"))) for point in spec["data"]["values"]), default=1)
+    look["legend"]["columns"] = max(1, WIDTH // (min(7 * longest, 260) + 44))
+    svg = convert.vegalite_to_svg(json.dumps(drawn, allow_nan=False), config=look)
     return {"svg": svg.encode(), "png": convert.svg_to_png(svg, scale=2)}
 
 

@@ -271,9 +271,9 @@ class Report:
         images = study.test_images
         found = {
             "networks": ", ".join(dict.fromkeys(row.model for row in study.rows)),
-            "data": study.data and f"{study.data}, {words.counted(study.classes or 0, 'class')}es"
-            if study.classes
-            else study.data,
+            "data": ", ".join(
+                part for part in (study.data, study.classes and f"{study.classes} classes") if part
+            ),
             "test images": words.count(images) if images else "not known",
             "margin": f"{words.points(study.margin)}, {100 * study.confidence:g} % confidence",
             "seeds": ", ".join(map(str, seeds)),

@@ -598,12 +598,10 @@ def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[R
         text = f"only more test images would decide, at least about {one.images_needed:,}"
         lines.append(Remark(text=text, detail="more seeds would not"))
     if (reach := one.minimum_detectable) is not None:
-        lines.append(
-            Remark(
-                text=f"{100 * reach:.2f} pp beyond the margin would be found with 80 % power",
-                good=reach <= margin if margin else None,
-            )
-        )
+        text = f"{100 * reach:.2f} pp beyond the margin would be found with 80 % power"
+        if reach >= 1:
+            text = "no difference beyond the margin would be found with 80 % power"
+        lines.append(Remark(text=text, good=reach <= margin if margin else None))
     if one.caution:
         lines.append(Remark(text=one.caution, good=False))
     lines.append(_among_random(one))
