@@ -1,5 +1,6 @@
 import json
 import re
+import xml.etree.ElementTree as ET
 
 import pytest
 
@@ -154,18 +155,59 @@ def test_a_click_on_the_legend_hides_a_method(drawn):
 
 def test_how_many_trainings_ran_side_by_side_is_said():
     record = make_study(methods=METHODS[:1])
-    assert "One training at a time" in of("cost", Study.from_record(record)).caption
+    assert (
+        "One training ran at a time, with 2 threads."
+        in of("cost", Study.from_record(record)).caption
+    )
     for run in record["runs"]:
         run["jobs_beside"] = 2
     record["environment"] |= {"workers": 3}
-    assert "3 workers of 2 threads each" in of("cost", Study.from_record(record)).caption
+    assert (
+        "3 workers on one machine, with 2 threads each."
+        in of("cost", Study.from_record(record)).caption
+    )
     for run in record["runs"]:
         run["jobs_beside"] = None
     record["environment"]["workers"] = None
     assert "was not recorded" in of("cost", Study.from_record(record)).caption
 
 
+def test_layers_stand_in_order_of_depth():
+    record = make_study(seeds=2, methods=METHODS[:2])
+    blocks = [block["name"] for block in record["networks"]["resnet32-projection"]["blocks"]]
+    layers = ["stem", "layer1.0", "a block that stays", *blocks[1:], "head"]
+    tickets = [run for run in record["runs"] if run["similarity"]]
+    for run in tickets:
+        mine = [name for name in layers if name not in run["removed"]]
+        run["similarity"]["layers"] = dict.fromkeys(mine, 0.9)
+    chart = of("similarity", Study.from_record(record))
+    everywhere = set.intersection(*(set(run["removed"]) for run in tickets))
+    left = [name for name in layers if name not in everywhere]
+    assert "layer1.0" in tickets[0]["removed"]  # the first row lacks what comes early
+    assert chart.spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == left
+
+
 # How charts are drawn.
+
+
+def test_no_name_of_a_legend_leaves_the_picture():
+    pytest.importorskip("vl_convert")
+    many = tuple((f"method of a long name, {n}", "control", -0.1, 0) for n in range(9))
+    chart = of("accuracy", study(seeds=2, methods=many))
+    drawn = ET.fromstring(pictures(chart.spec, chart.title)["svg"])
+    assert float(drawn.get("width")) < 700
+    spots = re.compile(r"translate\(([\d.]+),([\d.]+)\)")
+
+    def places(part, x):
+        x += sum(float(spot[0]) for spot in spots.findall(part.get("transform", "")))
+        if part.tag.endswith("text") and (part.text or "").startswith("method of"):
+            yield x
+        for inner in part:
+            yield from places(inner, x)
+
+    found = list(places(drawn, 0.0))
+    assert len(found) == len(many)
+    assert all(place + 6 * len(many[0][0]) < float(drawn.get("width")) for place in found)
 
 
 def test_pictures_are_the_same_again_and_need_no_browser():

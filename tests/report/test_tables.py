@@ -98,6 +98,21 @@ def test_what_is_no_study_is_refused(change, match):
         Study.from_record(record)
 
 
+def test_a_study_of_another_version_is_refused():
+    record = make_study(seeds=2)
+    del record["comparisons"][0]["controls"][0]["same_seeds"]
+    with pytest.raises(LayerticketError, match="another version"):
+        Study.from_record(record)
+    with pytest.raises(LayerticketError, match="another version"):
+        Study.from_record(record | {"comparisons": None})
+
+
+def test_figures_that_are_not_finite_are_not_known():
+    record = make_study(seeds=1)
+    record["runs"][0]["curve"][0]["train_loss"] = float("nan")
+    assert Study.from_record(record).rows[0].curve[0]["train_loss"] is None
+
+
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(LayerticketError, match=r"holds no study \(study.json is missing\)"):
         Study.read(tmp_path)
@@ -154,7 +169,7 @@ def test_rows_that_are_one_training_are_told():
     ticket[0] |= {"training": dense[0]["training"], "test_accuracy": dense[0]["test_accuracy"]}
     header, rows = comparisons_table(Study.from_record(record | analysed(record))).text
     shown = dict(zip(header, rows[0], strict=True))
-    assert shown["seeds with dense itself"] == "0"
+    assert shown["seeds with dense itself"] == "seed 0"
     assert shown["average effect"].endswith(" pp")
 
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -242,9 +242,9 @@ def removed_chart(study: Study) -> Spec:
 def similarity_chart(study: Study) -> Spec:
     """How alike each method's layers are to those of the dense network."""
     points = tables.similarity_table(study).points
-    found = list(dict.fromkeys(point["layer"] for point in points))
-    depth = [block for block in tables.block_order(study) if block in found]
-    layers = [*depth, *(name for name in found if name not in depth)]
+    shown = {point["layer"] for point in points}
+    measured = [row.similarity["layers"] for row in study.rows if row.similarity]
+    layers = [name for name in _merged(measured) if name in shown]
     for point in points:
         point["shade"] = min(max(point["similarity"], 0.0), 1.0)
         point["text"] = f"{point['similarity']:.2f}".replace("0.", ".", 1)
@@ -262,6 +262,18 @@ def similarity_chart(study: Study) -> Spec:
             "Layers a method removed are left empty."
         ),
     )
+
+
+def _merged(orders: Sequence[Iterable[str]]) -> list[str]:
+    """Put names in one order, each after the one that it follows where it was first named."""
+    merged: list[str] = []
+    for order in orders:
+        place = 0
+        for name in order:
+            if name not in merged:
+                merged.insert(place, name)
+            place = merged.index(name) + 1
+    return merged
 
 
 def cost_chart(study: Study) -> Spec:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,13 +77,20 @@ class Study:
                 f"schema {SCHEMA}. Run the study again with this version."
             )
         known = clean(record)
-        rows = tuple(Row.from_record(row) for row in known["runs"])
+        try:
+            rows = tuple(Row.from_record(row) for row in known["runs"])
+            comparisons = tuple(Comparison.from_record(one) for one in known["comparisons"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise LayerticketError(
+                f"the study was written by another version of layerticket ({error}). Run the study "
+                "again with this version."
+            ) from error
         dense = [row for row in rows if row.kind == "dense"]
         return cls(
             **{f.name: known[f.name] for f in fields(cls) if f.name in known}
             | {
                 "rows": rows,
-                "comparisons": tuple(Comparison.from_record(c) for c in known["comparisons"]),
+                "comparisons": comparisons,
                 "verdict": known["verdict"] or words.UNJUDGED,
                 "methods": {row.method: row.kind for row in (*dense, *rows)},
             }
@@ -143,16 +151,22 @@ def row_name(row: Row) -> str:
 
 
 def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    r"""Replace control characters and lone surrogates, which XML and HTML cannot hold.
+    r"""Replace control characters and lone surrogates, and figures that are not finite.
+
+    XML and HTML cannot hold the first two, JSON not the last; such a figure is not known.
 
     Example:
         >>> clean({"error": "a\x00b"})
         {'error': 'a\ufffdb'}
+        >>> clean([0.5, float("nan")])
+        [0.5, None]
     """
     if isinstance(value, str):
         return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", value)
     if isinstance(value, Mapping):
         return {clean(key): clean(part) for key, part in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return [clean(part) for part in value] if isinstance(value, list | tuple) else value
 
 
@@ -339,6 +353,11 @@ def verdict_table(study: Study) -> Text:
     return header, rows
 
 
+def _seeds(numbers: str) -> str:
+    """Write which seeds they are, so that no one reads a number of seeds."""
+    return f"seed{'s' if ' ' in numbers else ''} {numbers}"
+
+
 def comparisons_table(study: Study) -> Table:
     """List every method against dense: difference, verdict, what was saved."""
     two_seeds = "needs 2 seeds"
@@ -364,8 +383,8 @@ def comparisons_table(study: Study) -> Table:
         Column(title="minimum detectable", show=words.difference, absent=two_seeds),
         Column(title="seeds for 80 % power", absent="—"),
         Column(title="test images at least", show=words.count, absent="—", rare=True),
-        Column(title="failed seeds", absent="none"),
-        Column(title="seeds with dense itself", absent="none", rare=True),
+        Column(title="failed seeds", show=_seeds, absent="none"),
+        Column(title="seeds with dense itself", show=_seeds, absent="none", rare=True),
         Column(title="average effect", show=words.difference, absent="—", rare=True),
         Column(title="MACs", show=words.saving),
         Column(title="parameters", show=words.saving),

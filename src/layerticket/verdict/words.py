@@ -516,12 +516,12 @@ def _off(name: str, wanted: float, reached: float) -> str:
 
 def shared_machine(workers: int | None, threads: int | None, beside: int | None) -> str:
     """Say how many trainings shared the machine, on which times depend."""
-    each = f" of {counted(threads, 'thread')}" if threads else ""
+    each = f", with {counted(threads, 'thread')}" if threads else ""
     if beside == 0 or workers == 1:
-        return f"One training at a time{each and each + ' each'}."
+        return f"One training ran at a time{each}."
     if workers is None:
         return "How many trainings ran side by side was not recorded; times depend on it."
-    return f"Times are those of {workers} workers{each and each + ' each'} on one machine."
+    return f"Times are those of {workers} workers on one machine{each and each + ' each'}."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
