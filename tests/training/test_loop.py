@@ -156,7 +156,17 @@ def test_another_trainings_checkpoint_is_refused(tmp_path, options, named):
         train(tmp_path, **options)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"epoch": 7}\n' * 4, b"[]\n" * 4, b"\xff\x00", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"epoch": 7}\n' * 4,
+        b"[]\n" * 4,
+        b"\xff\x00",
+        b'{"epoch": 1, "train_loss": NaN}\n',
+        None,
+    ],
+)
 def test_metrics_that_a_power_cut_took_are_null(tmp_path, content):
     train(tmp_path, validate=lambda _: 0.5)
     before = metrics(tmp_path)
@@ -167,6 +177,21 @@ def test_metrics_that_a_power_cut_took_are_null(tmp_path, content):
     train(tmp_path)
     nothing = dict.fromkeys(before[-1])
     assert metrics(tmp_path) == [nothing | {"epoch": epoch} for epoch in (1, 2, 3)] + before[3:]
+
+
+def test_metrics_are_never_written_through_a_link(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    folder = tmp_path / "run"
+
+    def swap(_):
+        (folder / METRICS).unlink(missing_ok=True)
+        (folder / METRICS).symlink_to(mine)
+        return 0.5
+
+    with pytest.raises(LayerticketError):
+        train(folder, validate=swap)
+    assert mine.read_text() == "mine"
 
 
 def test_metrics_that_are_there_stay(tmp_path):

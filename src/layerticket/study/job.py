@@ -16,7 +16,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, noise
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
-from layerticket.files import FolderInUse, exclusive, read_json, write_json
+from layerticket.files import FolderInUse, exclusive, open_to_append, read_json, write_json
 from layerticket.selection import Budget
 from layerticket.study.evaluate import evaluate_run, inference_of, pair_figures, similarity_of
 from layerticket.study.folder import StudyFolder
@@ -73,8 +73,8 @@ def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
 def _note(log: Path, text: str) -> None:
     """Add a line with the time to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n")
+    with open_to_append(log) as file:
+        file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n".encode())
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError
-from layerticket.files import write_atomically
+from layerticket.files import open_to_append, write_atomically
 
 if TYPE_CHECKING:  # points of a training are names and numbers; torch takes a second to import
     from torch import Tensor, nn
@@ -305,8 +305,8 @@ class Journal:
 
     def record(self, state: State, snapshot: Snapshot) -> None:
         """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(_line(state.epoch, state.metrics()))
+        with open_to_append(self.folder / METRICS) as file:
+            file.write(_line(state.epoch, state.metrics()).encode())
         self.keep(state, snapshot)  # first, so that no checkpoint goes without it
         write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
 
@@ -318,7 +318,7 @@ class Journal:
         path, known = self.folder / METRICS, {}
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
-                found = json.loads(line)
+                found = json.loads(line, parse_constant=_no_figure)
                 known[found.pop("epoch")] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -337,3 +337,8 @@ class Journal:
 
 def _line(epoch: int, metrics: Mapping[str, float | None]) -> str:
     return json.dumps({"epoch": epoch, **metrics}, allow_nan=False) + "\n"
+
+
+def _no_figure(word: str) -> None:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise ValueError(word)

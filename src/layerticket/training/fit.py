@@ -110,7 +110,7 @@ def fit(
         seed: Decides shuffling, augmentation and dropout, together with the epoch.
         folder: Folder of this run; made if missing.
         identity: What has to be equal for a checkpoint to be continued, JSON values, such as the
-            name of a training; None: recipe, seed, data, start and processes.
+            name of a training; None: recipe, seed, data, epoch of start and processes.
         start: Epoch i of the schedule to begin at, and the optimizer's state there: learning
             rates, order and augmentation are those of epochs i to n - 1 of a whole training.
         snapshot_epochs: Epochs after which weights and optimizer are kept for good, as
