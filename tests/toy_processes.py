@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ TESTS = Path(__file__).resolve().parent
 
 QUIET = Where(device="cpu", progress=False)
 RECIPE = Recipe(epochs=3, batch_size=17, precision="fp32")  # 17 images: parts of 8 and 9
+CLIPPED = replace(RECIPE, optimizer="adamw", learning_rate=0.01, clip_norm=0.1)
 
 
 def make_plain(seed=0):

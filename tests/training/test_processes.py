@@ -16,7 +16,7 @@ from layerticket.training.distributed import (
     same_on_all_ranks,
     synchronized_batch_norms,
 )
-from toy_processes import make_masked, make_plain, together, train
+from toy_processes import CLIPPED, make_masked, make_plain, together, train
 from toy_training import make_model
 
 EXACT = 1e-5
@@ -52,7 +52,7 @@ from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
 from layerticket.training.distributed import DistributedOptions, processes, same_on_all_ranks
-from toy_processes import make_masked, make_plain, train
+from toy_processes import CLIPPED, make_masked, make_plain, train
 from toy_training import make_model
 
 out = Path(sys.argv[1])
@@ -84,6 +84,8 @@ with processes("cpu") as team:
     except KeyboardInterrupt:
         pass
     train(out / "cut2", make_plain(seed=9), distributed=shard)
+    for name, options in (("adamw", DistributedOptions()), ("adamw-shard", shard)):
+        train(out / name, recipe=CLIPPED, distributed=options)
     # Batch norms see their own images only, and all processes end with those of process 0.
     _, normed = train(out / "bn", make_model())
     same_on_all_ranks(normed)
@@ -114,6 +116,9 @@ def test_two_processes_train_as_one_does(tmp_path):
     train(tmp_path / "masked1", make_masked())
     for name in ("masked", "masked-shard"):
         assert_close(tmp_path / "masked1", tmp_path / name)
+    train(tmp_path / "adamw1", recipe=CLIPPED)
+    for name in ("adamw", "adamw-shard"):
+        assert_close(tmp_path / "adamw1", tmp_path / name)
     train(tmp_path / "bn1", make_model())
     bn, bn1 = (load_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("bn", "bn1"))
     assert not torch.equal(bn["model/1.running_mean"], bn1["model/1.running_mean"])

@@ -139,11 +139,7 @@ def load_snapshot(folder: Path, epoch: int) -> Snapshot:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
-    """Write a snapshot and facts (JSON values) as one file.
-
-    Raises:
-        LayerticketError: If part of the state is not a tensor.
-    """
+    """Write a snapshot and facts (JSON values) as one file."""
     from layerticket.tensors import save_tensors
 
     parts = {"model": snapshot.weights, "optimizer": snapshot.optimizer, "ema": snapshot.average}
@@ -152,11 +148,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, facts: Mapping[str, Any]) -> 
 
 
 def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
-    """Read a file of `write_snapshot`: tensors on the CPU, and the facts.
-
-    Raises:
-        LayerticketError: If the file is damaged or another kind of file.
-    """
+    """Read a file of `write_snapshot`: tensors on the CPU, and the facts."""
     from layerticket.tensors import load_tensors
 
     tensors, facts = load_tensors(path)
@@ -169,30 +161,14 @@ def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the state of a model under its own tensor names.
-
-    Args:
-        path: File to write.
-        model: Any model whose state is tensors; not modified.
-
-    Raises:
-        LayerticketError: If part of the state is not a tensor.
-    """
+    """Write the state of a model under its own tensor names."""
     from layerticket.tensors import save_tensors
 
     save_tensors(path, model.state_dict(), {})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy the state in a file into a model, in place; nothing is copied unless all of it fits.
-
-    Args:
-        path: File of `save_weights`.
-        model: Model of the same architecture.
-
-    Raises:
-        LayerticketError: If the file is damaged or belongs to another architecture.
-    """
+    """Copy the state in a file into a model, in place; nothing is copied unless all of it fits."""
     from layerticket.tensors import load_tensors
 
     copy_weights(load_tensors(path)[0], model, str(path))
@@ -272,15 +248,9 @@ class Journal:
     """Epochs of which a snapshot is kept for good, in a file each."""
 
     def restore(self) -> tuple[State, Snapshot | None]:
-        """Read the checkpoint, and bring the metrics in line with it.
+        """Read the checkpoint, and bring the metrics in line with it; no snapshot: training begins.
 
-        Returns:
-            The state to go on from, and what to go on with; None for that where there is no
-            checkpoint, so that training begins.
-
-        Raises:
-            LayerticketError: If the folder is damaged or belongs to another training, or a
-                snapshot lies behind and was not kept.
+        A checkpoint of another training is refused, and one past an epoch that was not kept.
         """
         path = self.folder / CHECKPOINT
         if not path.exists():

@@ -136,17 +136,7 @@ class EnergyMeter:
 
 
 def resolve_device(wish: str) -> torch.device:
-    """Device for a wish: "auto" is the GPU where there is one, else the CPU.
-
-    Args:
-        wish: "auto", "cpu", "cuda" or "cuda:1".
-
-    Returns:
-        The device.
-
-    Raises:
-        LayerticketError: If the device is unknown or absent.
-    """
+    """Device for a wish: "auto" is the GPU where there is one, else the CPU."""
     import torch
 
     available = torch.cuda.is_available()
@@ -171,11 +161,7 @@ def resolve_device(wish: str) -> torch.device:
 
 
 def device_of(wish: str, group: Processes) -> torch.device:
-    """Device of this process: as `resolve_device`, or the GPU that has the process's number.
-
-    Raises:
-        LayerticketError: If the device is unknown or absent, or is to serve several processes.
-    """
+    """Device of this process: as `resolve_device`, or the GPU that has the process's number."""
     device = resolve_device(wish)
     if group.count == 1 or device.type == "cpu":
         return device
@@ -193,16 +179,6 @@ def resolve_precision(
     """Precision for a wish: "auto" is bf16 where the hardware multiplies in it, else fp32.
 
     On a CPU that means AVX512_BF16 or AMX: without them bf16 is emulated and slower than fp32.
-
-    Args:
-        wish: "auto", "bf16" or "fp32"; the last two are taken at their word.
-        device: Where the mathematics runs.
-
-    Returns:
-        The precision.
-
-    Raises:
-        LayerticketError: If the wish is another word.
     """
     if wish not in ("auto", "bf16", "fp32"):
         raise LayerticketError(f"precision {wish!r} is not known. Use auto, bf16 or fp32.")
@@ -295,16 +271,10 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def restart_peak_memory(device: torch.device) -> bool:
-    """Let `peak_memory_bytes` count from now on, so that it is not that of earlier work.
+    """Let `peak_memory_bytes` count from now on; return whether it does.
 
     On a GPU torch does so. On a CPU Linux does, where a process may write its own
     ``/proc/self/clear_refs``; what was freed is given back first, as far as glibc can.
-
-    Args:
-        device: Whose peak is meant.
-
-    Returns:
-        Whether it does. If not, the peak is that of the whole life of the process.
     """
     if device.type == "cuda":
         import torch

@@ -39,11 +39,7 @@ class DistributedOptions:
     """Let batch norms see the images of all processes (GPUs only)."""
 
     def check(self, group: Processes, device: torch.device) -> None:
-        """Refuse what would do nothing, or cannot be done.
-
-        Raises:
-            LayerticketError: If there is one process, or no GPU for synchronized batch norms.
-        """
+        """Refuse what would do nothing, or cannot be done."""
         wanted = [name for name in ("shard", "sync_batch_norm") if getattr(self, name)]
         if wanted and group.count == 1:
             raise LayerticketError(
@@ -219,11 +215,7 @@ def _heard() -> Iterator[None]:
 
 
 def launched() -> int:
-    """How many processes a launcher started together with this one.
-
-    Raises:
-        LayerticketError: If the environment holds no number.
-    """
+    """How many processes a launcher started together with this one."""
     return _number("WORLD_SIZE", 1)
 
 
@@ -350,16 +342,7 @@ def same_on_all_ranks(model: nn.Module, **facts: object) -> str:
 
 
 def shard(shell: nn.Module, device: torch.device, count: int) -> None:
-    """Shard a module over all processes, in place: block by block, the rest with the module.
-
-    Args:
-        shell: Module on the CPU that is called in training; its buffers stay whole.
-        device: Where this process computes.
-        count: How many processes there are.
-
-    Raises:
-        LayerticketError: If a parameter is a scalar, which cannot be divided.
-    """
+    """Shard a module that lies on the CPU, in place: block by block, the rest with the module."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -400,11 +383,7 @@ def _units(module: nn.Module, total: int) -> Iterator[nn.Module]:
 def whole_state(
     sharded: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Bring a sharded network and its optimizer's state together on process 0; the rest get none.
-
-    Returns:
-        Parameters and buffers by name, and the optimizer's state as ``parameter/key``.
-    """
+    """Bring tensors and optimizer state together, on process 0; the others get nothing."""
     from torch.distributed.checkpoint import state_dict as dcp
 
     whole = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -447,11 +426,7 @@ def fill_shards(
 def synchronized_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None]:
     """Put torch's synchronized batch norms in place of the plain ones, and take them out again.
 
-    Parameters and buffers are the same tensors before, meanwhile and afterwards. Where the model is
-    moved or cast meanwhile, its plain norms get what the synchronized ones hold in the end.
-
-    Raises:
-        LayerticketError: If a batch norm is of a class of its own, which torch would not keep.
+    Both share their tensors; where the model is moved meanwhile, the plain norms get the new ones.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm

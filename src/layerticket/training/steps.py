@@ -179,17 +179,7 @@ class Trainer:
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters by whether weight decay applies.
-
-    Args:
-        model: The network; not modified.
-
-    Returns:
-        (decayed, kept free): parameters of two and more dimensions, and the rest (norms, biases).
-
-    Raises:
-        LayerticketError: If no parameter is trainable.
-    """
+    """Split the trainable parameters: of two and more dimensions (decayed), and the rest."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise LayerticketError(
@@ -201,13 +191,7 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> Optimizer:
-    """Optimizer of the recipe; its learning rate is set anew at every step.
-
-    Args:
-        model: The network; not modified.
-        recipe: Which optimizer, and its numbers.
-        fused: Whether one kernel updates all weights; torch has none for sharded ones.
-    """
+    """Optimizer of the recipe; torch can fuse it into one kernel unless weights are sharded."""
     decayed, free = parameter_groups(model)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
@@ -230,11 +214,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 
 
 def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Copy a state as ``parameter/key`` into an optimizer, in the layout of the parameters.
-
-    Raises:
-        LayerticketError: If a parameter is not in the model or has another shape.
-    """
+    """Copy a state as ``parameter/key`` into an optimizer, in the layout of the parameters."""
     parameters = dict(model.named_parameters())
     for name, tensor in state.items():
         owner, _, key = name.rpartition("/")
