@@ -1,4 +1,4 @@
-"""Faults known when the outside was frozen, each shown from outside: command line, files, `import`,
+"""Faults known when the outside was frozen, none of which came back; shown from outside: command line, files, `import`,
 public names, and libraries (fcntl, os, hashlib, torch, accelerate) that a hook watches or changes.
 
 Without a test:
@@ -177,10 +177,6 @@ def place(tmp_path):
     return Place(tmp_path.resolve())
 
 
-def fault(reason):
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 def test_looking_never_locks(place, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     locked = []
@@ -203,12 +199,11 @@ def test_looking_never_locks(place, monkeypatch):
 
 
 @pytest.mark.slow
-@fault("the measurement of memory does not know branches")
 def test_branches_can_be_taken_out_for_a_budget_of_memory(place):
     vit = "timm:vit_tiny_patch16_224,img_size=8,patch_size=1,depth=3"
     words = ("find", vit, "--criterion", "magnitude", "--json", "--granularity")
     _, out, _ = place.give("train", vit, "--epochs", 1, "--json")
-    budget = int(0.85 * json.loads(out)["peak_memory_bytes"])
+    budget = int(0.8 * json.loads(out)["peak_memory_bytes"])
     place.give(*words, "block", "--max-memory", budget, "--out", "blocks")  # a budget that is met
     _, out, _ = place.give(*words, "branch", "--max-memory", budget, "--out", "branches")
     found = json.loads(out)
