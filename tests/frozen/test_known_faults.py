@@ -1,5 +1,6 @@
-"""Faults known when the outside was frozen, none of which came back; shown from outside: command line, files, `import`,
-public names, and libraries (fcntl, os, hashlib, torch, accelerate) that a hook watches or changes.
+"""Faults known when the outside was frozen, none of which came back; shown from outside:
+command line, files, `import`, public names, and libraries (fcntl, os, hashlib, torch) that a hook
+watches or changes.
 
 Without a test:
 
