@@ -351,3 +351,30 @@ def test_a_parameter_that_fit_leaves_as_it_was_is_noted(tmp_path):
     assert record["runs"][0]["config"]["parameters_unchanged"] is True
     record = run_study(python_study(still, moved, version="1"), tmp_path / "b", workers=INLINE)
     assert record["runs"][0]["config"]["parameters_unchanged"] is False
+
+
+def test_a_search_that_finds_something_else_now_has_its_row_done_again(tmp_path):
+    """Also where the training starts at the draw, and so reads no weights of what was scored."""
+    changes = {
+        "methods": [{"method": "lottery", "criterion": "magnitude"}],
+        "budgets": [{"remove": 1}],
+        "evaluate": ["fgsm"],
+        "conditions": {"images": 20},
+    }
+    first = run(tmp_path, **changes)
+    dense, ticket = first["runs"]
+    place = tmp_path / dense["folder"]
+    weights, facts = load_tensors(place / "model.safetensors")
+    for name, tensor in weights.items():
+        if name.startswith(f"{ticket['removed'][0]}."):
+            weights[name] = tensor * 1000 if tensor.is_floating_point() else tensor
+    save_tensors(place / "model.safetensors", weights, facts)
+    result = read_json(place / "result.json") | {"weights": "another digest"}
+    (place / "result.json").write_text(json.dumps(result))
+    row = run(tmp_path, **changes)["runs"][1]
+    assert row["status"] == "done"
+    assert row["removed"] != ticket["removed"]
+    assert row["training"] != ticket["training"]
+    assert row["config"]["removed"]["removed"] == row["removed"]
+    judged = next((tmp_path / "jobs").glob(f"evaluate-{row['id']}*/record.json"))
+    assert read_json(judged)["training"] == row["training"]

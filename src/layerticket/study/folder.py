@@ -114,17 +114,30 @@ class StudyFolder:
         return self.read(self.training(training) / RESULT)
 
     def is_done(self, name: str) -> bool:
-        """Whether nothing is left to do: a record stands, and all it was made of is still so."""
+        """Whether nothing is left to do: a record stands, and all it was made of is still so.
+
+        That is the weights it read, and what the jobs before it came to.
+        """
         record = self.record(name)
         if record is None:
             return False
         if name.startswith("train-") and self.result(record["training"]) is None:
+            return False
+        if any(
+            not self.is_done(need) or self.outcome(need) != outcome
+            for need, outcome in record.get("made_of", {}).items()
+        ):
             return False
         return all(
             (result := self.result(training)) is not None
             and all(_digest_in(result, part) == digest for part, digest in parts.items())
             for training, parts in record.get("inputs", {}).items()
         )
+
+    def outcome(self, name: str) -> str | None:
+        """What a search found, or which training a row came to; None if it is not known."""
+        record = self.record(name) or {}
+        return record.get("found", record.get("training"))
 
     def begun(self, name: str) -> dict[str, Any] | None:
         """The training that a job is at, and its epochs; None if it has not got there."""

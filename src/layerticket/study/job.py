@@ -16,7 +16,14 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, noise
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
-from layerticket.files import FolderInUse, exclusive, open_to_append, read_json, write_json
+from layerticket.files import (
+    FolderInUse,
+    digest,
+    exclusive,
+    open_to_append,
+    read_json,
+    write_json,
+)
 from layerticket.selection import Budget
 from layerticket.study.evaluate import evaluate_run, inference_of, pair_figures, similarity_of
 from layerticket.study.folder import StudyFolder
@@ -31,6 +38,7 @@ from layerticket.study.search import Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, Training, plan_training, train
+from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import epochs_at, snapshot_path
 from layerticket.training.device import resolve_device, resolve_precision
 from layerticket.training.recipe import TRAINING_REVISION, Recipe
@@ -132,7 +140,9 @@ class Work:
             "train": self.train,
             "evaluate": self.evaluate,
         }
-        return steps[job.kind](job)
+        record = steps[job.kind](job)
+        made_of = {need: self.folder.outcome(need) for need in job.needs.values()}
+        return record | ({"made_of": made_of} if made_of else {})
 
     def _check_texts(self) -> None:
         """Refuse functions whose module reads otherwise here than where the study was planned."""
@@ -216,7 +226,10 @@ class Work:
         )
         record = method.search(at)
         if "ticket" in record:
-            record["ticket"] = self._relative(Path(record["ticket"]))
+            found = Path(record["ticket"])
+            record |= {"ticket": self._relative(found), "found": Ticket.load(found).digest}
+        else:
+            record["found"] = digest(record)
         if "runs" in record:
             record["runs"] = [self._relative(Path(run)) for run in record["runs"]]
         return record
