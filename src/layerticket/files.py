@@ -309,6 +309,27 @@ def in_use(folder: Path) -> bool:
     return holder is not None and holder.lives()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder, for one that would write it: the lock itself decides.
+
+    Where the holder cannot be asked, as after a node of a cluster has died, the lock is tried.
+    """
+    holder, here = _holder(folder), Process.current()
+    if holder is None or not holder.lives():
+        return False
+    if (holder.host, holder.machine) == (here.host, here.machine):
+        return True
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
 def holder_of(folder: Path) -> str | None:
     """Name the process that holds a folder, as far as `in_use` can tell: "pid 7 on host"."""
     holder = _holder(folder)

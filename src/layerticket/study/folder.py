@@ -20,6 +20,7 @@ from layerticket.files import (
     canonical_json,
     exclusive,
     in_use,
+    is_held,
     read_json,
     write_atomically,
     write_json,
@@ -155,6 +156,10 @@ class StudyFolder:
     def is_running(self, name: str) -> bool:
         """Whether a process is at work on a job."""
         return bool(self._once(self.job(name), in_use))
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a process is at work on a job, for one that would begin it otherwise."""
+        return is_held(self.job(name))
 
     def finish(self, name: str, record: Mapping[str, Any]) -> None:
         """Write down how a job ended well; an old failure is forgotten."""

@@ -1,12 +1,19 @@
 """The queue of a study's jobs: each in its turn, looked at only when it may have changed."""
 
+import dataclasses
+import json
 from collections import Counter
 
 import pytest
 
+from layerticket.files import Process, exclusive
+from layerticket.study.folder import StudyFolder
+from layerticket.study.plan import unfold
 from layerticket.study.running import engine
-from layerticket.study.running.engine import JobQueue
+from layerticket.study.running.engine import JobQueue, queue_of
 from layerticket.study.running.executors import Ended
+from layerticket.study.toml import study_of
+from toy_study import study_table
 
 
 class Jobs:
@@ -196,3 +203,16 @@ def test_jobs_are_looked_at_a_few_times_each_however_many_there_are():
         jobs.end(name)
     assert not jobs.queue.left
     assert max(jobs.looks.values()) <= 3
+
+
+def test_a_job_whose_node_died_is_begun_again(tmp_path):
+    """What a holder of another machine left behind is believed by those who look, not by us."""
+    folder, plan = StudyFolder(tmp_path), unfold(study_of(study_table()), None)
+    first = next(iter(plan.jobs))
+    with exclusive(folder.job(first)):
+        elsewhere = dataclasses.asdict(Process.current()) | {"host": "a-node"}
+        (folder.job(first) / ".holder").write_text(json.dumps(elsewhere))
+        assert queue_of(plan, folder, retries=0).begin() != first  # it does hold the lock
+    (folder.job(first) / ".holder").write_text(json.dumps(elsewhere))
+    assert folder.is_running(first)
+    assert queue_of(plan, folder, retries=0).begin() == first

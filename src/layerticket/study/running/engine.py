@@ -135,12 +135,12 @@ def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
     def state(name: str) -> State:
         if folder.is_done(name):
             return "done"
-        if folder.is_running(name):
+        if folder.is_taken(name):
             return "running"
         return "open" if folder.failure(name) is None else "failed"
 
     for name in plan.jobs:
-        if not folder.is_done(name) and not folder.is_running(name):
+        if not folder.is_done(name) and not folder.is_taken(name):
             folder.forget_failure(name)
     needs = {name: tuple(job.needs.values()) for name, job in plan.jobs.items()}
     return JobQueue(needs, state, folder.fail, retries)
