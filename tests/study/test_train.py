@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from layerticket.files import FolderInUse, exclusive
 from layerticket.study import train as train_module
 from layerticket.study.record import Bill, Cost, Provenance, Result, printed
 from layerticket.study.train import Networks, plan_training, train, train_network
-from layerticket.tensors import load_tensors
+from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.training.checkpoint import CHECKPOINT, METRICS, snapshot_path
 from layerticket.training.device import Energy, Metering
 from layerticket.training.recipe import Recipe
@@ -238,3 +239,57 @@ def test_a_training_holds_its_own_energy_only(tmp_path, meter):
     assert found.cost == Cost(
         train_seconds=found.train_seconds, energy_kwh=2.0, co2_kg=found.co2_kg
     )
+
+
+def test_weights_of_a_training_that_ended_otherwise_never_stay(tmp_path):
+    """Nor does a record stand beside weights of the other, wherever the exchange is cut off."""
+    folder, _ = run(tmp_path, snapshots=(1,))
+    record = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(record | {"weights": "0" * 64}))
+    (folder / "model.safetensors").unlink()
+    _, again = run(tmp_path, weights=True)
+    assert again.snapshots == {}
+    assert not snapshot_path(folder, 1).exists()  # it was of the other training
+    _, more = run(tmp_path, snapshots=(1,))
+    assert set(more.snapshots) == {"1"}
+
+
+@pytest.mark.parametrize("cut_off", [(Path, "replace"), (train_module.shutil, "rmtree")])
+def test_an_exchange_that_is_cut_off_is_finished_later(tmp_path, monkeypatch, cut_off):
+    folder, _ = run(tmp_path, snapshots=(1,))
+    record = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(record | {"weights": "0" * 64}))
+    (folder / "model.safetensors").unlink()
+    with monkeypatch.context() as patch:
+
+        def cut(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr(*cut_off, cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, snapshots=(1,), weights=True)
+    _, result = run(tmp_path, snapshots=(1,), weights=True)
+    assert set(result.snapshots) == {"1"}
+    network = load_tensors(folder / "model.safetensors")[0]
+    assert tensor_digest(network) == result.weights
+
+
+def test_a_snapshot_that_is_wanted_too_late_begins_the_training_anew(tmp_path, monkeypatch, caplog):
+    whole = run(tmp_path / "whole")[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_weights", _cut_at_the_end(train_module.save_weights))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut")
+    folder, result = run(tmp_path / "cut", snapshots=(1,))
+    assert "begins anew" in caplog.text
+    assert snapshot_path(folder, 1).exists()
+    assert result.weights == whole.weights
+
+
+def _cut_at_the_end(save):
+    def cut(path, model):
+        if path.name == "model.safetensors":
+            raise KeyboardInterrupt
+        save(path, model)
+
+    return cut

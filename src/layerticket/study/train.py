@@ -47,7 +47,7 @@ from layerticket.study.record import (
     environment,
     printed,
 )
-from layerticket.tensors import tensor_digest
+from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.ticket.ticket import Ticket, architecture_digest
 from layerticket.training.checkpoint import (
     CHECKPOINT,
@@ -370,6 +370,7 @@ def train(
             )
             place = folder if before is None else folder / AGAIN
             team.on_rank0(lambda: _claim(place, training, provenance, device))
+            team.on_rank0(lambda: _begin_anew_if_missed(place, wanted))
             with metered(metering, device) as (meter, method):
                 where = Where(device=device, progress=progress, metering=metering or Metering())
                 how: dict[str, Any] = {"where": where, "meter": meter, "snapshot_epochs": wanted}
@@ -395,8 +396,9 @@ def _clear_outdated(folder: Path, training: Training) -> None:
     """Forget a training that began at a snapshot which has been replaced since."""
     if (folder / RUN).exists() and _is_outdated(folder, training):
         log.warning("%s began at weights that were replaced; it is trained anew.", folder)
+        shutil.rmtree(folder / AGAIN, ignore_errors=True)
         for path in folder.iterdir():
-            if path.is_file() and path.name != ".lock":
+            if path.is_file() and path.name not in (".lock", ".holder"):
                 path.unlink()
 
 
@@ -410,6 +412,24 @@ def _claim(place: Path, training: Training, provenance: Provenance, device: str)
         if training.removal is not None:
             training.removal.save(place)
         save_weights(place / FIRST, training.build())
+
+
+def _begin_anew_if_missed(place: Path, wanted: Iterable[int]) -> None:
+    """Forget how far a training is if it has passed an epoch whose snapshot is wanted by now."""
+    path = place / CHECKPOINT
+    if not path.exists():
+        return
+    reached = load_tensors(path)[1]["state"]["epoch"]
+    missed = [
+        epoch for epoch in wanted if epoch <= reached and not snapshot_path(place, epoch).exists()
+    ]
+    if missed:
+        log.warning(
+            "%s has passed epoch %d, whose snapshot is wanted now; it begins anew.",
+            place,
+            missed[0],
+        )
+        path.unlink()
 
 
 def _agree(team: Processes, identity: TrainingIdentity, metering: Metering | None) -> None:
@@ -505,6 +525,10 @@ def _close(folder: Path, place: Path, before: Result | None, result: Result) -> 
             )
         kept = result.snapshots if not same else {**before.snapshots, **result.snapshots}
         result = replace(before if same else result, snapshots=kept)
+        if not same:  # first, so that no record ever stands beside weights of the other
+            for path in (folder / WEIGHTS, *folder.glob("epoch-*")):
+                path.unlink(missing_ok=True)
+            result.save(folder)
         for path in place.iterdir():
             wanted = not same or path.name == WEIGHTS or path.name.startswith("epoch-")
             if wanted and path.is_file() and path.name != ".lock":
