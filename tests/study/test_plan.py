@@ -86,6 +86,14 @@ def test_ids_are_unique_whatever_rows_share():
     assert len(set(searches)) == 1  # the first draw is found once
 
 
+def test_blocks_are_counted_once_whatever_the_seeds():
+    methods = [TICKET, {"method": "control", "control": "each"}]
+    study = study_of(study_table(seeds=3, methods=methods))
+    counted = []
+    unfold(study, None, count_blocks=lambda model: counted.append(model) or 2)
+    assert len(counted) == 1
+
+
 def test_every_block_alone_is_a_row_of_its_own():
     methods = [TICKET, {"method": "control", "control": "each"}]
     rows = plan(methods=methods, budgets=[{"remove": 2}, {"save_macs": 0.3}], blocks=4).rows

@@ -5,6 +5,7 @@ one theta_0 and one dense training for each seed. Rows of one seed stand togethe
 complete early.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -152,7 +153,8 @@ class _Planner:
         data: Mapping[str, Any] | None,
         count_blocks: Callable[[str], int],
     ) -> None:
-        self.study, self.data, self.count_blocks = study, data, count_blocks
+        self.study, self.data = study, data
+        self.count_blocks = functools.cache(count_blocks)  # builds a network, the same each seed
         self.jobs: dict[str, Job] = {}
         named = [
             (name_of(model), callable_identity(model, study.version)) for model in study.models
