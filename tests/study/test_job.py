@@ -72,6 +72,11 @@ def test_rows_that_come_to_one_training_share_it(tmp_path):
         assert twin["train_seconds"] == ticket["train_seconds"]
     trained = {row["training"]: row["train_seconds"] for row in rows.values()}
     assert record["cost"]["train_seconds"] == pytest.approx(sum(trained.values()))
+    # Every block alone was not drawn at random, and is no choice that a ticket has to beat.
+    assert {row["role"] for row in rows.values() if row["draw"] is not None} == {"baseline"}
+    for comparison in record["comparisons"]:
+        assert comparison["controls"] == []
+        assert comparison["percentile"] is None
     for row in rows.values():
         assert row["cost"]["train_seconds"] == row["train_seconds"]
         assert not (tmp_path / row["folder"] / "ticket").exists()
@@ -378,3 +383,41 @@ def test_a_search_that_finds_something_else_now_has_its_row_done_again(tmp_path)
     assert row["config"]["removed"]["removed"] == row["removed"]
     judged = next((tmp_path / "jobs").glob(f"evaluate-{row['id']}*/record.json"))
     assert read_json(judged)["training"] == row["training"]
+
+
+def test_a_ticket_whose_snapshot_was_dropped_keeps_its_name(tmp_path):
+    """An evaluation added later trains again what it needs: dense first, then from its snapshot."""
+    changes = {"methods": [{"method": "lottery", "criterion": "magnitude", "rewind": "1"}]}
+    first = run(tmp_path, keep_weights="none", **changes)
+    changes |= {"evaluate": ["fgsm"], "conditions": {"images": 20}}
+    more = run(tmp_path, keep_weights="none", **changes)
+    assert [row["status"] for row in more["runs"]] == ["done"] * 2
+    names = [row["training"] for row in first["runs"]]
+    assert [row["training"] for row in more["runs"]] == names
+    assert trainings(tmp_path) == set(names)
+    assert more["runs"][1]["evaluations"]["fgsm"]["images"] == 20
+
+
+def test_rounds_of_pruning_are_dropped_like_any_training(tmp_path):
+    methods = [*study_table()["methods"], {"method": "imp", "rounds": 2}]
+    record = run(tmp_path, methods=methods, keep_weights="none")
+    assert [row["status"] for row in record["runs"]] == ["done"] * 3
+    assert len(trainings(tmp_path)) == 4
+    left = {path.name for path in (tmp_path / "trainings").rglob("*.safetensors")}
+    assert left == {"masks.safetensors"}
+
+
+def test_two_searches_that_find_one_ticket_are_both_on_the_bill(tmp_path):
+    record = run(tmp_path, budgets=[{"remove": 1}, {"save_macs": 0.1}])
+    _, one, two = record["runs"]
+    assert one["training"] == two["training"]
+    total = one["search_seconds"] + two["search_seconds"]
+    assert record["cost"]["search_seconds"] == pytest.approx(total)
+
+
+def test_two_functions_of_one_name_are_refused():
+    def made(offset):
+        return lambda num_classes, in_channels: toy_study.residual(num_classes, in_channels)
+
+    with pytest.raises(LayerticketError, match="two models are called"):
+        StudyFile(title="Twice", models=(made(0), made(1)), methods=(TicketMethod(),))

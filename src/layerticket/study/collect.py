@@ -274,6 +274,8 @@ def drop_weights(folder: StudyFolder, plan: Plan) -> None:
     known: set[str] = set()
     for name, job in plan.jobs.items():
         open_ = not look.is_done(name)
+        if job.kind == "search" and not open_:  # the rounds of iterative pruning
+            known.update(Path(run).name for run in (look.record(name) or {}).get("runs", ()))
         for need in (name, *job.needs.values()):
             record = look.record(need) if need.startswith("train-") else None
             if record is not None:

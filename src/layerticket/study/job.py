@@ -252,6 +252,8 @@ class Work:
         found, ticket = found or {}, self._ticket(job.needs.get("search"))
         new = ticket is not None and self.study.method(job.method).new_weights
         seed = int(job.seed or 0)
+        if ticket is not None and not new and self.study.method(job.method).snapshot_points:
+            self._ensure_start(job, Ticket.load(ticket).rewind_epoch)
         recipe = self.study.recipe if self.study.fit else self.recipe
         return plan_training(
             self.networks,
@@ -267,6 +269,13 @@ class Work:
             validation_fraction=self.study.validation_fraction if self.study.data else None,
             own=self.own_training(),
         )
+
+    def _ensure_start(self, job: Job, epoch: int) -> None:
+        """Have the snapshot that a ticket starts at: it is named by it, not by its digest."""
+        dense = self.plan.jobs[self.plan.jobs[job.needs["search"]].needs["dense"]]
+        place = self.folder.training(str(self.folder.outcome(dense.name)))
+        if epoch and not snapshot_path(place, epoch).exists():
+            self._do(dense, self.training(dense), (epoch,))
 
     def own_training(self) -> tuple[Callable[..., Any], Mapping[str, Any]] | None:
         """The user's own training and what names it; None where we train by a recipe."""

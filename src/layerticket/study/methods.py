@@ -224,8 +224,8 @@ class ControlMethod(_Matched):
 
     @property
     def role(self) -> Role:
-        """A control, as its name says."""
-        return "control"
+        """A control, as its name says; every block alone is no choice that a ticket is up to."""
+        return "baseline" if self.control == "each" else "control"
 
     def search(self, at: "Search") -> dict[str, Any]:
         """Take blocks out until the cost is that of the reference."""

@@ -17,7 +17,7 @@ from layerticket.counting import count_macs
 from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import carbon_kg, metered
-from layerticket.files import read_json, write_json
+from layerticket.files import digest, read_json, write_json
 from layerticket.lottery import draw_batch, find_in_training
 from layerticket.selection import Budget
 from layerticket.study.forecast import forecast
@@ -460,11 +460,9 @@ def _priced(search: Callable[[], Ticket], at: Search) -> tuple[Ticket, dict[str,
         seconds = time.perf_counter() - begun
         kwh = None if meter is None else meter.lap().kwh
     co2 = carbon_kg(kwh, at.metering)
-    bill = Bill(
-        items={
-            f"search-{found.digest[:16]}": Cost(search_seconds=seconds, energy_kwh=kwh, co2_kg=co2)
-        }
-    )
+    # Two searches may find one ticket, and each of them was paid for.
+    name = f"search-{digest([at.out.name, found.digest])[:16]}"
+    bill = Bill(items={name: Cost(search_seconds=seconds, energy_kwh=kwh, co2_kg=co2)})
     told = {
         "search_seconds": seconds,
         "search_energy_kwh": kwh,

@@ -73,6 +73,12 @@ class StudyFile:
             ("budgets", self.budgets),
         ):
             check_distinct(name, values)
+        names = [name_of(model) for model in self.models]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise LayerticketError(
+                f"two models are called {twice[0]!r}. Give them as functions with names of their "
+                "own."
+            )
         if self.fit:
             self._check_own_training()
         elif not self.data:
