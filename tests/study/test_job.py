@@ -421,3 +421,17 @@ def test_two_functions_of_one_name_are_refused():
 
     with pytest.raises(LayerticketError, match="two models are called"):
         StudyFile(title="Twice", models=(made(0), made(1)), methods=(TicketMethod(),))
+
+
+def test_figures_that_are_known_bring_no_weights_back(tmp_path, monkeypatch):
+    """A second way to a network whose weights were dropped: all that is asked was measured."""
+    twin = {"method": "ticket", "criterion": "snip", "label": "two", "balanced": False}
+    changes = {"keep_weights": "none", "similarity": True, "budgets": [{"remove": 1}]}
+    changes |= {"evaluate": ["fgsm"], "conditions": {"images": 20}}
+    first = run(tmp_path, **changes)
+    monkeypatch.setattr("layerticket.study.train.fit", lambda *_, **__: 1 / 0)
+    more = run(tmp_path, methods=[*study_table()["methods"], twin], **changes)
+    assert more["runs"][2]["training"] == first["runs"][1]["training"]
+    assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    for figure in ("evaluations", "similarity"):
+        assert more["runs"][2][figure] == first["runs"][1][figure]

@@ -27,6 +27,10 @@ from layerticket.training.device import resolve_device
 EVALUATION, PAIRS = "evaluation.json", "pairs.json"
 
 
+class WeightsGone(LayerticketError):
+    """Weights that have to be looked at were deleted; training the run again brings them back."""
+
+
 def evaluate_run(
     folder: Path,
     dataset: Dataset,
@@ -107,7 +111,7 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
         LayerticketError: If its weights were deleted, or its files do not fit together.
     """
     if not (folder / WEIGHTS).exists():
-        raise LayerticketError(
+        raise WeightsGone(
             f"the weights of {folder} are gone (keep_weights = none). Train it again: its figures "
             "stay as they are."
         )

@@ -25,7 +25,13 @@ from layerticket.files import (
     write_json,
 )
 from layerticket.selection import Budget
-from layerticket.study.evaluate import evaluate_run, inference_of, pair_figures, similarity_of
+from layerticket.study.evaluate import (
+    WeightsGone,
+    evaluate_run,
+    inference_of,
+    pair_figures,
+    similarity_of,
+)
 from layerticket.study.folder import StudyFolder
 from layerticket.study.identity import (
     callable_identity,
@@ -357,9 +363,22 @@ class Work:
         return place
 
     def evaluate(self, job: Job) -> dict[str, Any]:
-        """Judge a trained network, alone and beside the dense one."""
+        """Judge a trained network, alone and beside the dense one.
+
+        What was judged before is known by the record alone: weights that are gone are trained
+        again only if something has to be measured on them.
+        """
+        parts = [part for part in ("train", "dense") if part in job.needs]
+        trained = [self.plan.jobs[job.needs[part]] for part in parts]
+        places = [self.folder.training(str(self.folder.outcome(one.name))) for one in trained]
+        try:
+            return self._judged(*places)
+        except WeightsGone:
+            return self._judged(*(self.ensure(one) for one in trained))
+
+    def _judged(self, place: Path, dense: Path | None = None) -> dict[str, Any]:
+        """Judge the network of one training, and compare it with that of another."""
         study, context = self.study, self.context
-        place = self.ensure(self.plan.jobs[job.needs["train"]])
         record: dict[str, Any] = {"training": place.name, "results": {}, "similarity": None}
         record["inputs"] = {place.name: {"end": Result.load(place).weights}}
         if study.evaluate:
@@ -374,8 +393,7 @@ class Work:
                 conditions=conditions,
                 device=context.device,
             )["results"]
-        if "dense" in job.needs:
-            dense = self.ensure(self.plan.jobs[job.needs["dense"]])
+        if dense is not None:
             record["inputs"][dense.name] = {"end": Result.load(dense).weights}
             if study.similarity:
                 measure = functools.partial(similarity_of, self.dataset, self.networks)
