@@ -17,8 +17,9 @@ from layerticket.study.identity import (
     module_text,
     start_of,
 )
-from layerticket.study.train import Networks, plan_training
+from layerticket.study.train import Networks, plan_training, train
 from layerticket.ticket.find import find_ticket
+from layerticket.training.checkpoint import load_snapshot
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 from toy_training import make_data
@@ -191,3 +192,24 @@ def test_a_function_must_agree_with_itself_and_draw_its_weights():
     first = networks.build("loaded", 0)
     named = start_of(first, epoch=0, optimizer={}, draws={}, model={})
     assert set(named) == {"digest"}
+
+
+def test_a_start_without_the_state_of_the_optimizer_is_not_the_snapshot(tmp_path):
+    data = few_digits()
+    networks = Networks.of(data)
+    training = plan_training(
+        networks, "resnet20", data, Recipe(epochs=2, precision="fp32"), seed=0, device="cpu"
+    )
+    folder, _ = train(training, tmp_path, snapshots=(1,), device="cpu", progress=False)
+    kept = load_snapshot(folder, 1)
+    network = networks.build("resnet20", 0)
+    network.load_state_dict(dict(kept.weights))
+
+    def start(optimizer):
+        return start_of(
+            network, epoch=1, optimizer=optimizer, draws={}, model={}, origin=folder,
+            smaller=lambda weights: network,
+        )  # fmt: skip
+
+    assert set(start(kept.optimizer)) == {"snapshot"}
+    assert set(start({})) == {"digest", "epoch"}

@@ -277,8 +277,13 @@ def test_another_text_is_another_training_and_a_worker_that_has_it_refuses(tmp_p
     (StudyFolder(out).record_path(job)).unlink()
     with pytest.raises(LayerticketError, match="reads otherwise here"):
         run_job(out, job)
+    # This process goes on with what it imported, so it must not do the jobs of the new text.
+    refused = run_study(study, out, workers=INLINE)["runs"]
+    assert "goes on with the old text" in refused[0]["error"]
+    monkeypatch.delitem(sys.modules, "mine_text")
     second = run_study(study, out, workers=INLINE)["runs"]
     assert {row["id"] for row in first}.isdisjoint(row["id"] for row in second)
+    assert [row["status"] for row in second] == ["done", "done"]
     assert {row["training"] for row in first}.isdisjoint(row["training"] for row in second)
 
 

@@ -125,3 +125,13 @@ def test_a_look_is_linear_in_rows(tmp_path, monkeypatch):
     assert few > 0
     assert many <= 2.1 * few
     assert most_of_many <= most_of_few
+
+
+def test_a_file_that_was_replaced_is_read_again_however_coarse_its_time(tmp_path):
+    folder, path = StudyFolder(tmp_path), tmp_path / "record.json"
+    write_json(path, {"done": 1})
+    before = path.stat()
+    assert folder.read(path) == {"done": 1}
+    write_json(path, {"done": 2})
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert folder.read(path) == {"done": 2}

@@ -282,13 +282,14 @@ class StudyFolder:
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:
     with suppress(FileNotFoundError, NotADirectoryError):
-        return _read_once(path, path.stat().st_mtime_ns)
+        now = path.stat()
+        return _read_once(path, (now.st_mtime_ns, now.st_ino, now.st_size))
     return None
 
 
 @functools.lru_cache(maxsize=100_000)
-def _read_once(path: Path, when: int) -> dict[str, Any]:
-    """Read a file once, as long as it stays as it is."""
+def _read_once(path: Path, version: tuple[int, int, int]) -> dict[str, Any]:
+    """Read a file once, as long as it stays as it is; times alone are as coarse as the kernel's."""
     return read_json(path)
 
 

@@ -121,7 +121,8 @@ def start_of(
         small = smaller(kept.weights)
         if small is not None and tensor_digest(small.state_dict()) == weights:
             known = {tensor_digest({"": tensor}) for tensor in kept.optimizer.values()}
-            if all(tensor_digest({"": tensor}) in known for tensor in optimizer.values()):
+            own = [tensor_digest({"": tensor}) in known for tensor in optimizer.values()]
+            if all(own) and bool(own) == bool(known):
                 return {"snapshot": {"training": origin.name, "epoch": epoch}}
     found: dict[str, Any] = {"digest": weights}
     if epoch:
@@ -164,6 +165,28 @@ def _call_of(thing: Callable[..., Any]) -> str:
     if known is None or known[0] is not thing:
         _CALLS[id(thing)] = known = (thing, uuid.uuid4().hex)
     return known[1]
+
+
+_LOADED: dict[str, tuple[object, str]] = {}
+
+
+def check_loaded(name: str, text: str) -> None:
+    """Refuse a module whose file was changed after this process had used it.
+
+    Python goes on with what it imported, so the results would bear the name of the new text.
+    """
+    module = name.partition(":")[0]
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    if spec is None:
+        return
+    known = _LOADED.setdefault(module, (spec, text))
+    if known[0] is not spec:  # it was loaded again
+        _LOADED[module] = (spec, text)
+    elif known[1] != text:
+        raise LayerticketError(
+            f"the module of {name!r} was changed after this process had used it, which goes on "
+            "with the old text. Start Python again, or use another executor than inline."
+        )
 
 
 def module_text(name: str) -> str | None:

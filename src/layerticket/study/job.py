@@ -35,6 +35,7 @@ from layerticket.study.evaluate import (
 from layerticket.study.folder import StudyFolder
 from layerticket.study.identity import (
     callable_identity,
+    check_loaded,
     data_identity,
     module_text,
 )
@@ -158,6 +159,7 @@ class Work:
                     f"the module of {name!r} reads otherwise here than when the study was planned. "
                     "Give every worker the same file, and run the study again after a change."
                 )
+            check_loaded(name, text)
 
     def _check_data(self) -> None:
         """Refuse other images than those the study was planned with."""
