@@ -213,3 +213,13 @@ def test_a_start_without_the_state_of_the_optimizer_is_not_the_snapshot(tmp_path
 
     assert set(start(kept.optimizer)) == {"snapshot"}
     assert set(start({})) == {"digest", "epoch"}
+
+
+def test_weights_that_an_option_loads_are_not_drawn(tmp_path):
+    timm = pytest.importorskip("timm")
+    networks = Networks.of(few_digits())
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("resnet10t", num_classes=10, in_chans=1).state_dict(), path)
+    assert networks.draws("timm:resnet10t", None, [0])
+    assert networks.draws("timm:resnet10t,drop_rate=0.1", None, [0])
+    assert not networks.draws(f"timm:resnet10t,checkpoint_path={path}", None, [0])

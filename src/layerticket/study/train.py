@@ -122,7 +122,8 @@ class Networks:
         asked: dict[int, Callable[[], nn.Module]] = {
             seed: functools.partial(small, seed) for seed in dict.fromkeys(seeds)
         }
-        if name in self.functions or module_text(name) is not None:
+        # An option of a library may be a file of weights, such as timm's checkpoint_path.
+        if name in self.functions or "," in name or module_text(name) is not None:
             first = next(iter(asked))
             one, two, other = (self.build(name, s) for s in (first, first, first + 1))
             if tensor_digest(one.state_dict()) != tensor_digest(two.state_dict()):
