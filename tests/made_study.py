@@ -125,7 +125,6 @@ def run(
         "id": training,
         "training": training,
         "role": role,
-        "label": label,
         "reference": reference,
         "correct": answers(rng, accuracy, images) if images else None,
         "workers": 1,

@@ -131,9 +131,7 @@ def _gathered(
         "environment": _environment(look, context),
         "networks": networks,
         "cost": asdict(_whole_bill(look).total),
-        "runs": [
-            row.as_record() | {"label": row.method} for row in rows
-        ],  # until report reads rows
+        "runs": [row.as_record() for row in rows],
     }
     found = compare_rows(
         rows,
