@@ -160,6 +160,15 @@ def test_weights_are_dropped_when_nobody_needs_them_any_more(tmp_path):
     assert not list((tmp_path / "trainings").rglob("*.safetensors"))
 
 
+def test_compilation_is_resolved_once_and_kept(tmp_path, monkeypatch):
+    table = {"recipe": {**study_table()["recipe"], "compile": "auto"}}
+    run(tmp_path, **table)
+    assert read_json(tmp_path / "precision.json")["compile"] == "off"  # on a CPU
+    monkeypatch.setattr("layerticket.study.job.compile_pays", lambda *_: 1 / 0)
+    record = run(tmp_path, seeds=2, **table)
+    assert [row["status"] for row in record["runs"]] == ["done"] * len(record["runs"])
+
+
 def test_one_study_never_mixes_precisions_or_versions_of_training(tmp_path):
     run(tmp_path)
     kept = read_json(tmp_path / "precision.json")

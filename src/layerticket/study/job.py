@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, noise
@@ -47,8 +47,11 @@ from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, Training, plan_training, train
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import epochs_at, snapshot_path
-from layerticket.training.device import resolve_device, resolve_precision
+from layerticket.training.device import compile_pays, resolve_device, resolve_precision
 from layerticket.training.recipe import TRAINING_REVISION, Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISION = "precision.json"
 NOISE_SHAPE = (3, 32, 32)  # of one input, where a study names neither data nor shape
@@ -172,7 +175,7 @@ class Work:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, in the precision that the first job of the study resolved it to."""
+        """The recipe, its precision and compilation as the first job of the study resolved them."""
         path = self.folder.root / PRECISION
         if not path.exists():
             with self.folder.held():
@@ -180,7 +183,7 @@ class Work:
                     device = resolve_device(self.context.device)
                     precision = resolve_precision(self.study.recipe.precision, device)
                     first = {"precision": precision, "revision": TRAINING_REVISION}
-                    write_json(path, first)
+                    write_json(path, first | {"compile": self._compiled(device)})
         kept: dict[str, Any] = read_json(path)
         if kept["revision"] != TRAINING_REVISION:
             raise LayerticketError(
@@ -194,7 +197,18 @@ class Work:
                 f"the study in {self.folder.root} was begun in {kept['precision']}, and one study "
                 f"never mixes two precisions; asked is {asked}. Take another folder."
             )
-        return replace(self.study.recipe, precision=kept["precision"])
+        compiled = self.study.recipe.compile
+        return replace(
+            self.study.recipe,
+            precision=kept["precision"],
+            compile=kept["compile"] if compiled == "auto" else compiled,
+        )
+
+    def _compiled(self, device: "torch.device") -> Literal["on", "off"]:
+        """Whether compiling pays for a whole training of the study on this device."""
+        recipe = self.study.recipe
+        steps = max(1, len(self.dataset.train) // recipe.batch_size) * recipe.epochs
+        return "on" if compile_pays(recipe.compile, steps, device) else "off"
 
     def network(self, job: Job) -> dict[str, Any]:
         """Look at the dense network: its cost, and which blocks can go."""
