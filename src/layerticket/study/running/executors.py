@@ -251,7 +251,9 @@ def start(
 ) -> BaseProcess:
     """Start the process of a job; it ends with this process."""
     process: BaseProcess = context.Process(
-        target=_in_process, args=(job, root, name, threads, gpu), name=name
+        target=_in_process,
+        args=(job, root, name, threads, gpu, dict(os.environ)),
+        name=name,
     )
     with variables(environment_of(threads, gpu)):
         process.start()
@@ -266,8 +268,12 @@ def ended_with(job: str, code: int | None) -> Ended:
     return Ended(job=job, fate="died", error=f"its process ended with {how}")
 
 
-def _in_process(job: Job, root: Path, name: str, threads: int, gpu: str | None) -> None:
+def _in_process(
+    job: Job, root: Path, name: str, threads: int, gpu: str | None, environment: Mapping[str, str]
+) -> None:
     """Do a job in this process, which is there for nothing else."""
+    os.environ.clear()  # a fork server that was started earlier knows the environment of then
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends us
     threading.Thread(target=_end_with_runner, daemon=True).start()
     sys.exit(attempt_alone(job, root, name, threads, gpu))

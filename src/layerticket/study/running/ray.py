@@ -29,6 +29,9 @@ class RayExecutor:
         self._arguments = job.__module__, job.__name__, root, threads, sys.path, os.getcwd()
         with contextlib.ExitStack() as undoing:
             undoing.callback(_put_back, dict(os.environ))
+            # Ray prints when a worker dies, until it is shut down, but stdout is for the answer of
+            # the command.
+            undoing.enter_context(contextlib.redirect_stdout(sys.stderr))
             self._ray = need("ray", extra="ray")
             if not self._ray.is_initialized():
                 undoing.callback(self._ray.shutdown)
@@ -42,8 +45,6 @@ class RayExecutor:
                     wish = {"address": workers.ray_address}
                 with variables(QUIET):
                     self._ray.init(log_to_driver=False, **wish)
-            # Ray prints when a worker dies, but stdout is for the answer of the command.
-            undoing.enter_context(contextlib.redirect_stdout(sys.stderr))
             self._undoing = undoing.pop_all()
         there = self._ray.cluster_resources()
         on_gpu = workers.device != "cpu" and there.get("GPU", 0) >= 1
