@@ -83,6 +83,8 @@ class SlurmExecutor:
 
     def _ended(self, job: str, queued: Any) -> Ended:  # noqa: ANN401 - a job of submitit
         """Read what a job left, or how SLURM says that it ended."""
+        # submitit carries jobs and results as pickles: under SLURM, whoever may write to the
+        # study's folder may run code. No other executor reads a pickle from it.
         if queued.paths.result_pickle.exists() and queued.exception() is None:
             ended: Ended = queued.result()
             return ended
