@@ -170,7 +170,7 @@ def test_shallower_knows_its_limits():
     four = tuple(dataclasses.replace(b, stage=i) for i, b in enumerate(reference.blocks))
     reference = dataclasses.replace(reference, blocks=four)
     for name, message in (
-        ("resnet20", "shallowest"),
+        ("resnet14", "shallowest"),
         ("resnet34", "Name a network yourself"),
         ("timm:resnet34", '`model = "NAME"`'),
         ("torchvision:resnet152", "Name a network yourself"),

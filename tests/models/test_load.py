@@ -80,7 +80,7 @@ def test_torchvision_takes_classes():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("resnet23", r"depth 23 is not offered. Available: resnet20, "),
+        ("resnet23", r"depth 23 is not offered. Available: resnet14, "),
         ("resnet23-projection", r"depth 23"),
         ("resnett32", r"'resnett32' is not known. Did you mean 'resnet32'\?"),
         ("timm:resnt18", r"'timm:resnt18' is not known. Did you mean 'timm:resn"),

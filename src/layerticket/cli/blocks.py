@@ -33,7 +33,7 @@ def blocks(
     Parameters
     ----------
     model
-        resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
+        resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
         hf:CONFIG-OR-FOLDER, or package.module:function.
     input_shape
         Channels, height and width of one image; 3,32,32 unless --data is given.

@@ -138,7 +138,7 @@ def find(
     Parameters
     ----------
     model
-        resnet20 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
+        resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
         hf:CONFIG-OR-FOLDER, or package.module:function. With --run it is taken from there.
     out
         Folder the ticket is written to.

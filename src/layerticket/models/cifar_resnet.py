@@ -1,4 +1,4 @@
-"""The residual networks of He et al. (2016) for small images, 6n + 2 layers deep.
+"""The residual networks of He et al. (2016) for small images, 6n + 2 layers deep, and ResNet-14.
 
 Letters: N examples, C channels, H and W pixels, K classes. A 3x3 convolution, three stages of n
 basic blocks with 16, 32 and 64 channels (each stage after the first halves H and W), the mean over
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from layerticket.errors import LayerticketError
 
-DEPTHS = (20, 32, 44, 56, 110, 1202)
+DEPTHS = (14, 20, 32, 44, 56, 110, 1202)
 WIDTHS = (16, 32, 64)
 
 

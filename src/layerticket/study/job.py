@@ -281,7 +281,7 @@ class Work:
             self.networks,
             found.get("model", job.model),
             self.dataset if self.study.data else None,
-            replace(recipe, epochs=found.get("epochs", recipe.epochs)),
+            recipe.for_epochs(found.get("epochs", recipe.epochs)),
             seed=seed,
             ticket=ticket,
             initialization="seed" if new else "ticket",

@@ -346,7 +346,10 @@ class ShallowerMethod(_Matched):
 
 @settings
 class EqualComputeMethod(_Matched):
-    """The dense network for as many epochs as cost what the ticket's training costs."""
+    """The dense network for as many epochs as cost what the ticket's training costs.
+
+    The warm-up is shortened in proportion.
+    """
 
     kind: ClassVar[Kind] = "equal_compute"
     wording: ClassVar[str] = "dense, equal compute"

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Literal
+from dataclasses import fields, replace
+from typing import Any, Literal, Self
 
 import tomli_w
 
@@ -115,6 +115,16 @@ class Recipe:
             for name, value in facts.items()
             if name not in _NEUTRAL or value != _NEUTRAL[name]
         }
+
+    def for_epochs(self, epochs: int) -> Self:
+        """Return the recipe for another number of epochs; its warm-up changes in proportion.
+
+        Example:
+            >>> Recipe(epochs=8, warmup_epochs=1).for_epochs(4).warmup_epochs
+            0.5
+        """
+        share = epochs / self.epochs
+        return replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * share)
 
     def as_toml(self) -> str:
         """Return the lines of a table that `from_table` reads back; what is None is left out."""
