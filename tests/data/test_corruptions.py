@@ -134,12 +134,31 @@ def test_blurs_are_those_of_scipy(severity, images):
 def test_zoom_is_that_of_scipy_cropped_to_the_middle(images):
     image = images[0, 0].numpy().astype(np.float64)
     for factor in (1, 1.03, 1.25, 1.75, 2.25):
-        cropped = int(np.ceil(32 / factor))
-        top = (32 - cropped) // 2
-        big = ndimage.zoom(image[top : top + cropped, top : top + cropped], factor, order=1)
-        trim = (len(big) - 32) // 2
-        wanted = big[trim : trim + 32, trim : trim + 32]
-        assert np.abs(pixels.zoomed(image, factor) - wanted).max() < 1e-3
+        assert np.abs(pixels.zoomed(image, factor) - clipped(image, factor)).max() < 1e-3
+
+
+def clipped(image, factor):
+    """The middle of an image, zoomed by SciPy, as the recipe crops it before and after."""
+    cropped = int(np.ceil(32 / factor))
+    top = (32 - cropped) // 2
+    big = ndimage.zoom(image[top : top + cropped, top : top + cropped], factor, order=1)
+    trim = (len(big) - 32) // 2
+    return big[trim : trim + 32, trim : trim + 32]
+
+
+def test_zoom_blur_takes_the_factors_of_the_recipe(images):
+    ranges = ((1.06, 7), (1.11, 12), (1.16, 16), (1.21, 21), (1.26, 26))
+    for severity, (end, number) in enumerate(ranges, 1):
+        factors = np.arange(1, end, 0.01)
+        assert blur.ZOOM[severity - 1].tolist() == factors.tolist()
+        assert len(factors) == number
+        image = images[2, 1].numpy() / 255
+        wanted = (image + sum(clipped(image, f) for f in factors)) / (number + 1)
+        found = blur.zoom_blur(unit(images[2:3]), severity, None)[0, 1]
+        assert np.abs(found - wanted).max() < 1e-6
+    assert factors[-1] == 1.2500000000000002
+    assert len(ndimage.zoom(np.eye(26), (factors[-1], 1), order=1)) == 33
+    assert len(ndimage.zoom(np.eye(26), (1.25, 1), order=1)) == 32
 
 
 @pytest.mark.parametrize(("edge_twice", "mode"), [(True, "reflect"), (False, "mirror")])
@@ -160,11 +179,17 @@ def test_motion_blur_by_hand():
     found = pixels.motion_blurred(point, 2, 1.0, np.array([0.0, -90.0]))
     weights = np.exp(-(np.arange(5) ** 2) / 2)
     weights /= weights.sum()
+    # 65535 times 0.57035, 0.34593, 0.07719, 0.00633, 0.00019 is 37378, 22671, 5059, 415, 13;
+    # of these 145, 88, 19, 1 and 0 are whole steps of 257 (146 and 20 if they were rounded).
+    eight = np.array([145, 88, 19, 1, 0])
+    assert np.rint(weights * 65535).astype(int).tolist() == [37378, 22671, 5059, 415, 13]
     # At 0 degrees a pixel reads from its right, so the point is smeared to the left.
-    assert found[0, 0, 4, :5][::-1] == pytest.approx(weights, abs=1e-6)
-    assert found[1, 0, 4:, 4] == pytest.approx(weights, abs=1e-6)
-    flat = pixels.motion_blurred(np.full((3, 1, 8, 8), 0.5, np.float32), 9, 2.5, np.arange(3.0))
-    assert flat == pytest.approx(0.5, abs=1e-5)
+    assert (255 * found[0, 0, 4, :5][::-1]).tolist() == pytest.approx(eight.tolist())
+    assert (255 * found[1, 0, 4:, 4]).tolist() == pytest.approx(eight.tolist())
+    for value in (1, 100, 254, 255):  # what does not change keeps its value
+        flat = np.full((3, 1, 8, 8), value, np.float32) / np.float32(255)
+        found = pixels.motion_blurred(flat, 9, 2.5, np.arange(3.0))
+        assert (pixels.truncated(found) == value).all()
 
 
 def test_glass_takes_values_of_near_pixels_only():
@@ -256,6 +281,19 @@ def test_edges_and_histograms_of_spatter():
     assert not edges[0, :3].any()
     values = np.array([[[3, 3], [5, 9]], [[7, 7], [7, 7]]], np.uint8)
     assert spatter._equalized(values).tolist() == [[[0, 0], [128, 255]], [[7, 7], [7, 7]]]
+
+
+def test_water_thicker_than_one_begins_at_0_again(monkeypatch):
+    # 0.8, 1.0, 1.1 and 2.1 of 255 are 204, 255, 280 and 535: 204, 255, 24 and 23 in 8 bits.
+    layer = np.full((1, 32, 32), 0.8, np.float32)
+    layer[:, 8:16], layer[:, 16:24], layer[:, 24:] = 1.0, 1.1001, 2.1
+    seen = []
+    monkeypatch.setattr(spatter, "blurred", lambda *_: layer.copy())
+    monkeypatch.setattr(
+        spatter, "_relief", lambda drops: seen.append(drops) or np.ones((1, 32, 32))
+    )
+    spatter.spatter(unit(gray(0, count=1)), 3, np.random.default_rng(0))
+    assert seen[0][0, ::8, 0].tolist() == [204, 255, 24, 23]
 
 
 def test_images_of_one_channel_and_of_other_sizes():

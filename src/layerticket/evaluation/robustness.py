@@ -243,6 +243,7 @@ def _regenerated(
 ) -> tuple[dict[str, Any], Stacks]:
     """Corruptions made from the test images; without photographs, frost_like stands for frost."""
     from layerticket.data.corruptions.frost import read_photographs
+    from layerticket.data.corruptions.recipe import REVISION as RECIPE_REVISION
     from layerticket.data.corruptions.recipe import all_severities, obstacle
     from layerticket.data.dataset import Split, fingerprint, first_images
     from layerticket.data.folders import pillow
@@ -275,6 +276,7 @@ def _regenerated(
         "title": f"{PUBLISHED.get(dataset.name, 'CIFAR-10-C')} recipe ({how})",
         "made_from": dataset.title,
         "seed": conditions.seed,
+        "recipe_revision": RECIPE_REVISION,
         "corruptions": possible,
         "not_applicable": {n: why for n, why in obstacles.items() if why},
         "frost_photographs": frost is not None,

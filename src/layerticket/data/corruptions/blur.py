@@ -23,7 +23,9 @@ from layerticket.data.corruptions.pixels import (
 DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))  # radius, smoothing
 GLASS = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))  # sigma, rounds of shuffling
 MOTION = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))  # radius, sigma
-ZOOM = (6, 11, 16, 21, 26)  # zooms 1, 1.01, 1.02, ...
+# The recipe's ranges end by rounding: 1.06 and 1.11 belong to theirs, and their last factor is
+# 1.2500000000000002, which enlarges 26 pixels to 33 and not 32.
+ZOOM = tuple(np.arange(1, end, 0.01) for end in (1.06, 1.11, 1.16, 1.21, 1.26))
 GAUSSIAN = (0.4, 0.6, 0.7, 0.8, 1.0)  # sigma
 
 
@@ -67,19 +69,17 @@ def glass_blur(images: Array, severity: int, draws: np.random.Generator) -> Arra
 
 
 def motion_blur(images: Array, severity: int, draws: np.random.Generator) -> Array:
-    """Blur along a line of -45 to 45 degrees; rounded to 8 bits, as ImageMagick leaves it."""
+    """Blur along a line of -45 to 45 degrees."""
     radius, sigma = MOTION[severity - 1]
-    degrees = draws.uniform(-45, 45, len(images))
-    found: Array = np.rint(255 * motion_blurred(images, radius, sigma, degrees))
-    return found.astype(np.float32) / np.float32(255)
+    return motion_blurred(images, radius, sigma, draws.uniform(-45, 45, len(images)))
 
 
 def zoom_blur(images: Array, severity: int, _: np.random.Generator) -> Array:
     """Average the image and copies zoomed into its middle, 1 % further each."""
-    factors = [1 + step / 100 for step in range(ZOOM[severity - 1])]
+    factors = ZOOM[severity - 1]
     total = images.copy()
     for factor in factors:
-        rows, columns = (zoom_matrix(n, factor) for n in images.shape[2:])
+        rows, columns = (zoom_matrix(n, float(factor)) for n in images.shape[2:])
         total += separable(images, rows, columns)
     return total / np.float32(len(factors) + 1)
 

@@ -96,7 +96,8 @@ def motion_blurred(images: Array, radius: int, sigma: float, degrees: Array) -> 
 
     Half a Gaussian of ``2 radius + 1`` taps lies along the line; tap i reads the pixel nearest to
     i steps along it (a half goes down), and the border pixel goes on for ever. `degrees` (N,) are
-    the directions.
+    the directions. ImageMagick keeps the result in 16 bits, rounded, and stores it in 8, where 257
+    steps of 16 bits are one of 8 and what is left over is dropped.
     """
     height, width = images.shape[2:]
     taps = np.arange(2 * radius + 1)
@@ -115,4 +116,6 @@ def motion_blurred(images: Array, radius: int, sigma: float, degrees: Array) -> 
         places = torch.from_numpy(rows[:, :, None] * width + columns[:, None, :]).flatten(1)
         read = source.gather(2, places.unsqueeze(1).expand_as(source))
         found.add_(read, alpha=float(weight))
-    return np.asarray(found.view(images.shape).numpy())
+    sixteen = np.rint(found.view(images.shape).numpy() * np.float32(65535))
+    eight: Array = (sixteen // 257).astype(np.float32) / np.float32(255)
+    return eight

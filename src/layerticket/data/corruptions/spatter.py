@@ -2,7 +2,8 @@
 
 Constants as in ``noise``. The recipe shades the water with OpenCV; its steps (Canny edges, distance
 to them, equalized histogram, relief) are written here for all images at once, after the published
-definitions. The distance is exact, where OpenCV's is an approximation with 5x5 steps.
+definitions. The distance is exact, where OpenCV's is an approximation with 5x5 steps. As in the
+recipe, water thicker than 1 begins at 0 again when it is made 8 bits (severity 3).
 """
 
 import numpy as np
@@ -41,7 +42,7 @@ def spatter(images: Array, severity: int, draws: np.random.Generator) -> Array:
         cover = cover[:, None]
         muddy: Array = images * (1 - cover) + MUD * cover
         return muddy
-    drops = np.clip(liquid * 255, 0, 255).astype(np.uint8)
+    drops = (liquid * 255).astype(np.int64).astype(np.uint8)  # above 255 it goes on from 0
     shaded = drops * _relief(drops)
     peak = shaded.max(axis=(1, 2), keepdims=True)
     light = np.float32(strength) * shaded / np.where(peak > 0, peak, 1)

@@ -27,9 +27,8 @@ def snow(images: Array, severity: int, draws: np.random.Generator) -> Array:
     normal = draws.standard_normal((count, 1, height, width), dtype=np.float32)
     flakes = zoomed(np.float32(mean) + np.float32(deviation) * normal, zoom)
     flakes[flakes < threshold] = 0
-    flakes = truncated(flakes).astype(np.float32)
+    flakes = truncated(flakes).astype(np.float32) / np.float32(255)
     fallen = motion_blurred(flakes, int(radius), sigma, draws.uniform(-135, -45, count))
-    fallen = np.rint(fallen).astype(np.float32) / np.float32(255)
     white = np.maximum(images, gray(images) * np.float32(1.5) + np.float32(0.5))
     whitened = np.float32(share) * images + np.float32(1 - share) * white
     found: Array = whitened + fallen + fallen[:, :, ::-1, ::-1]
