@@ -17,7 +17,7 @@ from layerticket.data.dataset import noise
 from layerticket.evaluation.energy import metered
 from layerticket.evaluation.timing import ratio_of
 from layerticket.models.load import build_model
-from layerticket.training.device import Metering
+from layerticket.training.device import Metering, Where
 from layerticket.training.recipe import Recipe
 from layerticket.training.steps import timed_steps
 
@@ -30,7 +30,7 @@ def flag(name, default):
 
 def own_share(seconds):
     """CPU seconds of the meter itself in a second, with a reading every second."""
-    with metered(STATED) as (meter, _):
+    with metered(Where(metering=STATED)) as (meter, _):
         meter.lap()
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(seconds):
@@ -58,7 +58,8 @@ def side_by_side(turns, steps):
         turn_seconds(lent[""], steps, None)  # warm up
         for turn in range(turns):
             for side in list(taken) if turn % 2 == 0 else list(taken)[::-1]:
-                with metered(STATED if side == "metered" else None) as (meter, _):
+                metering = STATED if side == "metered" else Metering()
+                with metered(Where(metering=metering)) as (meter, _):
                     taken[side].append(turn_seconds(lent[""], steps, meter))
     return ratio_of(taken["metered"], taken["plain"])
 

@@ -16,7 +16,7 @@ from layerticket.selection import Budget
 from layerticket.study.methods import TicketMethod
 from layerticket.study.search import Search, find
 from layerticket.study.train import Networks, train_network
-from layerticket.training.device import Metering
+from layerticket.training.device import Metering, Where
 from layerticket.training.recipe import Recipe
 
 
@@ -39,7 +39,7 @@ def main():
             seed=0,
             out=out / "ticket",
             recipe=recipe,
-            metering=stated,
+            where=Where(metering=stated),
             timing_rounds=9,
             forecast=True,
         )
@@ -52,8 +52,7 @@ def main():
                 seed=0,
                 out=out / "runs",
                 ticket=ticket,
-                progress=False,
-                metering=stated,
+                where=Where(progress=False, metering=stated),
             )
             forecast = found["forecast"][name]
             ratios[name] = {

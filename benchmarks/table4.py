@@ -23,7 +23,7 @@ from layerticket.study.measure import TimingSetup, measure_steps
 from layerticket.study.record import environment
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.device import Metering, resolve_device, resolve_precision
+from layerticket.training.device import Metering, Where, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -67,10 +67,10 @@ def table4(
     """
     conditions = {
         "batch_size": setup.recipe.batch_size,
-        "precision": resolve_precision(setup.recipe.precision, resolve_device(setup.device)),
+        "precision": resolve_precision(setup.recipe.precision, resolve_device(setup.where.device)),
         "rounds": setup.rounds,
-        "environment": environment(setup.device),
-        "metering": None if setup.metering is None else asdict(setup.metering),
+        "environment": environment(setup.where.device),
+        "metering": asdict(setup.where.metering),
     }
     found = []
     for network, removed in rows:
@@ -121,7 +121,7 @@ def _counted(
     size = setup.recipe.batch_size
     batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
     few = (batch[0][:2], batch[1][:2])
-    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.device)) == "bf16"
+    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.where.device)) == "bf16"
     counts = {name: count(model, few) for name, model in models.items()}
     return {
         "macs": {name: found.macs for name, found in counts.items()},
@@ -165,7 +165,7 @@ def _peaks(name: str, ticket: Ticket, setup: TimingSetup) -> dict[str, dict[str,
             classes=CLASSES,
             removed=removed,
             recipe=setup.recipe,
-            device=setup.device,
+            device=setup.where.device,
         )
         peak = peak_memory(request)
         found[side] = {"peak": peak.peak_bytes, "training": peak.training_bytes}
@@ -209,13 +209,15 @@ def main(argv: list[str] | None = None) -> int:
         setup = TimingSetup(
             dataset=noise(SHAPE, classes=CLASSES, images=max(100, 2 * given.batch_size)),
             recipe=Recipe(batch_size=given.batch_size, precision=given.precision, compile="off"),
-            device=given.device,
             rounds=given.steps,
-            metering=Metering(
-                country=given.country,
-                carbon_intensity=given.carbon_intensity,
-                cpu_tdp=given.cpu_tdp,
-                ram_power=given.ram_power,
+            where=Where(
+                device=given.device,
+                metering=Metering(
+                    country=given.country,
+                    carbon_intensity=given.carbon_intensity,
+                    cpu_tdp=given.cpu_tdp,
+                    ram_power=given.ram_power,
+                ),
             ),
         )
         words = " ".join(sys.argv[1:] if argv is None else argv)

@@ -21,6 +21,7 @@ from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import METRICS, Snapshot, load_snapshot
+from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits, small_resnet
 
@@ -29,7 +30,7 @@ RECIPE = Recipe(epochs=4, batch_size=64, precision="fp32")
 
 def play(folder, **options):
     options = {"criterion": "snip", "budget": Budget(remove=2), "to": "50%"} | options
-    how = {"seed": 3, "device": "cpu", "progress": False, "folder": folder}
+    how = {"seed": 3, "where": Where(device="cpu", progress=False), "folder": folder}
     return draw_after_training(small_resnet(), few_digits(), RECIPE, **how, **options)
 
 
@@ -165,7 +166,7 @@ def test_algorithm_2_trains_the_ticket_found_at_initialization(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn = draw_at_initialization(
         model, data, RECIPE, criterion="snip", budget=Budget(remove=2), seed=3, folder=tmp_path,
-        device="cpu", progress=False,
+        where=Where(device="cpu", progress=False),
     )  # fmt: skip
     batch = draw_batch(data, None, seed=3)
     expected = find_ticket(model, batch, criterion="snip", budget=Budget(remove=2), seed=3)

@@ -196,8 +196,7 @@ def draw_after_training(
     seed: int,
     folder: Path,
     images: int | None = None,
-    device: str = "auto",
-    progress: bool = True,
+    where: Where = Where(),  # noqa: B008 - frozen
     **options: Any,  # noqa: ANN401 - rules of selection and options of the criterion
 ) -> Draw:
     """Play Algorithm 1: train for n epochs, score theta_n, cut, rewind to theta_i, go on from i.
@@ -216,8 +215,7 @@ def draw_after_training(
         seed: Decides the scoring images, and order and augmentation of the training images.
         folder: Keeps the trainings, in a folder for each.
         images: Size of the scoring batch; None: ten of every class.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether progress bars are drawn on stderr.
+        where: Device and progress bars; energy is not metered here.
         **options: As in `find_ticket`.
 
     Returns:
@@ -234,7 +232,7 @@ def draw_after_training(
         rewound with the weights.
     """
     i, n = epoch_at(to, recipe.epochs), recipe.epochs
-    how: dict[str, Any] = {"seed": seed, "where": Where(device=device, progress=progress)}
+    how: dict[str, Any] = {"seed": seed, "where": where}
     runs: list[Path] = []
 
     def train(network: nn.Module, start: ResumePoint) -> dict[int, Snapshot]:
@@ -272,8 +270,7 @@ def draw_at_initialization(
     seed: int,
     folder: Path,
     images: int | None = None,
-    device: str = "auto",
-    progress: bool = True,
+    where: Where = Where(),  # noqa: B008 - frozen
     **options: Any,  # noqa: ANN401 - rules of selection and options of the criterion
 ) -> Draw:
     """Play Algorithm 2: score theta_0, cut, train what is left for n epochs. No dense training.
@@ -288,8 +285,7 @@ def draw_at_initialization(
         seed: Decides the scoring images, and order and augmentation of the training images.
         folder: Keeps the training.
         images: Size of the scoring batch; None: ten of every class.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether a progress bar is drawn on stderr.
+        where: Device and progress bar; energy is not metered here.
         **options: As in `find_ticket`.
 
     Returns:
@@ -306,6 +302,6 @@ def draw_at_initialization(
         model, batch, criterion=criterion, budget=budget, rounds=rounds, seed=seed, **options
     )
     network = ticket.apply(model)
-    how: dict[str, Any] = {"seed": seed, "where": Where(device=device, progress=progress)}
+    how: dict[str, Any] = {"seed": seed, "where": where}
     trained = fit(network, dataset, recipe, folder=folder / "ticket", **how)
     return Draw(ticket=ticket, network=network, training=trained)

@@ -11,6 +11,7 @@ from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models.load import build_model
 from layerticket.study.measure import TimingSetup
+from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from table4 import PAPER
 
@@ -37,7 +38,7 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
     setup = TimingSetup(
         dataset=noise((3, 32, 32), classes=10, images=100),
         recipe=Recipe(batch_size=2, precision="fp32", compile="off"),
-        device="cpu",
+        where=Where(device="cpu"),
         rounds=1,
     )
     rows = (("resnet32", 5),)

@@ -15,7 +15,7 @@ from layerticket.evaluation.energy import (
     intensity_of,
     metered,
 )
-from layerticket.training.device import Energy
+from layerticket.training.device import Energy, Where
 
 
 class FakeTracker:
@@ -49,10 +49,9 @@ def test_parts_add_up_and_a_missing_part_stays_missing():
 
 def test_nothing_stated_is_null_and_needs_no_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
-    for nothing in (None, Metering()):
-        with metered(nothing, "cpu") as found:
-            assert found == (None, None)
-    assert carbon_kg(1.0, None) is None
+    with metered(Where(device="cpu")) as found:
+        assert found == (None, None)
+    assert carbon_kg(1.0, Metering()) is None
     assert carbon_kg(1.0, Metering(cpu_tdp=100)) is None
     assert carbon_kg(None, Metering(carbon_intensity=0.4)) is None
     assert carbon_kg(2.0, Metering(carbon_intensity=0.4)) == 0.8
@@ -62,7 +61,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     with (
         pytest.raises(LayerticketError, match=r'pip install "layerticket\[carbon\]"'),
-        metered(Metering(cpu_tdp=100), "cpu"),
+        metered(Where(device="cpu", metering=Metering(cpu_tdp=100))),
     ):
         pass
 
@@ -95,7 +94,7 @@ def test_a_processor_without_counters_and_power_is_refused(monkeypatch):
     monkeypatch.setattr("codecarbon.core.cpu.is_rapl_available", lambda: False)
     with (
         pytest.raises(LayerticketError, match="--cpu-tdp"),
-        metered(Metering(carbon_intensity=0.4), "cpu"),
+        metered(Where(device="cpu", metering=Metering(carbon_intensity=0.4))),
     ):
         pass
 
@@ -103,7 +102,10 @@ def test_a_processor_without_counters_and_power_is_refused(monkeypatch):
 def test_cpu_time_is_metered_in_silence(capfd):
     pytest.importorskip("codecarbon")
     level = logging.getLogger("codecarbon").level
-    with metered(Metering(cpu_tdp=3600.0, carbon_intensity=0.4), "cpu") as (meter, method):
+    with metered(Where(device="cpu", metering=Metering(cpu_tdp=3600.0, carbon_intensity=0.4))) as (
+        meter,
+        method,
+    ):
         meter.lap()
         matrix = torch.rand(300, 300)
         for _ in range(150):

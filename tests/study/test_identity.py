@@ -20,6 +20,7 @@ from layerticket.study.identity import (
 from layerticket.study.train import Networks, plan_training, train
 from layerticket.ticket.find import find_ticket
 from layerticket.training.checkpoint import load_snapshot
+from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 from toy_training import make_data
@@ -200,7 +201,7 @@ def test_a_start_without_the_state_of_the_optimizer_is_not_the_snapshot(tmp_path
     training = plan_training(
         networks, "resnet20", data, Recipe(epochs=2, precision="fp32"), seed=0, device="cpu"
     )
-    folder, _ = train(training, tmp_path, snapshots=(1,), device="cpu", progress=False)
+    folder, _ = train(training, tmp_path, snapshots=(1,), where=Where(device="cpu", progress=False))
     kept = load_snapshot(folder, 1)
     network = networks.build("resnet20", 0)
     network.load_state_dict(dict(kept.weights))

@@ -23,14 +23,14 @@ from layerticket.study.measure import (
     measure_steps,
 )
 from layerticket.ticket.find import find_ticket
-from layerticket.training.device import Energy
+from layerticket.training.device import Energy, Where
 from layerticket.training.recipe import Recipe
 
 DATA = noise((3, 8, 8), classes=10, images=64)
 SETUP = TimingSetup(
     dataset=DATA,
     recipe=Recipe(epochs=3, batch_size=8, precision="fp32", compile="off"),
-    device="cpu",
+    where=Where(device="cpu"),
     rounds=3,
 )
 BATCH = (torch.rand(8, 3, 8, 8), torch.arange(8))

@@ -33,7 +33,7 @@ def test_what_was_not_metered_leaves_the_sum_null():
     total = half + Cost(train_seconds=1.0, energy_kwh=1.0, co2_kg=1.0)
     assert (total.train_seconds, total.energy_kwh, total.co2_kg) == (2.0, None, None)
     assert half.share(0.5) == Cost(train_seconds=0.5, energy_kwh=None, co2_kg=None)
-    assert Bill.beside(None) == Bill(items={})
+    assert Bill.of_ticket(None) == Bill(items={})
     assert energy_figures(None, "m", Metering(cpu_tdp=1)) == {
         "energy_kwh": None, "co2_kg": None, "energy": None, "energy_method": None
     }  # fmt: skip
@@ -49,7 +49,7 @@ def test_a_training_metered_in_part_is_not_metered():
 
 
 def test_a_ticket_without_a_bill_has_no_known_cost(tmp_path):
-    assert Bill.beside(tmp_path) is None
+    assert Bill.of_ticket(tmp_path) is None
 
 
 def test_no_device_is_looked_at_unless_asked(monkeypatch):

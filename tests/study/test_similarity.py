@@ -15,6 +15,7 @@ from layerticket.study.methods import TicketMethod
 from layerticket.study.search import Search, find
 from layerticket.study.train import Networks, train_network
 from layerticket.surgery.remove import remove_blocks
+from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
 
@@ -60,7 +61,7 @@ def test_stages_of_other_depths_meet_at_their_ends():
 
 
 def test_the_mean_says_what_it_is_over(tmp_path):
-    data, how = few_digits(), {"seed": 0, "progress": False, "device": "cpu"}
+    data, how = few_digits(), {"seed": 0, "where": Where(device="cpu", progress=False)}
     recipe = Recipe(epochs=1, batch_size=128, precision="fp32")
     names = ("resnet32-projection", "resnet20-projection")
     networks = Networks.of(data)

@@ -18,10 +18,11 @@ from layerticket.study.record import Bill, Cost, Provenance, Result, printed
 from layerticket.study.train import Networks, plan_training, train, train_network
 from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.training.checkpoint import CHECKPOINT, METRICS, snapshot_path
-from layerticket.training.device import Energy, Metering
+from layerticket.training.device import Energy, Metering, Where
 from layerticket.training.recipe import Recipe
 from toy_training import make_data, make_model
 
+QUIET = Where(device="cpu", progress=False)
 RECIPE = Recipe(epochs=2, batch_size=16, precision="fp32")
 FILES = {".lock", "run.json", "first.safetensors", METRICS, "model.safetensors", "result.json"}
 
@@ -38,7 +39,7 @@ def plan(data=None, seed=3, **options):
 
 
 def run(out, training=None, **options):
-    return train(training or plan(), out, device="cpu", progress=False, **options)
+    return train(training or plan(), out, **{"where": QUIET} | options)
 
 
 def test_leaves_the_files_and_figures(tmp_path):
@@ -174,7 +175,7 @@ def _train_slowly(out, begun):
         time.sleep(1.0)
         return build()
 
-    train(dataclasses.replace(training, build=held), out, device="cpu", progress=False)
+    train(dataclasses.replace(training, build=held), out, where=QUIET)
 
 
 def test_two_rows_asking_for_one_training_at_once(tmp_path):
@@ -198,14 +199,16 @@ def test_the_bill_of_the_search_is_added_only_where_it_is_printed(tmp_path):
     folder, result = run(tmp_path)
     result = dataclasses.replace(result, energy_kwh=1.0, energy={"cpu_kwh": 1.0})
     bill = Bill(items={"search-a": Cost(search_seconds=1.0, energy_kwh=0.5)})
-    shown = printed(folder, result, bill, None)
+    shown = printed(folder, result, bill, Metering())
     assert (shown["energy_kwh"], result.energy_kwh) == (1.5, 1.0)
     assert shown["energy"] == {"cpu_kwh": 1.0, "train_kwh": 1.0, "search_kwh": 0.5}
-    assert printed(folder, result, None, None)["energy_kwh"] is None  # no bill beside the ticket
+    assert (
+        printed(folder, result, None, Metering())["energy_kwh"] is None
+    )  # no bill beside the ticket
 
 
 def test_the_command_trains_in_the_same_folders(tmp_path):
-    how = {"out": tmp_path, "seed": 3, "device": "cpu", "progress": False}
+    how = {"out": tmp_path, "seed": 3, "where": QUIET}
     record = train_network("resnet20", make_data(), RECIPE, **how)
     assert record["run"].startswith(f"{tmp_path}/dense-seed3-")
     assert train_network("resnet20", make_data(), RECIPE, **how) == record
@@ -229,7 +232,9 @@ def meter(monkeypatch):
 
 
 def test_a_training_holds_its_own_energy_only(tmp_path, meter):
-    _, found = run(tmp_path, metering=Metering(carbon_intensity=0.5))
+    _, found = run(
+        tmp_path, where=dataclasses.replace(QUIET, metering=Metering(carbon_intensity=0.5))
+    )
     # one lap before training, one at the end of the first epoch, one at the end
     assert found.energy_kwh == meter.laps - 1 == 2
     assert found.co2_kg == pytest.approx(0.5 * found.energy_kwh)

@@ -25,7 +25,7 @@ from layerticket.study.methods import (
     TicketMethod,
     WeightsMethod,
 )
-from layerticket.training.device import Metering
+from layerticket.training.device import Metering, Where
 
 CONTROLS = ("random", "first", "last", "even")
 
@@ -181,8 +181,7 @@ def find(
         draw=baseline.draw,
         dense=run,
         reference=baseline.reference,
-        device=device,
-        metering=energy,
+        where=Where(device=device, metering=energy),
         timing_rounds=measuring.timing_rounds,
         forecast=measuring.forecast_epochs is not None,
     )

@@ -14,7 +14,7 @@ from layerticket.cli.options import (
     command_line,
 )
 from layerticket.cli.output import energy_text, forecast_text, news, say
-from layerticket.training.device import Metering
+from layerticket.training.device import Metering, Where
 from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
@@ -75,17 +75,18 @@ def train(
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.distributed import processes
 
-    with processes(device) as team:
-        dataset = team.in_turn(data.load)
+    where = Where(device=device, metering=energy)
+    with processes(device) as group:
+        dataset = group.in_turn(data.load)
         if ticket is not None and initialization == "ticket":
-            recipe = _recipe_for(Ticket.load(ticket), recipe, seed, aloud=team.rank == 0)
+            recipe = _recipe_for(Ticket.load(ticket), recipe, seed, aloud=group.rank == 0)
         recipe = recipe or Recipe()
         if dry_run:
             alone("train --dry-run")
-            setup = TimingSetup(dataset=dataset, recipe=recipe, device=device, metering=energy)
+            setup = TimingSetup(dataset=dataset, recipe=recipe, where=where)
             networks = Networks.of(dataset)
-            foreseen = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
-            say(foreseen, forecast_text(foreseen).strip(), as_json=json)
+            predicted = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
+            say(predicted, forecast_text(predicted).strip(), as_json=json)
             return
         record = train_network(
             model,
@@ -98,14 +99,12 @@ def train(
             initialization_seed=init_seed,
             snapshots=keep,
             validation_fraction=data.validation_fraction,
-            device=device,
-            progress=True,
+            where=where,
             provenance=Provenance(command=command_line()),
-            metering=energy,
-            spread=distributed,
+            distributed=distributed,
             tracking=trackers,
         )
-    if team.rank == 0:
+    if group.rank == 0:
         say(record, _text(model, record, ticket), as_json=json)
 
 

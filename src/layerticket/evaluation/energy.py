@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError, need
-from layerticket.training.device import Energy, Meter, Metering, resolve_device
+from layerticket.training.device import Energy, Meter, Metering, Where, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +48,11 @@ class CodeCarbonMeter:
 
 
 @contextmanager
-def metered(
-    metering: Metering | None, device: str = "auto"
-) -> Iterator[tuple[Meter | None, str | None]]:
+def metered(where: Where) -> Iterator[tuple[Meter | None, str | None]]:
     """Lend a running meter; starting it takes seconds, which are before the first lap.
 
     Args:
-        metering: What the user states.
-        device: Whose GPU is counted, if it is one.
+        where: What the user states about energy, and the device, whose GPU is counted if it is one.
 
     Yields:
         The meter and a sentence on how it measures; None and None when nothing was stated.
@@ -64,17 +61,17 @@ def metered(
         LayerticketError: If CodeCarbon is not installed, the country is not known to it, or there
             is neither a counter nor a stated power for the processor.
     """
-    if metering is None or not metering.wanted:
+    if not where.metering.wanted:
         yield None, None
         return
-    where = resolve_device(device)
-    with _tracker(metering, where) as (tracker, method):
-        gpu = where if where.type == "cuda" else None
-        meter = CodeCarbonMeter(tracker, ram=metering.ram_power is not None, gpu=gpu)
+    device = resolve_device(where.device)
+    with _tracker(where.metering, device) as (tracker, method):
+        gpu = device if device.type == "cuda" else None
+        meter = CodeCarbonMeter(tracker, ram=where.metering.ram_power is not None, gpu=gpu)
         yield meter, method
 
 
-def carbon_kg(kwh: float | None, metering: Metering | None) -> float | None:
+def carbon_kg(kwh: float | None, metering: Metering) -> float | None:
     """Carbon of an energy: kWh times intensity; None where either is not known.
 
     Args:
@@ -88,10 +85,8 @@ def carbon_kg(kwh: float | None, metering: Metering | None) -> float | None:
         >>> carbon_kg(2.0, Metering(carbon_intensity=0.25))
         0.5
     """
-    if kwh is None or metering is None:
-        return None
-    intensity = intensity_of(metering)
-    return None if intensity is None else kwh * intensity[0]
+    intensity = None if kwh is None else intensity_of(metering)
+    return None if kwh is None or intensity is None else kwh * intensity[0]
 
 
 def intensity_of(metering: Metering) -> tuple[float, str] | None:

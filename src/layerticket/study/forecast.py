@@ -79,7 +79,7 @@ def _one(
         "validation_seconds": checking,
         "data_wait_share": steps.data_wait_share[name],
         "energy_kwh": kwh,
-        "co2_kg": carbon_kg(kwh, setup.metering),
+        "co2_kg": carbon_kg(kwh, setup.where.metering),
     }
 
 
@@ -107,14 +107,16 @@ def _validation_seconds(models: Mapping[str, nn.Module], setup: TimingSetup) -> 
     if not len(whole):
         return dict.fromkeys(models, 0.0)
     some = first_images(whole, _VALIDATED)
-    where = resolve_device(setup.device)
+    device = resolve_device(setup.where.device)
 
     def judge(model: nn.Module) -> None:
-        judged(model, setup.dataset, some, precision=setup.recipe.precision, device=setup.device)
+        judged(
+            model, setup.dataset, some, precision=setup.recipe.precision, device=setup.where.device
+        )
 
     own = {name: copy_of(model) for name, model in models.items()}
     for model in own.values():
-        place(model, where, channels_last=setup.recipe.channels_last)
+        place(model, device, channels_last=setup.recipe.channels_last)
     sides = {name: (lambda model=model: judge(model)) for name, model in own.items()}
     taken = interleave(sides, rounds=3, warmup=1)
     return {name: statistics.median(t) * len(whole) / len(some) for name, t in taken.items()}

@@ -47,7 +47,7 @@ from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, Training, plan_training, train
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import epochs_at, snapshot_path
-from layerticket.training.device import compile_pays, resolve_device, resolve_precision
+from layerticket.training.device import Where, compile_pays, resolve_device, resolve_precision
 from layerticket.training.recipe import TRAINING_REVISION, Recipe
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class Work:
         self.dataset = dataset_of(self.study, self.context.data_dir)
         self._check_data()
         self.networks = networks_of(self.study, self.dataset)
+        self.where = Where(device=self.context.device, progress=False, metering=self.study.energy)
 
     def do(self, name: str) -> dict[str, Any]:
         """Do a job, and return its record."""
@@ -243,8 +244,7 @@ class Work:
             dense=dense,
             reference=self._ticket(job.needs.get("reference")),
             train=functools.partial(self.train_round, job),
-            device=self.context.device,
-            metering=self.study.energy,
+            where=self.where,
         )
         record = method.search(at)
         if "ticket" in record:
@@ -319,17 +319,15 @@ class Work:
         provenance = Provenance(
             command=self.context.command,
             workers=self.context.workers,
-            beside=functools.partial(self.folder.jobs_beside, job.name),
+            jobs_beside=functools.partial(self.folder.jobs_beside, job.name),
         )
         return train(
             training,
             self.folder.trainings,
             snapshots=snapshots,
             weights=weights,
-            device=self.context.device,
-            progress=False,
+            where=self.where,
             provenance=provenance,
-            metering=self.study.energy,
             tracking=replace(self.study.tracking, track_dir=self.context.tracking_dir),
         )
 

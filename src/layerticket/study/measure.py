@@ -20,11 +20,11 @@ from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.selection import Budget, Costs
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.device import Meter, Metering, resolve_device, resolve_precision
+from layerticket.training.device import Meter, Where, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
 from layerticket.training.steps import TimedSteps, timed_steps
 
-# A meter needs windows that are long beside what it can tell apart: 10 ms of CPU time; on a GPU
+# A meter needs windows that are long against its resolution: 10 ms of CPU time; on a GPU
 # a sensor that looks at a part of the time only.
 _WINDOW_SECONDS = {"cpu": 1.0, "cuda": 5.0}
 
@@ -35,10 +35,9 @@ class TimingSetup:
 
     dataset: Dataset
     recipe: Recipe
-    device: str = "auto"
+    where: Where = Where()  # noqa: RUF009 - frozen
     rounds: int = 7
     """Timed rounds; every network takes its turn in each."""
-    metering: Metering | None = None
     granularity: Granularity = "block"
     """Granularity of the blocks whose memory is measured."""
 
@@ -91,10 +90,10 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
     Raises:
         LayerticketError: If the device is absent or energy cannot be metered as stated.
     """
-    where = resolve_device(setup.device)
+    device = resolve_device(setup.where.device)
     with (
-        metered(setup.metering, setup.device) as (meter, method),
-        timed_steps(models, setup.dataset, setup.recipe, device=setup.device) as lent,
+        metered(setup.where) as (meter, method),
+        timed_steps(models, setup.dataset, setup.recipe, device=setup.where.device) as lent,
     ):
         sides = {name: _Side(rehearsal) for name, rehearsal in lent.items()}
         interleave(sides, rounds=1, warmup=1)
@@ -102,7 +101,7 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
             taken = interleave(sides, rounds=1, warmup=0)
             longest = max(seconds[0] for seconds in taken.values())
             for side in sides.values():
-                side.steps = math.ceil(_WINDOW_SECONDS[where.type] / longest)
+                side.steps = math.ceil(_WINDOW_SECONDS[device.type] / longest)
         for side in sides.values():
             side.waited = 0.0
         seconds, kwh = _take_turns(sides, setup.rounds, meter)
@@ -158,7 +157,7 @@ def block_costs(
         LayerticketError: If energy is asked for and nothing about it is stated, or the blocks
             make no measurable difference.
     """
-    if energy and (setup.metering is None or not setup.metering.wanted):
+    if energy and not setup.where.metering.wanted:
         raise LayerticketError(
             "a budget of energy needs a meter. State the electricity and the processor: "
             "--country or --carbon-intensity, and --cpu-tdp where counters cannot be read."
@@ -211,7 +210,7 @@ def held_costs(
     """
     size = min(setup.recipe.batch_size, len(setup.dataset.train))
     batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
-    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.device)) == "bf16"
+    bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.where.device)) == "bf16"
     whole = held_bytes(model, batch, bf16=bf16)
     cost = {}
     for group in _groups(blocks):
@@ -336,6 +335,6 @@ def _peak(name: str, removed: tuple[str, ...], setup: TimingSetup) -> int:
         removed=removed,
         granularity=setup.granularity,
         recipe=setup.recipe,
-        device=setup.device,
+        device=setup.where.device,
     )
     return peak_memory(request).peak_bytes

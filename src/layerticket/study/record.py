@@ -21,7 +21,7 @@ from layerticket.surgery.masks import masked
 from layerticket.surgery.remove import remove_blocks
 from layerticket.tensors import load_tensors, save_tensors
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.device import Energy, resolve_device
+from layerticket.training.device import Energy, Metering, resolve_device
 
 RUN, WEIGHTS, FIRST = "run.json", "model.safetensors", "first.safetensors"
 REMOVED, MASKS, BILL = "removed.json", "masks.safetensors", "bill.json"
@@ -35,8 +35,8 @@ class Provenance:
     """Command line it was asked for by."""
     workers: int | None = None
     """Most jobs that its study was done with at a time; None: it is no part of a study."""
-    beside: Callable[[], int | None] = lambda: None
-    """Tells the most jobs that ran beside it at any moment; None: not known."""
+    jobs_beside: Callable[[], int | None] = lambda: None
+    """Returns the most jobs that ran at the same time; None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ class Bill:
         return cls(items={name: Cost(**cost) for name, cost in record.items()})
 
     @classmethod
-    def beside(cls, ticket: Path | None) -> "Bill | None":
+    def of_ticket(cls, ticket: Path | None) -> "Bill | None":
         """Read the bill in the folder of a ticket; nothing for no ticket, None for none there."""
         if ticket is None:
             return cls(items={})
@@ -181,7 +181,7 @@ PRINTED = (
 )
 
 
-def printed(folder: Path, result: Result, bill: Bill | None, metering: object) -> dict[str, Any]:
+def printed(folder: Path, result: Result, bill: Bill | None, metering: Metering) -> dict[str, Any]:
     """What `layerticket train --json` prints: the training, with the bill of its search added.
 
     Args:
@@ -199,17 +199,17 @@ def printed(folder: Path, result: Result, bill: Bill | None, metering: object) -
         parts = {**parts, "train_kwh": own, "search_kwh": searched}
     return record | {
         "energy_kwh": total,
-        "co2_kg": carbon_kg(total, metering),  # type: ignore[arg-type]  # Metering or None
+        "co2_kg": carbon_kg(total, metering),
         "energy": parts,
     }
 
 
-def energy_figures(energy: Energy | None, method: str | None, metering: object) -> dict[str, Any]:
+def energy_figures(energy: Energy | None, method: str | None, metering: Metering) -> dict[str, Any]:
     """Energy figures of a training; None for what was not measured."""
     kwh = None if energy is None else energy.kwh
     return {
         "energy_kwh": kwh,
-        "co2_kg": carbon_kg(kwh, metering),  # type: ignore[arg-type]  # Metering or None
+        "co2_kg": carbon_kg(kwh, metering),
         "energy": None if energy is None else asdict(energy),
         "energy_method": method if energy is not None else None,
     }

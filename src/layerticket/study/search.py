@@ -45,7 +45,7 @@ from layerticket.training.checkpoint import (
     load_snapshot,
     snapshot_path,
 )
-from layerticket.training.device import Metering
+from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 
 
@@ -69,8 +69,7 @@ class Search:
     """Folder of the ticket whose cost is matched, for a method that wants one."""
     train: Callable[[Path], Path] | None = None
     """Trains the ticket in a folder and returns the folder of its training, for rounds."""
-    device: str = "auto"
-    metering: Metering | None = None
+    where: Where = Where()  # noqa: RUF009 - frozen
     timing_rounds: int = 7
     """Rounds in which steps are timed, for a measured budget or a forecast."""
     forecast: bool = False
@@ -82,9 +81,8 @@ class Search:
         return TimingSetup(
             dataset=self.dataset,
             recipe=self.recipe,
-            device=self.device,
+            where=self.where,
             rounds=self.timing_rounds,
-            metering=self.metering,
         )
 
     def batch(self, method: Any, seed: int) -> Any:  # noqa: ANN401 - of any method that scores
@@ -111,7 +109,7 @@ def find(method: Method, at: Search) -> dict[str, Any]:
     printed = {
         "search_seconds": None if None in seconds else sum(seconds),  # type: ignore[arg-type]
         "search_energy_kwh": total.energy_kwh,
-        "search_co2_kg": carbon_kg(total.energy_kwh, at.metering),
+        "search_co2_kg": carbon_kg(total.energy_kwh, at.where.metering),
     }
     return {key: value for key, value in record.items() if key != "inputs"} | printed
 
@@ -165,7 +163,7 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
 
 def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
     """Remove blocks without a criterion, at the cost of the reference."""
-    wanted, seed, dense = _beside(at)
+    wanted, seed, dense = _reference_of(at)
 
     def search() -> Ticket:
         return control_ticket(
@@ -183,7 +181,7 @@ def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
 
 def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
     """Remove filters at initialization until the network is as small as the reference."""
-    wanted, seed, dense = _beside(at)
+    wanted, seed, dense = _reference_of(at)
     random = {"draw": seed if at.draw is None else at.draw} if method.criterion == "random" else {}
     search = functools.partial(
         find_filter_ticket,
@@ -202,7 +200,7 @@ def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
 
 def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
     """Mask single weights at initialization until as many parameters are left as in the ticket."""
-    wanted, seed, dense = _beside(at)
+    wanted, seed, dense = _reference_of(at)
     rounds = {} if method.rounds is None else {"rounds": method.rounds}
     search = functools.partial(
         find_weight_ticket,
@@ -233,7 +231,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
         )
     train = at.train or functools.partial(_train_round, run, at)
     epochs, theta_i = run.recipe.epochs, run.theta(epoch_at(method.rewind, run.recipe.epochs))
-    wanted, _, dense = _beside(replace(at, model=run.model, seed=run.seed))
+    wanted, _, dense = _reference_of(replace(at, model=run.model, seed=run.seed))
     shares = shares_of(dense, wanted, method.rounds)
     bill, within, trained, rounds = run.bill(epochs), None, run.folder, list[Path]()
     inputs = run.inputs(epochs, theta_i.epoch)
@@ -277,8 +275,7 @@ def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
         out=at.out / "rounds",
         ticket=ticket,
         validation_fraction=run.config["validation_fraction"],
-        device=at.device,
-        metering=at.metering,
+        where=at.where,
     )
     return Path(done["run"])
 
@@ -388,7 +385,7 @@ class _Trained:
         own = Bill(items={self.folder.name: cost})
         if self.ticket is None:
             return own
-        return own | (Bill.beside(Path(self.config["ticket"])) or Bill(items={}))
+        return own | (Bill.of_ticket(Path(self.config["ticket"])) or Bill(items={}))
 
 
 def _share_of_time(folder: Path, epochs: int, result: Result) -> float:
@@ -441,46 +438,46 @@ def _searched(
         return ticket
 
     ticket, cost = _saved(either, at, before)
-    foreseen = None
+    predicted = None
     if at.forecast:
         models = {"dense": dense, "ticket": ticket.apply(dense)}
-        foreseen = forecast(models, at.timing, start=ticket.rewind_epoch)
+        predicted = forecast(models, at.timing, start=ticket.rewind_epoch)
     return (
         _ticket_record(ticket, at)
         | cost
-        | {"measured": measured[0] if measured else None, "forecast": foreseen}
+        | {"measured": measured[0] if measured else None, "forecast": predicted}
     )
 
 
 def _priced(search: Callable[[], Ticket], at: Search) -> tuple[Ticket, dict[str, Any], Bill]:
     """Find something, and say what that took by itself."""
-    with metered(at.metering, at.device) as (meter, method):
+    with metered(at.where) as (meter, method):
         begun = time.perf_counter()
         found = search()
         seconds = time.perf_counter() - begun
         kwh = None if meter is None else meter.lap().kwh
-    co2 = carbon_kg(kwh, at.metering)
+    co2 = carbon_kg(kwh, at.where.metering)
     # Two searches may find one ticket, and each of them was paid for.
     name = f"search-{digest([at.out.name, found.digest])[:16]}"
     bill = Bill(items={name: Cost(search_seconds=seconds, energy_kwh=kwh, co2_kg=co2)})
-    told = {
+    spent = {
         "search_seconds": seconds,
         "search_energy_kwh": kwh,
         "search_co2_kg": co2,
         "energy_method": method,
     }
-    return found, told, bill
+    return found, spent, bill
 
 
 def _saved(search: Callable[[], Ticket], at: Search, before: Bill) -> tuple[Ticket, dict[str, Any]]:
     """Find something, and save it with the bill of all that finding it took."""
-    found, told, bill = _priced(search, at)
+    found, spent, bill = _priced(search, at)
     found.save(at.out)
     write_json(at.out / BILL, (before | bill).as_record())
-    return found, told
+    return found, spent
 
 
-def _beside(at: Search) -> tuple[Ticket, int, nn.Module]:
+def _reference_of(at: Search) -> tuple[Ticket, int, nn.Module]:
     """The reference, the seed, and the dense network that both are found in.
 
     Another theta_0 than that of the reference is refused. A reference that was found in a training
@@ -507,7 +504,7 @@ def _beside(at: Search) -> tuple[Ticket, int, nn.Module]:
 
 
 def _how(method: TicketMethod | LotteryMethod, seed: int) -> dict[str, Any]:
-    """Options of `find_ticket`; `random` draws by the seed unless told otherwise."""
+    """Options of `find_ticket`; `random` draws by the seed unless `draw` is given."""
     draw = {"draw": seed} if method.criterion == "random" else {}
     return {
         "criterion": method.criterion,

@@ -171,7 +171,7 @@ def plan_training(
     initialization_seed: int | None = None,
     trainings: Path | None = None,
     device: str = "auto",
-    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     count: int = 1,
     validation_fraction: float | None = None,
     own: tuple[Callable[..., Any], Mapping[str, Any]] | None = None,
@@ -191,7 +191,7 @@ def plan_training(
         initialization_seed: Draws those random weights; None: `seed`.
         trainings: Folder that may hold the training whose snapshot a ticket starts at.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        spread: Choices for several processes.
+        distributed: Choices for several processes.
         count: Number of processes that train together.
         validation_fraction: Noted, so that the same data can be loaded again.
         own: The user's own training and what names it.
@@ -237,7 +237,7 @@ def plan_training(
         data=None if dataset is None else data_identity(dataset),
         fit=None if own is None else own[1],
         processes=count,
-        sync_batch_norm=spread.sync_batch_norm and count > 1,
+        sync_batch_norm=distributed.sync_batch_norm and count > 1,
     )
     config = {
         "model": model,
@@ -263,7 +263,7 @@ def plan_training(
         start=start,
         config=config,
         fit=None if own is None else own[0],
-        bill=Bill.beside(ticket),
+        bill=Bill.of_ticket(ticket),
     )
 
 
@@ -314,11 +314,9 @@ def train(
     *,
     snapshots: Iterable[int] = (),
     weights: bool = False,
-    device: str = "auto",
-    progress: bool = True,
+    where: Where = Where(),  # noqa: B008 - frozen
     provenance: Provenance = Provenance(),  # noqa: B008 - frozen
-    metering: Metering | None = None,
-    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> tuple[Path, Result]:
     """Do a training, go on with it, or return how it ended long ago.
@@ -332,11 +330,9 @@ def train(
         out: Folder of all trainings; that of this one in it has its name.
         snapshots: Epochs whose weights and optimizer have to be there.
         weights: Whether its last weights have to be there.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether a progress bar is drawn on stderr.
+        where: Device, progress bar and what is known about energy.
         provenance: What it was asked for by.
-        metering: What the user states about energy; by default it is not metered.
-        spread: Choices for several processes.
+        distributed: Choices for several processes.
         tracking: Trackers that curves are sent to.
 
     Returns:
@@ -348,8 +344,8 @@ def train(
         TrainingError: If training fails.
     """
     folder, wanted = Path(out) / training.identity.name, sorted(frozenset(snapshots))
-    with processes(device) as team:
-        _agree(team, training.identity, metering)
+    with processes(where.device) as group:
+        _agree(group, training.identity, where.metering)
 
         def finished() -> Result | None:
             if not (folder / RESULT).exists():
@@ -360,30 +356,29 @@ def train(
             there = there and ((folder / WEIGHTS).exists() or not weights)
             return Result.load(folder) if there else None
 
-        if (result := team.on_rank0(finished)) is not None:
+        if (result := group.on_rank0(finished)) is not None:
             return folder, result
-        with team.holding(exclusive(folder)):
-            if (result := team.on_rank0(finished)) is not None:
+        with group.holding(exclusive(folder)):
+            if (result := group.on_rank0(finished)) is not None:
                 return folder, result  # by another process while we got here
-            team.on_rank0(lambda: _clear_outdated(folder, training))
-            before = team.on_rank0(
+            group.on_rank0(lambda: _clear_outdated(folder, training))
+            before = group.on_rank0(
                 lambda: Result.load(folder) if (folder / RESULT).exists() else None
             )
             place = folder if before is None else folder / AGAIN
-            team.on_rank0(lambda: _claim(place, training, provenance, device))
-            team.on_rank0(lambda: _begin_anew_if_missed(place, wanted))
-            with metered(metering, device) as (meter, method):
-                where = Where(device=device, progress=progress, metering=metering or Metering())
+            group.on_rank0(lambda: _claim(place, training, provenance, where.device))
+            group.on_rank0(lambda: _begin_anew_if_missed(place, wanted))
+            with metered(where) as (meter, method):
                 how: dict[str, Any] = {"where": where, "meter": meter, "snapshot_epochs": wanted}
-                how |= {"distributed": spread, "trackers": tracking}
-                found = _trained(training, place, team, method, metering, how)
+                how |= {"distributed": distributed, "trackers": tracking}
+                found = _trained(training, place, group, method, how)
             found = replace(
                 found,
-                environment=environment(device),
+                environment=environment(where.device),
                 workers=provenance.workers,
-                jobs_beside=provenance.beside(),
+                jobs_beside=provenance.jobs_beside(),
             )
-            result = team.on_rank0(lambda: _close(folder, place, before, found))
+            result = group.on_rank0(lambda: _close(folder, place, before, found))
         return folder, result
 
 
@@ -433,13 +428,13 @@ def _begin_anew_if_missed(place: Path, wanted: Iterable[int]) -> None:
         path.unlink()
 
 
-def _agree(team: Processes, identity: TrainingIdentity, metering: Metering | None) -> None:
+def _agree(group: Processes, identity: TrainingIdentity, metering: Metering) -> None:
     """Refuse processes that were given different trainings, and what they cannot measure."""
-    team.agree({"run": identity.name}, "Give every process the same command.")
-    if team.count > 1 and metering is not None and metering.wanted:
-        raise team.echoed(
+    group.agree({"run": identity.name}, "Give every process the same command.")
+    if group.count > 1 and metering.wanted:
+        raise group.echoed(
             LayerticketError(
-                f"energy is metered in one process, but {team.count} train together. Leave out "
+                f"energy is metered in one process, but {group.count} train together. Leave out "
                 "the energy options: the figures are null then."
             )
         )
@@ -448,14 +443,13 @@ def _agree(team: Processes, identity: TrainingIdentity, metering: Metering | Non
 def _trained(
     training: Training,
     place: Path,
-    team: Processes,
+    group: Processes,
     method: str | None,
-    metering: Metering | None,
     how: dict[str, Any],
 ) -> Result:
     """Train, test once, and leave the weights."""
     if training.fit is not None:
-        return _fitted_by_user(training, place, method, metering, how["meter"])
+        return _fitted_by_user(training, place, method, how)
     dataset, recipe = training.dataset, training.recipe
     assert dataset is not None  # else it is the user's own training
     judge = {"dataset": dataset, "precision": recipe.precision, "device": how["where"].device}
@@ -471,8 +465,8 @@ def _trained(
         validate=_validation(judge) if len(dataset.validation) else None,
         **how,
     )
-    tested = team.on_rank0(lambda: judged(model, split=dataset.test, **judge))
-    team.on_rank0(lambda: save_weights(place / WEIGHTS, model))
+    tested = group.on_rank0(lambda: judged(model, split=dataset.test, **judge))
+    group.on_rank0(lambda: save_weights(place / WEIGHTS, model))
     return Result(
         test_accuracy=tested.accuracy,
         validation_accuracy=fitted.validation_accuracy,
@@ -489,7 +483,7 @@ def _trained(
         weights=tensor_digest(model.state_dict()),
         snapshots=_snapshots(place),
         environment={},
-        **energy_figures(fitted.energy, method, metering),
+        **energy_figures(fitted.energy, method, how["where"].metering),
     )
 
 
@@ -544,12 +538,11 @@ def _fitted_by_user(
     training: Training,
     place: Path,
     method: str | None,
-    metering: Metering | None,
-    meter: Any,  # noqa: ANN401 - a running meter, or None
+    how: Mapping[str, Any],
 ) -> Result:
     """Let the user's own function train; it returns an accuracy, or a dictionary that has one."""
     assert training.fit is not None
-    model = training.build()
+    meter, model = how["meter"], training.build()
     before = tensor_digest(dict(model.named_parameters()))
     begun = time.perf_counter()
     with preserved_random_state(training.seed):
@@ -576,7 +569,7 @@ def _fitted_by_user(
         environment={},
         figures=to_table(figures) or None,
         parameters_unchanged=tensor_digest(dict(model.named_parameters())) == before,
-        **energy_figures(None if meter is None else meter.lap(), method, metering),
+        **energy_figures(None if meter is None else meter.lap(), method, how["where"].metering),
     )
 
 
@@ -592,11 +585,9 @@ def train_network(
     initialization_seed: int | None = None,
     snapshots: str | Iterable[str | int] = (),
     validation_fraction: float = 0.1,
-    device: str = "auto",
-    progress: bool = True,
+    where: Where = Where(),  # noqa: B008 - frozen
     provenance: Provenance = Provenance(),  # noqa: B008 - frozen
-    metering: Metering | None = None,
-    spread: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
+    distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Train a dense network, a ticket or a baseline of one, in a folder of its own in `out`.
@@ -612,11 +603,9 @@ def train_network(
         initialization_seed: As in `plan_training`.
         snapshots: Epochs whose weights and optimizer are kept, see `epochs_at`.
         validation_fraction: Share `dataset` was loaded with.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Whether a progress bar is drawn on stderr.
+        where: Device, progress bar and what is known about energy.
         provenance: Command line to be noted.
-        metering: What the user states about energy; by default it is not metered.
-        spread: Choices for a training in several processes.
+        distributed: Choices for a training in several processes.
         tracking: Trackers that curves are sent to.
 
     Returns:
@@ -626,8 +615,8 @@ def train_network(
         LayerticketError: If anything given does not fit.
         TrainingError: If training fails.
     """
-    with processes(device) as team:
-        count = team.count
+    with processes(where.device) as group:
+        count = group.count
     training = plan_training(
         Networks.of(dataset),
         model,
@@ -638,8 +627,8 @@ def train_network(
         initialization=initialization,
         initialization_seed=initialization_seed,
         trainings=Path(out),
-        device=device,
-        spread=spread,
+        device=where.device,
+        distributed=distributed,
         count=count,
         validation_fraction=validation_fraction,
     )
@@ -647,11 +636,9 @@ def train_network(
         training,
         out,
         snapshots=epochs_at(snapshots, recipe.epochs),
-        device=device,
-        progress=progress,
+        where=where,
         provenance=provenance,
-        metering=metering,
-        spread=spread,
+        distributed=distributed,
         tracking=tracking,
     )
-    return printed(folder, result, training.bill, metering)
+    return printed(folder, result, training.bill, where.metering)

@@ -247,7 +247,7 @@ def _checked(
     if where.metering.wanted and meter is None:
         raise LayerticketError(
             "energy is to be metered, but no meter runs. Open one and hand it over: "
-            "with layerticket.evaluation.energy.metered(where.metering) as (meter, _)."
+            "with layerticket.evaluation.energy.metered(where) as (meter, _)."
         )
     return kept
 
