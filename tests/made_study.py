@@ -166,7 +166,7 @@ def run(
         "scores": {n: -rng.random() - 2.0 * (n in (removed or [])) for n in names}
         if scored
         else None,
-        "match": {"of": "macs", "asked": share, "reached": share * 1.004}
+        "match": {"by": "macs", "macs": {"reference": share, "baseline": share * 1.004}}
         if kind in ("filters", "shallower")
         else None,
         "curve": curve(rng, 30, accuracy),

@@ -8,7 +8,8 @@ import pytest
 from layerticket.files import write_json
 from layerticket.study.folder import StudyFolder
 from layerticket.study.plan import unfold
-from layerticket.study.status import Look, cost_so_far, status_of, study_status
+from layerticket.study.record import Bill, Cost
+from layerticket.study.status import status_of, study_status
 from layerticket.study.toml import study_of, study_text
 from toy_study import study_table
 
@@ -45,6 +46,8 @@ def finish(folder, plan, *, metered=True):
         elif job.kind == "search":
             record = {"ticket": "t", "search_seconds": 1.0, "search_energy_kwh": spent}
             folder.finish(name, record | {"search_co2_kg": None if spent is None else 2 * spent})
+            own = Cost(search_seconds=1.0, energy_kwh=spent, co2_kg=2 * spent if metered else None)
+            write_json(folder.search(name) / "bill.json", Bill(items={name: own}).as_record())
         elif job.kind == "train":
             # The two methods that are the same come to one training.
             training = "shared" if job.method in ("snip", "the same") else name
@@ -58,7 +61,7 @@ def finish(folder, plan, *, metered=True):
 
 def test_everything_is_paid_once(tmp_path):
     folder, plan = StudyFolder(tmp_path), plan_of()
-    assert cost_so_far(Look.at(folder, plan)) is None  # nothing has ended
+    assert status_of(folder, plan).energy_kwh is None  # nothing has ended
     finish(folder, plan)
     # Dense, and dense again for equal compute; one ticket that two rows share, two of the lottery.
     total = 2 * DENSE + 3 * (SEARCH + TICKET)

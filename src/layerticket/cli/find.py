@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity
 from layerticket.cli.options import DataOptions, Device, Json
-from layerticket.cli.output import energy_text, forecast_text, say
+from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
@@ -26,6 +26,7 @@ from layerticket.study.methods import (
     WeightsMethod,
 )
 from layerticket.training.device import Metering, Where
+from layerticket.verdict import words
 
 CONTROLS = ("random", "first", "last", "even")
 
@@ -362,7 +363,7 @@ def _ticket_text(model: str, record: dict[str, Any], choice: DataOptions) -> str
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
         f"({1 - macs['ticket'] / macs['dense']:.1%} saved), parameters {params['dense']:,} -> "
         f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s"
-        f"{energy_text(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
+        f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
-        f"--data {choice.data}{folder}" + forecast_text(record["forecast"])
+        f"--data {choice.data}{folder}\n{words.forecast(record['forecast'])}"
     )

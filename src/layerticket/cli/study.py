@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 
 from layerticket.cli.options import Json, command_line
-from layerticket.cli.output import energy_text, news, say
+from layerticket.cli.output import news, say
 from layerticket.study.running.executors import Workers
+from layerticket.verdict import words
 
 if TYPE_CHECKING:
     from layerticket.study.status import StudyStatus
@@ -97,53 +98,46 @@ def watched() -> Iterator[Callable[["StudyStatus"], None]]:
     """Show how a study stands: live on a terminal, else a line whenever something ended."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        told: list[tuple[int, ...]] = []
+        shown: list[tuple[int, ...]] = []
 
-        def line(standing: "StudyStatus") -> None:
-            now = (standing.done, standing.failed)
-            if now not in told:
-                told.append(now)
-                news(_line(asdict(standing)))
+        def line(status: "StudyStatus") -> None:
+            now = (status.done, status.failed)
+            if now not in shown:
+                shown.append(now)
+                news(_line(asdict(status)))
 
         yield line
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda standing: live.update(_picture(asdict(standing)))
+        yield lambda status: live.update(_picture(asdict(status)))
 
 
-def _picture(standing: Mapping[str, Any]) -> Table:
+def _picture(status: Mapping[str, Any]) -> Table:
     """Draw how a study stands."""
     table = Table.grid(padding=(0, 2))
     for name in ("done", "running", "failed", "waiting"):
-        table.add_row(name, f"{standing[name]:>5} of {standing['total']} runs")
-    table.add_row("epochs", f"{standing['epochs_done']:>5} of {standing['epochs']}")
-    table.add_row("training", _duration(standing["train_seconds"]))
-    if energy := energy_text(standing["energy_kwh"], standing["co2_kg"], before=""):
+        table.add_row(name, f"{status[name]:>5} of {status['total']} runs")
+    table.add_row("epochs", f"{status['epochs_done']:>5} of {status['epochs']}")
+    table.add_row("training", words.duration(status["train_seconds"]))
+    if energy := words.electricity(status["energy_kwh"], status["co2_kg"], before=""):
         table.add_row("energy", energy)
-    table.add_row("time left", _left(standing))
+    table.add_row("time left", _left(status))
     return table
 
 
-def _line(standing: Mapping[str, Any]) -> str:
+def _line(status: Mapping[str, Any]) -> str:
     """Tell how a study stands in one line."""
-    counts = ", ".join(f"{standing[n]} {n}" for n in ("done", "running", "failed", "waiting"))
+    counts = ", ".join(f"{status[n]} {n}" for n in ("done", "running", "failed", "waiting"))
     return (
-        f"{counts} of {standing['total']} runs; {standing['epochs_done']} of {standing['epochs']} "
-        f"epochs, {_duration(standing['train_seconds'])} of training"
-        f"{energy_text(standing['energy_kwh'], standing['co2_kg'])}; {_left(standing)}"
+        f"{counts} of {status['total']} runs; {status['epochs_done']} of {status['epochs']} "
+        f"epochs, {words.duration(status['train_seconds'])} of training"
+        f"{words.electricity(status['energy_kwh'], status['co2_kg'])}; {_left(status)}"
     )
 
 
-def _left(standing: Mapping[str, Any]) -> str:
-    seconds = standing["seconds_left"]
-    return "time left unknown" if seconds is None else f"about {_duration(seconds)} left"
-
-
-def _duration(seconds: float) -> str:
-    """Spell a time."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+def _left(status: Mapping[str, Any]) -> str:
+    seconds = status["seconds_left"]
+    return "time left unknown" if seconds is None else f"about {words.duration(seconds)} left"
 
 
 def _summary(record: Mapping[str, Any], out: Path) -> str:

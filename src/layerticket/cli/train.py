@@ -13,11 +13,12 @@ from layerticket.cli.options import (
     alone,
     command_line,
 )
-from layerticket.cli.output import energy_text, forecast_text, news, say
+from layerticket.cli.output import news, say
 from layerticket.training.device import Metering, Where
 from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
+from layerticket.verdict import words
 
 if TYPE_CHECKING:
     from layerticket.ticket.ticket import Ticket
@@ -86,7 +87,7 @@ def train(
             setup = TimingSetup(dataset=dataset, recipe=recipe, where=where)
             networks = Networks.of(dataset)
             predicted = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
-            say(predicted, forecast_text(predicted).strip(), as_json=json)
+            say(predicted, words.forecast(predicted), as_json=json)
             return
         record = train_network(
             model,
@@ -115,7 +116,7 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
         f"{100 * record['test_accuracy']:.2f} % after {record['epochs']} epochs, "
         f"{record['train_seconds']:.1f} s at {record['images_per_second']:.0f} images/s "
         f"({record['precision']}, {record['device']})"
-        f"{energy_text(record['energy_kwh'], record['co2_kg'])}.\nSaved in {record['run']}"
+        f"{words.electricity(record['energy_kwh'], record['co2_kg'])}.\nSaved in {record['run']}"
     )
 
 

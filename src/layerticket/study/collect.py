@@ -14,7 +14,7 @@ from layerticket.files import read_json, write_atomically, write_json
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import dataset_of
 from layerticket.study.plan import Plan, PlannedRow
-from layerticket.study.record import BILL, FIRST, RUN, WEIGHTS, Bill, Result, environment
+from layerticket.study.record import FIRST, RUN, WEIGHTS, environment
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import Look, curve_of, existing
 from layerticket.study.toml import study_table, study_text
@@ -130,7 +130,7 @@ def _gathered(
         "confidence": study.confidence,
         "environment": _environment(look, context),
         "networks": networks,
-        "cost": asdict(_whole_bill(look).total),
+        "cost": asdict(look.whole_bill().total),
         "runs": [row.as_record() for row in rows],
     }
     found = compare_rows(
@@ -146,36 +146,10 @@ def _gathered(
 
 def _environment(look: Look, context: Context) -> dict[str, Any]:
     """Software and hardware of the first training that ended, and how jobs shared it."""
-    known = (_result(row, look) for row in look.plan.rows)
+    known = (look.result(row) for row in look.plan.rows)
     first = next((result for result in known if result is not None), None)
     found = dict(first["environment"]) if first is not None else environment()
     return found | {"threads": context.threads, "workers": context.workers}
-
-
-def _result(row: PlannedRow, look: Look) -> dict[str, Any] | None:
-    """How the training of a row ended; None if it did not, or is not known yet."""
-    record = look.folder.record(row.jobs["train"])
-    return None if record is None else look.folder.result(record["training"])
-
-
-def _bill(row: PlannedRow, look: Look) -> Bill:
-    """What a row needs to exist: its training, its search, and what that search looked at."""
-    bill = Bill(items={})
-    if "search" in row.jobs:
-        found = look.folder.read(look.folder.search(row.jobs["search"]) / BILL)
-        bill |= Bill.of(found or {})
-    record, result = look.folder.record(row.jobs["train"]), _result(row, look)
-    if record is not None and result is not None:
-        bill |= Bill(items={record["training"]: Result(**result).cost})
-    return bill
-
-
-def _whole_bill(look: Look) -> Bill:
-    """What all rows need, each training and search once."""
-    bill = Bill(items={})
-    for row in look.plan.rows:
-        bill |= _bill(row, look)
-    return bill
 
 
 def _row(
@@ -183,7 +157,7 @@ def _row(
 ) -> Row:
     """Put one row together from what its jobs left."""
     folder = look.folder
-    record, result = folder.record(row.jobs["train"]), _result(row, look)
+    record, result = folder.record(row.jobs["train"]), look.result(row)
     search = folder.record(row.jobs["search"]) if "search" in row.jobs else None
     judged = folder.record(row.jobs["evaluate"]) if "evaluate" in row.jobs else None
     place = None if record is None or result is None else folder.training(record["training"])
@@ -218,7 +192,7 @@ def _row(
         similarity=None if judged is None else judged["similarity"],
         config=None if place is None or result is None else _config(place, result, folder),
         repeat=repeat_command(context, row.id),
-        cost=None if result is None else asdict(_bill(row, look).total),
+        cost=None if result is None else asdict(look.bill(row).total),
     )
 
 

@@ -1,7 +1,7 @@
 """What a training leaves behind: what it was, how it ended, what was removed, what it cost."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -64,14 +64,19 @@ class Bill:
 
     items: Mapping[str, Cost]
 
-    def __or__(self, other: "Bill") -> "Bill":
-        """Put two bills together; of a training that both hold, the longer part counts."""
-        items = dict(self.items)
-        for name, cost in other.items.items():
+    @classmethod
+    def together(cls, bills: "Iterable[Bill]") -> "Bill":
+        """Put bills together; of a training that several hold, the longest part counts."""
+        items: dict[str, Cost] = {}
+        for name, cost in (pair for bill in bills for pair in bill.items.items()):
             known = items.get(name)
-            longer = known is None or (cost.train_seconds or 0.0) >= (known.train_seconds or 0.0)
-            items[name] = cost if longer or known is None else known
-        return Bill(items=items)
+            if known is None or (cost.train_seconds or 0.0) >= (known.train_seconds or 0.0):
+                items[name] = cost
+        return cls(items=items)
+
+    def __or__(self, other: "Bill") -> "Bill":
+        """Put two bills together."""
+        return Bill.together((self, other))
 
     @property
     def total(self) -> Cost:

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerticket.baselines.controls import control_ticket, equal_compute_epochs, shallower
+from layerticket.baselines.controls import (
+    control_ticket,
+    equal_compute_epochs,
+    match_record,
+    shallower,
+)
 from layerticket.baselines.filters import find_filter_ticket
 from layerticket.baselines.weights import find_weight_ticket, next_mask_ticket, shares_of
 from layerticket.counting import count_macs
@@ -181,38 +186,35 @@ def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
 
 def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
     """Remove filters at initialization until the network is as small as the reference."""
-    wanted, seed, dense = _reference_of(at)
-    random = {"draw": seed if at.draw is None else at.draw} if method.criterion == "random" else {}
-    search = functools.partial(
-        find_filter_ticket,
-        dense,
-        at.batch(method, seed),
-        criterion=method.criterion,
-        match=method.match,
-        reference=wanted,
-        name=at.model,
-        seed=seed,
-        **{**random, **method.options},
-    )
-    found, cost = _saved(search, at, Bill(items={}))
-    return _baseline_record(method.kind, found, at) | cost
+    return _find_smaller(method, at, functools.partial(find_filter_ticket, match=method.match))
 
 
 def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
     """Mask single weights at initialization until as many parameters are left as in the ticket."""
+    rounds: dict[str, Any] = {} if method.rounds is None else {"rounds": method.rounds}
+    return _find_smaller(method, at, functools.partial(find_weight_ticket, **rounds))
+
+
+def _find_smaller(
+    method: FiltersMethod | WeightsMethod, at: Search, search: Callable[..., Ticket]
+) -> dict[str, Any]:
+    """Score filters or weights at initialization, and take out as many as the reference asks."""
     wanted, seed, dense = _reference_of(at)
-    rounds = {} if method.rounds is None else {"rounds": method.rounds}
-    search = functools.partial(
-        find_weight_ticket,
-        dense,
-        at.batch(method, seed),
-        criterion=method.criterion,
-        reference=wanted,
-        name=at.model,
-        seed=seed,
-        **{**rounds, **method.options},
+    random = {"draw": seed if at.draw is None else at.draw} if method.criterion == "random" else {}
+    found, cost = _saved(
+        functools.partial(
+            search,
+            dense,
+            at.batch(method, seed),
+            criterion=method.criterion,
+            reference=wanted,
+            name=at.model,
+            seed=seed,
+            **{**random, **method.options},
+        ),
+        at,
+        Bill(items={}),
     )
-    found, cost = _saved(search, at, Bill(items={}))
     return _baseline_record(method.kind, found, at) | cost
 
 
@@ -288,10 +290,11 @@ def find_shallower(method: ShallowerMethod, at: Search) -> dict[str, Any]:
     macs = count_macs(
         at.networks.build(name, at.seed or 0), at.dataset.train.fetch(slice(1)).float()
     )
+    both = {"dense": reference.macs["dense"], "reference": reference.macs["ticket"]}
     return {
         "model": name,
         "macs": {"dense": reference.macs["dense"], "ticket": macs},
-        "match": {"of": "macs", "asked": reference.macs["ticket"], "reached": macs},
+        "match": match_record("macs", reference, {"macs": {**both, "baseline": macs}}),
     }
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from layerticket.errors import LayerticketError
 from layerticket.study.folder import StudyFolder
 from layerticket.study.plan import Job, Plan, PlannedRow
-from layerticket.study.record import Cost
+from layerticket.study.record import BILL, Bill, Cost
 from layerticket.training.checkpoint import METRICS
 
 State = Literal["done", "running", "failed", "waiting"]
@@ -84,6 +84,27 @@ class Look:
         open_ = (name for name in names if not self.folder.is_done(name))
         return "running" if any(self.folder.is_running(name) for name in open_) else "waiting"
 
+    def result(self, row: PlannedRow) -> dict[str, Any] | None:
+        """How the training of a row ended; None if it did not, or is not known yet."""
+        record = self.folder.record(row.jobs["train"])
+        return None if record is None else self.folder.result(record["training"])
+
+    def bill(self, row: PlannedRow) -> Bill:
+        """What a row needs to exist: its training, its search, and what that search looked at."""
+        bill = Bill(items={})
+        if "search" in row.jobs:
+            found = self.folder.read(self.folder.search(row.jobs["search"]) / BILL)
+            bill |= Bill.of(found or {})
+        record, result = self.folder.record(row.jobs["train"]), self.result(row)
+        if record is not None and result is not None:
+            own = {f.name: result[f.name] for f in fields(Cost) if f.name in result}
+            bill |= Bill(items={record["training"]: Cost(**own)})
+        return bill
+
+    def whole_bill(self) -> Bill:
+        """What all rows need, each training and search once."""
+        return Bill.together(self.bill(row) for row in self.plan.rows)
+
 
 def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStatus:
     """Look at the folder of a study.
@@ -103,11 +124,17 @@ def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStat
     for row in plan.rows:  # rows may share one
         name, found = _training(plan.jobs[row.jobs["train"]], look)
         trainings[name] = found | {"lost": states[row.id] == "failed"}
+    for name, job in plan.jobs.items():  # rounds of iterative pruning have no row
+        record = look.folder.record(name) if job.kind == "search" else None
+        for run in (record or {}).get("runs", ()):
+            result = look.folder.result(Path(run).name)
+            if result is not None:
+                trainings[Path(run).name] = _finished(result) | {"lost": False}
     live = [training for training in trainings.values() if not training["lost"]]
     paces = [t["seconds"] / t["done"] for t in live if t["done"]]
     left = sum((t["epochs"] - t["done"]) * _pace(t, paces) for t in live) if paces else None
     at_once = max(1, min(workers, sum(t["epochs"] > t["done"] for t in live)))
-    cost = cost_so_far(look)
+    cost = look.whole_bill().total if any(look.result(row) for row in plan.rows) else None
     causes = {row.id: look.cause_of(row) for row in plan.rows}
     return StudyStatus(
         total=len(plan.rows),
@@ -125,40 +152,17 @@ def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStat
     )
 
 
-def cost_so_far(look: Look) -> Cost | None:
-    """What the finished trainings and searches of a study took, each once.
-
-    None before the first training ends.
-    """
-    trainings: dict[str, Mapping[str, Any]] = {}
-    cost = Cost()
-    for name, job in look.plan.jobs.items():
-        record = look.folder.record(name) if job.kind in ("train", "search") else None
-        if record is None:
-            continue
-        rounds = [Path(run).name for run in record.get("runs", ())]
-        for training in [record["training"]] if job.kind == "train" else rounds:
-            result = look.folder.result(training)
-            if result is not None:
-                trainings[training] = result
-        if "ticket" in record:
-            cost += Cost(
-                search_seconds=record["search_seconds"],
-                energy_kwh=record["search_energy_kwh"],
-                co2_kg=record["search_co2_kg"],
-            )
-    own = (
-        Cost(train_seconds=r["train_seconds"], energy_kwh=r["energy_kwh"], co2_kg=r["co2_kg"])
-        for r in trainings.values()
-    )
-    return sum(own, cost) if trainings else None
-
-
 def _pace(training: Mapping[str, Any], paces: list[float]) -> float:
     """Seconds an epoch takes: as measured in this training, or in the others."""
     if training["done"]:
         return float(training["seconds"]) / int(training["done"])
     return fmean(paces)
+
+
+def _finished(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Epochs and seconds of a finished training."""
+    epochs = result["epochs"] or 0
+    return {"epochs": epochs, "done": epochs, "seconds": result["train_seconds"]}
 
 
 def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
@@ -170,10 +174,7 @@ def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
     record = folder.record(job.name)
     result = None if record is None else folder.result(record["training"])
     if record is not None and result is not None:
-        epochs = result["epochs"] or 0
-        return record["training"], {
-            "epochs": epochs, "done": epochs, "seconds": result["train_seconds"]
-        }  # fmt: skip
+        return record["training"], _finished(result)
     if folder.is_running(job.name) and (begun := folder.begun(job.name)) is not None:
         curve = curve_of(folder.training(begun["training"]))
         seconds = [point["train_seconds"] for point in curve if point is not None] or [0.0]

@@ -97,9 +97,9 @@ def _thousandths(value: float | None, unit: str, small: str) -> str:
     return f"{value:.3g} {unit}" if value >= 1 else f"{1000 * value:.3g} {small}"
 
 
-def energy_and_carbon(kwh: float | None, kg: float | None) -> str:
-    """Write energy, and carbon where it is known."""
-    text = f"energy {ABSENT}" if kwh is None else energy(kwh)
+def electricity(kwh: float | None, kg: float | None, before: str = ", ") -> str:
+    """Write energy, and carbon where it is known, after `before`; nothing if not measured."""
+    text = "" if kwh is None else f"{before}{energy(kwh)}"
     return text if kg is None else f"{text}, {carbon(kg)} CO2e"
 
 
@@ -156,8 +156,8 @@ def forecast(record: Mapping[str, Any] | None) -> str:
     lines = [f"Forecast for {counted(record['epochs'], 'epoch')} ({record['steps']:,} steps):"]
     lines += [
         f"{name}: {one['train_seconds']:.4g} s of training, "
-        f"{one['validation_seconds']:.3g} s of validation, "
-        f"{energy_and_carbon(one['energy_kwh'], one['co2_kg'])}"
+        f"{one['validation_seconds']:.3g} s of validation"
+        f"{electricity(one['energy_kwh'], one['co2_kg'])}"
         for name in ("dense", "ticket")
         if (one := record[name]) is not None
     ]
@@ -491,11 +491,7 @@ def closeness(match: Mapping[str, Any]) -> str:
         >>> closeness({"by": "filters", "filters": {"reference": 1200, "baseline": 1200},
         ...            "macs": {"reference": 1000, "baseline": 1039}})
         'filters equal; MACs 3.9 % more'
-        >>> closeness({"of": "macs", "asked": 1000, "reached": 980})
-        'MACs 2.0 % less'
     """
-    if "asked" in match:
-        return _off(match["of"], match["asked"], match["reached"])
     found = {
         name: (one["reference"], one["baseline"])
         for name, one in match.items()
@@ -654,8 +650,7 @@ def bill(cost: Mapping[str, Any]) -> str:
     seconds = [cost.get("train_seconds"), cost.get("search_seconds")]
     known = [value for value in seconds if value is not None]
     text = f"{duration(sum(known) if known else None)} of search and training"
-    kwh = cost.get("energy_kwh")
-    return text if kwh is None else f"{text}, {energy_and_carbon(kwh, cost.get('co2_kg'))}"
+    return text + electricity(cost.get("energy_kwh"), cost.get("co2_kg"))
 
 
 def progress_remarks(failed: int, waiting: int, rows: int) -> list[Remark]:
