@@ -19,7 +19,7 @@ from layerticket.evaluation.timing import inference_seconds, ratio_of
 from layerticket.files import digest, read_json, write_atomically, write_json
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study.measure import TimingSetup, measure_steps
+from layerticket.study.measured_budget import TimingSetup, measure_steps
 from layerticket.study.record import environment
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket

@@ -35,7 +35,7 @@ class Compared:
     @property
     def frame(self) -> Any:  # noqa: ANN401 - pandas may be missing
         """The rows as a pandas table, as in ``runs.csv``."""
-        from layerticket.study.collect import flat
+        from layerticket.study.results import flat
 
         return need("pandas").DataFrame([flat(one) for one in self.record["runs"]])
 

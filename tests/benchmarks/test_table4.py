@@ -10,7 +10,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import noise
 from layerticket.evaluation.memory import PeakMemory
 from layerticket.models.load import build_model
-from layerticket.study.measure import TimingSetup
+from layerticket.study.measured_budget import TimingSetup
 from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from table4 import PAPER

@@ -265,3 +265,15 @@ def test_a_refusal_says_what_to_do(dense, options, said):
 )
 def test_says_it_in_percentage_points(ticket, said):
     assert said in judge([0.9, 0.9, 0.9], ticket).sentence
+
+
+def test_answers_that_are_no_numbers_are_refused():
+    with pytest.raises(LayerticketError, match="answers of seed 0 are no numbers"):
+        judge([0.5, 0.5], [0.5, 0.5], correct=(["ff00", "ff00"], ["ff00", "ff00"]))
+
+
+def test_a_sentence_keeps_to_what_is_possible():
+    found = judge([0.9, 0.1], [0.1, 0.9])
+    assert found.difference.low < -1
+    assert found.difference.high > 1
+    assert "(95 % interval -100.00 to +100.00 pp" in found.sentence

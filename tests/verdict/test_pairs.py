@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from layerticket.errors import LayerticketError
 from layerticket.verdict.judge import judge
 from layerticket.verdict.pairs import Comparison, Row, compare_rows
 from layerticket.verdict.statistics import holm
@@ -528,3 +529,9 @@ def test_work_grows_with_the_rows_and_no_faster(grow):
     compare_rows(small)  # what is cached once is no work of rows
     compare_rows(large)
     assert calls(lambda: compare_rows(large)) < 4.4 * calls(lambda: compare_rows(small))
+
+
+def test_a_key_that_is_not_known_is_refused():
+    row = make_study()["runs"][0] | {"top5": 0.9}
+    with pytest.raises(LayerticketError, match="'top5' that this version does not know"):
+        Row.from_record(row)

@@ -70,7 +70,7 @@ def train(
         Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
     from layerticket.study.forecast import forecast_run
-    from layerticket.study.measure import TimingSetup
+    from layerticket.study.measured_budget import TimingSetup
     from layerticket.study.record import Provenance
     from layerticket.study.train import Networks, train_network
     from layerticket.ticket.ticket import Ticket

@@ -17,7 +17,7 @@ from layerticket.evaluation.robustness import Conditions, Precision, prepare
 from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.evaluation.timing import inference_seconds, median_of, ratio_of
 from layerticket.files import canonical_json, exclusive, read_json, write_json
-from layerticket.study.record import RUN, WEIGHTS, Removal, Result
+from layerticket.study.record import RUN, WEIGHTS, Removal, Result, environment
 from layerticket.study.train import Networks
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
@@ -79,6 +79,7 @@ def evaluate_run(
                     found = one.measure(network, precision, device, clean)
                     known[one.name] = results[one.name] = found | {"settings": asked[one.name]}
                     record = {"run": folder.name, "weights": result.weights, "results": known}
+                    record["environment"] = environment(device)
                     write_json(folder / EVALUATION, record)
     for name in asked:
         for warning in results[name].get("warnings", ()):
@@ -158,7 +159,8 @@ def pair_figures(
         with exclusive(run):
             figures = measure(run, dense)
             pairs = known()
-            entry = {**pairs.get(what, {}), dense.name: {"of": both, "figures": figures}}
+            made = {"of": both, "figures": figures, "environment": environment()}
+            entry = {**pairs.get(what, {}), dense.name: made}
             write_json(run / PAIRS, {**pairs, what: entry})
     return figures
 

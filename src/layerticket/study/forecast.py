@@ -14,7 +14,7 @@ from layerticket.evaluation.accuracy import judged
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.evaluation.timing import interleave, ratio_of
 from layerticket.modules import copy_of
-from layerticket.study.measure import Steps, TimingSetup, measure_steps
+from layerticket.study.measured_budget import Steps, TimingSetup, measure_steps
 from layerticket.study.train import Networks
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import place, resolve_device

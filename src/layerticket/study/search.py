@@ -26,7 +26,7 @@ from layerticket.files import digest, read_json, write_json
 from layerticket.lottery import draw_batch, find_in_training
 from layerticket.selection import Budget
 from layerticket.study.forecast import forecast
-from layerticket.study.measure import TimingSetup, find_measured
+from layerticket.study.measured_budget import TimingSetup, find_measured
 from layerticket.study.methods import (
     ControlMethod,
     EqualComputeMethod,

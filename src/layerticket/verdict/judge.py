@@ -211,7 +211,13 @@ def _table(
     _check_seeds("figures and answers by seed", before, dense)
     rows: list[Array] = []
     for seed in before:
-        pair = [np.asarray(of[seed], dtype=float) for of in (dense, ticket)]
+        try:
+            pair = [np.asarray(of[seed], dtype=float) for of in (dense, ticket)]
+        except (TypeError, ValueError) as err:
+            raise LayerticketError(
+                f"the answers of seed {seed} are no numbers ({err}). Give one number per test "
+                "image: 1 for right, 0 for wrong."
+            ) from err
         for one, figure in zip(pair, (before[seed], after[seed]), strict=True):
             # Half an image off is a figure that was rounded.
             if one.ndim != 1 or not one.size or not abs(one.mean() - figure) <= 0.51 / one.size:

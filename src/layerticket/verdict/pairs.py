@@ -46,6 +46,11 @@ def as_record(value: object) -> Any:  # noqa: ANN401 - a JSON value
 
 def _of_record(cls: type[Any], record: Record, **made: object) -> Any:  # noqa: ANN401
     """Make a dataclass of a JSON object; lists become tuples, `made` is made already."""
+    if odd := sorted(record.keys() - {one.name for one in fields(cls)}):
+        raise LayerticketError(
+            f"an entry of study.json has a key {odd[0]!r} that this version does not know: another "
+            "version wrote it. Write it anew: run the study once more; finished work is kept."
+        )
     values = {one.name: record[one.name] for one in fields(cls) if one.name in record} | made
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

@@ -189,6 +189,8 @@ def _with_ends(mean: float | None, low: float | None, high: float | None, unit: 
     text = _signed(mean, unit)
     if low is None or high is None:
         return text
+    if unit == "accuracy":  # few seeds give intervals wider than accuracies can differ
+        low, high = max(low, -1.0), min(high, 1.0)
     return f"{text} ({_signed(low, unit).split()[0]} to {_signed(high, unit)})"
 
 

@@ -17,8 +17,8 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
-from layerticket.study.collect import load_study, repeat_command
 from layerticket.study.folder import Context, StudyFolder
+from layerticket.study.results import load_study, repeat_command
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.executors import Workers, cores
 from layerticket.study.status import study_status

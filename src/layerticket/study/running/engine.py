@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import prepare
-from layerticket.study.collect import collect
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.identity import data_identity
 from layerticket.study.job import count_blocks, dataset_of, run_job
 from layerticket.study.plan import Plan, unfold
+from layerticket.study.results import collect
 from layerticket.study.running.executors import Ended, Executor, Workers, executor_of
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import StudyStatus, status_of

@@ -14,7 +14,7 @@ from layerticket.models.load import build_model
 from layerticket.selection import Budget
 from layerticket.study import measure as measuring
 from layerticket.study.forecast import forecast
-from layerticket.study.measure import (
+from layerticket.study.measured_budget import (
     Steps,
     TimingSetup,
     block_costs,
@@ -92,7 +92,7 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
         blocks = {name: 1.5 * cost for name, cost in found.blocks.items()}
         return type(found)(what=found.what, total=found.total, blocks=blocks)
 
-    monkeypatch.setattr("layerticket.study.measure.block_costs", too_good)
+    monkeypatch.setattr("layerticket.study.measured_budget.block_costs", too_good)
     corrected, _ = find_measured("resnet20", model, budget, find(budget), SETUP)
     assert corrected.removed == honest.removed
     greedy = Budget(save_time=0.99)
@@ -109,7 +109,7 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
     def peak(name, removed, bench):
         return round(dense - sum(exact.blocks[block] for block in removed))
 
-    monkeypatch.setattr("layerticket.study.measure._peak", peak)
+    monkeypatch.setattr("layerticket.study.measured_budget._peak", peak)
     # one block of the first stage: 2 convolutions keep their inputs, 2 norms theirs, and 2 ReLUs
     # share theirs with the next; 8 images of 16x8x8 in float32
     first = next(block for block in blocks if block.stage == 0)
