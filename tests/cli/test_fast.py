@@ -5,7 +5,17 @@ import sys
 
 import pytest
 
-VERBS = ("blocks", "find", "train", "evaluate", "study run", "study status", "report", "demo")
+VERBS = (
+    "blocks",
+    "find",
+    "train",
+    "evaluate",
+    "study new",
+    "study run",
+    "study status",
+    "report",
+    "demo",
+)
 CODE = """
 import sys
 from layerticket.cli.app import main
@@ -36,6 +46,10 @@ def test_help_imports_no_torch(verb):
         (["find", "resnet20", "--out", "t"], "--save-macs"),
         (["train", "resnet20", "--schedule", "cosin"], "Did you mean 'cosine'"),
         (["evaluate", "x", "--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["blocks", "resnet33"], "Did you mean 'resnet32'"),
+        (["find", "reznet32", "--remove", "1", "--out", "t"], "Did you mean 'resnet32'"),
+        (["train", "resnet18"], "timm:resnet18 or torchvision:resnet18"),
+        (["study", "run", "template", "--out", "q"], "layerticket study new FILE"),
         (["study", "run", "qick", "--out", "q"], "quick"),
         (["stdy"], "stdy"),
     ],

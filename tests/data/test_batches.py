@@ -185,11 +185,22 @@ def test_unbalanced_scoring_batch_takes_any_number():
     assert len(images) == len(labels) == 17
 
 
+def test_of_a_rare_class_the_batch_takes_what_there_is_and_says_so(caplog):
+    data = make()
+    rare = torch.cat([(data.train.labels == 0).nonzero()[:2], (data.train.labels > 0).nonzero()])
+    few = data.train.subset(rare.flatten())
+    _, labels = scoring_batch(data, few, 15, seed=4)
+    assert labels.bincount().tolist() == [2, 5, 5]
+    assert "has 12 images in place of 15" in caplog.text
+    assert "the rarest has 2" in caplog.text
+    _, labels = scoring_batch(data, few, 3000, seed=4)
+    assert len(labels) == len(few)
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [
         (0, "allowed are 1 to 60"),
-        (61, "allowed are 1 to 60"),
         (16, "with 3 classes. Take a multiple of 3, such as 15"),
         (2, "such as 3, or an unbalanced"),
     ],
@@ -198,13 +209,8 @@ def test_scoring_batch_refuses(count, said):
     data = make()
     with pytest.raises(LayerticketError, match=said):
         scoring_batch(data, data.train, count, seed=0)
-
-
-def test_rare_class_is_named():
-    data = make()
-    rare = Split(images=data.train.images[:10], labels=torch.tensor([0] * 5 + [1] * 4 + [2]))
-    with pytest.raises(LayerticketError, match=r"the rarest has 1\. Take at most 3"):
-        scoring_batch(data, rare, 6, seed=0)
+    with pytest.raises(LayerticketError, match="allowed are 1 to 60"):
+        scoring_batch(data, data.train, 61, seed=0, balanced=False)
 
 
 @pytest.mark.gpu

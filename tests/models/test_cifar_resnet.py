@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerticket.errors import LayerticketError
-from layerticket.models.cifar_resnet import DEPTHS, BasicBlock, CifarResNet, PaddedShortcut
+from layerticket.models.cifar_resnet import BasicBlock, CifarResNet, PaddedShortcut
+from layerticket.models.names import DEPTHS
 
 # One block with equal shapes: two 3x3 convolutions of 16 to 16 channels on 32x32 pixels. Stages
 # double the channels (x4) and halve both sides (/4), so the number is the same in all of them.

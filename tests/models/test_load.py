@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.models.load import _undecided, build_model, model_names
+from layerticket.models.load import _undecided, build_model
+from layerticket.models.names import model_names
 
 
 def build(name, classes=4, channels=3, seed=0):
@@ -80,8 +81,11 @@ def test_torchvision_takes_classes():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("resnet23", r"depth 23 is not offered. Available: resnet14, "),
-        ("resnet23-projection", r"depth 23"),
+        ("resnet23", r"model 'resnet23' is not known. .* Available: .* resnet14, "),
+        ("resnet18", r"none of this package.* timm:resnet18 or torchvision:resnet18"),
+        ("convnext_atto", r"none of this package. Say whose it is: timm:convnext_atto\.$"),
+        ("convnext_tiny", r"timm:convnext_tiny or torchvision:convnext_tiny\.$"),
+        ("resnet23-projection", r"Did you mean 'resnet32-projection'"),
         ("resnett32", r"'resnett32' is not known. Did you mean 'resnet32'\?"),
         ("timm:resnt18", r"'timm:resnt18' is not known. Did you mean 'timm:resn"),
         ("timm:hf-hub:someone/something", r"is not known"),

@@ -13,12 +13,13 @@ from layerticket.selection import Budget
 from layerticket.settings import from_table
 from layerticket.study.methods import METHODS
 from layerticket.study.toml import (
-    SHIPPED,
+    TEMPLATE,
     read_study,
     shipped_studies,
     study_of,
     study_table,
     study_text,
+    write_template,
 )
 from toy_study import study_table as toy
 
@@ -96,16 +97,27 @@ def test_studies_that_come_with_us_are_sound(name):
 
 
 def test_there_is_one_place_for_them():
-    assert {"quick", "table1", "table2", "table4", "table5", "template"} <= set(shipped_studies())
+    assert {"quick", "table1", "table2", "table4", "table5"} <= set(shipped_studies())
     assert "architectures" not in shipped_studies()  # a list of networks, which is no study
 
 
 def test_every_line_of_the_template_can_be_used():
-    text = (SHIPPED / "template.toml").read_text(encoding="utf-8")
+    text = TEMPLATE.read_text(encoding="utf-8")
     study = study_of(tomllib.loads(re.sub(r"(?m)^# (?=\[|[a-z_]+ = )", "", text)))
     assert {method.kind for method in study.methods} == METHODS.keys()
     assert study.recipe == study_of(tomllib.loads(text)).recipe
     assert study.energy.wanted
+
+
+def test_the_template_is_written_and_never_over_anything(tmp_path):
+    write_template(tmp_path / "mine.toml")
+    assert read_study(tmp_path / "mine.toml").models == ("resnet20",)
+    with pytest.raises(LayerticketError, match="is there already"):
+        write_template(tmp_path / "mine.toml")
+    with pytest.raises(LayerticketError, match="there is no folder"):
+        write_template(tmp_path / "no" / "mine.toml")
+    with pytest.raises(LayerticketError, match=r"the template is no study.*study new FILE"):
+        read_study("template")
 
 
 def test_lists_unfold_and_numbers_count_seeds():

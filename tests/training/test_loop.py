@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,6 +224,28 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_checkpoint(tmp_pa
         train(tmp_path, model=Blows(6))
     assert load_tensors(tmp_path / CHECKPOINT)[1]["state"]["epoch"] == 1
     assert not issubclass(TrainingError, LayerticketError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tries"),
+    [
+        ({}, r"Try optimizer adamw with .* 0\.001, .*, or learning_rate 0\.01, or clip_norm 1"),
+        ({"optimizer": "adamw", "clip_norm": 1.0}, r"Try learning_rate 0\.01, or warmup_epochs 5"),
+    ],
+)
+def test_a_loss_that_explodes_is_answered_with_what_to_try(tmp_path, changes, tries, caplog):
+    class Loud(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):  # sure of the wrong class
+            return x.mean((2, 3)) * -1000 + self.weight
+
+    train(tmp_path, Recipe(epochs=6, precision="fp32", **changes), model=Loud())
+    said = [line for line in caplog.messages if "twice as much as by guessing (1.1)" in line]
+    assert len(said) == 1
+    assert re.search(tries, said[0])
 
 
 def test_leaves_process_and_modes_as_found(tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 
 from layerticket.errors import LayerticketError
 from layerticket.settings import from_table
-from layerticket.training.recipe import NOT_YET, Recipe, he2016, learning_rate_at
+from layerticket.training.recipe import Recipe, he2016, learning_rate_at
 from layerticket.training.steps import make_optimizer, parameter_groups
 
 
@@ -52,16 +52,6 @@ def test_refuses_what_cannot_be_trained(field, value, said):
         Recipe(**{field: value})
 
 
-PLANNED = {"mixup": 0.2, "cutmix": 1.0, "drop_path": 0.1, "augmentation": "randaugment"}
-
-
-@pytest.mark.parametrize("field", NOT_YET)
-def test_what_is_planned_is_refused_as_planned(field):
-    with pytest.raises(LayerticketError, match=f"{field} is .*planned but cannot be .* possible"):
-        Recipe(**{field: PLANNED[field]})
-    assert getattr(Recipe(), field) in NOT_YET[field]
-
-
 def test_one_cycle_needs_a_warm_up():
     with pytest.raises(LayerticketError, match="must be above 0 for the schedule onecycle"):
         Recipe(schedule="onecycle", warmup_epochs=0)
@@ -96,15 +86,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def planned(monkeypatch):
-    """Let planned values pass: names have to know them before training does."""
-    for field in list(NOT_YET):
-        monkeypatch.delitem(NOT_YET, field)
-
-
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
-@pytest.mark.usefixtures("planned")
 def test_each_field_alone_makes_another_training_or_none(field):
     assert field in OTHERS, "a new field: say here whether it makes another training"
     value, matters = OTHERS[field]
@@ -115,7 +97,6 @@ def test_each_field_alone_makes_another_training_or_none(field):
 
 
 @pytest.mark.parametrize("field", ["momentum", "nesterov", "betas"])
-@pytest.mark.usefixtures("planned")
 def test_under_adamw_other_fields_are_without_meaning(field):
     base = dataclasses.replace(BASE, optimizer="adamw")
     other = dataclasses.replace(base, **{field: OTHERS[field][0]})

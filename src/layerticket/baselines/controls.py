@@ -10,7 +10,7 @@ from torch import nn
 
 from layerticket.blocks.block import Block
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.models.cifar_resnet import DEPTHS
+from layerticket.models.names import DEPTHS
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
 

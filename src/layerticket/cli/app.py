@@ -53,6 +53,7 @@ VERBS = {
     ),
     "study": (
         "Many runs from one file: run it, go on with it, look how it stands.",
+        "layerticket study new mine.toml",
         "layerticket study run quick --out study",
         "layerticket study run table2 --out table2 --data-dir DIR --set seeds=2 --workers 4",
         "layerticket study status study",
@@ -71,6 +72,7 @@ VERBS = {
 
 PARTS = {
     "study": {
+        "new": "Write a study file in which every setting is explained, to change and run.",
         "run": "Run a study, go on with it, or do what was added to it.",
         "status": "Tell how a study stands, also while it is running.",
     },

@@ -10,6 +10,7 @@ from layerticket.cli.options import Json
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
+from layerticket.models.names import check_model_name
 
 SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}
@@ -44,6 +45,7 @@ def blocks(
     repeats
         For --spread, so many initializations, and so many batches of --data for each.
     """
+    check_model_name(model)
     import torch
 
     from layerticket.blocks.find import find_blocks

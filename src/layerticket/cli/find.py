@@ -13,6 +13,7 @@ from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
+from layerticket.models.names import check_model_name
 from layerticket.selection import Budget
 from layerticket.settings import Count, Flag, Positive, Text, Whole, settings
 from layerticket.study.methods import (
@@ -153,6 +154,8 @@ def find(
         synflow on weights 100, for weights of a --run as many as it takes at a fifth each.
     """
     # Everything is checked before any network is built.
+    if model is not None:
+        check_model_name(model)
     if baseline.baseline is not None:
         idle = {"budget": budget, "rules": rules, "measuring": measuring}
         method = _baseline(baseline, training, criterion, rounds, scoring, granularity, idle)

@@ -24,6 +24,21 @@ class StudyFailedError(RuntimeError):
     """Some runs of a study failed; the others are done."""
 
 
+def new(file: Path, /, *, json: Json = False) -> None:
+    """Write a study file in which every setting is explained, to change and run.
+
+    Parameters
+    ----------
+    file
+        Where it is written; nothing that is there already is replaced.
+    """
+    from layerticket.study.toml import write_template
+
+    write_template(file.expanduser())
+    text = f"Wrote {file}. Change it, then: layerticket study run {file} --out {file.stem}"
+    say({"file": str(file)}, text, as_json=json)
+
+
 def run(
     file: str,
     /,

@@ -14,6 +14,7 @@ from layerticket.cli.options import (
     command_line,
 )
 from layerticket.cli.output import news, say
+from layerticket.models.names import check_model_name
 from layerticket.training.device import Metering, Where
 from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
@@ -69,6 +70,7 @@ def train(
     dry_run
         Train nothing: time a few steps of dense network and ticket, and forecast the training.
     """
+    check_model_name(model)
     from layerticket.study.forecast import forecast_run
     from layerticket.study.measured_budget import TimingSetup
     from layerticket.study.record import Provenance

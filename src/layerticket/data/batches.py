@@ -6,14 +6,35 @@ neither the batch size nor the device nor where images come from changes what is
 The pixels are worked on where the source puts them, without a loop over images.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
 from layerticket.data.dataset import Augment, Dataset, ImageSource, generator, rank_in_class
+from layerticket.data.streaming import Policy, read_ahead
 from layerticket.errors import LayerticketError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixing:
+    """How the images of a batch are mixed in pairs; with both, every batch draws one of them.
+
+    References:
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Yun et al., "CutMix:
+        Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+    """
+
+    mixup: float = 0.0
+    """Alpha of the Beta distribution of an image's share; 0: images are not blended."""
+    cutmix: float = 0.0
+    """The same for the share that is left of an image; 0: no rectangle is pasted."""
 
 
 def batches(
@@ -25,29 +46,36 @@ def batches(
     epoch: int,
     train: bool,
     augment: Augment | None = None,
+    policy: str | None = None,
+    mixing: Mixing = Mixing(),
     drop_last: bool = False,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     part: tuple[int, int] | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Go once through a split.
 
     Args:
         dataset: Gives the normalization.
-        split: What to go through; batches appear on its device.
+        split: What to go through.
         batch_size: B, at least 1.
         seed: Decides order and augmentation, together with `epoch`.
         epoch: Number of the pass, from 0.
         train: Whether to shuffle and augment; otherwise images come in order, as they are.
-        augment: How to augment; None: as the data set says, its standard augmentation.
+        augment: How to crop and mirror; None: as the data set says, its standard augmentation.
+        policy: Changes images one by one before that: "trivialaugment" or "randaugment".
+        mixing: How images are mixed in pairs after that; targets are then shares of classes.
         drop_last: Whether a last batch of fewer than B images is left out.
         dtype: Type of the images given; they are normalized in float32.
         channels_last: Whether images lie in memory as (B, H, W, C); their shape stays.
         part: Begin and end of the share of every batch that is wanted, 0 to B; what is done to
             an image does not depend on it. None: whole batches.
+        device: Where batches appear; None: where the split lies.
 
     Returns:
-        Pairs of images (B, C, H, W), normalized, and labels (B,) int64.
+        Pairs of images (B, C, H, W), normalized, and labels (B,) int64, or targets (B, K) float32
+        where images are mixed.
 
     Raises:
         LayerticketError: If B is below 1, or no batch would come of a split that is not empty.
@@ -61,14 +89,18 @@ def batches(
         )
     size = len(split) - len(split) % batch_size if drop_last else len(split)
     begin, end = (0, batch_size) if part is None else part
-    slices = [slice(start + begin, min(start + end, size)) for start in range(0, size, batch_size)]
+    whole = [slice(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
+    parts = [slice(n.start + begin, min(n.start + end, n.stop)) for n in whole]
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    device = device or split.device
     if train:
-        draws = generator("epoch", seed, epoch)
-        pairs = _training_pairs(dataset, split, slices, augment or dataset.augment, draws)
+        change = None if policy is None else Policy(policy, seed, epoch)
+        shown = _Shown.of(split, augment or dataset.augment, device, seed, epoch)
+        pairs = _training_pairs(dataset, split, whole, parts, shown, change, mixing)
     else:
-        normalized = _normalizer(dataset, split.device)
-        pairs = ((normalized(split.fetch(n)), split.labels[n]) for n in slices)
+        normalized, labels = _normalizer(dataset, device), split.labels.to(device)
+        supply = _supply(dataset, split, parts, None, device)
+        pairs = ((normalized(i), labels[n]) for i, n in zip(supply, parts, strict=True))
     return (
         (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
         for images, labels in pairs
@@ -87,15 +119,16 @@ def scoring_batch(
         split: Where to draw from, usually the training split.
         images: B, how many to draw.
         seed: Decides which, and their order.
-        balanced: Whether every class is drawn equally often.
+        balanced: Whether every class is drawn equally often; of a class with too few images all
+            are drawn, and a warning is logged.
 
     Returns:
         Images (B, C, H, W) float32, normalized, and labels (B,) int64, on the split's device.
 
     Raises:
-        LayerticketError: If there are too few images, or B is not a multiple of K.
+        LayerticketError: If B is below 1 or no multiple of K, or there are too few images.
     """
-    if not 1 <= images <= len(split):
+    if images < 1 or not len(split) or (images > len(split) and not balanced):
         raise LayerticketError(
             f"the scoring batch is to have {images} images, but the split has {len(split)}; "
             f"allowed are 1 to {len(split)}."
@@ -110,13 +143,17 @@ def scoring_batch(
                 f"{max(each, 1) * dataset.classes}, or an unbalanced batch."
             )
         labels = split.labels.cpu()[chosen]  # (N,)
-        fewest = int(labels.bincount(minlength=dataset.classes).min())
-        if fewest < each:
-            raise LayerticketError(
-                f"a balanced scoring batch of {images} images needs {each} of every class; the "
-                f"rarest has {fewest}. Take at most {fewest * dataset.classes} images."
-            )
         chosen = chosen[rank_in_class(labels) < each]
+        if len(chosen) < images:
+            fewest = int(labels.bincount(minlength=dataset.classes).min())
+            log.warning(
+                "the scoring batch has %d images in place of %d: of every class %d were wanted, "
+                "or all there are; the rarest has %d.",
+                len(chosen),
+                images,
+                each,
+                fewest,
+            )
     rows = chosen[:images].to(split.device)
     return _normalizer(dataset, split.device)(split.fetch(rows)), split.labels[rows]
 
@@ -141,23 +178,126 @@ def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor)
     return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shown:
+    """What an epoch shows: by position in its order, which image and how it is cropped."""
+
+    key: tuple[int, int]
+    """Seed and epoch."""
+    order: Tensor
+    """(N,) int64 on the split's device."""
+    labels: Tensor
+    """(N,) int64, in this order."""
+    pad: int
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+    @classmethod
+    def of(
+        cls, split: ImageSource, augment: Augment, device: torch.device, seed: int, epoch: int
+    ) -> "_Shown":
+        """Draw an epoch."""
+        count, pad, draws = len(split), augment.pad, generator("epoch", seed, epoch)
+        order = torch.randperm(count, generator=draws).to(split.device)
+        top, left = (torch.randint(0, 2 * pad + 1, (count,), generator=draws) for _ in range(2))
+        flip = torch.randint(0, 2, (count,), generator=draws).bool() & augment.flip
+        return cls(
+            key=(seed, epoch),
+            order=order,
+            labels=split.labels[order].to(device),
+            pad=pad,
+            top=top.to(device),
+            left=left.to(device),
+            flip=flip.to(device),
+        )
+
+
 def _training_pairs(
     dataset: Dataset,
     split: ImageSource,
-    slices: Sequence[slice],
-    augment: Augment,
-    draws: torch.Generator,
+    whole: Sequence[slice],
+    parts: Sequence[slice],
+    shown: _Shown,
+    change: Policy | None,
+    mixing: Mixing,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches."""
-    device, count, pad = split.device, len(split), augment.pad
+    device = shown.labels.device
     normalized = _normalizer(dataset, device)
-    order = torch.randperm(count, generator=draws).to(device)
-    top, left = (torch.randint(0, 2 * pad + 1, (count,), generator=draws) for _ in range(2))
-    flip = torch.randint(0, 2, (count,), generator=draws).bool() & augment.flip
-    top, left, flip = top.to(device), left.to(device), flip.to(device)
-    for now in slices:
-        images = normalized(split.fetch(order[now]))
-        yield augmented(images, pad, top[now], left[now], flip[now]), split.labels[order[now]]
+    partners = [_partners(one, all_) for one, all_ in zip(parts, whole, strict=True)]
+    needed = parts if mixing == Mixing() else [torch.unique(torch.cat(pair)) for pair in partners]
+    supply = _supply(dataset, split, [shown.order[n] for n in needed], change, device)
+    draws = torch.rand(
+        len(whole), 4, generator=generator("mixing", *shown.key), dtype=torch.float64
+    )
+    for number, (here, pixels) in enumerate(zip(needed, supply, strict=True)):
+        images = normalized(pixels)
+        images = augmented(images, shown.pad, shown.top[here], shown.left[here], shown.flip[here])
+        labels = shown.labels[here]
+        if isinstance(here, Tensor):  # images are mixed
+            own, other = (torch.searchsorted(here, one).to(device) for one in partners[number])
+            targets = F.one_hot(labels, dataset.classes).float()
+            one, two = (images[own], targets[own]), (images[other], targets[other])
+            images, labels = mixed(one, two, mixing, draws[number].tolist())
+        yield images, labels
+
+
+def _partners(part: slice, batch: slice) -> tuple[Tensor, Tensor]:
+    """Places of some images, and of those they are mixed with: the one before; first with last."""
+    own = torch.arange(part.start, part.stop)
+    return own, torch.where(own == batch.start, batch.stop, own) - 1
+
+
+def mixed(
+    one: tuple[Tensor, Tensor],
+    other: tuple[Tensor, Tensor],
+    mixing: Mixing,
+    draws: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Mix the images of a batch with others, and their targets in the same shares.
+
+    Args:
+        one: Images (B, C, H, W) and targets (B, K).
+        other: The same of those they are mixed with.
+        mixing: The Beta distributions.
+        draws: Four numbers, uniform in [0, 1): which of the two ways, the share of `one`, and the
+            middle of the rectangle, downwards and to the right, in shares of the image.
+
+    Returns:
+        Images and targets. CutMix: the rectangle of `other` has sides of sqrt(1 - share) of the
+        image's; where it is cut off at the border, the share is what is left of `one`.
+    """
+    (images, targets), (images_too, targets_too) = one, other
+    which, share, down, right = draws
+    height, width = images.shape[2:]
+    if mixing.cutmix and (not mixing.mixup or which < 0.5):
+        side = (1 - float(betaincinv(mixing.cutmix, mixing.cutmix, share))) ** 0.5
+        top, left = int(down * height), int(right * width)
+        tall, wide = int(side * height / 2), int(side * width / 2)
+        rows = slice(max(top - tall, 0), min(top + tall, height))
+        columns = slice(max(left - wide, 0), min(left + wide, width))
+        images = images.clone()
+        images[..., rows, columns] = images_too[..., rows, columns]
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        kept = 1 - area / (height * width)
+    else:
+        kept = float(betaincinv(mixing.mixup, mixing.mixup, share))
+        images = images * kept + images_too * (1 - kept)
+    return images, targets * kept + targets_too * (1 - kept)
+
+
+def _supply(
+    dataset: Dataset,
+    split: ImageSource,
+    rows: Sequence[Tensor | slice],
+    change: Policy | None,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Fetch one batch after another, in workers where each image is work of its own."""
+    if change is None and not split.is_encoded:
+        return (split.fetch(some).to(device) for some in rows)
+    return read_ahead(split, rows, change, workers=dataset.reading.readers, device=device)
 
 
 def _normalizer(dataset: Dataset, device: torch.device) -> Callable[[Tensor], Tensor]:

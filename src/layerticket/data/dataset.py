@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerticket.data.sources import Reading
 from layerticket.errors import LayerticketError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,6 +41,10 @@ class ImageSource(Protocol):
     @property
     def device(self) -> torch.device:
         """Where `fetch` puts images."""
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether every image has to be decoded when it is fetched, which takes its time."""
 
     def __len__(self) -> int: ...
 
@@ -102,6 +107,11 @@ class Split:
     def device(self) -> torch.device:
         """Where the images lie."""
         return self.images.device
+
+    @property
+    def is_encoded(self) -> bool:
+        """False."""
+        return False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -167,6 +177,12 @@ class Dataset:
     """SHA-256 over the bytes of all splits, in hexadecimal."""
     value_range: tuple[int, int] = (0, 255)
     """Pixel values of black and white; for 16 bits they are to be stated."""
+    class_names: tuple[str, ...] = ()
+    """Name of each class, where they have names."""
+    image_size: tuple[int, int] | None = None
+    """Height and width that all images were asked to be resized to."""
+    reading: Reading = Reading()  # noqa: RUF009 - frozen
+    """How images are read on this machine."""
 
     def __post_init__(self) -> None:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -179,6 +195,11 @@ class Dataset:
         for name, split in splits.items():
             check_labels(split.labels, self.classes, f"the {name} split")
         check_range(self.value_range, self.train.dtype)
+        if self.class_names and len(self.class_names) != self.classes:
+            raise LayerticketError(
+                f"{len(self.class_names)} class names are given for {self.classes} classes. Give "
+                "one for each, or none."
+            )
         channels = self.train.shape[0]
         if not len(self.mean) == len(self.std) == channels:
             raise LayerticketError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerticket.errors import LayerticketError, unknown_name
+from layerticket.settings import Bytes, Whole, settings
 
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
@@ -18,6 +19,21 @@ SHAPES = {
 DATASETS = tuple(SHAPES)
 PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 """Data sets whose corrupted test images are published, and under which name."""
+
+
+@settings
+class Reading:
+    """How images are read on this machine; changes no bit of any batch."""
+
+    memory: Bytes = 2 * 1024**3
+    """Images that take up to so much, decoded, are kept in memory (2GiB, 900MB); others are read
+    from disk whenever they are needed."""
+    readers: Whole = 2
+    """Processes that read or change images one by one beside training; 0: training itself does."""
+
+
+POLICIES = {"trivialaugment": "TrivialAugmentWide", "randaugment": "RandAugment"}
+"""Augmentations that change images one by one, and their classes in torchvision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,15 +1,22 @@
-"""Images that do not fit into memory: read from ``.npy`` files on disk, batch by batch."""
+"""Images that are read batch by batch: plain pixels in ``.npy`` files, or in worker processes."""
 
-from collections.abc import Sequence
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from layerticket.data.dataset import LIMITS, Array, Rows, check_array
-from layerticket.errors import LayerticketError
+from layerticket.data.dataset import LIMITS, Array, ImageSource, Rows, check_array
+from layerticket.data.sources import POLICIES
+from layerticket.errors import LayerticketError, need
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,6 +49,11 @@ class ChunkedSplit:
     def device(self) -> torch.device:
         """Where `fetch` puts images."""
         return self.labels.device
+
+    @property
+    def is_encoded(self) -> bool:
+        """False: the files hold plain pixels."""
+        return False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,3 +133,109 @@ def open_array(path: Path) -> Array:
         raise LayerticketError(
             f"{path.name!r} cannot be read as an array ({err}); it may be truncated. Get it again."
         ) from err
+
+
+class Policy:
+    """Changes images one by one; what is done to one follows from (seed, epoch, row) alone.
+
+    Args:
+        name: "trivialaugment" or "randaugment".
+        seed: Of the training.
+        epoch: Number of the pass.
+
+    References:
+        Müller and Hutter, "TrivialAugment", ICCV 2021. Cubuk et al., "RandAugment", NeurIPS 2020.
+        Both as in torchvision, with its defaults.
+    """
+
+    def __init__(self, name: str, seed: int, epoch: int) -> None:
+        self.name, self.key = name, (seed, epoch)
+
+    @cached_property
+    def _transform(self) -> Callable[[Tensor], Tensor]:
+        why = f"augmentation {self.name} needs torchvision"
+        v2 = need("torchvision.transforms.v2", extra="torchvision", why=why)
+        return getattr(v2, POLICIES[self.name])()  # type: ignore[no-any-return]
+
+    def check(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+        """Refuse images that the operations are not made for, and a missing torchvision."""
+        if dtype != torch.uint8 or shape[0] not in (1, 3):
+            raise LayerticketError(
+                f"augmentation {self.name} is made for images of 8 bits and 1 or 3 channels; "
+                f"these are {dtype} with {shape[0]}. Use the augmentation standard."
+            )
+        _ = self._transform
+
+    def __call__(self, images: Tensor, rows: Sequence[int]) -> Tensor:
+        """Change images (B, C, H, W), whose rows in their source are given."""
+        found = torch.empty_like(images)
+        with torch.random.fork_rng(devices=[]):
+            for number, row in enumerate(rows):
+                key = hashlib.sha256(repr((self.name, *self.key, row)).encode()).digest()
+                torch.default_generator.manual_seed(int.from_bytes(key[:8], "big") >> 1)
+                found[number] = self._transform(images[number])
+        return found
+
+
+def read_ahead(
+    source: ImageSource,
+    rows: Sequence[Rows],
+    change: Policy | None = None,
+    *,
+    workers: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Fetch one batch after another in other processes, a few batches ahead.
+
+    Args:
+        source: Where from.
+        rows: Of each batch.
+        change: What is done to every image.
+        workers: Number of processes; 0: this one. They change no bit.
+        device: Where the batches appear.
+
+    Yields:
+        (B, C, H, W) for each entry of `rows`, in order.
+
+    Raises:
+        LayerticketError: If an image cannot be read.
+    """
+    every = torch.arange(len(source))
+    numbers = [every[some].tolist() if isinstance(some, slice) else some.tolist() for some in rows]
+    loader = DataLoader(
+        _Images(source.to("cpu"), change),
+        batch_sampler=numbers,
+        num_workers=min(workers, len(numbers)),
+        collate_fn=_as_it_is,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context=_context() if workers and numbers else None,
+        generator=torch.Generator(),  # else it draws from the state that dropout draws from
+    )
+    for found in loader:
+        if isinstance(found, str):
+            raise LayerticketError(found)
+        yield found.to(device, non_blocking=True)
+
+
+def _context() -> str:
+    """Forked workers start at once and share what is in memory; where there are none, others."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods else methods[0]
+
+
+class _Images(TorchDataset[Tensor]):
+    """What a worker does: it fetches the images of a batch, or says why it cannot."""
+
+    def __init__(self, source: ImageSource, change: Policy | None) -> None:
+        self.source, self.change = source, change
+
+    def __getitems__(self, rows: list[int]) -> Tensor | str:
+        try:
+            images = self.source.fetch(torch.tensor(rows, dtype=torch.int64))
+            return images if self.change is None else self.change(images, rows)
+        except LayerticketError as err:
+            return str(err)
+
+
+def _as_it_is(found: Any) -> Any:  # noqa: ANN401 - whatever `_Images` returned
+    return found

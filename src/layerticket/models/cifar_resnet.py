@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerticket.errors import LayerticketError
+from layerticket.models.names import DEPTHS
 
-DEPTHS = (14, 20, 32, 44, 56, 110, 1202)
 WIDTHS = (16, 32, 64)
 
 

@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import os
-import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -15,19 +14,12 @@ from types import ModuleType
 from torch import nn
 
 from layerticket.errors import LayerticketError, need, unknown_name
-from layerticket.models.cifar_resnet import DEPTHS, CifarResNet
+from layerticket.models.cifar_resnet import CifarResNet
 from layerticket.models.hugging_face import hugging_face_model
+from layerticket.models.names import PROJECTION, check_model_name, model_names
 from layerticket.modules import preserved_random_state
 
 Options = dict[str, object]
-PROJECTION = "-projection"
-OTHER_SOURCES = ("timm:NAME", "torchvision:NAME", "hf:CONFIG-OR-FOLDER", "package.module:function")
-
-
-def model_names() -> tuple[str, ...]:
-    """List what `build_model` takes: own names first, then the forms of the other sources."""
-    own = [f"resnet{depth}{suffix}" for suffix in ("", PROJECTION) for depth in DEPTHS]
-    return (*own, *OTHER_SOURCES)
 
 
 def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Module:
@@ -94,13 +86,10 @@ def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
 
 def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
     """Build one of the networks of this package."""
-    stem = name.removesuffix(PROJECTION)
-    match = re.fullmatch(r"resnet(\d{1,6})", stem)
-    if match is None:
-        raise unknown_name("model", name, model_names())
-    return CifarResNet(
-        int(match[1]), classes=classes, channels=channels, projection=name.endswith(PROJECTION)
-    )
+    check_model_name(name)
+    depth = int(name.removesuffix(PROJECTION).removeprefix("resnet"))
+    projection = name.endswith(PROJECTION)
+    return CifarResNet(depth, classes=classes, channels=channels, projection=projection)
 
 
 def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:

@@ -11,6 +11,7 @@ import tomli_w
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import Conditions
+from layerticket.files import write_atomically
 from layerticket.selection import Budget
 from layerticket.settings import from_table, to_table
 from layerticket.study.methods import methods_of, table_of_method
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, type] = {
     "energy": Metering,
 }
 SHIPPED = Path(__file__).resolve().parent / "shipped"
+TEMPLATE = Path(__file__).resolve().parent / "template.toml"
 
 
 def shipped_studies() -> tuple[str, ...]:
@@ -46,10 +48,28 @@ def study_path(file: str | Path) -> Path:
         return path
     if str(file) in shipped_studies():
         return SHIPPED / f"{file}.toml"
+    if str(file) == TEMPLATE.stem:
+        raise LayerticketError(
+            "the template is no study. Write it to a file, change it, and run that file: "
+            "layerticket study new FILE."
+        )
     raise LayerticketError(
         f"there is no study file {str(file)!r}. Give the path of a TOML file, or one of those that "
         f"come with the package: {', '.join(shipped_studies())}."
     )
+
+
+def write_template(path: Path) -> None:
+    """Write a study file with every key and what it means, to be changed by its reader.
+
+    Raises:
+        LayerticketError: If there is something at that path already, or it cannot be written.
+    """
+    if path.exists():
+        raise LayerticketError(f"{path} is there already. Name a new file, or delete it first.")
+    if not path.parent.is_dir():
+        raise LayerticketError(f"there is no folder {str(path.parent)!r} for {path.name!r}.")
+    write_atomically(path, TEMPLATE.read_bytes())
 
 
 def read_study(file: str | Path, changes: Sequence[str] = ()) -> StudyFile:

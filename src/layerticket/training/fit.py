@@ -3,6 +3,7 @@
 What a step does is in steps.py, what lies on disk in checkpoint.py, processes in distributed.py.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -42,9 +43,12 @@ from layerticket.training.distributed import (
     same_on_all_ranks,
     synchronized_batch_norms,
 )
+from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import TRAINING_REVISION, Recipe, learning_rate_at
 from layerticket.training.steps import Trainer
 from layerticket.training.trackers import Trackers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,21 +149,32 @@ def fit(
         home = torch.device("cpu") if distributed.shard else device
         place(model, home, channels_last=recipe.channels_last and not distributed.shard)
         stack.enter_context(synchronized_batch_norms(model, wanted=distributed.sync_batch_norm))
+        stack.enter_context(drop_paths(model, recipe.drop_path))
         trainer = Trainer(
             model, dataset, recipe, seed=seed, device=device, start=start, group=group,
             sharded=distributed.shard,
         )  # fmt: skip
         journal = Journal(folder, settings if identity is None else identity, start.epoch, kept)
         first = group.rank == 0
-        log = stack.enter_context((trackers if first else Trackers()).open(folder, settings))
+        track = stack.enter_context((trackers if first else Trackers()).open(folder, settings))
         images = trainer.steps_per_epoch * trainer.batch_size * (recipe.epochs - start.epoch)
         tell = stack.enter_context(progress_bar(images, shown=where.progress and first))
 
+        guessing, told = math.log(dataset.classes), False
         peak_known = restart_peak_memory(device)
         state = _restored(journal, trainer, start)
         energy = EnergyMeter(meter, state.energy, fresh=state.epoch == start.epoch)
         while state.epoch < recipe.epochs:
             state = train_epoch(trainer, state, tell)
+            if first and not told and (told := state.train_loss > 2 * guessing):
+                log.warning(
+                    "the mean loss of epoch %d is %.3g, more than twice as much as by guessing "
+                    "(%.3g). %s",
+                    state.epoch,
+                    state.train_loss,
+                    guessing,
+                    _remedies(recipe, device),
+                )
             peak = _peak(state.peak_memory_bytes, device if peak_known else None, group)
             snapshot = trainer.snapshot(state.epoch)
             judged = None
@@ -167,7 +182,7 @@ def fit(
                 judged = group.on_rank0(partial(_validated, validate, trainer.judged()))
             used = energy.read(final=state.epoch == recipe.epochs)
             state = replace(state, peak_memory_bytes=peak, validation_accuracy=judged, energy=used)
-            group.on_rank0(partial(_record, journal, state, snapshot, log))
+            group.on_rank0(partial(_record, journal, state, snapshot, track))
         trainer.finish()
     return FitResult(
         epochs=state.epoch - start.epoch,
@@ -325,10 +340,10 @@ def _record(
     journal: Journal,
     state: State,
     snapshot: Snapshot,
-    log: Callable[[Mapping[str, float | None], int], None],
+    track: Callable[[Mapping[str, float | None], int], None],
 ) -> None:
     journal.record(state, snapshot)
-    log(state.metrics(), state.epoch)
+    track(state.metrics(), state.epoch)
 
 
 def _peak(before: int | None, device: torch.device | None, group: Processes) -> int | None:
@@ -347,7 +362,22 @@ def _check_losses(losses: list[float], trainer: Trainer, epoch: int, first: int)
             rate = learning_rate_at(trainer.recipe, epoch * steps + step, steps)
             err = TrainingError(
                 f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
-                f"rate {rate:.4g}. Lower learning_rate, lengthen warmup_epochs, or set precision "
-                "to fp32; the last whole epoch is kept in the run's folder."
+                f"rate {rate:.4g}. {_remedies(trainer.recipe, trainer.device)} The last whole "
+                "epoch is kept in the run's folder."
             )
             raise trainer.group.echoed(err)
+
+
+def _remedies(recipe: Recipe, device: torch.device) -> str:
+    """Say what to try where the loss explodes."""
+    tries = []
+    if recipe.optimizer == "sgd":
+        tries.append("optimizer adamw with learning_rate 0.001, which most networks of timm need")
+    tries.append(f"learning_rate {recipe.learning_rate / 10:g}")
+    if recipe.clip_norm is None:
+        tries.append("clip_norm 1")
+    if recipe.warmup_epochs < 5 < recipe.epochs:
+        tries.append("warmup_epochs 5")
+    if resolve_precision(recipe.precision, device) == "bf16":
+        tries.append("precision fp32")
+    return f"Try {', or '.join(tries)}."

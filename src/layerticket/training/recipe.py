@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import tomli_w
 
+from layerticket.data.sources import POLICIES
 from layerticket.errors import LayerticketError
 from layerticket.settings import Count, Flag, NotNegative, Positive, Share, settings, to_table
 
@@ -43,11 +44,13 @@ class Recipe:
     warmup_epochs: NotNegative = 0.5
     """Epochs of linear warm-up before the schedule; less than `epochs`."""
     augmentation: Literal["standard", "none", "trivialaugment", "randaugment"] = "standard"
-    """What is done to training images at random; standard: what the data source declares."""
+    """What is done to training images at random; standard: crop and mirroring as the data source
+    declares; trivialaugment, randaugment: one operation, or two, of torchvision first."""
     mixup: NotNegative = 0.0
-    """Parameter of the Beta distribution that two images are mixed by; 0: not mixed."""
+    """Alpha of the Beta distribution that two images are mixed by; 0: not mixed."""
     cutmix: NotNegative = 0.0
-    """The same for a rectangle of one image pasted into another; 0: nothing is pasted."""
+    """The same for a rectangle of one image pasted into another; 0: nothing is pasted. With mixup
+    too, every batch draws one of the two."""
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes, in [0, 1)."""
     clip_norm: Positive | None = None
@@ -55,7 +58,8 @@ class Recipe:
     ema_decay: Share = 0.0
     """Decay of the running average of the weights that is judged and kept; 0: no average."""
     drop_path: Share | None = None
-    """Rate of stochastic depth; by default that of the network as it was built."""
+    """Rate of stochastic depth in the last residual block, growing in equal steps from 0 in the
+    first; by default the rates that the network was built with."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the mathematics; auto: bf16 where the hardware has it, else fp32."""
     channels_last: Flag = True
@@ -64,15 +68,6 @@ class Recipe:
     """Whether torch.compile is used; auto: on CUDA, when the run is long enough to pay for it."""
 
     def __post_init__(self) -> None:
-        for name, possible in NOT_YET.items():
-            if getattr(self, name) not in possible:
-                words = ", ".join(
-                    "the default" if value is None else str(value) for value in possible
-                )
-                raise LayerticketError(
-                    f"{name} is {getattr(self, name)!r}, which is planned but cannot be trained "
-                    f"with yet; possible now: {words}."
-                )
         if self.warmup_epochs >= self.epochs:
             raise LayerticketError(
                 f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs, which is "
@@ -109,7 +104,9 @@ class Recipe:
         for name in _UNUSED[self.optimizer]:
             del facts[name]
         declared = {name: value for name, value in standard.items() if value}
-        facts["augmentation"] = {"standard": declared, "none": {}}[self.augmentation]
+        if self.augmentation in POLICIES:
+            declared |= {"policy": self.augmentation}
+        facts["augmentation"] = {} if self.augmentation == "none" else declared
         return {
             name: value
             for name, value in facts.items()
@@ -130,14 +127,10 @@ class Recipe:
         """Return the lines of a table that `from_table` reads back; what is None is left out."""
         return tomli_w.dumps(to_table(self))
 
+    def __str__(self) -> str:
+        return self.as_toml().rstrip()
 
-NOT_YET: Mapping[str, tuple[object, ...]] = {
-    "augmentation": ("standard", "none"),
-    "mixup": (0.0,),
-    "cutmix": (0.0,),
-    "drop_path": (None,),
-}
-"""Fields that are declared before they work, and the values that are possible until then."""
+
 _NEUTRAL: Mapping[str, object] = {
     "momentum": 0.0,
     "nesterov": False,

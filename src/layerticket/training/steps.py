@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from layerticket.batch import logits_of
-from layerticket.data.batches import batches
-from layerticket.data.dataset import Augment, Dataset
+from layerticket.data.batches import Mixing, batches
+from layerticket.data.dataset import UNCHANGED, Dataset
+from layerticket.data.sources import POLICIES
+from layerticket.data.streaming import Policy
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
 from layerticket.training.checkpoint import ResumePoint, Snapshot, copy_weights
@@ -26,9 +28,8 @@ from layerticket.training.device import (
     resolve_precision,
 )
 from layerticket.training.distributed import ALONE, Processes, fill_shards, shard, whole_state
+from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import Recipe
-
-_AUGMENT = {"standard": None, "none": Augment(pad=0, flip=False)}
 
 
 class Objective(nn.Module):
@@ -40,7 +41,7 @@ class Objective(nn.Module):
         self.device, self.bf16 = device, bf16
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of images (N, C, H, W) with labels (N,), a scalar."""
+        """Loss of images (N, C, H, W) with labels (N,) or shares of classes (N, K), a scalar."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             logits = logits_of(self.model(images)).float()  # (N, K)
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -67,7 +68,11 @@ class Trainer:
             )
         self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
         self.device, self.group, self.sharded = device, group, sharded
-        self.images = dataset.train.to(device)
+        self.policy = recipe.augmentation if recipe.augmentation in POLICIES else None
+        if self.policy is not None:
+            Policy(self.policy, seed, 0).check(dataset.shape, dataset.train.dtype)
+        # Images that are changed one by one stay where workers reach them.
+        self.images = dataset.train if self.policy else dataset.train.to(device)
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps_per_epoch = len(self.images) // self.batch_size
         self.part = group.part(self.batch_size)
@@ -99,10 +104,13 @@ class Trainer:
             seed=self.seed,
             epoch=epoch,
             train=True,
-            augment=_AUGMENT[self.recipe.augmentation],
+            augment=UNCHANGED if self.recipe.augmentation == "none" else None,
+            policy=self.policy,
+            mixing=Mixing(mixup=self.recipe.mixup, cutmix=self.recipe.cutmix),
             drop_last=True,
             channels_last=self.recipe.channels_last,
             part=self.part,
+            device=self.device,
         )
 
     def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
@@ -272,10 +280,13 @@ def timed_steps(
         LayerticketError: If the device is absent or nothing is trainable.
     """
     where = resolve_device(device)
-    with repeatable_kernels(), forked_random_state(where):
+    with ExitStack() as stack:
+        stack.enter_context(repeatable_kernels())
+        stack.enter_context(forked_random_state(where))
         lent = {}
         for name, model in models.items():
             own = copy_of(model)
+            stack.enter_context(drop_paths(own, recipe.drop_path))
             place(own, where, channels_last=recipe.channels_last)
             lent[name] = TimedSteps(Trainer(own, dataset, recipe, seed=0, device=where))
         yield lent
