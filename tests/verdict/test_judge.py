@@ -260,7 +260,10 @@ def test_a_refusal_says_what_to_do(dense, options, said):
     [
         ([0.900, 0.901, 0.902], "The ticket wins: over 3 paired seeds it differs by +0.10 pp"),
         ([0.870, 0.871, 0.872], "so it is more than 1 pp worse (one-sided 2.5 %, non-inf"),
-        ([0.890, 0.900, 0.910], "about 10 seeds in all would decide with 80 % power."),
+        (
+            [0.890, 0.900, 0.910],
+            "a new study of 10 seeds, fixed in advance, would decide with",
+        ),
     ],
 )
 def test_says_it_in_percentage_points(ticket, said):

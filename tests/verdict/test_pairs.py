@@ -535,3 +535,23 @@ def test_a_key_that_is_not_known_is_refused():
     row = make_study()["runs"][0] | {"top5": 0.9}
     with pytest.raises(LayerticketError, match="'top5' that this version does not know"):
         Row.from_record(row)
+
+
+def test_power_is_that_of_the_corrected_decision():
+    """The same three differences need more seeds where the study asks ten questions than one."""
+
+    def rows(method, kind, values, role="criterion"):
+        return [
+            Row(id=f"{method}-{seed}", model="net", budget=None if kind == "dense" else "remove 1",
+                method=method, kind=kind, role=role, seed=seed, test_accuracy=value, status="done")
+            for seed, value in enumerate(values)
+        ]  # fmt: skip
+
+    dense = rows("dense", "dense", [0.90, 0.91, 0.92], "dense")
+    tickets = [rows(f"t{n}", "ticket", [0.890, 0.910, 0.930]) for n in range(10)]
+    (one,) = compare_rows([*dense, *tickets[0]]).comparisons
+    many = compare_rows([*dense, *(row for ticket in tickets for row in ticket)]).comparisons
+    assert one.difference == many[0].difference
+    assert one.seeds_needed < many[0].seeds_needed
+    assert one.minimum_detectable < many[0].minimum_detectable
+    assert f"a new study of {many[0].seeds_needed} seeds, fixed in advance" in many[0].sentence

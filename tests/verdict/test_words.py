@@ -66,14 +66,14 @@ def said(*tickets):
 
 
 def test_an_open_verdict_names_the_seeds_or_the_images_that_would_decide():
-    assert "about 12 seeds in all would decide with 80 % power;" in said(
+    assert "a new study of 12 seeds, fixed in advance, would decide with 80 % power" in said(
         ticket("grasp", seeds_needed=12)
     )
     only = said(ticket("grasp", images_needed=1234, images=359))
     assert "; only more test images would decide (at least about 1,234), not more seeds" in only
     assert "over 5 paired seeds and 359 test images" in only
     both = said(ticket("a", seeds_needed=12), ticket("b", images_needed=1234))
-    assert "; for 1 of them about 12 seeds in all" in both
+    assert "; for 1 of them a new study of 12 seeds" in both
     assert "; for 1 of them only more test images" in both
 
 

@@ -469,7 +469,7 @@ def compare_rows(
     for group in groups:
         if group.first.role == "control":
             controls[group.place].append(group)
-    found = _corrected([_comparison(group, terms) for group in groups], confidence)
+    found = _corrected([_comparison(group, terms) for group in groups], terms)
     finished = [
         _with_controls(one, group, controls[group.place], terms)
         for one, group in zip(found, groups, strict=True)
@@ -487,8 +487,8 @@ def _difference(of: Estimate | None, confidence: float) -> Difference:
     return NOTHING if of is None else of.difference(confidence)
 
 
-def _comparison(group: _Group, terms: _Terms) -> Comparison:
-    """Compare one method with the dense network."""
+def _comparison(group: _Group, terms: _Terms) -> tuple[Comparison, Estimate | None]:
+    """Compare one method with the dense network; the estimate is what the seeds say of it."""
     pairs = _pairs(group.rows, {seed: [row] for seed, row in group.dense.items()})
     same = tuple(seed for seed, of in pairs.items() if not of)
     found = terms.accuracy(pairs)
@@ -512,7 +512,7 @@ def _comparison(group: _Group, terms: _Terms) -> Comparison:
         similarity=_similarity(group),
         **_savings(group, terms),
     )
-    return comparison if found is None else _judged(comparison, found, terms)
+    return (comparison if found is None else _judged(comparison, found, terms)), found
 
 
 def _accuracy(rows: Sequence[Row]) -> float:
@@ -537,34 +537,41 @@ def _average_effect(of: Estimate | None, n: int, same: Sequence[int]) -> float |
 def _judged(comparison: Comparison, of: Estimate, terms: _Terms) -> Comparison:
     """Add what the seeds decide; a failed seed leaves it open, for seldom does chance choose it."""
     judged = outcome_of(of, terms.margin, terms.confidence)
-    open_ = judged == "undecided"
     return replace(
         comparison,
         outcome="undecided" if comparison.failed_seeds else judged,
         p_value=p_value(of, terms.margin),
         spread=of.spread,
-        seeds_needed=seeds_for(of, terms.margin, terms.confidence) if open_ else None,
-        images_needed=images_for(of, terms.margin, terms.confidence) if open_ else None,
-        minimum_detectable=minimum_detectable(of, terms.confidence),
     )
 
 
-def _corrected(comparisons: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Correct for the number of comparisons, each direction with half of the error."""
-    p_values = [one.p_value for one in comparisons if one.p_value is not None]
+def _corrected(
+    compared: Sequence[tuple[Comparison, Estimate | None]], terms: _Terms
+) -> list[Comparison]:
+    """Correct for the number of comparisons, each direction with half of the error.
+
+    Power and the seeds that would decide are those of the smallest of Holm's levels, the error
+    over the number of comparisons: what a comparison needs whatever the others show.
+    """
+    p_values = [one.p_value for one, _ in compared if one.p_value is not None]
     adjusted = iter(zip(holm(p_values), holm([1 - p for p in p_values]), strict=True))
+    level = 1 - (1 - terms.confidence) / max(1, len(p_values))
     corrected = []
-    for one in comparisons:
+    for one, of in compared:
         wins, loses = (None, None) if one.p_value is None else next(adjusted)
-        after = "undecided" if one.failed_seeds else outcome_after(wins, loses, confidence)
-        two = one.difference.n == 2 and after == "wins"
+        after = outcome_after(wins, loses, terms.confidence)
+        undecided = of is not None and after == "undecided"
+        two = one.difference.n == 2 and after == "wins" and not one.failed_seeds
         corrected.append(
             replace(
                 one,
                 p_adjusted=wins,
                 comparisons=len(p_values),
-                outcome_adjusted=after,
+                outcome_adjusted="undecided" if one.failed_seeds else after,
                 caution=words.TWO_SEEDS if two else None,
+                seeds_needed=seeds_for(of, terms.margin, level) if of and undecided else None,
+                images_needed=images_for(of, terms.margin, level) if of and undecided else None,
+                minimum_detectable=minimum_detectable(of, level) if of else None,
             )
         )
     return corrected

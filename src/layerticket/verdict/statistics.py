@@ -233,7 +233,7 @@ def power_of(
 
 
 def seeds_for(of: Estimate, margin: float, confidence: float) -> int | None:
-    """Fewest seeds in all, more than there are, that decide with 80 % power.
+    """Fewest seeds of a new study, more than there are, that decide with 80 % power.
 
     None where no number up to ten thousand does. Mean and deviation are those seen so far, so it
     is a plan for a new study: adding seeds until a comparison is decided makes false claims

@@ -215,7 +215,10 @@ def basis(found: "Difference") -> str:
 def would_decide(seeds: int | None, images: int | None) -> str:
     """Say how many seeds would decide, or that only more test images would."""
     if seeds is not None:
-        return f"; about {seeds:,} seeds in all would decide with 80 % power"
+        return (
+            f"; a new study of {seeds:,} seeds, fixed in advance, would decide with 80 % power if "
+            "pairs differ as they do here"
+        )
     if images is not None:
         return f"; only more test images would decide (at least about {images:,}), not more seeds"
     return ""
@@ -290,6 +293,7 @@ def _judged(one: "Comparison", found: str, margin: float, confidence: float) -> 
         return (
             f"is undecided: taken alone it {outcome}, {found}, but corrected for the study's "
             f"{one.comparisons} comparisons this is not certain ({test})"
+            f"{would_decide(one.seeds_needed, one.images_needed)}"
         )
     side = "less" if outcome == "wins" else "more"
     caution = f"; {one.caution}" if one.caution else ""
@@ -588,8 +592,8 @@ def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[R
     if one.seeds_needed:
         lines.append(
             Remark(
-                text=f"about {one.seeds_needed} seeds in all would decide with 80 % power",
-                detail="for a study planned anew: seeds added until it decides mislead",
+                text=f"a new study of {one.seeds_needed:,} seeds would decide with 80 % power",
+                detail="number fixed in advance, if pairs differ as they do here",
             )
         )
     elif one.images_needed:
