@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, raised_by
 from layerticket.tensors import tensor_digest
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -23,17 +23,21 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever the model returns
-    """Call a model on its inputs: a tensor, positional inputs, or named inputs."""
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    raise LayerticketError(
-        f"inputs are a {type(inputs).__name__}; give a tensor, a tuple or a dict of what the "
-        "model's forward takes."
-    )
+    """Call a model on its inputs: a tensor, positional inputs, or named inputs.
+
+    Raises:
+        ModelError: If the model raises; out of memory passes unchanged.
+        LayerticketError: If the inputs are something else.
+    """
+    if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
+        raise LayerticketError(
+            f"inputs are a {type(inputs).__name__}; give a tensor, a tuple or a dict of what the "
+            "model's forward takes."
+        )
+    with raised_by(model, "when called on the inputs"):
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
 def inputs_of(batch: Batch) -> Inputs:

@@ -1,8 +1,10 @@
 """The errors of this package, and the two that are built often: unknown name, missing package."""
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 ECHO = "said by process 0 too"
@@ -14,11 +16,67 @@ class LayerticketError(ValueError):
 
 
 class ModelError(LayerticketError):
-    """The caller's network raised an error when it was called (exit code 1)."""
+    """The caller's network or loss raised an error when it was called (exit code 1)."""
 
 
 class TrainingError(RuntimeError):
     """Training failed while running (exit code 1)."""
+
+
+WAYS_OUT = (
+    (
+        "is not implemented|double backward|differentiate twice",
+        "A part of the network has no second derivative; GraSP takes one. Use criterion 'snip', or "
+        "replace that part.",
+    ),
+    (
+        "use_reentrant=True",
+        "Set use_reentrant=False in torch.utils.checkpoint; scores take gradients of chosen "
+        "weights, which the other form does not support.",
+    ),
+    (
+        "more than 1 value per channel",
+        "Batch normalization over one value has no spread. Give more examples or larger images, or "
+        "normalization='running'.",
+    ),
+)
+"""What stands in a message of PyTorch, and what to do then."""
+
+
+@contextlib.contextmanager
+def raised_by(what: object, doing: str) -> Iterator[None]:
+    """Turn what the caller's network or loss raises inside into a `ModelError`; its cause is kept.
+
+    Errors of ours, running out of memory, and interrupts pass unchanged.
+
+    Args:
+        what: The network or the loss that is called.
+        doing: What it was called for, such as "when called on the inputs".
+
+    Example:
+        >>> with raised_by(len, "when called"):
+        ...     {}["key"]
+        Traceback (most recent call last):
+        layerticket.errors.ModelError: len raised KeyError when called: 'key'.
+    """
+    try:
+        yield
+    except (LayerticketError, MemoryError):
+        raise
+    except Exception as err:
+        if type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err):
+            raise
+        name = getattr(what, "__name__", type(what).__name__)
+        said = short(err)
+        advice = next((do for mark, do in WAYS_OUT if re.search(mark, str(err))), "")
+        text = f"{name} raised {type(err).__name__} {doing}: {said}"
+        raise ModelError(f"{text.rstrip('.')}. {advice}".strip()) from err
+
+
+def short(err: BaseException) -> str:
+    """Return the first line of what an error says, at most 200 letters of it."""
+    line = next((part.strip() for part in str(err).splitlines() if part.strip()), "no message")
+    return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> LayerticketError:

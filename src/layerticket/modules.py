@@ -8,14 +8,126 @@ caller. Weights are shared (no second copy of a large model), so nothing may wri
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from layerticket.errors import LayerticketError
+
+WRAPPED = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+}
+"""Classes that wrap a network, and the name they put before its own names."""
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes.")
+"""Where modules come from whose weights are packed."""
+
+
+def network_of(model: object) -> nn.Module:
+    """Return the network itself: checked to be one that can be examined, and without wrappers.
+
+    `torch.compile`, `DataParallel` and `DistributedDataParallel` put a prefix before every name of
+    the network they wrap. It is taken out of them, wherever in it they stand; weights are shared.
+
+    Raises:
+        LayerticketError: If it is no module, is scripted or quantized, lies on the meta device or
+            elsewhere (offloaded), or was made in inference mode.
+
+    Warns:
+        UserWarning: If it was wrapped: what is made of it is not.
+    """
+    if not isinstance(model, nn.Module):
+        shown = f"the text {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
+        build = f"layerticket.build_model({model!r}, ...)" if isinstance(model, str) else "yours"
+        raise LayerticketError(f"the model is {shown}; give a torch.nn.Module: {build}.")
+    wrappers = {id(m): inner for m in model.modules() if (inner := _wrapped(m)) is not None}
+    if wrappers:
+        kinds = sorted({type(m).__name__ for m in model.modules() if id(m) in wrappers})
+        warnings.warn(
+            f"the network is wrapped in {', '.join(kinds)}; blocks have the names of the network "
+            "inside, and what is made of it is not wrapped: wrap the smaller network again.",
+            stacklevel=3,
+        )
+        model = _without_wrappers(model, wrappers)
+    _check_weights(model)
+    return model
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """Return what a wrapper wraps; None where a module is no wrapper."""
+    for kind in type(module).__mro__:
+        attribute = WRAPPED.get(f"{kind.__module__}.{kind.__qualname__}")
+        if attribute is not None:
+            return module.get_submodule(attribute)
+    return None
+
+
+def _without_wrappers(model: nn.Module, wrappers: Mapping[int, nn.Module]) -> nn.Module:
+    """Copy the tree of modules without wrappers; all tensors are shared."""
+    while id(model) in wrappers:
+        model = wrappers[id(model)]
+    if not any(id(module) in wrappers for module in model.modules()):
+        return model
+    memo: dict[int, object] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    for module in model.modules():
+        if id(module) in wrappers:
+            inner = wrappers[id(module)]
+            memo[id(module)] = copy.deepcopy(_without_wrappers(inner, wrappers), memo)
+    return copy.deepcopy(model, memo)
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Refuse networks whose weights cannot be read, set to zero and differentiated by."""
+    kind = type(model).__name__
+    _check_shapes(model)
+    for name, module in model.named_modules():
+        where = f"{type(module).__module__}.{type(module).__qualname__}"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise LayerticketError(
+                f"{name or kind} is scripted or traced, so its parts cannot be watched or cut out. "
+                "Give the network it was made from; script the smaller one afterwards."
+            )
+        packed = where.startswith(QUANTIZED) or getattr(module, "is_quantized", False) is True
+        if packed or any(_is_packed(p) for p in module.parameters(recurse=False)):
+            raise LayerticketError(
+                f"{name or kind} is quantized: its weights are packed numbers without gradients. "
+                "Find the ticket in the network as it was before, cut that, then quantize it."
+            )
+        if any(p.is_meta for p in module.parameters(recurse=False)):
+            hook = getattr(module, "_hf_hook", None)
+            raise LayerticketError(
+                f"the weights of {name or kind} are offloaded (accelerate): they are not there to "
+                "be read. Load the network without offloading (no device_map)."
+                if hook is not None
+                else f"the weights of {name or kind} lie on the meta device, without values. Build "
+                "the network on a real device, or fill it: model.to_empty(device='cpu')."
+            )
+        if any(p.is_inference() for p in module.parameters(recurse=False)):
+            raise LayerticketError(
+                f"the weights of {name or kind} were made in torch.inference_mode(), where no "
+                "gradients exist. Build the network outside of it."
+            )
+
+
+def _check_shapes(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise LayerticketError(
+                f"parameter {name!r} has no shape yet: call the model once on an example first."
+            )
+
+
+def _is_packed(parameter: Tensor) -> bool:
+    kind = type(parameter.data)
+    return parameter.is_quantized or kind.__module__.startswith(("torchao.", "bitsandbytes."))
 
 
 def copy_of(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
@@ -50,14 +162,36 @@ def view_of(model: nn.Module) -> nn.Module:
         LayerticketError: If a lazy parameter has no shape yet, or the model cannot be copied.
     """
     memo: dict[int, object] = {}
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise LayerticketError(
-                f"parameter {name!r} has no shape yet: call the model once on an example first."
-            )
+    _check_shapes(model)
+    for parameter in model.parameters():
         trainable = parameter.is_floating_point() or parameter.is_complex()
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=trainable)
     return copy_of(model, memo)
+
+
+class _Differentiable(TorchFunctionMode):
+    """Replaces functions whose derivative cannot be differentiated by equal ones whose can."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever a function of PyTorch returns
+        if func in _HARDSIGMOID:
+            x, inplace = args[0], "inplace" in (kwargs or {}) and (kwargs or {})["inplace"]
+            y = F.relu6(x + 3) / 6
+            return x.copy_(y) if inplace or func is torch._C._nn.hardsigmoid_ else y
+        return func(*args, **(kwargs or {}))
+
+
+_HARDSIGMOID = (F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_)
+
+
+def twice_differentiable() -> contextlib.AbstractContextManager[Any]:
+    """Let second derivatives exist where PyTorch implements the first only (`hardsigmoid`)."""
+    return _Differentiable()
 
 
 def weight_versions(model: nn.Module) -> dict[str, int]:

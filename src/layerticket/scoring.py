@@ -7,14 +7,25 @@ and random states are as before, also when something raises; what comes back is 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Batch, CrossEntropy, batch_digest, model_loss, size_of
-from layerticket.blocks.block import Blocks
+from layerticket.batch import (
+    Batch,
+    CrossEntropy,
+    batch_digest,
+    head,
+    inputs_of,
+    model_loss,
+    size_of,
+    tensors_of,
+)
+from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_params
 from layerticket.criteria.registry import (
     Criterion,
     Normalization,
@@ -24,7 +35,13 @@ from layerticket.criteria.registry import (
 )
 from layerticket.criteria.saliency import block_weights, network_weights, reduce_over_blocks
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.modules import preserved_random_state, reference_kernels, view_of, weight_versions
+from layerticket.modules import (
+    network_of,
+    preserved_random_state,
+    reference_kernels,
+    view_of,
+    weight_versions,
+)
 from layerticket.surgery.channels import Group
 
 logger = logging.getLogger(__name__)
@@ -81,7 +98,7 @@ class FilterScores(Scores):
 
 def score(
     model: nn.Module,
-    blocks: Blocks,
+    blocks: Blocks | Sequence[Block | str],
     batch: Batch,
     criterion: str = "grasp",
     *,
@@ -94,7 +111,7 @@ def score(
 
     Args:
         model: Network; not modified.
-        blocks: What `find_blocks` found in it.
+        blocks: What `find_blocks` found in it, or some of these blocks, or the names of some.
         batch: ``(inputs, targets)`` or a dict, on the model's device.
         criterion: A registered name, see `criterion_names`.
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
@@ -112,6 +129,8 @@ def score(
             degenerate; the message names the cause and the ways out.
     """
     known = get_criterion(criterion)
+    if not isinstance(blocks, Blocks):
+        blocks = _as_blocks(network_of(model), blocks, batch)
     if not len(blocks):
         raise LayerticketError(
             "this network has no removable residual block, so there is nothing to score; "
@@ -141,6 +160,17 @@ def score(
 
     recorded = {"reduction": reduction} if single else {}
     return _guarded(BlockScores, known, model, batch, normalization, given, recorded, values_of)
+
+
+def _as_blocks(model: nn.Module, given: Sequence[Block | str], batch: Batch) -> Blocks:
+    """Take some blocks, or the names of some, for what is to be scored."""
+    if isinstance(given, str):
+        raise LayerticketError(f"blocks is the text {given!r}; give a list: [{given!r}].")
+    blocks = tuple(block for block in given if isinstance(block, Block))
+    if len(blocks) == len(given) > 0:
+        return Blocks(removable=blocks, rejected=(), params=count_params(model), macs=0)
+    found = find_blocks(model, head(inputs_of(batch), 1))
+    return replace(found, removable=found.named(given) if given else ())
 
 
 def score_weights(
@@ -294,6 +324,8 @@ def _guarded(
             f"normalization is {mode!r}; allowed: {allowed} (criterion {known.name!r})."
         )
     of: Literal["blocks", "weights"] = "blocks" if made is BlockScores else "weights"
+    model = network_of(model)
+    _check_batch(batch)
     arguments = _options(known, of, batch, given)
     versions = weight_versions(model)
     started = time.perf_counter()
@@ -314,6 +346,16 @@ def _guarded(
         examples=size_of(batch) if read else 0,
         seconds=seconds,
     )
+
+
+def _check_batch(batch: Batch) -> None:
+    """Refuse a batch that no gradient can pass."""
+    inputs_of(batch)
+    if any(tensor.is_inference() for tensor in tensors_of(batch)):
+        raise LayerticketError(
+            "the batch holds a tensor made in torch.inference_mode(), which no gradient can pass. "
+            "Give tensor.clone(), or make it outside of inference mode."
+        )
 
 
 def _options(

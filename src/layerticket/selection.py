@@ -136,6 +136,7 @@ def select(
             missing, a pattern matches nothing, or the budget cannot be met; the message gives the
             largest saving possible.
     """
+    check_budget(budget)
     removed = list(blocks.named(gone))
     before = len(removed)
     if set(scores) != {block.name for block in blocks} - set(gone):
@@ -166,6 +167,20 @@ def select(
         saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
         saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
     )
+
+
+def check_budget(budget: object) -> None:
+    """Refuse what is no `Budget`, such as a number.
+
+    Raises:
+        LayerticketError: With how to write one.
+    """
+    if not isinstance(budget, Budget):
+        count = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
+        write = f"Budget(remove={budget})" if count else "Budget(remove=2)"
+        raise LayerticketError(
+            f"budget is {budget!r}; give a layerticket.Budget: {write}, Budget(save_macs=0.3), ..."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

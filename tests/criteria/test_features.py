@@ -11,7 +11,7 @@ from layerticket.criteria.expect_abs import expect_abs
 from layerticket.criteria.features import block_activations
 from layerticket.criteria.hrank import hrank
 from layerticket.criteria.pls import pls
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, ModelError
 from layerticket.models.load import build_model
 from layerticket.scoring import score
 from toy_residual import Maps, Vectors
@@ -135,7 +135,7 @@ def test_no_hook_stays_when_the_reduction_fails(maps):
     def fail(_):
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ModelError, match="ZeroDivisionError"):
         block_activations(model, blocks, batch, fail)
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -107,7 +107,7 @@ class Blocks(Sequence[Block]):
     def __iter__(self) -> Iterator[Block]:
         return iter(self.removable)
 
-    def without(self, names: Sequence[str]) -> "Blocks":
+    def without(self, names: "Sequence[str | Block]") -> "Blocks":
         """Return what is left when these blocks are removed; positions and stages stay as named.
 
         Raises:
@@ -121,15 +121,18 @@ class Blocks(Sequence[Block]):
             macs=self.macs - sum(block.macs for block in gone),
         )
 
-    def named(self, names: Sequence[str]) -> tuple[Block, ...]:
+    def named(self, names: "Sequence[str | Block]") -> tuple[Block, ...]:
         """Return the blocks of these names in the order of execution.
+
+        A block stands for its name.
 
         Raises:
             LayerticketError: If a name is not a removable block, with the reason where known.
         """
         reasons = {rejection.name: rejection.reason for rejection in self.rejected}
         available = {block.name for block in self.removable}
-        for name in names:
+        asked = [name if isinstance(name, str) else name.name for name in names]
+        for name in asked:
             if name in reasons:
                 raise LayerticketError(
                     f"block {name!r} cannot be removed: it {reasons[name]}. "
@@ -137,4 +140,4 @@ class Blocks(Sequence[Block]):
                 )
             if name not in available:
                 raise unknown_name("block", name, available)
-        return tuple(block for block in self.removable if block.name in set(names))
+        return tuple(block for block in self.removable if block.name in set(asked))

@@ -12,7 +12,7 @@ from layerticket.blocks.branches import Part, find_parts
 from layerticket.blocks.probe import FURTHER, NO_TENSOR, Finding, needed_outputs, probe, runs
 from layerticket.counting import count_params, module_macs
 from layerticket.errors import LayerticketError
-from layerticket.modules import reference_kernels, view_of
+from layerticket.modules import network_of, reference_kernels, view_of
 from layerticket.surgery.remove import remove_from
 
 PART = "is a branch of a larger block, which must stay"
@@ -37,6 +37,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     """
     if granularity not in ("block", "branch"):
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
+    model = network_of(model)
     findings, macs = probe(model, example), module_macs(model, example)
     unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
     for name in unsure - needed_outputs(model, example, unsure):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_of
 from layerticket.blocks.norms import find_norms, find_pointwise
-from layerticket.errors import LayerticketError
+from layerticket.errors import ModelError, short
 from layerticket.modules import copy_of, preserved_random_state, reference_kernels, view_of
 
 FURTHER = "returns further outputs that later modules may need"
@@ -54,11 +54,14 @@ def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
             if name in prober.findings:
                 module.register_forward_pre_hook(prober.enter(name), with_kwargs=True)
                 module.register_forward_hook(prober.leave(name))
-        if failure := runs(recorder, example):
-            raise LayerticketError(
-                f"{type(model).__name__} does not run on the example given ({failure}); give "
-                "inputs its forward takes: a tensor, a tuple or a dict."
-            )
+        try:
+            with torch.no_grad(), reference_kernels():
+                call(recorder, example)
+        except ModelError as err:
+            raise ModelError(
+                f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
+                f"{_advice(example)}"
+            ) from err.__cause__
     return prober.findings
 
 
@@ -68,8 +71,25 @@ def runs(model: nn.Module, example: Inputs) -> str:
         with torch.no_grad(), reference_kernels():
             call(model, example)
     except Exception as err:
-        return f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
+        return cause_of(err)
     return ""
+
+
+def cause_of(err: Exception) -> str:
+    """Return what a network raised, in one line."""
+    cause = err.__cause__ or err
+    return f"{type(cause).__name__}: {short(cause)}"
+
+
+def _advice(example: Inputs) -> str:
+    """Say what an example should be; a pair with integers at its end is likely a whole batch."""
+    last = example[-1] if isinstance(example, (tuple, list)) and len(example) == 2 else None
+    if isinstance(last, Tensor) and not last.is_floating_point():
+        return (
+            "A tuple is taken for the positional inputs of the forward; of a batch (inputs, "
+            "targets) give the inputs alone: batch[0]."
+        )
+    return "Give inputs its forward takes: a tensor, a tuple or a dict."
 
 
 class _Prober:

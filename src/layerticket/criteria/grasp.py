@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerticket.batch import Batch, CrossEntropy, LossFn, call, inputs_of, logits_of, split
-from layerticket.criteria.saliency import loss_gradient, network_weights
-from layerticket.errors import LayerticketError
+from layerticket.criteria.saliency import loss_gradient, loss_of, network_weights
+from layerticket.errors import LayerticketError, ModelError, raised_by
+from layerticket.modules import twice_differentiable
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,11 @@ def scale_invariant(
     args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
     if isinstance(args, Tensor):
         args = (args,)
-    with torch.no_grad():
+    with torch.no_grad(), raised_by(model, "with scaled weights"):
         try:
             before = logits_of(call(model, inputs))
+        except ModelError:
+            raise
         except LayerticketError:  # an output that cannot be compared proves nothing
             return False
         after = logits_of(functional_call(model, scaled, tuple(args), dict(kwargs)))
@@ -131,19 +134,41 @@ def _hessian_product(
     """Return H v by differentiating the inner product of gradient and v."""
     product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for share, part in split(batch, micro_batches):
-        loss = loss_fn(model, part)
-        gradients = torch.autograd.grad(
-            loss, list(weights.values()), create_graph=True, allow_unused=True
-        )
-        inner = sum(
-            (g * v).sum()
-            for g, v in zip(gradients, vector.values(), strict=True)
-            if g is not None and g.requires_grad
-        )
-        if not isinstance(inner, Tensor):  # the loss is linear in every weight: H = 0
-            continue
-        rows = torch.autograd.grad(inner, list(weights.values()), allow_unused=True)
+        with twice_differentiable():
+            loss = loss_of(model, part, loss_fn)
+        with raised_by(model, "in the second derivative"):
+            gradients = torch.autograd.grad(
+                loss, list(weights.values()), create_graph=True, allow_unused=True
+            )
+            inner = sum(
+                (g * v).sum()
+                for g, v in zip(gradients, vector.values(), strict=True)
+                if g is not None and g.requires_grad
+            )
+            if not isinstance(inner, Tensor):  # the loss is linear in every weight: H = 0
+                continue
+            _insist_on_second_derivatives(inner)
+            rows = torch.autograd.grad(inner, list(weights.values()), allow_unused=True)
         for name, row in zip(weights, rows, strict=True):
             if row is not None:
                 product[name] += share * row
     return product
+
+
+def _insist_on_second_derivatives(inner: Tensor) -> None:
+    """Refuse a graph with a part that cannot be differentiated again.
+
+    PyTorch would leave that part out without a word where its inputs are not asked for by name.
+    """
+    waiting, seen = [inner.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise ModelError(
+                "a part of the network has no second derivative (a function marked "
+                "once_differentiable). GraSP takes one: use criterion 'snip', or replace that part."
+            )
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from layerticket.batch import Inputs, call, logits_of, tensors_of
 from layerticket.blocks.block import Blocks
 from layerticket.blocks.probe import find_input
+from layerticket.errors import LayerticketError
 from layerticket.modules import preserved_random_state, view_of
 from layerticket.surgery.hugging_face import is_entry
 from layerticket.surgery.remove import cut_out, take_out
@@ -46,7 +47,7 @@ class _Call:
     """A copy of what it returned, where returning it again is all the call did."""
 
 
-class _DivergedError(Exception):
+class _DivergedError(LayerticketError):
     """The network called other modules before a block than it did when it was whole."""
 
 

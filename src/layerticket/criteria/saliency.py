@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from layerticket.batch import Batch, LossFn, split
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, ModelError, raised_by
 
 
 def network_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -63,11 +63,27 @@ def loss_gradient(
             for name, w in weights.items()
         ]
         try:
-            torch.autograd.grad(loss_fn(model, part), list(weights.values()), allow_unused=True)
+            loss = loss_of(model, part, loss_fn)
+            with raised_by(model, "in the backward pass"):
+                torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         finally:
             for handle in handles:
                 handle.remove()
     return {n: total[n] if n in total else torch.zeros_like(w) for n, w in weights.items()}
+
+
+def loss_of(model: nn.Module, batch: Batch, loss_fn: LossFn) -> Tensor:
+    """Compute the loss, and insist on one number.
+
+    Raises:
+        ModelError: If network or loss raise, or the loss is no single number.
+    """
+    with raised_by(loss_fn, "as the loss"):
+        loss = loss_fn(model, batch)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ModelError(f"the loss is no single number ({given}); return its mean over the batch.")
+    return loss
 
 
 def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tensor], Tensor]:

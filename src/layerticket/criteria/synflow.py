@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layerticket.batch import Batch, inputs_of, logits_of
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, raised_by
 
 
 def synflow(
@@ -48,7 +48,8 @@ def synflow(
     for name in weights:
         state[name].requires_grad_()
     ones = torch.ones_like(inputs[:1], dtype=torch.double)
-    flow = logits_of(functional_call(model, state, (ones,))).sum()
+    with raised_by(model, "on an input of ones in float64"):
+        flow = logits_of(functional_call(model, state, (ones,))).sum()
     gradients = torch.autograd.grad(flow, [state[name] for name in weights], allow_unused=True)
     return {
         name: torch.zeros_like(state[name]) if g is None else state[name].detach() * g

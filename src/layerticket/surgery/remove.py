@@ -1,5 +1,6 @@
 """Builds the smaller network: blocks and branches cut out, or set to zero."""
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from layerticket.errors import LayerticketError
-from layerticket.modules import copy_of
+from layerticket.errors import LayerticketError, unknown_name
+from layerticket.modules import copy_of, network_of
 from layerticket.surgery.hugging_face import close_gaps, is_entry, make_valid
 
 
@@ -53,7 +54,69 @@ class Removable(Protocol):
         """What stands in the place of a branch; empty for a whole block."""
 
 
-def remove_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """A block that is known by its name alone; that it can go is taken on trust."""
+
+    name: str
+    call: Literal["plain", "rich"]
+    post_norm: bool = False
+    replacements: tuple[Replacement, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The block itself."""
+        return (self.name,)
+
+
+def removables(model: nn.Module, blocks: Iterable[Removable | str]) -> list[Removable]:
+    """List blocks of a network that are given as such or by name, each once.
+
+    Of a name, the signature of the module's forward tells how it is called: with one tensor
+    (`plain`), or with more, which only an entry of a list can be (`rich`).
+
+    Raises:
+        LayerticketError: If a block is not in the network, or its name does not tell how it is
+            called.
+    """
+    if isinstance(blocks, str):
+        raise LayerticketError(f"blocks is the text {blocks!r}; give a list: [{blocks!r}].")
+    present = dict(model.named_modules())
+    found: dict[str, Removable] = {}
+    for block in blocks:
+        name = block if isinstance(block, str) else block.name
+        if isinstance(block, str) and name not in present:
+            raise unknown_name("block", name, [n for n in present if n])
+        if name not in present or any(part not in present for part in _parts(block)):
+            raise LayerticketError(
+                f"block {name!r} is not in this {type(model).__name__}; pass the blocks "
+                "that find_blocks found in this very network."
+            )
+        found[name] = _named(present, name) if isinstance(block, str) else block
+    return list(found.values())
+
+
+def _parts(block: Removable | str) -> tuple[str, ...]:
+    return () if isinstance(block, str) else block.modules
+
+
+def _named(present: dict[str, nn.Module], name: str) -> Named:
+    """Describe a block by how its forward may be called and where it stands."""
+    taken = list(inspect.signature(present[name].forward).parameters.values())
+    if len(taken) == 1 and taken[0].kind not in (taken[0].VAR_POSITIONAL, taken[0].VAR_KEYWORD):
+        return Named(name=name, call="plain")
+    holder = present[name.rpartition(".")[0]]
+    if isinstance(holder, nn.Sequential):  # which gives one tensor
+        return Named(name=name, call="plain")
+    if isinstance(holder, nn.ModuleList):
+        return Named(name=name, call="rich")
+    raise LayerticketError(
+        f"the name {name!r} alone does not tell how the block is called: its forward takes "
+        f"{', '.join(p.name for p in taken)}. Give the block that find_blocks found."
+    )
+
+
+def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Module:
     """Return a new, really smaller network without the blocks; `model` is not modified.
 
     The result is of the caller's own class, keeps the names of all parameters that remain,
@@ -64,22 +127,19 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
 
     Args:
         model: The dense network.
-        blocks: Blocks `find_blocks` found in it, e.g. ``found.named(selection.removed)``.
+        blocks: Blocks `find_blocks` found in it, e.g. ``found.named(selection.removed)``; or their
+            names, which are taken on trust: whether a module can go is for `find_blocks` to say.
 
     Raises:
-        LayerticketError: If a block is not in the network, or the network cannot be copied.
+        LayerticketError: If a block is not in the network, a name does not tell how the block is
+            called, or the network cannot be copied.
 
     Warns:
         UserWarning: If no configuration of a Hugging Face class describes the smaller network.
     """
-    removed = list({block.name: block for block in blocks}.values())
+    model = network_of(model)
+    removed = removables(model, blocks)
     present = dict(model.named_modules())
-    for block in removed:
-        if block.name not in present:
-            raise LayerticketError(
-                f"block {block.name!r} is not in this {type(model).__name__}; pass the blocks "
-                "that find_blocks found in this very network."
-            )
     # Parameters of removed blocks are shared with the copy until they are dropped from it,
     # so that they are never duplicated.
     going = [p for block in removed for n in block.modules for p in present[n].parameters()]
@@ -97,17 +157,19 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
     return small
 
 
-def zero_blocks(model: nn.Module, blocks: Iterable[Removable]) -> nn.Module:
+def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Module:
     """Return a copy of the network in which every parameter of the blocks is zero.
 
     It computes what `remove_blocks` computes, at the full cost: an oracle for tests, and the
     reason why masks alone save nothing.
 
     Raises:
-        LayerticketError: If a block ends in a normalization (post-norm), which zeros would mute.
+        LayerticketError: If a block ends in a normalization (post-norm), which zeros would mute, or
+            as `remove_blocks` does.
     """
+    model = network_of(model)
     zeroed = copy_of(model)
-    for block in blocks:
+    for block in removables(model, blocks):
         if block.post_norm and not _ends_in_zeros(block):
             raise LayerticketError(
                 f"block {block.name!r} is post-norm; zeros would mute its input."

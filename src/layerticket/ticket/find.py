@@ -12,9 +12,9 @@ from layerticket.blocks.block import Block, Blocks, Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.errors import LayerticketError
-from layerticket.modules import preserved_random_state, view_of
+from layerticket.modules import network_of, preserved_random_state, view_of
 from layerticket.scoring import BlockScores, score
-from layerticket.selection import Budget, Costs, Selection, select
+from layerticket.selection import Budget, Costs, Selection, check_budget, select
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
@@ -52,7 +52,8 @@ def find_ticket(
         min_per_stage: Blocks that must remain in every stage.
         keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper.
         name: What the network is built by; recorded. Its class name by default.
-        seed: Seed theta_0 was drawn with; recorded.
+        seed: Seed theta_0 was drawn with; recorded. Criterion `random` draws by it, unless `draw`
+            is given.
         rounds: Rounds of scoring and removing, without training in between; 1: all at once.
         within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
             from the dense network. So a network can be trained between rounds.
@@ -69,6 +70,10 @@ def find_ticket(
             cannot be met, there are fewer blocks to remove than rounds, or `within` is of another
             network.
     """
+    check_budget(budget)
+    model = network_of(model)
+    if criterion == "random" and seed is not None:
+        options = {"draw": seed} | options
     blocks = _dense_blocks(model, batch, within, granularity)
     measured = None if costs is None else costs(blocks)
     small, gone = model, () if within is None else within.removed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from layerticket.blocks.block import Block, block_of, block_record
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
-from layerticket.modules import copy_of
+from layerticket.modules import copy_of, network_of
 from layerticket.surgery.channels import without_channels
 from layerticket.surgery.masks import masked
 from layerticket.surgery.remove import remove_blocks
@@ -158,6 +158,7 @@ class Ticket:
             raise LayerticketError(
                 f"initialization is {initialization!r}; allowed are 'ticket' and 'model'."
             )
+        model = network_of(model)
         if architecture_digest(model) != self.architecture:
             raise LayerticketError(
                 f"this ticket was found in {self.model!r} ({self.params['dense']:,} parameters); "
@@ -184,9 +185,10 @@ class Ticket:
         """Write the ticket to a folder, each file at once or not at all; returns the folder.
 
         Raises:
-            LayerticketError: If the folder holds another ticket.
+            LayerticketError: If the folder holds another ticket, or files of something else.
         """
         folder = Path(folder)
+        _check_folder(folder)
         if (folder / RECORD).exists() and Ticket.load(folder).digest != self.digest:
             raise LayerticketError(f"{folder} holds another ticket; choose an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +262,25 @@ def weights_digest(model: nn.Module) -> str:
 def first_weights(small: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a network's parameters and buffers, as `Ticket.init` holds them."""
     return {name: value.detach().cpu().clone() for name, value in small.state_dict().items()}
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a place where a ticket would lie among files of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise LayerticketError(f"{folder} is a file; a ticket is a folder. Choose another name.")
+    if not folder.exists() or (folder / RECORD).exists():
+        return
+    ours = {_file(folder, name) for name in TENSORS}
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path not in ours and not path.name.startswith(".")
+    )
+    if others:
+        raise LayerticketError(
+            f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}). "
+            "Choose an empty folder for the ticket."
+        )
 
 
 def _file(folder: Path, name: str) -> Path:
