@@ -41,8 +41,8 @@ check: $(DEV) ## lint, formatting, types, spelling; changes nothing
 	$(PY) -m mypy
 	$(PY) -m codespell_lib $(TEXTS)
 
-architectures: $(DEV) ## the table of docs/architectures.md; an hour or so, resumes
-	$(PY) benchmarks/architectures.py --out docs/architectures.md
+architectures: $(DEV) ## the table of docs/results/architectures.md; an hour or so, resumes
+	$(PY) benchmarks/architectures.py --out docs/results/architectures.md
 
 size: ## how much code there is in src: files, lines, Any, noqa, long argument lists
 	@"$(PYTHON)" benchmarks/size.py

@@ -1,4 +1,4 @@
-"""Which blocks can go in over a hundred architectures: makes docs/architectures.md."""
+"""Which blocks can go in over a hundred architectures: makes docs/results/architectures.md."""
 
 import importlib
 import json
@@ -498,7 +498,7 @@ app = App(
 @app.default
 def run(
     *,
-    out: Path = Path("docs/architectures.md"),
+    out: Path = Path("docs/results/architectures.md"),
     names: Path = Path("benchmarks/architectures.toml"),
     journal: Path | None = None,
     seconds: float = 600,

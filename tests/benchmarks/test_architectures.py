@@ -10,7 +10,7 @@ from layerticket.errors import LayerticketError
 
 REPO = Path(__file__).parents[2]
 LIST = REPO / "benchmarks" / "architectures.toml"
-RECORD = json.loads((REPO / "docs" / "architectures.json").read_text(encoding="utf-8"))
+RECORD = json.loads((REPO / "docs" / "results" / "architectures.json").read_text(encoding="utf-8"))
 ROWS = {row["name"]: row for row in RECORD["rows"]}
 AGAIN = (  # quick ones, each of another kind
     "timm:repvgg_a0",
@@ -34,7 +34,7 @@ def test_the_table_is_about_the_list_and_long_enough():
 
 
 def test_the_page_is_made_from_the_record():
-    page = (REPO / "docs" / "architectures.md").read_text(encoding="utf-8")
+    page = (REPO / "docs" / "results" / "architectures.md").read_text(encoding="utf-8")
     assert page == architectures_page(RECORD)
 
 

@@ -1,4 +1,4 @@
-"""docs/criteria.md has a card for every criterion, and its table says what the registry says."""
+"""The page of criteria has a card for every criterion, and its table is the registry's."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from layerticket.criteria.registry import criterion_names, get_criterion
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "criteria.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "criteria.md"
 PARTS = ["Measures", "Formula", "Cost", "Fails"]
 
 
