@@ -239,6 +239,56 @@ def removed_chart(study: Study) -> Spec:
     )  # fmt: skip
 
 
+def worth_chart(study: Study) -> Spec:
+    """What each block is worth, and below it how each criterion ranks the blocks."""
+    lost = [point | {"of": "worth"} for point in tables.worth_table(study).points]
+    for point in lost:
+        _percent(point, "mean", "low", "high")
+        _cut(point, -100.0, 100.0)
+    blocks = [point["block"] for point in lost]
+    ranks = [p | {"of": "rank"} for p in tables.rank_table(study).points if p["block"] in blocks]
+    for point in ranks:
+        point["rank"] = (point["place"] - 1) / max(point["blocks"] - 1, 1)
+        point["text"] = f"{point['place']:.1f}".removesuffix(".0")
+    across = _names("block", blocks, axis={"labels": not ranks, "labelAngle": -60, "ticks": False})
+    y = _axis("mean", "accuracy lost, pp", _span([*_ends(lost, "mean"), 0.0], -100.0, 100.0))
+    bars: Spec = {
+        "height": 180,
+        "transform": [{"filter": "datum.of == 'worth'"}],
+        "layer": [
+            _line("y", 0.0, "", style="dense"),
+            *(
+                layer | {"encoding": {"x": across} | layer["encoding"]}
+                for layer in (*_interval("y", y), _dots({"y": y}))
+            ),
+        ],
+    }
+    methods = list(dict.fromkeys(point["method"] for point in ranks))
+    below = _map(
+        [],
+        x=("block", blocks),
+        y=("method", methods),
+        shade=("rank", "rank of score", 0.0),
+        texts=("number", "true", {"field": "text"}),
+        description="",
+    )
+    for key in ("data", "description", "width"):
+        del below[key]
+    below["transform"] = [{"filter": "datum.of == 'rank'"}]
+    return {
+        "description": (
+            "Above: accuracy of the dense network minus that of the network trained without this "
+            "block alone, mean over paired seeds with the "
+            f"{words.interval_name(study.confidence)}; higher: the block is worth more. Below: "
+            "mean rank of the block's score in each criterion, 1 is removed first. A criterion "
+            "that ranks by worth is dark where the points are high."
+        ),
+        "data": {"values": [*lost, *ranks]},
+        "vconcat": [view | {"width": {"step": 40}} for view in (bars, *([below] if ranks else []))],
+        "resolve": {"scale": {"x": "shared"}},
+    }
+
+
 def similarity_chart(study: Study) -> Spec:
     """How alike each method's layers are to those of the dense network."""
     points = tables.similarity_table(study).points
@@ -659,6 +709,14 @@ CHARTS = (
         per="budget",
         table=tables.robustness_table,
         function=robustness_chart,
+    ),
+    Chart(
+        name="worth",
+        section="worth",
+        title="What each block is worth",
+        per="model",
+        table=tables.worth_table,
+        function=worth_chart,
     ),
     Chart(
         name="similarity",

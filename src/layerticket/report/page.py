@@ -18,6 +18,7 @@ from layerticket.report.tables import (
     Study,
     Table,
     Text,
+    agreement_table,
     baselines_table,
     markdown,
     row_name,
@@ -110,7 +111,7 @@ _BASELINES = (
 
 
 def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
-    baselines = baselines_table(study)
+    baselines, agreement = baselines_table(study), agreement_table(study)
     ways = list(dict.fromkeys(row.energy_method for row in study.rows if row.energy_method))
     parts = (
         Section(
@@ -131,6 +132,13 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             title="Which blocks were removed",
             short="Blocks",
             absent="No run of this study removed whole blocks.",
+        ),
+        Section(
+            name="worth",
+            title="What each block is worth",
+            short="Worth",
+            absent="No run took out a single block alone (control = each).",
+            tables={"agreement": agreement} if agreement.rows else None,
         ),
         Section(
             name="baselines",

@@ -19,6 +19,7 @@ from layerticket.files import read_json
 from layerticket.verdict import words
 from layerticket.verdict.pairs import Comparison, Row
 from layerticket.verdict.statistics import Difference
+from layerticket.verdict.worth import BlockWorth, block_worth, rank_agreement
 
 SCHEMA = 1
 
@@ -527,6 +528,72 @@ def removed_table(study: Study) -> Table:
                 if block in row.removed or block in row.kept
             ]
     return Table(title="Blocks removed", columns=columns, rows=rows)
+
+
+def worth_table(study: Study) -> Table:
+    """List what is lost without each block alone, with its interval."""
+    columns = [
+        Column(title="block", words=True),
+        Column(title="seeds"),
+        Column(
+            title="accuracy lost without it",
+            show=lambda v: words.interval(Difference(mean=v[0], low=v[1], high=v[2])),
+            parts=("mean", "low", "high"),
+        ),
+    ]
+    depth = {block: at for at, block in enumerate(block_order(study))}
+    rows = [
+        (one.block, one.worth.n, (one.worth.mean, one.worth.low, one.worth.high))
+        for one in sorted(_worth(study), key=lambda one: depth[one.block])
+    ]
+    return Table(title="What each block is worth", columns=columns, rows=rows)
+
+
+def _worth(study: Study) -> tuple[BlockWorth, ...]:
+    return block_worth(study.rows, confidence=study.confidence, test_images=study.test_images)
+
+
+def rank_table(study: Study) -> Table:
+    """List the mean rank that each criterion gives to each block: 1 is removed first."""
+    columns = [METHOD, Column(title="block", words=True), Column(title="mean rank", key="place")]
+    columns += [Column(title="blocks", context=True)]
+    rows = []
+    scored = (row for row in study.rows if row.role == "criterion" and row.scores)
+    for method, of in study.by_method(scored).items():
+        ranks = [sorted(row.scores or {}, key=(row.scores or {}).__getitem__) for row in of]
+        rows += [
+            (method, block, fmean(1 + order.index(block) for order in ranks), len(ranks[0]))
+            for block in block_order(study)
+            if all(block in order for order in ranks)
+        ]
+    return Table(title="Ranks of the blocks", columns=columns, rows=rows)
+
+
+def agreement_table(study: Study) -> Table:
+    """List how far each criterion ranks the blocks by what they are worth."""
+    columns = [
+        Column(title="network", words=True, context=True),
+        METHOD,
+        Column(title="seeds"),
+        Column(
+            title="Kendall's tau with the measured worth",
+            show=lambda v: f"{v[0]:+.2f}" + (f" ({v[1]:+.2f} to {v[2]:+.2f})" if v[1] else ""),
+            parts=("mean", "low", "high"),
+        ),
+    ]
+    rows = [
+        (part.rows[0].model, one.method, one.tau.n, (one.tau.mean, *_clipped(one.tau)))
+        for part in study.models
+        for one in rank_agreement(part.rows, _worth(part), confidence=study.confidence)
+    ]
+    return Table(title="Do criteria rank blocks by their worth?", columns=columns, rows=rows)
+
+
+def _clipped(tau: Difference) -> tuple[float | None, float | None]:
+    """Ends of an interval of tau, which lies in [-1, 1]."""
+    if tau.low is None or tau.high is None:
+        return None, None
+    return max(tau.low, -1.0), min(tau.high, 1.0)
 
 
 def block_order(study: Study) -> list[str]:

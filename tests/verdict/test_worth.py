@@ -1,0 +1,52 @@
+"""What blocks are worth, and how criteria rank them, worked out by hand."""
+
+import pytest
+
+from layerticket.verdict.pairs import Row
+from layerticket.verdict.worth import block_worth, rank_agreement
+
+
+def row(kind, seed, accuracy, **more):
+    role = {"dense": "dense", "control": "baseline", "ticket": "criterion"}[kind]
+    return Row(
+        id=f"{kind}-{seed}-{more.get('removed', '')}", model="net", budget=None, method=kind,
+        kind=kind, role=role, seed=seed, test_accuracy=accuracy, status="done", **more,
+    )  # fmt: skip
+
+
+ROWS = [
+    row("dense", 0, 0.90, correct="ff"),
+    row("dense", 1, 0.92, correct="ff"),
+    row("control", 0, 0.89, removed=("a",), correct="fe"),
+    row("control", 1, 0.90, removed=("a",), correct="fe"),
+    row("control", 0, 0.90, removed=("b",), correct="ff"),
+    row("control", 1, 0.93, removed=("b",), correct="ff"),
+    row("control", 0, 0.80, removed=("c",), correct="f0"),
+    row("control", 1, 0.82, removed=("c",), correct="f0"),
+]
+
+
+def test_worth_is_the_accuracy_lost():
+    a, b, c = block_worth(ROWS, test_images=8)
+    assert [one.block for one in (a, b, c)] == ["a", "b", "c"]
+    assert [one.worth.mean for one in (a, b, c)] == pytest.approx([0.015, -0.005, 0.10])
+    assert a.worth.n == 2
+    assert a.worth.over == "seeds and images"
+    assert a.worth.low < 0.015 < a.worth.high
+
+
+def test_a_seed_without_dense_is_left_out_and_nothing_alone_is_nothing():
+    assert block_worth([*ROWS, row("control", 9, 0.1, removed=("a",))])[0].worth.n == 2
+    assert block_worth([one for one in ROWS if one.kind == "dense"]) == ()
+
+
+def test_agreement_is_the_mean_of_kendalls_tau():
+    right, reverse = {"b": 1.0, "a": 2.0, "c": 3.0}, {"b": 3.0, "a": 2.0, "c": 1.0}
+    one_swap = {"b": 2.0, "a": 1.0, "c": 3.0}  # two of three pairs agree: tau = 1/3
+    tickets = [row("ticket", seed, 0.9, scores=s) for seed, s in enumerate((right, one_swap))]
+    (found,) = rank_agreement([*ROWS, *tickets], block_worth(ROWS))
+    assert found.tau.mean == pytest.approx((1 + 1 / 3) / 2)
+    assert found.tau.n == 2
+    (found,) = rank_agreement([row("ticket", 0, 0.9, scores=reverse)], block_worth(ROWS))
+    assert found.tau.mean == pytest.approx(-1.0)
+    assert rank_agreement(ROWS, block_worth(ROWS)) == ()  # nobody scored
