@@ -27,6 +27,8 @@ def test_every_option_is_recorded_as_json():
         "reduction": "sum",
         "micro_batches": 1,
         "hessian": "auto",
+        "halves": False,
+        "redraw": None,
         "normalization": "batch",
     }
     own = scored(TwoBlocks(), one(), loss_fn=half_square)
@@ -41,7 +43,7 @@ def test_every_option_is_recorded_as_json():
             {"reductoin": "sum"},
             r"option of criterion 'snip' 'reductoin' is not known\. Did",
         ),
-        ("snip", {"hessian": "exact"}, "Available: loss_fn, micro_batches, normalization, reduc"),
+        ("snip", {"hessian": "exact"}, "Available: loss_fn, micro_batches, normalization, redraw"),
         ("magnitude", {"temperature": 2}, "'temperature' is not known"),
         ("snip", {"normalization": "none"}, "normalization is 'none'; allowed: 'batch', 'running'"),
         ("snap", {}, "criterion 'snap' is not known. Did you mean 'snip'"),

@@ -159,6 +159,18 @@ def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
     ]
 
 
+def class_order(batch: Batch) -> Tensor | None:
+    """Return the examples' indices (N,) sorted by class, equal ones in the order given.
+
+    The classes are the targets, or in a dict the `labels`; None where they are not one whole
+    number an example.
+    """
+    targets = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
+    if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
+        return None
+    return targets.argsort(stable=True)
+
+
 def batch_digest(batch: Any) -> str:  # noqa: ANN401 - a batch or inputs
     """Return the SHA-256 over every tensor's type, shape and bytes, in order."""
     return tensor_digest({f"{index:06d}": t for index, t in enumerate(tensors_of(batch))})

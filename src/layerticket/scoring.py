@@ -119,7 +119,7 @@ def score(
             criterion's own default, the first of ``get_criterion(criterion).normalization``.
         **options: The criterion's own options: `reduction` (`sum` or `mean` over a block's
             weights), `temperature` (divides the logits in the cross-entropy), `loss_fn`,
-            `micro_batches`, `hessian`, `draw`, ...
+            `micro_batches`, `hessian`, `halves`, `redraw`, `draw`, ...
 
     Returns:
         The scores, checked to be finite, complete and not all equal.

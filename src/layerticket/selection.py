@@ -101,6 +101,8 @@ class Selection:
     """Share of the network's multiply-accumulates."""
     saved_params: float
     """Share of the network's parameters."""
+    following: str | None = None
+    """The block that would have gone next; None: no other may go."""
 
 
 def select(
@@ -150,12 +152,15 @@ def select(
         staying |= downsampling_neighbours(blocks)
     target = _target_of(budget, blocks, costs)
     left = Counter(block.stage for block in blocks.without(gone))
+    following = None
     for block in sorted(blocks.without(gone), key=lambda b: (scores[b.name], b.position)):
+        if block.name in staying or left[block.stage] <= min_per_stage:
+            continue
         if target.met(removed):
+            following = block.name
             break
-        if block.name not in staying and left[block.stage] > min_per_stage:
-            removed.append(block)
-            left[block.stage] -= 1
+        removed.append(block)
+        left[block.stage] -= 1
     if not target.met(removed):
         raise _impossible(target, blocks, removed)
     _warn_of_ties(scores, blocks, removed[before:], staying)
@@ -166,6 +171,7 @@ def select(
         order=tuple(names[before:]),
         saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
         saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
+        following=following,
     )
 
 

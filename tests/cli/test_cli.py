@@ -51,9 +51,11 @@ def test_find_answers_with_the_fields_scripts_rely_on(run, tmp_path):
     assert set(record) == {
         "ticket", "criterion", "removed", "kept", "scores", "macs", "params", "score_seconds",
         "rounds", "origin", "search_seconds", "search_energy_kwh", "search_co2_kg",
-        "energy_method", "measured", "forecast",
+        "energy_method", "measured", "forecast", "cuts",
     }  # fmt: skip
     assert record["origin"] is None
+    (cut,) = record["cuts"]
+    assert cut["gap"] == record["scores"][cut["kept"]] - record["scores"][cut["removed"]]
     assert [sorted(names) for names in record["rounds"]] == [record["removed"]]
     assert (record["ticket"], record["criterion"]) == (str(tmp_path / "t"), "snip")
     lowest = sorted(record["scores"], key=record["scores"].get)[:3]
@@ -67,6 +69,20 @@ def test_the_same_search_twice_is_the_same_ticket(run, tmp_path):
     first = Ticket.load(tmp_path / "t").digest
     run(*FIND, "--out", tmp_path / "t")
     assert Ticket.load(tmp_path / "t").digest == first
+
+
+def test_how_sure_the_cut_is_is_told_and_costs_nothing_if_not_wanted(tmp_path):
+    words = ["find", "resnet20", "--remove", "3", "--images", "20", "--out"]
+    find = [sys.executable, "-m", "layerticket.cli", *words]
+    told = subprocess.run([*find, tmp_path / "a"], capture_output=True, text=True, check=True)
+    assert "a noise of" in told.stdout
+    assert "over two halves of the batch (scored in" in told.stdout
+    assert told.stderr.startswith("layerticket: the scores hardly tell")
+    assert len(told.stderr.splitlines()) == 1
+    silent = subprocess.run(
+        [*find, tmp_path / "b", "--no-noise"], capture_output=True, text=True, check=True
+    )
+    assert "noise" not in silent.stdout + silent.stderr
 
 
 def test_share_of_macs_is_met(run, tmp_path):

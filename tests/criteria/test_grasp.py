@@ -177,6 +177,62 @@ def test_temperature_is_short_for_a_cooled_cross_entropy():
         grasp(model, batch, temperature=0)
 
 
+def by_halves(model, batch, blocks):
+    """The authors' procedure: gradients of two halves added up, then theta (H1 + H2) g."""
+    images, classes = batch
+    order = sorted(range(len(classes)), key=lambda i: classes[i].item())
+    parts = [(images[part], classes[part]) for part in (order[:6], order[6:])]
+    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    loss = CrossEntropy(200.0)
+
+    def gradients(part):
+        return torch.autograd.grad(loss(model, part), weights.values(), create_graph=True)
+
+    summed = [a + b for a, b in zip(*map(gradients, parts), strict=True)]
+    total = dict.fromkeys(weights, 0.0)
+    for part in parts:
+        inner = sum((g * s.detach()).sum() for g, s in zip(gradients(part), summed, strict=True))
+        for name, row in zip(weights, torch.autograd.grad(inner, weights.values()), strict=True):
+            total[name] = total[name] + (weights[name].detach() * row).sum().item()
+    return {b: sum(v for n, v in total.items() if n.startswith(f"{b}.")) for b in blocks}
+
+
+@pytest.mark.parametrize("hessian", ["shortcut", "exact"])
+def test_halves_are_those_of_the_authors(hessian):
+    model, (images, _) = conv_net(), image_batch(12)
+    classes = torch.tensor([2, 0, 1] * 4)  # sorting matters
+    found = grasp(model, (images, classes), halves=True, hessian=hessian)
+    expected = by_halves(model.train(), (images, classes), found)
+    for name, value in found.items():
+        assert value == pytest.approx(expected[name] / 4, rel=1e-3)
+        assert value != pytest.approx(grasp(model, (images, classes))[name], rel=1e-2)
+
+
+def test_halves_that_cannot_be_made():
+    model, images = conv_net(), image_batch()
+    with pytest.raises(LayerticketError, match="micro_batches is 3 and halves is True"):
+        grasp(model, images, halves=True, micro_batches=3, normalization="running")
+    with pytest.raises(LayerticketError, match="one class an example"):
+        grasp(model, (images[0], torch.rand(len(images[0]), 3)), halves=True)
+
+
+def test_redraw_draws_linear_layers_anew_and_nothing_of_the_callers():
+    model, batch = conv_net(), image_batch()
+    (head,) = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    before = head.weight.detach().clone()
+    plain, first = grasp(model, batch), grasp(model, batch, redraw=1)
+    assert torch.equal(head.weight, before)
+    assert first == grasp(model, batch, redraw=1)
+    assert len({plain["2"], first["2"], grasp(model, batch, redraw=2)["2"]}) == 3
+    nn.init.xavier_normal_(head.weight.data, generator=torch.Generator().manual_seed(1))
+    assert grasp(model, batch) == first
+    with pytest.raises(LayerticketError, match="redraw is -1; it must be a whole number from 0"):
+        grasp(model, batch, redraw=-1)
+    convolutions = nn.Sequential(*list(model)[:-2])
+    with pytest.raises(LayerticketError, match="no layer of kind Linear"):
+        grasp(convolutions, batch, redraw=0, loss_fn=half_square)
+
+
 class MlpBlock(nn.Module):
     def __init__(self):
         super().__init__()

@@ -42,10 +42,11 @@ def test_the_table_says_what_the_function_takes(name):
 def test_options_by_what_is_scored():
     grasp = get_criterion("grasp")
     assert grasp.option_names() == (
-        "hessian", "loss_fn", "micro_batches", "normalization", "reduction", "temperature"
+        "halves", "hessian", "loss_fn", "micro_batches", "normalization", "redraw", "reduction",
+        "temperature",
     )  # fmt: skip
     assert grasp.option_names("weights") == (
-        "loss_fn", "micro_batches", "normalization", "temperature"
+        "halves", "loss_fn", "micro_batches", "normalization", "redraw", "temperature"
     )  # fmt: skip
     assert get_criterion("random").option_names() == ("draw", "normalization")
 

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from layerticket.criteria.saliency import loss_gradient
+from layerticket.blocks.find import find_blocks
+from layerticket.criteria.saliency import loss_gradient, redraw_weights
+from layerticket.criteria.snip import CUT, scaled_by_fan_in
+from layerticket.errors import LayerticketError
+from layerticket.modules import view_of
+from layerticket.scoring import score
+from tiny import conv_net, image_batch
 
 
 class Tied(nn.Module):
@@ -53,3 +59,35 @@ def test_one_gradient_in_memory_whatever_the_parts():
         loss_gradient(model, batch, weights, squares, 3)
     assert len(returned) == 3
     assert all(g.untyped_storage().nbytes() == 4 for g in returned)
+
+
+def test_weights_drawn_anew_are_the_views_own_and_stay_tied():
+    model = Tied()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    view = view_of(model)
+    redraw_weights(view, (nn.Linear,), nn.init.xavier_normal_, 3)
+    assert view.first.weight is view.last.weight
+    assert not torch.equal(view.first.weight, model.first.weight)
+    assert torch.equal(view.first.bias, model.first.bias)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    again = view_of(model)
+    redraw_weights(again, (nn.Linear,), nn.init.xavier_normal_, 3)
+    assert torch.equal(again.spare.weight, view.spare.weight)
+    odd = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    with pytest.raises(LayerticketError, match="computed from other parameters"):
+        redraw_weights(nn.Sequential(odd), (nn.Linear,), nn.init.xavier_normal_, 3)
+
+
+def test_snip_draws_every_matrix_by_its_fan_in():
+    weight = torch.empty(64, 16, 3, 3)
+    scaled_by_fan_in(weight, generator=torch.Generator().manual_seed(0))
+    assert weight.std().item() == pytest.approx((1 / 144) ** 0.5, rel=0.01)
+    assert weight.abs().max() <= 2 * (1 / 144) ** 0.5 / CUT
+    model, batch = conv_net(), image_batch()
+    blocks = find_blocks(model, batch[0][:1])
+    found = score(model, blocks, batch, "snip", redraw=5, normalization="running").values
+    drawn = torch.Generator().manual_seed(5)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            scaled_by_fan_in(module.weight.data, generator=drawn)
+    assert found == score(model, blocks, batch, "snip", normalization="running").values

@@ -1,6 +1,7 @@
 """Removing in rounds: what goes when, on scores made by hand."""
 
 import dataclasses
+import warnings
 
 import pytest
 import torch
@@ -126,3 +127,68 @@ def test_a_real_criterion_scores_the_smaller_network():
     again = lt.score(first.apply(model), blocks, BATCH, "snip")
     assert ticket.later_scores == (again.values,)
     assert ticket.order[1] == (min(again.values, key=again.values.get),)
+
+
+def scores_of(values, seconds=0.5):
+    return finding.BlockScores(
+        criterion="snip", options={}, batch_digest="", examples=40, seconds=seconds,
+        values=dict(zip("abcd", values, strict=True)),
+    )  # fmt: skip
+
+
+def test_a_gap_below_its_noise_is_warned_of():
+    # The halves, each over its mean, are (0.5, 1, 1, 1.5) and (0.5, 1.1, 0.9, 1.5): they differ by
+    # (0, -0.1, 0.1, 0), over their sums (0, -1/21, 1/19, 0); the root of the mean square is 0.0355.
+    halves = [scores_of((1, 2, 2, 3)), scores_of((10, 22, 18, 30), seconds=0.25)]
+    relative = (((1 / 21) ** 2 + (1 / 19) ** 2) / 4) ** 0.5
+    chosen = lt.select(
+        {"layer1.0": 1.0, "layer1.1": 2.0},
+        lt.Blocks(removable=lt.find_blocks(small_resnet(), BATCH[0][:1]).removable[:2],
+                  rejected=(), params=10, macs=10),
+        lt.Budget(remove=1),
+    )  # fmt: skip
+    assert (chosen.order, chosen.following) == (("layer1.0",), "layer1.1")
+    chosen = dataclasses.replace(chosen, order=("a", "b"), following="c")
+    far = finding.cut_of(chosen, scores_of((1, 2, 2.2, 3)), halves)
+    assert (far.removed, far.kept, far.seconds) == ("b", "c", 0.75)
+    assert far.gap == pytest.approx(0.2)
+    assert far.noise == pytest.approx(relative * (2**2 + 2.2**2) ** 0.5)
+    with pytest.warns(UserWarning, match=r"hardly tell b \(removed\) from c \(kept\).*batch of 40"):
+        near = finding.cut_of(chosen, scores_of((1, 2, 2.1, 3)), halves)
+    assert near.gap < near.noise
+
+
+def test_noise_is_measured_where_asked_and_where_data_are_read(tmp_path):
+    budget, model = lt.Budget(remove=2), small_resnet()
+    plain = lt.find_ticket(model, BATCH, criterion="snip", budget=budget)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asked = lt.find_ticket(model, BATCH, criterion="snip", budget=budget, noise=True, rounds=2)
+        once = lt.find_ticket(model, BATCH, criterion="snip", budget=budget, noise=True)
+    assert plain.cuts == ()
+    assert [cut.removed for cut in asked.cuts] == [order[-1] for order in asked.order]
+    assert once.digest == plain.digest
+    (cut,) = once.cuts
+    assert cut.noise > 0
+    assert cut.gap == once.scores[cut.kept] - once.scores[cut.removed]
+    order = sorted(once.scores, key=once.scores.get)
+    assert [cut.removed, cut.kept] == order[1:3]
+    assert lt.Ticket.load(once.save(tmp_path / "t")).cuts == once.cuts
+    assert lt.find_ticket(model, BATCH, criterion="magnitude", budget=budget, noise=True).cuts == ()
+    seven = lt.Budget(remove=7)  # nothing is kept
+    assert lt.find_ticket(model, BATCH, criterion="snip", budget=seven, noise=True).cuts == ()
+    single = BATCH[0][:1], BATCH[1][:1]
+    with pytest.warns(UserWarning, match="two halves of the batch, which has 1"):
+        found = lt.find_ticket(
+            model, single, criterion="kl", normalization="running", budget=budget, noise=True
+        )
+    assert found.cuts == ()
+
+
+def test_halves_hold_every_class_alike():
+    classes = torch.tensor([1, 0, 1, 0, 1, 0, 1, 0])
+    first, second = finding.halves_of((torch.arange(8.0)[:, None], classes))
+    assert first[1].tolist() == second[1].tolist() == [0, 0, 1, 1]
+    assert first[0].flatten().tolist() == [1, 5, 0, 4]
+    odd, even = finding.halves_of({"x": torch.arange(5), "y": torch.rand(5, 2)})
+    assert (odd["x"].tolist(), even["x"].tolist()) == ([0, 2, 4], [1, 3])

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import typing
+import warnings
 from collections.abc import Sequence
 
 import cyclopts.config
@@ -114,6 +115,7 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
+    formatting, warnings.formatwarning = warnings.formatwarning, _in_one_line
     try:
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
             _alone(words)
@@ -132,7 +134,14 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
             return complain(err, 1)
         name = type(err).__name__
         return complain(f"{name}: {err}. This is a fault; {TRACEBACK}=1 shows where.", 1)
+    finally:
+        warnings.formatwarning = formatting
     return 0
+
+
+def _in_one_line(message: Warning | str, *_where: object, **_line: object) -> str:
+    """Spell a warning as the command line does: what is to be known, not where it was written."""
+    return f"layerticket: {' '.join(str(message).split())}\n"
 
 
 def _defaults(words: Sequence[str]) -> tuple[cyclopts.config.Dict, ...]:

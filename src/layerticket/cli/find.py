@@ -47,15 +47,23 @@ class Scoring:
     """Parts the scoring batch is processed in, to bound memory."""
     hessian: Literal["auto", "shortcut", "exact"] | None = None
     """GraSP through the shortcut where it holds (auto, default), or as said."""
+    halves: Flag | None = None
+    """GraSP on the two halves of the batch sorted by class, as in its authors' code."""
+    redraw: Whole | None = None
+    """Draw the classifier (grasp) or all weights (snip) anew by this seed before scoring, as in
+    their authors' code."""
     images: Count | None = None
     """Images to score on; by default ten of every class."""
     balanced: Flag = True
     """Draw equally many images of every class."""
+    noise: Flag = True
+    """Score two halves of the batch as well, at about double the cost, and warn where the gap
+    between the last block removed and the first one kept is below its noise."""
 
     @property
     def options(self) -> dict[str, Any]:
         """Options of the criterion that were given."""
-        apart = ("images", "balanced")
+        apart = ("images", "balanced", "noise")
         return {k: v for k, v in asdict(self).items() if v is not None and k not in apart}
 
 
@@ -188,6 +196,7 @@ def find(
         where=Where(device=device, metering=energy),
         timing_rounds=measuring.timing_rounds,
         forecast=measuring.forecast_epochs is not None,
+        noise=scoring.noise,
     )
     record = search(method, at)
     text = (
@@ -258,6 +267,7 @@ def _baseline(
         "--draw": choice.draw is not None,
         "--slices": choice.slices is not None,
         "--rounds": rounds is not None,
+        "--no-noise": not scoring.noise,
         "--images": scoring.images is not None or not scoring.balanced,
         "options of a criterion": bool(scoring.options),
     }
@@ -350,6 +360,15 @@ def _of_run(run: Path, model: str | None, choice: DataOptions) -> tuple[str, Dat
     return config["model"], replace(choice, **fields)
 
 
+def _cut_text(cut: Mapping[str, Any]) -> str:
+    """Tell how sure the choice between the two blocks at the cut is."""
+    return (
+        f"The scores of {cut['kept']} (kept) and {cut['removed']} (removed) differ by "
+        f"{cut['gap']:.3g}, with a noise of {cut['noise']:.3g} over two halves of the batch "
+        f"(scored in {cut['seconds']:.2f} s).\n"
+    )
+
+
 def _ticket_text(model: str, record: dict[str, Any], choice: DataOptions) -> str:
     """Tell what was found, and how to go on."""
     folder = "" if choice.data_dir is None else f" --data-dir {choice.data_dir}"
@@ -366,7 +385,8 @@ def _ticket_text(model: str, record: dict[str, Any], choice: DataOptions) -> str
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
         f"({1 - macs['ticket'] / macs['dense']:.1%} saved), parameters {params['dense']:,} -> "
         f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s"
-        f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\nSaved in "
+        f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\n"
+        f"{''.join(map(_cut_text, record['cuts']))}Saved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
         f"--data {choice.data}{folder}\n{words.forecast(record['forecast'])}"
     )

@@ -8,8 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from layerticket.batch import Batch, CrossEntropy, LossFn, call, inputs_of, logits_of, split
-from layerticket.criteria.saliency import loss_gradient, loss_of, network_weights
+from layerticket.batch import (
+    Batch,
+    CrossEntropy,
+    LossFn,
+    call,
+    class_order,
+    inputs_of,
+    logits_of,
+    map_tensors,
+    split,
+)
+from layerticket.criteria.saliency import loss_gradient, loss_of, network_weights, redraw_weights
 from layerticket.errors import LayerticketError, ModelError, raised_by
 from layerticket.modules import twice_differentiable
 
@@ -27,6 +37,8 @@ def grasp(
     loss_fn: LossFn = COOLED,
     micro_batches: int = 1,
     hessian: Literal["auto", "shortcut", "exact"] = "auto",
+    halves: bool = False,
+    redraw: int | None = None,
 ) -> dict[str, Tensor]:
     """Value a weight by the gradient flow it carries: ``theta * (H g)``; large: worth keeping.
 
@@ -50,21 +62,33 @@ def grasp(
         loss_fn: Mean loss over a batch; by default cross-entropy of ``logits / 200``.
         micro_batches: Parts the batch is processed in.
         hessian: `auto`, or `shortcut` (refused where it does not hold), or `exact`.
+        halves: Whether the batch is sorted by class and its two halves are run one after the other,
+            each normalized by its own statistics, as in the authors' code. Needs one class an
+            example.
+        redraw: Seed by which the weights of every ``nn.Linear`` are drawn anew before scoring
+            (Xavier normal), as in the authors' code; in a convolutional network that is the
+            classifier. None: the network is scored as it is.
 
     Returns:
         Weight name -> values in loss^2 per squared weight times weight.
 
     Raises:
-        LayerticketError: If `hessian` is unknown, or the shortcut is demanded and does not hold.
+        LayerticketError: If `hessian` is unknown, the shortcut is demanded and does not hold, or
+            `halves` or `redraw` does not fit batch or network.
 
     References:
         [1] Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow",
-        ICLR 2020. Differs from the authors' code: the classifier is not drawn anew before
-        scoring, the batch is not halved (see `micro_batches`), the sign is turned.
+        ICLR 2020. The authors' code has ``halves=True`` and a `redraw`; its scores are -4 times
+        these (it adds up gradients of halves, where we average, and turns the sign).
     """
     if hessian not in ("auto", "shortcut", "exact"):
         raise LayerticketError(f"hessian is {hessian!r}; allowed are auto, shortcut and exact.")
+    if halves:
+        batch, micro_batches = _sorted_by_class(batch, micro_batches), 2
+    if redraw is not None:
+        redraw_weights(model, (nn.Linear,), nn.init.xavier_normal_, redraw)
     every = network_weights(model)
+    weights = {name: every[name] for name in weights}
     gradient = loss_gradient(model, batch, every, loss_fn, micro_batches)
     holds = hessian != "exact" and scale_invariant(
         model, batch, list(weights), gradient, micro_batches
@@ -79,6 +103,23 @@ def grasp(
         return {name: -gradient.pop(name).square() for name in weights}
     product = _hessian_product(model, batch, every, gradient, loss_fn, micro_batches)
     return {name: weight.detach() * product.pop(name) for name, weight in weights.items()}
+
+
+def _sorted_by_class(batch: Batch, micro_batches: int) -> Batch:
+    """Sort the examples by class, so that two micro-batches are the halves of the authors' code."""
+    if micro_batches != 1:
+        raise LayerticketError(
+            f"micro_batches is {micro_batches} and halves is True; halves are two micro-batches. "
+            "Choose one."
+        )
+    order = class_order(batch)
+    if order is None or len(order) < 2:
+        raise LayerticketError(
+            "halves sorts the batch by class and cuts it in two; it needs one class an example, "
+            "as whole numbers, and two examples at least. Leave halves out."
+        )
+    found: Batch = map_tensors(batch, lambda t: t[order.to(t.device)])
+    return found
 
 
 def scale_invariant(

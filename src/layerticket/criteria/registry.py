@@ -86,7 +86,7 @@ _CRITERIA: dict[str, Criterion] = {
             uses=("inputs", "targets"),
             order=2,
             values="weights",
-            options=("loss_fn", "micro_batches", "hessian"),
+            options=("loss_fn", "micro_batches", "hessian", "halves", "redraw"),
             exact={"hessian": "exact"},
         ),
         _ours(
@@ -95,7 +95,7 @@ _CRITERIA: dict[str, Criterion] = {
             uses=("inputs", "targets"),
             order=1,
             values="weights",
-            options=("loss_fn", "micro_batches"),
+            options=("loss_fn", "micro_batches", "redraw"),
         ),
         _ours(
             "synflow",

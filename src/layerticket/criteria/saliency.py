@@ -10,6 +10,9 @@ from layerticket.blocks.block import Blocks
 from layerticket.criteria.registry import Reduction
 from layerticket.errors import LayerticketError, ModelError, raised_by
 
+Fill = Callable[..., object]
+"""Fills a tensor with random numbers of a generator, given by name."""
+
 
 def network_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return every weight tensor of two or more dimensions by name.
@@ -98,6 +101,49 @@ def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tens
         return gradient.new_zeros(()).expand_as(gradient)
 
     return hook
+
+
+def redraw_weights(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], fill: Fill, draw: int
+) -> None:
+    """Give the layers of these kinds in a view weights of its own, drawn anew; biases stay.
+
+    Args:
+        model: A view (see `view_of`): its parameters are replaced, not written to.
+        kinds: Classes of layers whose ``weight`` is drawn.
+        fill: Fills a tensor, as the functions of ``torch.nn.init`` do.
+        draw: Seed of the draw.
+
+    Raises:
+        LayerticketError: If `draw` is no whole number from 0, there is no such layer, or the weight
+            of one is computed from other parameters.
+    """
+    if not isinstance(draw, int) or isinstance(draw, bool) or draw < 0:
+        raise LayerticketError(f"redraw is {draw!r}; it must be a whole number from 0, or None.")
+    generator, fresh = torch.Generator().manual_seed(draw), dict[int, nn.Parameter]()
+    for name, module in model.named_modules():
+        if not isinstance(module, kinds):
+            continue
+        old = module._parameters.get("weight")
+        if old is None:
+            raise LayerticketError(
+                f"redraw is {draw}, but the weight of {name!r} is computed from other parameters. "
+                "Leave redraw out."
+            )
+        if id(old) not in fresh:
+            new = torch.empty(old.shape, dtype=torch.float32)
+            fill(new, generator=generator)
+            fresh[id(old)] = nn.Parameter(new.to(old))
+    if not fresh:
+        kind = " or ".join(kind.__name__.strip("_") for kind in kinds)
+        raise LayerticketError(
+            f"redraw is {draw}, but the network has no layer of kind {kind} to draw anew. Leave "
+            "redraw out."
+        )
+    for module in model.modules():  # also where a weight is shared with a layer of another kind
+        for key, held in module._parameters.items():
+            if held is not None and id(held) in fresh:
+                module._parameters[key] = fresh[id(held)]
 
 
 def reduce_over_blocks(

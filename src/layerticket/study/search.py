@@ -79,6 +79,8 @@ class Search:
     """Rounds in which steps are timed, for a measured budget or a forecast."""
     forecast: bool = False
     """Whether the training by `recipe` is forecast for dense network and ticket."""
+    noise: bool = False
+    """Whether the gap at the cut of a ticket of blocks is set against its noise."""
 
     @property
     def timing(self) -> TimingSetup:
@@ -131,6 +133,7 @@ def find_at_initialization(method: TicketMethod, at: Search) -> dict[str, Any]:
         budget=at.budget,
         name=at.model,
         seed=seed,
+        noise=at.noise,
         **_how(method, seed),
     )
     return _searched(lambda costs: search(costs=costs), dense, method, at, Bill(items={}))
@@ -159,6 +162,7 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
         budget=at.budget,
         name=run.model,
         seed=run.drawn_by,
+        noise=at.noise,
         **_how(method, seed),
     )
     at = replace(at, model=run.model, recipe=recipe)
@@ -531,6 +535,7 @@ def _ticket_record(ticket: Ticket, at: Search) -> dict[str, Any]:
         "params": dict(ticket.params),
         "score_seconds": ticket.score_seconds,
         "rounds": [list(names) for names in ticket.order],
+        "cuts": [asdict(cut) for cut in ticket.cuts],
         "origin": None if ticket.origin is None else asdict(ticket.origin),
     }
 

@@ -1,5 +1,7 @@
 """From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,17 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerticket.batch import Batch, head, inputs_of
+from layerticket.batch import Batch, class_order, head, inputs_of, map_tensors, size_of
 from layerticket.blocks.block import Block, Blocks, Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
+from layerticket.criteria.registry import get_criterion
 from layerticket.errors import LayerticketError
 from layerticket.modules import network_of, preserved_random_state, view_of
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Costs, Selection, check_budget, select
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.remove import remove_blocks
-from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
+from layerticket.ticket.ticket import (
+    Cut,
+    Ticket,
+    architecture_digest,
+    first_weights,
+    weights_digest,
+)
 
 
 def find_ticket(
@@ -35,6 +44,7 @@ def find_ticket(
     within: Ticket | None = None,
     costs: Callable[[Blocks], Costs] | None = None,
     granularity: Granularity = "block",
+    noise: bool = False,
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
 ) -> Ticket:
     """Find a ticket: score the blocks of a network, remove the lowest.
@@ -60,6 +70,10 @@ def find_ticket(
         costs: Measures the blocks of the dense network, for a budget of measured costs.
         granularity: `branch`: the branches of a block may go one by one, see `find_blocks`; with
             `within`, that ticket's own.
+        noise: Whether the gap at the cut is set against its noise, see `cut_of`: the ticket then
+            says so in `cuts`, and a gap below its noise is warned of. Each round is scored twice
+            more, on half the batch each: about double the cost of scoring. A criterion that reads
+            no batch has no such noise, and costs nothing more.
         **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
 
     Returns:
@@ -78,6 +92,7 @@ def find_ticket(
     measured = None if costs is None else costs(blocks)
     small, gone = model, () if within is None else within.removed
     found: list[tuple[BlockScores, Selection]] = []
+    cuts: list[Cut] = []
     for part in budget.parts(rounds):
         whole = _whole(blocks, gone)
         scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
@@ -91,6 +106,15 @@ def find_ticket(
             gone=gone,
             costs=measured,
         )
+        if noise and chosen.order and chosen.following and get_criterion(criterion).uses:
+            try:
+                halves = [
+                    _scores(small, blocks.without(gone), whole, half, criterion, **options)
+                    for half in halves_of(batch)
+                ]
+                cuts.append(cut_of(chosen, scores, halves))
+            except LayerticketError as err:
+                warnings.warn(f"how sure the cut is cannot be told: {err}", stacklevel=2)
         small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
@@ -106,7 +130,66 @@ def find_ticket(
             "runs without each alone. Protect one of them, or remove fewer blocks."
         )
     ticket = _ticket(model, blocks, small, found, within)
-    return replace(ticket, model=name or ticket.model, seed=seed)
+    return replace(ticket, model=name or ticket.model, seed=seed, cuts=tuple(cuts))
+
+
+def halves_of(batch: Batch) -> tuple[Batch, Batch]:
+    """Deal the examples of a batch into two halves, of each class equally many where it has one.
+
+    Raises:
+        LayerticketError: If there are fewer than two examples.
+    """
+    examples = size_of(batch)
+    if examples < 2:
+        raise LayerticketError(
+            f"the noise of scores is measured on two halves of the batch, which has {examples} "
+            "example. Give more, or leave noise out."
+        )
+    order = class_order(batch)
+    order = torch.arange(examples) if order is None else order
+
+    def every_other(first: int) -> Batch:
+        found: Batch = map_tensors(batch, lambda t: t[order[first::2].to(t.device)])
+        return found
+
+    return every_other(0), every_other(1)
+
+
+def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]) -> Cut:
+    """Set the gap between the last block removed and the first one kept against its noise.
+
+    The scores s1, s2 of all blocks on two halves of the batch, each divided by the mean of their
+    absolute values (a factor common to all blocks ranks nothing), differ by the relative noise
+    ``r = sqrt(mean_b ((s1_b - s2_b) / (|s1_b| + |s2_b|))^2)``; the noise of the gap is
+    ``r sqrt(s_last^2 + s_first^2)``, one standard error. A gap below it is warned of.
+
+    Args:
+        chosen: What was chosen; its last block and the one that would have gone next.
+        scores: On the whole batch.
+        halves: On its two halves.
+    """
+    assert chosen.following is not None
+    last, first = chosen.order[-1], chosen.following
+    gap = scores.values[first] - scores.values[last]
+    sizes = [sum(map(abs, half.values.values())) or 1.0 for half in halves]
+    rows = [[v / size for v in h.values.values()] for h, size in zip(halves, sizes, strict=True)]
+    apart = [(a - b) / ((abs(a) + abs(b)) or 1.0) for a, b in zip(*rows, strict=True)]
+    relative = math.sqrt(sum(part**2 for part in apart) / len(apart))
+    noise = relative * math.hypot(scores.values[last], scores.values[first])
+    if gap < noise:
+        warnings.warn(
+            f"the scores hardly tell {last} (removed) from {first} (kept): they differ by "
+            f"{gap:.3g}, and two halves of the batch of {scores.examples} put the noise of that at "
+            f"{noise:.3g}. Another batch may choose otherwise; score on more examples.",
+            stacklevel=3,
+        )
+    return Cut(
+        removed=last,
+        kept=first,
+        gap=gap,
+        noise=noise,
+        seconds=sum(half.seconds for half in halves),
+    )
 
 
 def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:

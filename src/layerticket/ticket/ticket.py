@@ -25,7 +25,8 @@ SCHEMA = 2
 RECORD = "ticket.json"
 TENSORS = ("init", "optimizer", "masks")
 """Fields that lie in files of their own, as ``NAME.safetensors``."""
-APART = frozenset({"score_seconds", "versions", "checksum"})  # when and with what, not what
+APART = frozenset({"score_seconds", "versions", "checksum", "cuts"})
+"""Fields that say when, with what and how surely, not what; no part of the digest."""
 
 Kind = Literal["blocks", "filters", "masks"]
 Initialization = Literal["ticket", "model"]
@@ -43,6 +44,20 @@ class Origin:
     """The weights that stay were set back to those after this many epochs."""
     recipe: Mapping[str, Any]
     """Recipe of the training, as a table; a ticket set back to epoch i > 0 goes on with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How far the last block removed and the first one kept are apart, and how sure that is."""
+
+    removed: str
+    kept: str
+    gap: float
+    """Score of the one kept less that of the one removed."""
+    noise: float
+    """One standard error of the gap, from two halves of the batch."""
+    seconds: float
+    """What scoring the halves took."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +114,9 @@ class Ticket:
     """The removed blocks in the order of removal, one tuple a round."""
     later_scores: tuple[Mapping[str, float], ...] = ()
     """Scores of the blocks that were left, at each round after the first."""
+    cuts: tuple[Cut, ...] = ()
+    """How sure the choice of each round was, where that was measured; of a ticket found within
+    another one, its own rounds."""
     # of filters
     filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Filters that are gone, by the name of their convolution; coupled ones lose the same."""
@@ -238,6 +256,7 @@ class Ticket:
         record: dict[str, Any] = {"schema": SCHEMA}
         record |= {one.name: getattr(self, one.name) for one in fields(self)}
         record["blocks"] = [block_record(block) for block in self.blocks]
+        record["cuts"] = [asdict(cut) for cut in self.cuts]
         record["origin"] = None if self.origin is None else asdict(self.origin)
         record |= {name: _digest_of(getattr(self, name)) for name in TENSORS}
         record["checksum"] = _checksum(record)
@@ -300,6 +319,7 @@ def _restored(values: dict[str, Any]) -> dict[str, Any]:
     values["blocks"] = tuple(block_of(block) for block in values["blocks"])
     values["order"] = tuple(tuple(names) for names in values["order"])
     values["filters"] = {name: tuple(gone) for name, gone in values["filters"].items()}
+    values["cuts"] = tuple(Cut(**cut) for cut in values.get("cuts", ()))
     values["origin"] = Origin(**values["origin"]) if values["origin"] else None
     for name in ("removed", "kept", "later_scores", "input_shape"):
         values[name] = tuple(values[name])
