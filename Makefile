@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo architectures test test-slow test-all frozen check size fix clean
+.PHONY: help setup demo docs architectures test test-slow test-all frozen check size fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -12,6 +12,7 @@ CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
 MARK := $(VENV)/.installing
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+SPHINX := $(PY) -m sphinx -q -W --keep-going docs build/manual
 TEXTS := src tests docs $(wildcard benchmarks examples studies *.md)
 
 help: ## list these words
@@ -35,11 +36,15 @@ test-all: $(DEV) ## every test, the slow ones too; GPU tests skip themselves wit
 frozen: $(DEV) ## train the frozen study with its tree and with this one: equal accuracies?
 	OMP_NUM_THREADS=1 $(PY) tests/frozen/side_by_side.py
 
-check: $(DEV) ## lint, formatting, types, spelling; changes nothing
+docs: $(DEV) ## the manual as a site: build/manual/index.html
+	$(SPHINX)
+
+check: $(DEV) ## lint, formatting, types, spelling, links of the manual
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m codespell_lib $(TEXTS)
+	$(SPHINX)
 
 architectures: $(DEV) ## the table of docs/results/architectures.md; an hour or so, resumes
 	$(PY) benchmarks/architectures.py --out docs/results/architectures.md

@@ -1,0 +1,53 @@
+"""How Sphinx builds the manual: `make docs`. Nothing is executed; the tests run the examples."""
+
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+from generated import PARTS  # noqa: E402 - beside this file
+
+project = "layerticket"
+author = "The layerticket developers"
+project_copyright = author
+version = release = installed("layerticket")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"layerticket {version}"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path = []
+smartquotes = False  # --data stays --data
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+default_role = (
+    "py:obj"  # `find_blocks` in a docstring is a link where there is something to link to
+)
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+
+
+def fill_in(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put generated parts where a page has a line ``<!-- generated: NAME -->``."""
+    for name, write in PARTS.items():
+        mark = f"<!-- generated: {name} -->"
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, write())
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is ours."""
+    app.add_lexer("mermaid", TextLexer)
+    app.connect("source-read", fill_in)
