@@ -14,6 +14,7 @@ ROOMS = [
     "errors",
     "files",
     "settings",
+    "display",
     "progress",
     "tensors",
     "batch",

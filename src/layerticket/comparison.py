@@ -1,13 +1,14 @@
 """A paired study from Python: dense against tickets over seeds, with our training or your own."""
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerticket.display import Shown, Table
 from layerticket.errors import LayerticketError, need, unknown_name
 from layerticket.selection import Budget
+from layerticket.verdict import words
 from layerticket.verdict.pairs import Comparison, Row
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 Network = str | Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+@dataclass(frozen=True, slots=True, repr=False)
+class Compared(Shown):
     """What a comparison came to; everything stands in its folder too, as in that of any study."""
 
     folder: Path
@@ -89,10 +90,34 @@ class Compared:
     def __str__(self) -> str:
         return str(self.record["verdict"])
 
-    def _repr_html_(self) -> str:
-        lines = [f"<b>{html.escape(str(self))}</b>"]
-        lines += [html.escape(one.sentence) for one in self.comparisons]
-        return "<br>".join(lines)
+    def _headline(self) -> str:
+        return str(self)
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            " ".join(
+                (one.method, one.budget)
+            ): f"{one.outcome_adjusted}, {words.interval(one.difference)}"
+            for one in self.comparisons[:8]
+        }
+        return facts | {"folder": self.folder}
+
+    def _table(self) -> Table:
+        margin = -float(self.record["margin"])
+        header = ("method", "budget", "accuracy", "difference to dense", "", "outcome", "MACs")
+        rows = [
+            (
+                one.method,
+                one.budget,
+                words.accuracy(one.accuracy.get("mean")),
+                words.interval(one.difference),
+                words.strip(one.difference, margin),
+                one.outcome_adjusted,
+                words.saving(one.macs_saving),
+            )
+            for one in self.comparisons
+        ]
+        return header, rows
 
 
 def compare(

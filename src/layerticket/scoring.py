@@ -34,6 +34,7 @@ from layerticket.criteria.registry import (
     get_criterion,
 )
 from layerticket.criteria.saliency import block_weights, network_weights, reduce_over_blocks
+from layerticket.display import Shown, Table, few
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.modules import (
     network_of,
@@ -57,8 +58,8 @@ ZERO_BRANCHES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scores(Shown):
     """How scores came about."""
 
     criterion: str
@@ -70,17 +71,32 @@ class Scores:
     """Number of examples in it."""
     seconds: float
     """Wall-clock time of the call."""
+    values: Mapping[str, Any]
+    """What was scored by name; higher = keep."""
+
+    def _headline(self) -> str:
+        return f"{type(self).__name__} of {len(self.values)} by {self.criterion}"
+
+    def _facts(self) -> dict[str, object]:
+        return {"examples": self.examples, "seconds": f"{self.seconds:.3g}"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BlockScores(Scores):
     """Scores of every removable block."""
 
     values: Mapping[str, float]
     """Block name -> score, higher = keep, in the order of execution."""
 
+    def _facts(self) -> dict[str, object]:
+        ranked = sorted(self.values, key=lambda name: self.values[name])
+        return {**super()._facts(), "lowest first": few(ranked)}
 
-@dataclass(frozen=True, kw_only=True)
+    def _table(self) -> Table:
+        return ("block", "score, higher = keep"), list(self.values.items())
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WeightScores(Scores):
     """Scores of every single weight."""
 
@@ -88,7 +104,7 @@ class WeightScores(Scores):
     """Name of the weight tensor -> a tensor of its shape, higher = keep, on the CPU, float64."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FilterScores(Scores):
     """Scores of every channel."""
 
@@ -338,7 +354,7 @@ def _guarded(
             f"criterion {known.name!r} wrote to the weights; it must only read them."
         )
     read = of == "blocks" or bool(known.uses)
-    return made(  # type: ignore[call-arg]  # each kind of scores has values
+    return made(
         criterion=known.name,
         values=values,
         options={**recorded, **_as_json(arguments), "normalization": mode},

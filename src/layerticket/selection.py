@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, Strict
 
 from layerticket.blocks.block import Block, Blocks
+from layerticket.display import Shown, few
 from layerticket.errors import LayerticketError
 from layerticket.settings import Bytes, Count, settings
 
@@ -89,8 +90,8 @@ class Costs:
     """Cost of every removable block by name."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Selection(Shown):
     """A partition of the removable blocks; names in the order of execution."""
 
     removed: tuple[str, ...]
@@ -103,6 +104,16 @@ class Selection:
     """Share of the network's parameters."""
     following: str | None = None
     """The block that would have gone next; None: no other may go."""
+
+    def _headline(self) -> str:
+        return f"{len(self.removed)} blocks go, {len(self.kept)} stay"
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "removed": few(self.removed),
+            "kept": few(self.kept),
+            "saved": f"{self.saved_macs:.1%} of MACs, {self.saved_params:.1%} of parameters",
+        }
 
 
 def select(

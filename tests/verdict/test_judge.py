@@ -207,7 +207,7 @@ def test_seeds_may_be_named_with_answers_too():
 
 def test_a_notebook_shows_the_outcome_first_and_safely():
     found = judge([1.0, 2.0], [1.0, 2.1], margin=9.0, unit="<b>")
-    assert found._repr_html_().startswith("<b>wins</b>: ")
+    assert found._repr_html_().startswith("<b>Wins</b> <svg")
     assert "&lt;b&gt;" in found._repr_html_()
     assert str(found) == found.sentence
 

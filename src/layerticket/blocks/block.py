@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from layerticket.display import Shown, Table, few
 from layerticket.errors import LayerticketError, unknown_name
 
 if TYPE_CHECKING:  # at run time it would import torch
@@ -83,8 +84,8 @@ class Rejection:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Blocks(Sequence[Block]):
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Blocks(Shown, Sequence[Block]):
     """The removable blocks of a network in the order of execution, and what was rejected."""
 
     removable: tuple[Block, ...]
@@ -93,6 +94,21 @@ class Blocks(Sequence[Block]):
     """Parameters of the whole network."""
     macs: int
     """Multiply-accumulates of the whole network per example."""
+
+    def _headline(self) -> str:
+        return f"{len(self)} removable blocks, {len(self.rejected)} that must stay"
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "removable": few([block.name for block in self]),
+            "must stay": few([one.name for one in self.rejected]),
+            "network": f"{self.params:,} parameters, {self.macs:,} MACs an example",
+        }
+
+    def _table(self) -> Table:
+        rows = [(b.name, b.stage, f"{b.params:,}", f"{b.macs:,}", "") for b in self]
+        rejected = [(one.name, "", "", "", one.reason) for one in self.rejected]
+        return ("block", "stage", "parameters", "MACs", "must stay: it"), [*rows, *rejected]
 
     @overload
     def __getitem__(self, index: int) -> Block: ...

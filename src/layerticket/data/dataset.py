@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from layerticket.data.sources import Reading
+from layerticket.display import Shown, few
 from layerticket.errors import LayerticketError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,8 +59,8 @@ class ImageSource(Protocol):
         """Return the same source on another device."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Split:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class Split(Shown):
     """Images and their labels in memory, in a fixed order, on one device.
 
     Raises:
@@ -122,6 +123,10 @@ class Split:
             return self.images.view(torch.int16)[rows].view(torch.uint16)
         return self.images[rows]
 
+    def _headline(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"Split of {len(self):,} images of {'x'.join(map(str, self.shape))}, {kind}"
+
     def subset(self, rows: Tensor) -> "Split":
         """Copy some rows, in their order."""
         return Split(images=self.fetch(rows), labels=self.labels[rows])
@@ -149,8 +154,8 @@ class Augment:
 UNCHANGED = Augment(pad=0, flip=False)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class Dataset(Shown):
     """Three splits of one kind of image, and all that belongs to them.
 
     Raises:
@@ -211,6 +216,21 @@ class Dataset:
                 f"mean {self.mean} and std {self.std} cannot normalize images: they must be "
                 "finite, and std above 0 (it is 0 when all pixels of a channel are equal)."
             )
+
+    def _headline(self) -> str:
+        return f"{self.title}: {self.classes} classes, images of {'x'.join(map(str, self.shape))}"
+
+    def _facts(self) -> dict[str, object]:
+        splits = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+        kind = str(self.train.dtype).removeprefix("torch.")
+        low, high = self.value_range
+        return {
+            "images": counts,
+            "values": f"{kind}, {low} to {high}",
+            "classes": few(self.class_names) if self.class_names else "without names",
+            "fingerprint": self.fingerprint[:12],
+        }
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from layerticket import display
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.verdict import words
@@ -24,8 +25,8 @@ from layerticket.verdict.worth import BlockWorth, block_worth, rank_agreement
 SCHEMA = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Study(display.Shown):
     """What study.json holds, or the part of it about one network and one budget."""
 
     title: str
@@ -96,6 +97,20 @@ class Study:
                 "methods": {row.method: row.kind for row in (*dense, *rows)},
             }
         )
+
+    def _headline(self) -> str:
+        return f"{self.title}: {self.verdict}"
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "networks": display.few(list(dict.fromkeys(row.model for row in self.rows))),
+            "methods": display.few(list(self.methods)),
+            "runs": f"{len(self.done)} of {len(self.rows)} done",
+            "data": self.data or "not named",
+        }
+
+    def _table(self) -> display.Table:
+        return verdict_table(self)
 
     @property
     def judged(self) -> list[Comparison]:

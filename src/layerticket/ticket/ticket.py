@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.blocks.block import Block, block_of, block_record
+from layerticket.display import Shown, few, saved
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
 from layerticket.modules import copy_of, network_of
@@ -60,8 +61,8 @@ class Cut:
     """What scoring the halves took."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Ticket:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Ticket(Shown):
     """A smaller network inside a dense one, with the evidence for the choice and its first weights.
 
     What is gone are blocks, or filters, or single weights (masks), as `kind` says.
@@ -250,6 +251,24 @@ class Ticket:
             )
         values = {k: v for k, v in record.items() if k not in ("schema", "checksum")}
         return cls(**_restored(values) | tensors)
+
+    def _headline(self) -> str:
+        if self.kind == "blocks":
+            gone = f"{len(self.removed)} of {len(self.removed) + len(self.kept)} removable blocks"
+        elif self.kind == "filters":
+            gone = f"{sum(map(len, self.filters.values())):,} filters"
+        else:
+            gone = f"{sum(int((~mask).sum()) for mask in self.masks.values()):,} weights"
+        return f"Ticket of {self.model}: {gone} removed by {self.criterion}"
+
+    def _facts(self) -> dict[str, object]:
+        rewound = "theta_0" if not self.rewind_epoch else f"those after epoch {self.rewind_epoch}"
+        seed = "seed not known" if self.seed is None else f"drawn by seed {self.seed}"
+        counts = {
+            name: f"{of['dense']:,} -> {of['ticket']:,} ({saved(of['dense'], of['ticket'])})"
+            for name, of in (("MACs", self.macs), ("parameters", self.params))
+        }
+        return {"removed": few(self.removed), **counts, "first weights": f"{rewound}, {seed}"}
 
     def _record(self) -> dict[str, Any]:
         """Return everything as JSON values, of tensors their digests."""

@@ -76,9 +76,9 @@ class ResumePoint:
 
     epoch: int = 0
     """Epochs of the schedule that lie behind; those left are trained."""
-    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """State of the optimizer as ``parameter/key``; empty: no momentum yet."""
-    average: Mapping[str, Tensor] = field(default_factory=dict)
+    average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """Running average of the weights by name; empty: it begins at the weights."""
 
 
@@ -88,11 +88,11 @@ class Snapshot:
 
     epoch: int
     """Epochs done, i."""
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(repr=False)
     """Parameters and buffers by name."""
-    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """State of the optimizer as ``parameter/key``; empty at epoch 0."""
-    average: Mapping[str, Tensor] = field(default_factory=dict)
+    average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """Running average of parameters and buffers; empty where the recipe has none."""
 
 

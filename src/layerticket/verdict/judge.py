@@ -1,6 +1,5 @@
 """Judge a ticket against its dense network by figures of paired seeds, from any trainer."""
 
-import html
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from layerticket.display import Shown, table_html
 from layerticket.errors import LayerticketError
 from layerticket.verdict import words
 from layerticket.verdict.statistics import (
@@ -26,8 +26,8 @@ from layerticket.verdict.statistics import (
 BySeed = Sequence[Any] | Mapping[int, Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Verdict(Shown):
     """Outcome of a comparison; figures and differences are in the unit that was given."""
 
     outcome: Outcome
@@ -63,9 +63,17 @@ class Verdict:
     def __str__(self) -> str:
         return self.sentence
 
+    def _headline(self) -> str:
+        return f"{self.outcome.capitalize()}, over {words.basis(self.difference)}"
+
+    def _facts(self) -> dict[str, object]:
+        return words.verdict_facts(self)
+
     def _repr_html_(self) -> str:
-        """Show it in a notebook."""
-        return f"<b>{self.outcome}</b>: {html.escape(self.sentence)}"
+        found, sign = self.difference, 1 if self.lower_is_better else -1
+        picture = words.strip(found, sign * self.margin)
+        head = f"<b>{self.outcome.capitalize()}</b> {picture}"
+        return head + table_html((), [("", self.sentence), *self._facts().items()])
 
 
 def judge(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from layerticket.display import Shown
 from layerticket.errors import LayerticketError
 from layerticket.verdict import words
 from layerticket.verdict.statistics import (
@@ -55,8 +56,8 @@ def _of_record(cls: type[Any], record: Record, **made: object) -> Any:  # noqa: 
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Row(Shown):
     """One network of a study that is trained and judged; one entry of "runs" in study.json.
 
     Keys in the file are the names of the fields; null is "not measured". Times are in seconds,
@@ -138,6 +139,20 @@ class Row:
         record: dict[str, Any] = as_record(self)
         return record
 
+    def _headline(self) -> str:
+        place = f"{self.model}, {self.budget}" if self.budget else self.model
+        draw = "" if self.draw is None else f" {self.draw}"
+        return f"{self.method}{draw} of {place}, seed {self.seed}: {self.status}"
+
+    def _facts(self) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "test accuracy": words.accuracy(self.test_accuracy),
+            "MACs": words.millions(self.macs),
+            "training": words.duration(self.train_seconds),
+            "folder": self.folder or "none",
+        }
+        return facts if self.error is None else facts | {"error": self.error}
+
     @property
     def is_tested(self) -> bool:
         """Whether it was trained and tested, whatever became of its other evaluations."""
@@ -188,8 +203,8 @@ class Control:
     sentence: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Comparison(Shown):
     """One method of a study against dense; an entry of "comparisons" in study.json.
 
     Differences are method minus dense, as fractions. Shares saved are 1 - method / dense.
@@ -241,6 +256,21 @@ class Comparison:
     percentile_of: Percentile | None = None
     controls: tuple[Control, ...] = ()
     sentence: str = ""
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def _headline(self) -> str:
+        place = f"{self.model}, {self.budget}" if self.budget else self.model
+        return f"{self.method} against dense of {place}: {self.outcome_adjusted}"
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "accuracy": words.mean_sd(self.accuracy) if self.accuracy else words.ABSENT,
+            "difference": words.interval(self.difference),
+            "rests on": words.basis(self.difference),
+            "MACs": words.saving(self.macs_saving),
+        }
 
     @classmethod
     def from_record(cls, record: Record) -> "Comparison":

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from layerticket import display
+from layerticket.display import Markup
+
 if TYPE_CHECKING:
     from layerticket.verdict.judge import Verdict
     from layerticket.verdict.pairs import Comparison, Control, Row
@@ -173,6 +176,17 @@ def forecast(record: Mapping[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
+def strip(found: "Difference", worst: float) -> Markup:
+    """Draw an interval against dense and the margin; without a mean there is nothing to draw."""
+    if found.mean is None:
+        return Markup("")
+    ends = [value for value in (found.low, found.high) if value is not None]
+    values = [found.mean, 0.0, worst, *ends]
+    room = 0.08 * (max(values) - min(values)) or 1.0
+    within = (min(values) - room, max(values) + room)
+    return display.strip(found.mean, found.low, found.high, worst, within)
+
+
 # What a comparison shows.
 
 TWO_SEEDS = "two seeds are few: repeat it with more before you rely on it"
@@ -249,6 +263,20 @@ def verdict_sentence(verdict: "Verdict") -> str:
         f"The ticket {verdict.outcome}: {text}, so it is {less} than {margin} worse ({test})"
         f"{caution}."
     )
+
+
+def verdict_facts(verdict: "Verdict") -> dict[str, object]:
+    """Name the figures behind a verdict of `judge`."""
+    found, unit = verdict.difference, verdict.unit
+    margin = points(verdict.margin) if unit == "accuracy" else f"{verdict.margin:g} {unit}"
+    facts: dict[str, object] = {
+        "ticket minus dense": _with_ends(found.mean, found.low, found.high, unit),
+        "margin": margin,
+        "p": ABSENT if verdict.p_value is None else p_value(verdict.p_value),
+    }
+    if verdict.seeds_needed is not None:
+        facts["seeds for 80 % power"] = verdict.seeds_needed
+    return facts
 
 
 def comparison_sentence(one: "Comparison", margin: float, confidence: float) -> str:
