@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -12,6 +13,7 @@ from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.settings import from_table
 from layerticket.study.methods import METHODS
+from layerticket.study.plan import unfold
 from layerticket.study.toml import (
     TEMPLATE,
     read_study,
@@ -23,6 +25,7 @@ from layerticket.study.toml import (
 )
 from toy_study import study_table as toy
 
+STUDIES = Path(__file__).parents[2] / "studies"
 EVERY_METHOD = [
     {"method": "ticket", "criterion": "grasp", "options": {"temperature": 100.0}},
     {"method": "ticket", "criterion": "grasp", "initialization": "seed"},
@@ -270,3 +273,16 @@ def test_data_are_digits_unless_an_own_training_brings_its_own():
     assert study_of(named).data == "digits"
     with pytest.raises(LayerticketError, match="input_shape says what a data set would"):
         study_of(toy(data="digits", input_shape=[1, 8, 8]))
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_study_of_the_repository_can_be_read(file):
+    assert read_study(file).methods
+
+
+def test_robustness_is_of_the_networks_that_were_trained():
+    whole, part = (
+        unfold(read_study(STUDIES / f"{name}.toml"), {"fingerprint": "f"}, count_blocks=lambda _: 7)
+        for name in ("resnet20", "resnet20-robustness")
+    )
+    assert {row.id for row in part.rows} < {row.id for row in whole.rows}
