@@ -1,0 +1,46 @@
+"""Copy the small records of a study, without weights and logs, so that they can be committed.
+
+``python studies/keep_records.py STUDY studies/records/NAME`` keeps them; with the two folders
+exchanged it brings them back, and ``layerticket study run FILE --out STUDY`` goes on from there:
+what has a record is not done again. Paths of this machine become relative to the study.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+KEPT = (
+    "searches/*/record.json",
+    "searches/*/ticket.json",
+    "searches/*/bill.json",
+    "trainings/*/run.json",
+    "trainings/*/result.json",
+    "trainings/*/metrics.jsonl",
+    "trainings/*/removed.json",
+    "trainings/*/evaluation.json",
+    "trainings/*/pairs.json",
+    "rows/*.json",
+    "jobs/*/record.json",
+    "precision.json",
+)
+
+
+def main(study: Path, records: Path) -> None:
+    """Copy what is kept from one folder to the other, finished trainings only."""
+    root, count = str(study.resolve()), 0
+    for path in sorted(file for pattern in KEPT for file in study.glob(pattern)):
+        part = path.relative_to(study)
+        if part.parts[0] == "trainings" and not (path.parent / "result.json").exists():
+            continue  # it is not finished
+        target = records / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8").replace(f"{root}/", "").replace(root, study.name)
+        target.write_text(re.sub(r"--(data|shift)-dir [^ \"]+", r"--\1-dir DIR", text), "utf-8")
+        count += 1
+    print(f"{count} records in {records}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
