@@ -58,7 +58,7 @@ def colour_of(page, what):
 def test_every_chart_is_drawn(opened):
     page = opened()
     see_all(page)
-    assert page.locator(".plot svg").count() == 8
+    assert page.locator(".plot svg").count() == 9
     assert dots(page, "comparisons") == 7  # one for each method
     assert dots(page, "accuracy-resnet32-projection") == 8  # and dense
     cells = page.locator("#blocks-resnet32-projection-remove-5 .mark-rect.role-mark path")
@@ -102,6 +102,82 @@ def test_a_click_on_the_legend_hides_a_method_and_another_shows_it(opened, secti
     name.click()
     page.wait_for_timeout(200)
     assert dots(page, figure) == before
+
+
+def test_a_hidden_method_is_hidden_in_every_chart(opened):
+    page = opened()
+    see_all(page)
+    rows = page.locator("#comparisons .role-axis-label text", has_text="snip")
+    cells = page.locator("#similarity .role-axis-label text", has_text="snip")
+    before = dots(page, "comparisons")
+    assert rows.count() == 2  # snip, weights snip
+    page.locator(".methods button", has_text="snip").first.click()
+    page.wait_for_timeout(300)
+    assert (rows.count(), cells.count()) == (1, 1)
+    assert dots(page, "comparisons") == before - 1
+    legend = page.locator("#accuracy .role-legend-label text", has_text="snip").first
+    assert legend.evaluate("(text) => text.style.opacity || text.getAttribute('opacity')") == "0.3"
+    page.locator(".methods button", has_text="snip").first.click()
+    page.wait_for_timeout(300)
+    assert dots(page, "comparisons") == before
+
+
+def test_the_last_method_cannot_be_hidden(opened):
+    page = opened()
+    see_all(page)
+    before = dots(page, "accuracy-resnet32-projection")
+    for button in page.locator(".methods button").all():
+        button.click()
+    page.wait_for_timeout(300)
+    assert dots(page, "accuracy-resnet32-projection") == before
+    assert page.locator(".methods button[aria-pressed=false]").count() == 0
+
+
+def column(page, table, at):
+    return page.locator(
+        f'[data-table="{table}"] tbody tr:visible td:nth-child({at})'
+    ).all_inner_texts()
+
+
+def test_tables_are_sorted_by_figures_not_by_letters(opened):
+    page = opened()
+    heads = page.locator('[data-table="runs"] th').all_inner_texts()
+    at = heads.index("test accuracy") + 1
+    head = page.locator(f'[data-table="runs"] th:nth-child({at})')
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    shown = column(page, "runs", at)
+    known = [float(text.split()[0]) for text in shown if "not" not in text]
+    assert known == sorted(known)
+    assert "not measured" in shown[-1]
+    head.locator("button").click()
+    shown = column(page, "runs", at)
+    known = [float(text.split()[0]) for text in shown if "not" not in text]
+    assert known == sorted(known, reverse=True)
+    assert "not measured" in shown[-1]
+
+
+def test_tables_are_filtered(opened):
+    page = opened()
+    count = len(column(page, "runs", 1))
+    page.locator('[data-table="runs"] input').fill("random remove")
+    left = column(page, "runs", 2)
+    assert set(left) == {"random blocks"}
+    assert f"{len(left)} of {count} rows" in page.locator('[data-table="runs"] .tools').inner_text()
+    page.locator('[data-table="runs"] input').fill("")
+    assert len(column(page, "runs", 1)) == count
+
+
+def test_a_table_is_downloaded_as_csv(opened, tmp_path):
+    page = opened()
+    page.locator("#comparisons svg").wait_for()
+    with page.expect_download() as download:
+        page.locator('[data-table="runs"] .tools a').click()
+    assert download.value.suggested_filename == "runs.csv"
+    download.value.save_as(tmp_path / "runs.csv")
+    lines = (tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("network,budget,method,draw,seed,status,test accuracy")
+    assert len(lines) == 1 + len(column(page, "runs", 1))
 
 
 def test_the_first_screen_holds_the_three_answers(opened):
@@ -190,5 +266,5 @@ def test_it_prints_light_and_with_every_chart(opened):
     pdf = page.pdf()
     assert pdf.startswith(b"%PDF")
     assert len(pdf) > 50_000
-    assert page.evaluate("window.printed") == ["light", 8, 8]
+    assert page.evaluate("window.printed") == ["light", 9, 9]
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"

@@ -44,14 +44,52 @@ def test_every_chart_of_the_list_is_drawn_and_vega_lite_takes_it(drawn):
 
 
 def test_every_chart_has_a_name_of_its_own_that_files_take(drawn):
-    assert len(drawn) == 1 + 2 * 2 + 4 * 6
+    assert len(drawn) == 2 + 2 * 2 + 4 * 7
     assert all(name == slug(name) for name in drawn)
     assert all(one.caption for one in drawn.values())
 
 
 def test_every_dot_can_be_hovered(drawn):
     for one in drawn.values():
-        assert all(point["hover"] for point in points(one)), one.name
+        told = [point for point in points(one) if "run" not in point]  # thin lines have no dots
+        assert told
+        assert all(point["hover"] for point in told), one.name
+
+
+def test_every_run_has_a_line_of_its_own():
+    record = make_study(seeds=3)
+    chart = of("curves", Study.from_record(record))
+    single = [point for point in points(chart) if "run" in point]
+    assert len({point["run"] for point in single}) == len(record["runs"])
+    mine = [p for p in single if p["run"] == "random blocks 2, seed 1"]
+    run = next(r for r in record["runs"] if (r["method"], r["draw"], r["seed"])
+               == ("random blocks", 2, 1))  # fmt: skip
+    accuracies = [100 * point["validation_accuracy"] for point in run["curve"]]
+    assert [point["value"] for point in mine] == pytest.approx(accuracies, rel=1e-5)
+    low, high = chart.spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low <= min(p["value"] for p in single) <= max(p["value"] for p in single) <= high
+
+
+def test_long_trainings_are_drawn_with_fewer_points_and_the_last_epoch():
+    record = make_study(seeds=1, methods=METHODS[:1])
+    for run in record["runs"]:
+        curve = run["curve"][0]
+        run["curve"] = [curve | {"epoch": epoch} for epoch in range(1, 301)]
+    chart = of("curves", Study.from_record(record))
+    epochs = sorted({point["epoch"] for point in points(chart)})
+    assert len(epochs) <= 60
+    assert epochs[-1] == 300
+    assert len(chart.table.rows) == 300
+
+
+def test_seed_by_seed_shows_the_paired_differences():
+    whole = study(seeds=4)
+    chart = next(one for one in drawings(whole) if one.title.startswith("Seed by seed"))
+    mine = [point for point in points(chart) if point["method"] == "random blocks"]
+    assert [point["seed"] for point in mine] == [0, 1, 2, 3]
+    mean = sum(point["difference"] for point in mine) / 4
+    known = next(one for one in whole.comparisons if one.method == "random blocks")
+    assert mean == pytest.approx(100 * known.difference.mean, rel=1e-4)
 
 
 def test_intervals_are_those_of_the_comparison():
@@ -143,15 +181,10 @@ def test_a_method_looks_the_same_in_every_chart(drawn):
     assert len(set(zip(config("light")["range"]["category"], shapes, strict=False))) == len(shapes)
 
 
-def test_a_click_on_the_legend_hides_a_method(drawn):
-    for one in drawn.values():
-        if one.section in ("accuracy", "cost", "robustness", "curves"):
-            assert one.spec["params"] == [{"name": "hidden", "value": []}]
-            assert all(
-                "hidden" in json.dumps(layer["transform"])
-                for layer in one.spec.get("layer", ())
-                if "data" not in layer
-            )
+def test_every_chart_says_of_which_method_its_points_are(drawn):
+    for one in drawn.values():  # so that a page can hide it
+        of = {point.get("method") for point in points(one)} - {None}
+        assert of, one.name
 
 
 def test_how_many_trainings_ran_side_by_side_is_said():

@@ -7,6 +7,7 @@ import struct
 import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,12 +26,14 @@ class Reader(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.text, self.prose, self.addresses = [], [], [], []
+        self.open, self.text, self.prose, self.addresses, self.links = [], [], [], [], []
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.addresses += [given[name] for name in ("src", "href", "action") if name in given]
-        if tag not in ("meta", "link", "rect"):
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag not in ("meta", "link", "rect", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -73,10 +76,16 @@ def written(study, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def light_page():
-    """Leave the drawing code out of pages that no browser opens: 0.8 MB less to write and read."""
+    """Leave the drawing code out of pages that no browser opens: 0.3 MB less to write and read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw, "scripts", lambda: [draw._in_script("let a = '</script>';")])
+        patch.setattr(draw, "library", lambda: draw.packed("let a = '</script>';"))
         yield
+
+
+def data_of(page):
+    """What the charts and tables of a page are made of."""
+    packed = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    return json.loads(draw.unpacked(packed[1]))
 
 
 def test_a_report_is_a_page_a_text_tables_and_figures(written):
@@ -94,7 +103,7 @@ def test_a_report_is_a_page_a_text_tables_and_figures(written):
 def test_figures_are_pictures(written):
     figures = written[0] / "out" / "figures"
     pngs = sorted(figures.glob("*.png"))
-    assert len(pngs) == len(list(figures.glob("*.svg"))) == 8
+    assert len(pngs) == len(list(figures.glob("*.svg"))) == 9
     for png in pngs:
         content = png.read_bytes()
         assert content.startswith(b"\x89PNG")
@@ -117,7 +126,9 @@ def test_the_first_screen_answers_the_three_questions(written, study):
 
 def test_the_page_names_nothing_outside_itself_and_is_light(written):
     page = read(written[0] / "out")
-    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    loaded = [address for address in page.addresses if address not in page.links]
+    assert all(address.startswith("data:") for address in loaded)
+    assert not any(":" in address for address in page.links)  # they lead into folders beside it
     text = (written[0] / "out" / "report.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     assert "unsafe-eval" not in text
@@ -154,7 +165,7 @@ def test_tables_keep_raw_figures(written, study):
 
 
 def test_the_same_study_gives_the_same_files(written, tmp_path, study):
-    again = write(tmp_path, study, figures=False)
+    again = write(tmp_path, study, figures=False, out=tmp_path / "out")
     assert again.page.read_bytes() == written[1].page.read_bytes()
     chart = drawings(Study.from_record(study))[0]
     for kind, content in pictures(chart.spec, chart.title).items():
@@ -169,6 +180,62 @@ def test_the_study_is_left_as_it_was(tmp_path, light_page):
     assert record == before
     write(tmp_path, record, figures=False)
     assert json.loads((tmp_path / "study.json").read_text()) == before
+
+
+def test_every_run_links_to_its_folder_wherever_the_page_is(written, study, tmp_path, light_page):
+    folders = [quote(run["folder"]) for run in study["runs"]]
+    assert {f"../{one}" for one in folders} <= set(read(written[0] / "out").links)
+    write(tmp_path, study, figures=False)
+    assert {f"./{one}" for one in folders} <= set(read(tmp_path).links)
+
+
+def test_a_folder_of_any_name_is_an_address(tmp_path, light_page):
+    record = make_study(seeds=1)
+    record["runs"][0]["folder"] = "javascript:alert(1)//<b> ü"
+    write(tmp_path, record, figures=False)
+    assert "./javascript%3Aalert%281%29//%3Cb%3E%20%C3%BC" in read(tmp_path).links
+
+
+def test_figures_are_sorted_by_their_raw_value(tmp_path, light_page):
+    record = make_study(seeds=1)
+    write(tmp_path, record, figures=False)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    seconds = record["runs"][0]["train_seconds"]
+    assert f'data-v="{seconds:.6g}"' in page  # shown in minutes
+
+
+def test_the_page_holds_the_raw_figures_of_every_table(written):
+    out = written[0] / "out"
+    tables = data_of((out / "report.html").read_text(encoding="utf-8"))["tables"]
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (out / "tables").iterdir()}
+    assert tables == files
+
+
+def test_several_networks_have_one_overview(tmp_path, light_page):
+    models = ("resnet20", "resnet32-projection")
+    record = make_study(seeds=2, models=models, removals=(1, 2), full=False)
+    write(tmp_path, record, figures=False)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "tables" / "overview.csv").read_text())))
+    assert [row["method"] for row in rows] == ["dense", *(name for name, *_ in METHODS)]
+    one = next(one for one in record["comparisons"] if one["method"] == "snip")
+    shown = next(row for row in rows if row["method"] == "snip")
+    assert float(shown["resnet20, remove 1 difference"]) == one["difference"]["mean"]
+    assert shown["resnet20, remove 1 outcome"] == one["outcome_adjusted"]
+    assert rows[0]["resnet20, remove 1 outcome"] == ""
+    assert "All networks and methods" in read(tmp_path).seen
+    write(tmp_path, make_study(seeds=2, full=False), figures=False)
+    assert "All networks and methods" not in read(tmp_path).seen
+
+
+def test_what_all_runs_share_is_told_once(tmp_path, light_page):
+    record = make_study(seeds=2)
+    write(tmp_path, record, figures=False)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("&#34;learning_rate&#34;: 0.1") == 1
+    record["runs"][0]["config"]["recipe"]["learning_rate"] = 0.2
+    write(tmp_path, record, figures=False)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("&#34;learning_rate&#34;: 0.1") == len(record["runs"]) - 1
 
 
 def test_without_figures_nothing_links_to_them(written, tmp_path, study, light_page):
@@ -299,8 +366,7 @@ def test_any_study_renders_and_its_words_stay_words(study, tmp_path, light_page)
     reader = read(tmp_path)
     assert page.count("<script") == page.count("</script>") == 3
     assert "<b>&amp;" not in page
-    charts = re.search(r'<script id="charts"[^>]*>(.*?)</script>', page, re.DOTALL)
-    assert isinstance(json.loads(charts[1]), dict)
+    assert data_of(page)["charts"].keys() >= set(re.findall(r'data-figure="([^"]*)"', page))
     if study["title"] == NASTY:
         assert "<script>alert('x')</script><b>&amp; $x$" in reader.seen
 

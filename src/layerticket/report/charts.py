@@ -1,6 +1,6 @@
 """The charts of a study. Each is a function from a study to a Vega-Lite specification.
 
-To add one: write its table in tables.py and its function here, and name both in CHARTS.
+To add one: write its table in tables.py and its function here, marked with `chart`.
 """
 
 import itertools
@@ -32,13 +32,43 @@ class Chart:
     per: Literal["study", "model", "budget"]
     """What it is drawn for: the whole study, each network, or each network and budget."""
     table: Callable[[Study], Table]
-    """The figures behind it."""
+    """The figures behind it; without rows it is not drawn."""
     function: Callable[[Study], Spec]
     """The chart; its "description" says how to read it."""
     figures: Callable[[Study], Table] | None = None
     """The table shown beside it, if not that of its points."""
-    when: Callable[[Study], bool] | None = None
-    """Whether a study has what it shows; by default if its table has rows."""
+
+
+CHARTS: list[Chart] = []
+"""All charts, in the order they are read."""
+
+
+def chart(
+    name: str,
+    *,
+    section: str,
+    title: str,
+    table: Callable[[Study], Table],
+    per: Literal["study", "model", "budget"] = "budget",
+    figures: Callable[[Study], Table] | None = None,
+) -> Callable[[Callable[[Study], Spec]], Callable[[Study], Spec]]:
+    """Mark a function as a chart of every report; for the arguments see `Chart`."""
+
+    def add(function: Callable[[Study], Spec]) -> Callable[[Study], Spec]:
+        CHARTS.append(
+            Chart(
+                name=name,
+                section=section,
+                title=title,
+                per=per,
+                table=table,
+                function=function,
+                figures=figures,
+            )
+        )
+        return function
+
+    return add
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +98,7 @@ def drawings(study: Study) -> list[Drawing]:
         )
         for chart in CHARTS
         for name, title, part in _parts(study, chart)
-        if (chart.when(part) if chart.when else chart.table(part).rows)
+        if chart.table(part).rows
     ]
 
 
@@ -119,18 +149,71 @@ def _unique(name: str, taken: set[str]) -> str:
 # The charts.
 
 
+@chart(
+    "networks",
+    section="overview",
+    title="Every network and method",
+    per="study",
+    table=tables.networks_table,
+)
+def networks_chart(study: Study) -> Spec:
+    """Accuracy over MACs of all networks."""
+    points = tables.networks_table(study).points
+    for point in points:
+        _percent(point, "accuracy")
+        point["macs"] /= 1e6
+    _side_by_side(points)
+    x = _axis("macs", "million MACs per image")
+    if max(p["macs"] for p in points) > 4 * min(p["macs"] for p in points) > 0:
+        x["scale"] = {"type": "log", "nice": False, "padding": 20}
+    accuracies = [point["accuracy"] for point in points]
+    y = _axis("accuracy", "test accuracy, %", _span(accuracies, 0.0, 100.0))
+    place = {"x": x, "y": y}
+    name = {"type": "text", "dy": -14, "align": "right", "style": "dense"}
+    return {
+        "description": (
+            "Test accuracy over multiply-accumulates per image, mean over seeds; up and to the "
+            "left is better. The name of a network stands at its dense form. The intervals are "
+            "below, network by network."
+        ),
+        **_SIZE,
+        "height": 380,
+        "data": {"values": points},
+        "layer": _layers(
+            [
+                {
+                    "transform": [{"filter": "datum.method == 'dense'"}],
+                    "mark": name,
+                    "encoding": place | {"text": {"field": "network"}},
+                },
+                _dots(place),
+            ],
+            _looks(study, points),
+        ),
+    }
+
+
+@chart(
+    "comparisons",
+    section="differences",
+    title="Difference to the dense network",
+    per="study",
+    table=tables.differences_table,
+    figures=tables.comparisons_table,
+)
 def comparisons_chart(study: Study) -> Spec:
     """Every method's difference to dense with its intervals, against the margin."""
     points = []
-    for one, point in zip(study.comparisons, tables.comparisons_table(study).points, strict=True):
-        if one.n and one.difference.mean is not None:
-            _percent(point, "mean", "low", "high", "seeds_low", "seeds_high")
-            points.append(_possible_difference(point, one) | {"name": study.label(one)})
+    known = [one for one in study.judged if one.difference.mean is not None]
+    for one, point in zip(known, tables.differences_table(study).points, strict=True):
+        _percent(point, "mean", "low", "high", "seeds_low", "seeds_high")
+        points.append(_possible_difference(point, one) | {"name": study.label(one)})
     names = list(dict.fromkeys(point["name"] for point in points))
     margin = f"margin {words.points(-study.margin)}".replace("-", "\u2212")
     y = _names("name", names, axis=_ROWS)
     least = min(point["least"] for point in points)
     ends = [*_ends(points, "mean"), 0.0, -100 * study.margin]
+    ends.append(0.12 * (max(ends) - min(ends)))  # room for the name of the line at 0
     x = _axis("mean", "test accuracy, method minus dense, pp", _span(ends, least, least + 100))
     shared = {"y": y, **_looks(study, points, legend=False)}
     return {
@@ -142,7 +225,7 @@ def comparisons_chart(study: Study) -> Spec:
             "seed. An arrow marks a bar that is cut where no difference is possible."
         ),
         **_SIZE,
-        "height": 34 * len(names),
+        "height": {"step": 34},
         "data": {"values": points},
         "layer": [
             _line("x", 0.0, "dense", style="dense"),
@@ -153,6 +236,46 @@ def comparisons_chart(study: Study) -> Spec:
     }  # fmt: skip
 
 
+@chart("seeds", section="differences", title="Seed by seed", table=tables.seeds_table)
+def seeds_chart(study: Study) -> Spec:
+    """Every method's difference to dense in each seed."""
+    points = tables.seeds_table(study).points
+    for point in points:
+        _percent(point, "difference")
+    seeds = sorted({point["seed"] for point in points})
+    x = _names("seed", seeds, axis={"labelAngle": 0, "title": "seed", "grid": False})
+    ends = [*_ends(points, "difference"), 0.0, -100 * study.margin]
+    y = _axis("difference", "method minus dense, pp", _span(ends, -100.0, 100.0))
+    margin = f"margin {words.points(-study.margin)}".replace("-", "\u2212")
+    return {
+        "description": (
+            "Each line is one method, each point the difference to the dense network of that seed, "
+            "random draws averaged. Lines that move together show seeds that are hard for all."
+        ),
+        **_SIZE,
+        "height": 260,
+        "data": {"values": points},
+        "layer": [
+            _line("y", 0.0, "dense", style="dense"),
+            _line("y", -100 * study.margin, margin, style="margin"),
+            *_layers(
+                [
+                    {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y}},
+                    _dots({"x": x, "y": y}),
+                ],
+                _looks(study, points),
+            ),
+        ],
+    }
+
+
+@chart(
+    "accuracy",
+    section="accuracy",
+    title="Accuracy against cost",
+    per="model",
+    table=tables.accuracy_table,
+)
 def accuracy_chart(study: Study) -> Spec:
     """Accuracy over MACs of one network: dense, tickets, baselines."""
     points = tables.accuracy_table(study).points
@@ -174,7 +297,6 @@ def accuracy_chart(study: Study) -> Spec:
             "with masked weights stand at the cost of dense: masks save no time."
         ),
         **_SIZE,
-        **_HIDDEN,
         "height": 360,
         "data": {"values": list(points)},
         "layer": _layers(
@@ -195,6 +317,13 @@ def _side_by_side(points: Sequence[Point]) -> None:
         point["macs"] = at + step * (place - (alike - 1) / 2)
 
 
+@chart(
+    "blocks",
+    section="blocks",
+    title="Blocks removed",
+    table=tables.removed_table,
+    figures=tables.tickets_table,
+)
 def removed_chart(study: Study) -> Spec:
     """Which blocks each ticket of a network and a budget removed, and the rank of their scores."""
     points = tables.removed_table(study).points
@@ -239,6 +368,13 @@ def removed_chart(study: Study) -> Spec:
     )  # fmt: skip
 
 
+@chart(
+    "worth",
+    section="worth",
+    title="What each block is worth",
+    per="model",
+    table=tables.worth_table,
+)
 def worth_chart(study: Study) -> Spec:
     """What each block is worth, and below it how each criterion ranks the blocks."""
     lost = [point | {"of": "worth"} for point in tables.worth_table(study).points]
@@ -289,6 +425,12 @@ def worth_chart(study: Study) -> Spec:
     }
 
 
+@chart(
+    "similarity",
+    section="similarity",
+    title="Similarity to dense",
+    table=tables.similarity_table,
+)
 def similarity_chart(study: Study) -> Spec:
     """How alike each method's layers are to those of the dense network."""
     points = tables.similarity_table(study).points
@@ -326,6 +468,13 @@ def _merged(orders: Sequence[Iterable[str]]) -> list[str]:
     return merged
 
 
+@chart(
+    "cost",
+    section="cost",
+    title="Cost of training beside dense",
+    table=tables.need_table,
+    figures=tables.cost_table,
+)
 def cost_chart(study: Study) -> Spec:
     """What each method needs of what the dense network needs, figure by figure."""
     points = tables.need_table(study).points
@@ -354,6 +503,12 @@ def cost_chart(study: Study) -> Spec:
     )
 
 
+@chart(
+    "robustness",
+    section="robustness",
+    title="Accuracy on other images",
+    table=tables.robustness_table,
+)
 def robustness_chart(study: Study) -> Spec:
     """Differences to dense on shifted, corrupted and attacked images."""
     points = tables.robustness_table(study).points
@@ -376,28 +531,80 @@ def robustness_chart(study: Study) -> Spec:
     )
 
 
+@chart(
+    "validation accuracy",
+    section="curves",
+    title="Validation accuracy",
+    table=tables.validation_accuracy_table,
+    figures=tables.validation_accuracy_by_epoch,
+)
 def validation_accuracy_chart(study: Study) -> Spec:
-    """Validation accuracy over the epochs: mean over seeds, with the range they span."""
+    """Validation accuracy over the epochs: mean over seeds, and every run."""
     points = tables.validation_accuracy_table(study).points
+    runs = _run_points(study, "validation_accuracy", 100)
     for point in points:
-        _percent(point, "mean", "low", "high")
-    return _curves(study, points, "validation accuracy, %", most=100.0)
+        _percent(point, "mean")
+    return _curves(study, points, runs, "validation accuracy, %", most=100.0)
 
 
+@chart(
+    "train loss",
+    section="curves",
+    title="Training loss",
+    table=tables.train_loss_table,
+    figures=tables.train_loss_by_epoch,
+)
 def train_loss_chart(study: Study) -> Spec:
     """Training loss over the epochs."""
-    return _curves(study, tables.train_loss_table(study).points, "training loss, nats")
+    points = tables.train_loss_table(study).points
+    return _curves(study, points, _run_points(study, "train_loss", 1), "training loss, nats")
 
 
-def _curves(study: Study, points: Sequence[Point], title: str, *, most: float = math.inf) -> Spec:
+def _run_points(study: Study, figure: str, factor: float) -> list[Point]:
+    """Give every point of every single run's curve."""
+    return [
+        {
+            "method": row.method,
+            "run": f"{tables.row_name(row)}, seed {row.seed}",
+            "epoch": point["epoch"],
+            "value": factor * point[figure],
+        }
+        for row in study.done
+        for point in row.curve
+        if point.get(figure) is not None
+    ]
+
+
+_POINTS = 60
+"""Most points of a line; of a longer training equally spaced epochs are drawn, with the last."""
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    epochs = sorted({point["epoch"] for point in points}, reverse=True)
+    kept = set(epochs[:: -(-len(epochs) // _POINTS)])
+    return [point for point in points if point["epoch"] in kept]
+
+
+def _curves(
+    study: Study,
+    means: Sequence[Point],
+    runs: Sequence[Point],
+    title: str,
+    *,
+    most: float = math.inf,
+) -> Spec:
+    means, runs = _thinned(means), _thinned(runs)
+    points = [{k: v for k, v in one.items() if k not in ("low", "high")} for one in means]
     epochs = sorted({point["epoch"] for point in points})
     step = next(s for s in _STEPS if epochs[-1] <= 8 * s)
     ticks = [epoch for epoch in range(0, epochs[-1] + 1, step) if epoch >= epochs[0]]
     whole = {"values": ticks, "format": "d", "grid": False}
     x = _axis("epoch", "epoch", axis=whole)
-    y = _axis("mean", title, _span(_ends(points, "mean"), 0.0, most))
+    ends = [*_ends(points, "mean"), *_ends(runs, "value")]
+    y = _axis("mean", title, _span(ends, 0.0, most))
     looks = _looks(study, points, shapes=False)
-    band = {"y": y | {"field": "low"}, "y2": {"field": "high"}, "x": x}
+    single = {"y": y | {"field": "value"}, "x": x, "detail": {"field": "run"}}
+    mean = {"filter": "isValid(datum.mean)"}
     # A wide line nobody sees, so that a pointer near the line is told of its point.
     few = len(epochs) < 4  # too few for a line to be seen
     near = {
@@ -407,16 +614,23 @@ def _curves(study: Study, points: Sequence[Point], title: str, *, most: float = 
         "size": 60 if few else 250,
     }
     return {
-        "description": "Mean over seeds; the band spans the lowest to the highest seed.",
+        "description": "Thick lines are means over seeds, thin lines single runs.",
         **_SIZE,
-        **_HIDDEN,
         "height": 300,
-        "data": {"values": list(points)},
+        "data": {"values": [*points, *runs]},
         "layer": _layers(
             [
-                {"mark": {"type": "area", "style": "band"}, "encoding": band},
-                {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y}},
-                {**_dots({"x": x, "y": y}), "mark": near},
+                {
+                    "transform": [{"filter": "isValid(datum.value)"}],
+                    "mark": {"type": "line", "style": "single"},
+                    "encoding": single,
+                },
+                {
+                    "transform": [mean],
+                    "mark": {"type": "line", "strokeWidth": 2.4},
+                    "encoding": {"x": x, "y": y},
+                },
+                {**_dots({"x": x, "y": y}), "mark": near, "transform": [mean]},
             ],
             looks,
         ),
@@ -490,7 +704,7 @@ def _axis(
 
 def _names(
     field: str,
-    order: Sequence[str],
+    order: Sequence[object],
     *,
     axis: Mapping[str, Any] | None = None,
     scale: Mapping[str, Any] | None = None,
@@ -518,19 +732,11 @@ def _looks(
     return found
 
 
-_HIDDEN: Spec = {"params": [{"name": "hidden", "value": []}]}
-"""Labels of methods that a reader has hidden; the page fills it by clicks on the legend."""
-
-
 def _layers(layers: Sequence[Spec], shared: Spec) -> list[Spec]:
     """Give layers what they share; only the last one, the points, has shapes."""
-    legend = shared["color"]["legend"] is not None
-    shown = [{"filter": "indexof(hidden, datum.method) < 0"}] * legend
     plain = {key: one for key, one in shared.items() if key != "shape"}
     return [
-        layer
-        | {"transform": [*shown, *layer.get("transform", ())]}
-        | {"encoding": (shared if layer is layers[-1] else plain) | layer["encoding"]}
+        layer | {"encoding": (shared if layer is layers[-1] else plain) | layer["encoding"]}
         for layer in layers
     ]
 
@@ -570,8 +776,12 @@ def _interval(
 
 
 def _line(axis: str, at: float, name: str, *, style: str, side: str = "left") -> Spec:
-    """A line across the chart, named at its top."""
-    text = {"type": "text", "text": name, "y": -4, "baseline": "bottom", "align": side}
+    """A line across the chart, named at its end."""
+    text: Spec = {"type": "text", "text": name, "baseline": "bottom"}
+    if axis == "x":
+        text |= {"y": -4, "align": side}
+    else:
+        text |= {"x": "width", "align": "right", "dx": -4, "dy": -3}
     return {
         "data": {"values": [{"at": at}]},
         "encoding": {axis: {"field": "at", "type": "quantitative"}},
@@ -602,8 +812,7 @@ def _rows_of_dots(
     return {
         "description": description,
         **_SIZE,
-        **_HIDDEN,
-        "height": len(rows) * max(34, 13 * len(methods)),
+        "height": {"step": max(34, 13 * len(methods)), "for": "position"},
         "data": {"values": list(points)},
         "layer": [
             _line("x", at, "dense", style="dense"),
@@ -665,81 +874,3 @@ def _map(
         "data": {"values": list(points)},
         "layer": layers,
     }
-
-
-CHARTS = (
-    Chart(
-        name="comparisons",
-        section="differences",
-        title="Difference to the dense network",
-        per="study",
-        table=tables.comparisons_table,
-        function=comparisons_chart,
-        when=lambda study: any(one.difference.mean is not None for one in study.comparisons),
-    ),
-    Chart(
-        name="accuracy",
-        section="accuracy",
-        title="Accuracy against cost",
-        per="model",
-        table=tables.accuracy_table,
-        function=accuracy_chart,
-    ),
-    Chart(
-        name="blocks",
-        section="blocks",
-        title="Blocks removed",
-        per="budget",
-        table=tables.removed_table,
-        function=removed_chart,
-    ),
-    Chart(
-        name="cost",
-        section="cost",
-        title="Cost of training beside dense",
-        per="budget",
-        table=tables.need_table,
-        function=cost_chart,
-        figures=tables.cost_table,
-    ),
-    Chart(
-        name="robustness",
-        section="robustness",
-        title="Accuracy on other images",
-        per="budget",
-        table=tables.robustness_table,
-        function=robustness_chart,
-    ),
-    Chart(
-        name="worth",
-        section="worth",
-        title="What each block is worth",
-        per="model",
-        table=tables.worth_table,
-        function=worth_chart,
-    ),
-    Chart(
-        name="similarity",
-        section="similarity",
-        title="Similarity to dense",
-        per="budget",
-        table=tables.similarity_table,
-        function=similarity_chart,
-    ),
-    Chart(
-        name="validation accuracy",
-        section="curves",
-        title="Validation accuracy",
-        per="budget",
-        table=tables.validation_accuracy_table,
-        function=validation_accuracy_chart,
-    ),
-    Chart(
-        name="train loss",
-        section="curves",
-        title="Training loss",
-        per="budget",
-        table=tables.train_loss_table,
-        function=train_loss_chart,
-    ),
-)

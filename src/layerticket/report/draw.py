@@ -1,5 +1,8 @@
 """The one way to draw: Vega-Lite specifications, in a browser by JavaScript and as SVG and PNG."""
 
+import base64
+import functools
+import gzip
 import json
 import math
 from collections.abc import Mapping
@@ -115,7 +118,7 @@ def config(theme: str) -> dict[str, Any]:
             "interval": {"strokeWidth": 1.8, "opacity": 1},
             "seeds": {"strokeWidth": 6, "opacity": 0.35},
             "cut": {"filled": True, "size": 70, "opacity": 1},
-            "band": {"opacity": 0.16},
+            "single": {"strokeWidth": 1, "opacity": 0.28},
             "dense": {"color": of["soft"]},
             "margin": {"color": of["strong"], "strokeDash": [5, 4], "strokeWidth": 1.6},
             "margin-name": {"color": of["strong"]},
@@ -176,20 +179,31 @@ def pictures(spec: Spec, title: str) -> dict[str, bytes]:
     return {"svg": svg.encode(), "png": convert.svg_to_png(svg, scale=2)}
 
 
-def scripts() -> list[str]:
-    """Return the JavaScript that draws in a page, to be put into one script element each."""
-    names = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js", "script.js")
-    return [_in_script(asset(name)) for name in names]
+@functools.cache
+def library() -> str:
+    """Return the JavaScript libraries that draw in a page, packed."""
+    names = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js")
+    return packed("\n".join(asset(name) for name in names))
 
 
-def as_script(value: object) -> str:
-    """Write a JSON value that cannot end the script element it stands in."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+def packed(text: str) -> str:
+    """Compress a text and spell it in letters that no HTML can mistake (gzip, base64).
+
+    Example:
+        >>> unpacked(packed("</script>"))
+        '</script>'
+    """
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 
-def _in_script(code: str) -> str:
-    return code.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+def unpacked(text: str) -> str:
+    """Return the text that was packed."""
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def packed_json(value: object) -> str:
+    """Pack a JSON value."""
+    return packed(json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
 
 
 def asset(name: str) -> str:

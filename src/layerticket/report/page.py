@@ -4,10 +4,13 @@ Nothing is trained or measured here: all it shows stands in study.json.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
@@ -21,6 +24,7 @@ from layerticket.report.tables import (
     agreement_table,
     baselines_table,
     markdown,
+    overview_table,
     row_name,
     runs_table,
 )
@@ -39,7 +43,13 @@ class Written:
     study: Study
 
 
-def write_report(folder: Path, out: Path | None = None, *, figures: bool = True) -> Written:
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    figures: bool = True,
+    refresh: float | None = None,
+) -> Written:
     """Write ``report.html``, ``report.md``, tables as CSV, figures as PNG and SVG.
 
     Old files of the same names are replaced, each as a whole.
@@ -48,6 +58,7 @@ def write_report(folder: Path, out: Path | None = None, *, figures: bool = True)
         folder: Folder of a study, with its study.json.
         out: Folder to write into; that of the study by default.
         figures: Whether PNG and SVG are drawn; needs the extra "figures".
+        refresh: Seconds after which a browser reads the page again, while a study is running.
 
     Returns:
         The files and the study.
@@ -56,21 +67,43 @@ def write_report(folder: Path, out: Path | None = None, *, figures: bool = True)
         LayerticketError: If there is no study, or figures are wanted and vl-convert-python is not
             installed.
     """
-    study = Study.read(folder)
-    report = Report.of(study)
+    return write_study(Study.read(folder), folder, out, figures=figures, refresh=refresh)
+
+
+def write_study(
+    study: Study,
+    folder: Path,
+    out: Path | None = None,
+    *,
+    figures: bool = True,
+    refresh: float | None = None,
+) -> Written:
+    """Write the report of a study that was read already; the rest is as in `write_report`."""
+    target = Path(folder if out is None else out)
+    report = Report.of(study, base=_way(target, Path(folder)))
     content: dict[str, str | bytes] = {
-        "report.html": page(report),
+        "report.html": page(report, refresh=refresh),
         "report.md": text(report, figures=figures),
     }
     content |= {f"tables/{name}.csv": table.csv for name, table in report.tables.items()}
     for drawing in report.drawings if figures else ():
         for kind, picture in draw.pictures(drawing.spec, drawing.title).items():
             content[f"figures/{drawing.name}.{kind}"] = picture
-    target = folder if out is None else out
     for name, one in content.items():
-        write_atomically(Path(target) / name, one)
-    paths = tuple(Path(target) / name for name in content)
+        write_atomically(target / name, one)
+    paths = tuple(target / name for name in content)
     return Written(page=paths[0], files=paths, study=study)
+
+
+def _way(start: Path, end: Path) -> str:
+    """Address of one folder as seen from another, with a slash at its end unless it is the same."""
+    if start.resolve() == end.resolve():
+        return ""
+    try:
+        way = os.path.relpath(end.resolve(), start.resolve())
+    except ValueError:  # another drive
+        return f"{end.resolve().as_uri()}/"
+    return f"{quote(Path(way).as_posix())}/"
 
 
 # The report from top to bottom, as values.
@@ -112,8 +145,18 @@ _BASELINES = (
 
 def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
     baselines, agreement = baselines_table(study), agreement_table(study)
+    overview = overview_table(study)
     ways = list(dict.fromkeys(row.energy_method for row in study.rows if row.energy_method))
     parts = (
+        Section(
+            name="overview",
+            title="All networks and methods",
+            short="Overview",
+            absent="",
+            remark="Every method against the dense network of the same seeds; outcomes are those "
+            "after correction for all comparisons of the study.",
+            tables={"overview": overview} if overview.rows else None,
+        ),
         Section(
             name="differences",
             title="Did it win?",
@@ -180,6 +223,8 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
     for part in parts:
         own = [one for one in drawn if one.section == part.name]
         filled = replace(part, drawings=own)
+        if filled.is_empty and not part.absent:
+            continue
         found.append(replace(filled, remark=part.absent) if filled.is_empty else filled)
     return found
 
@@ -247,9 +292,11 @@ class Report:
     sections: Sequence[Section]
     drawings: Sequence[Drawing]
     runs: Table
+    base: str = ""
+    """Where the study's folder is, as seen from the page."""
 
     @classmethod
-    def of(cls, study: Study) -> "Report":
+    def of(cls, study: Study, *, base: str = "") -> "Report":
         """Put a report together."""
         drawn = drawings(study)
         tickets = [one for one in study.judged if one.role == "criterion"]
@@ -259,7 +306,15 @@ class Report:
             sections=_sections(study, drawn),
             drawings=drawn,
             runs=runs_table(study),
+            base=base,
         )
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What the configurations of all runs have in common."""
+        known = [row.config for row in self.study.rows if row.config is not None]
+        first = known[0] if known else {}
+        return {k: v for k, v in first.items() if all(one.get(k, one) == v for one in known)}
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -299,8 +354,13 @@ class Report:
 # The page.
 
 
-def page(report: Report) -> str:
-    """Fill the template; every text of the study is escaped."""
+def page(report: Report, *, refresh: float | None = None) -> str:
+    """Fill the template; every text of the study is escaped.
+
+    Args:
+        report: What is shown.
+        refresh: Seconds after which a browser reads the page again; None: it never does.
+    """
     maker = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -313,10 +373,29 @@ def page(report: Report) -> str:
         pretty=lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=dict),
         themes=draw.THEMES,
         style=draw.asset("style.css"),
-        scripts=draw.scripts(),
-        charts=draw.as_script({one.name: one.spec for one in report.drawings}),
-        configs=draw.as_script({theme: draw.config(theme) for theme in draw.THEMES}),
+        script=draw.asset("script.js"),
+        library=draw.library(),
+        data=draw.packed_json(
+            {
+                "charts": {one.name: one.spec for one in report.drawings},
+                "configs": {theme: draw.config(theme) for theme in draw.THEMES},
+                "tables": {name: table.csv for name, table in report.tables.items()},
+                "methods": list(report.study.methods),
+            }
+        ),
+        methods=_methods_drawn(report),
+        place=lambda path: f"{report.base or './'}{quote(path)}",
+        own=lambda run: {
+            key: value for key, value in (run.config or {}).items() if key not in report.shared
+        },
+        refresh=refresh,
     )
+
+
+def _methods_drawn(report: Report) -> list[str]:
+    """Name the methods that some chart shows, in the order of the study."""
+    shown = {point.get("method") for one in report.drawings for point in one.spec["data"]["values"]}
+    return [method for method in report.study.methods if method in shown]
 
 
 def _tie(text: str) -> str:

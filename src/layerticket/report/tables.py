@@ -47,6 +47,8 @@ class Study(display.Shown):
     """Kind of each method of the whole study by label, dense first; a part keeps them all."""
     cost: Mapping[str, Any] | None = None
     """What the whole study needed, every training and search once."""
+    columns: tuple[str, ...] = ()
+    """Further figures of every row, which stand in its `config`: columns of the table of runs."""
 
     @classmethod
     def read(cls, folder: Path) -> "Study":
@@ -62,7 +64,7 @@ class Study(display.Shown):
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
         """Read the object of study.json; signs that no page can hold are replaced."""
-        made = ("rows", "methods", "cost")
+        made = ("rows", "methods", "cost", "columns")
         lacking = [
             name
             for name in ("schema", "runs", *(f.name for f in fields(cls) if f.name not in made))
@@ -93,6 +95,7 @@ class Study(display.Shown):
             | {
                 "rows": rows,
                 "comparisons": comparisons,
+                "columns": tuple(known.get("columns", ())),
                 "verdict": known["verdict"] or words.UNJUDGED,
                 "methods": {row.method: row.kind for row in (*dense, *rows)},
             }
@@ -208,6 +211,24 @@ class Column:
     """Whether it is shown only where it varies from row to row; CSV always has it."""
     rare: bool = False
     """Whether it is shown only where some row has it; CSV always has it."""
+    link: bool = False
+    """Whether cells are paths in the study's folder, to be linked."""
+    tone: Callable[[Any], str] = str
+    """For a cell of words, the outcome or status that colours it, if it is one."""
+
+
+TONES = ("wins", "loses", "undecided", "failed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One cell as a page shows it."""
+
+    text: str
+    column: Column
+    sort: str = ""
+    """The raw figure it is sorted by; of words nothing, they are sorted as they are read."""
+    tone: str = ""
 
 
 Text = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -240,6 +261,11 @@ class Table:
             for shown in [self.shown]
             for row in self.rows
         ]
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """Every cell for a page."""
+        return [[_cell(row[at], column) for at, column in self.shown] for row in self.rows]
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -282,6 +308,20 @@ class Table:
                 cells += several if column.parts else [value]
             writer.writerow(_no_formula(cell) for cell in cells)
         return target.getvalue()
+
+
+def _cell(value: Any, column: Column) -> Cell:  # noqa: ANN401 - whatever a column shows
+    if value is None:
+        return Cell(text=column.absent, column=column)
+    first = value[0] if column.parts else value
+    number = isinstance(first, int | float) and not column.words
+    tone = column.tone(value) if column.words else ""
+    return Cell(
+        text=column.show(value),
+        column=column,
+        sort=f"{first:.6g}" if number and column.show is not str else "",
+        tone=tone if tone in TONES else "",
+    )
 
 
 def _no_formula(cell: object) -> object:
@@ -374,6 +414,13 @@ def _seeds(numbers: str) -> str:
     return f"seed{'s' if ' ' in numbers else ''} {numbers}"
 
 
+def differences_table(study: Study) -> Table:
+    """List the same as `comparisons_table`, where there is a difference."""
+    table = comparisons_table(study)
+    known = zip(study.comparisons, table.rows, strict=True)
+    return replace(table, rows=[r for one, r in known if one.n and one.difference.mean is not None])
+
+
 def comparisons_table(study: Study) -> Table:
     """List every method against dense: difference, verdict, what was saved."""
     two_seeds = "needs 2 seeds"
@@ -440,6 +487,94 @@ def comparisons_table(study: Study) -> Table:
         for one in study.comparisons
     ]
     return Table(title="Every method against dense", columns=columns, rows=rows)
+
+
+def overview_table(study: Study) -> Table:
+    """List every method for every network and budget: accuracy, difference and outcome."""
+    places = list(dict.fromkeys((one.model, one.budget) for one in study.comparisons))
+    several = len({budget for _, budget in places}) > 1
+    columns = [
+        METHOD,
+        *(
+            Column(
+                title=f"{model}, {budget}" if several and budget else model,
+                show=_overview,
+                parts=("accuracy", "difference", "outcome"),
+                absent="—",
+                words=True,
+                tone=lambda value: str(value[2]),
+            )
+            for model, budget in places
+        ),
+    ]
+    if len(places) < 2:
+        return Table(title="Every method, every network", columns=columns, rows=())
+    dense = {
+        model: _mean([row for row in study.rows if is_dense(row, model)], "test_accuracy")
+        for model, _ in places
+    }
+    found = {(one.method, one.model, one.budget): one for one in study.judged}
+    rows: list[Sequence[Any]] = [("dense", *_dense_cells(dense, places))]
+    rows += [
+        (
+            method,
+            *(
+                one and (one.accuracy["mean"], one.difference.mean, one.outcome_adjusted)
+                for place in places
+                for one in [found.get((method, *place))]
+            ),
+        )
+        for method in dict.fromkeys(one.method for one in study.comparisons)
+    ]
+    return Table(title="Every method, every network", columns=columns, rows=rows)
+
+
+def is_dense(row: Row, model: str) -> bool:
+    """Whether a row is the dense network of a name."""
+    return row.kind == "dense" and row.model == model
+
+
+def _dense_cells(
+    accuracy: Mapping[str, float | None], places: Sequence[tuple[str, str]]
+) -> list[tuple[float, None, None] | None]:
+    means = [accuracy[model] for model, _ in places]
+    return [None if mean is None else (mean, None, None) for mean in means]
+
+
+def _overview(value: Sequence[Any]) -> str:
+    accuracy, difference, outcome = value
+    if outcome is None:
+        return words.accuracy(accuracy)
+    return f"{words.accuracy(accuracy)} ({words.difference(difference)}, {outcome})"
+
+
+def seeds_table(study: Study) -> Table:
+    """List each method beside dense, seed by seed; draws are averaged."""
+    columns = [
+        METHOD,
+        Column(title="seed"),
+        Column(title="accuracy", show=words.accuracy),
+        Column(title="dense", show=words.accuracy),
+        Column(title="difference", show=words.difference),
+    ]
+    dense = {row.seed: row.test_accuracy for row in study.rows if row.kind == "dense"}
+    rows = []
+    for method, of in study.by_method(row for row in study.rows if row.kind != "dense").items():
+        for seed in sorted({row.seed for row in of}):
+            own = _mean([row for row in of if row.seed == seed], "test_accuracy")
+            reference = dense.get(seed)
+            if own is not None and reference is not None:
+                rows.append((method, seed, own, reference, own - reference))
+    return Table(title="Seed by seed", columns=columns, rows=rows)
+
+
+def networks_table(study: Study) -> Table:
+    """List what `accuracy_table` does, for all networks together."""
+    parts = [(part.rows[0].model, accuracy_table(part)) for part in study.models]
+    rows = [(model, *row) for model, table in parts for row in table.rows]
+    several = len({row[0] for row in rows}) > 1
+    columns = [replace(NETWORK, context=False), *accuracy_table(study).columns]
+    return Table(title="Accuracy against cost", columns=columns, rows=rows if several else ())
 
 
 def accuracy_table(study: Study) -> Table:
@@ -512,6 +647,67 @@ def _curves(study: Study, figure: str, title: str) -> Table:
     if all(study.methods[row[0]] == "dense" for row in rows):
         rows = []
     return Table(title=title, columns=columns, rows=rows)
+
+
+def validation_accuracy_by_epoch(study: Study) -> Table:
+    """List the validation accuracies with one column for each method."""
+    return _by_epoch(validation_accuracy_table(study), words.accuracy)
+
+
+def train_loss_by_epoch(study: Study) -> Table:
+    """List the training losses with one column for each method."""
+    return _by_epoch(train_loss_table(study), words.figure)
+
+
+def _by_epoch(table: Table, show: Callable[[float], str]) -> Table:
+    """Turn rows of (method, epoch, mean, low, high, runs) into one row an epoch."""
+    found = {(row[0], row[1]): row[2:5] for row in table.rows}
+    methods = list(dict.fromkeys(method for method, _ in found))
+    columns = [
+        Column(title="epoch"),
+        *(
+            Column(
+                title=method, parts=ENDS, absent="—", show=lambda value: _curve_cell(value, show)
+            )
+            for method in methods
+        ),
+    ]
+    rows = [
+        (epoch, *(found.get((method, epoch)) for method in methods))
+        for epoch in sorted({epoch for _, epoch in found})
+    ]
+    return Table(title=table.title, columns=columns, rows=rows)
+
+
+def _curve_cell(value: Sequence[float], show: Callable[[float], str]) -> str:
+    mean, low, high = (show(one) for one in value)
+    return mean if low == high else f"{mean} ({low.removesuffix(' %')} to {high})"
+
+
+def tickets_table(study: Study) -> Table:
+    """List what each ticket removed: one row a ticket, one column a block, with its score."""
+    points = removed_table(study).rows
+    blocks = list(dict.fromkeys(row[3] for row in points))
+    tickets: dict[tuple[Any, ...], dict[str, tuple[Any, ...]]] = defaultdict(dict)
+    for method, draw, seed, block, removed, score, _ in points:
+        tickets[method, draw, seed][block] = (score, removed)
+    columns = [
+        METHOD,
+        DRAW,
+        Column(title="seed"),
+        *(
+            Column(title=block, show=_block_cell, parts=("score", "removed"), absent="")
+            for block in blocks
+        ),
+    ]
+    rows = [(*ticket, *(of.get(block) for block in blocks)) for ticket, of in tickets.items()]
+    return Table(title="Blocks removed", columns=columns, rows=rows)
+
+
+def _block_cell(value: Sequence[Any]) -> str:
+    score, removed = value
+    parts = ["×" if removed == "removed" else "", "" if score is None else words.figure(score)]
+    return " ".join(part for part in parts if part) or "·"
 
 
 def removed_table(study: Study) -> Table:
@@ -795,21 +991,26 @@ def runs_table(study: Study) -> Table:
         "seed": Column(title="seed"),
         "status": Column(title="status", words=True),
         "test_accuracy": Column(title="test accuracy", show=words.accuracy),
-        "validation_accuracy": Column(title="validation accuracy", show=words.accuracy),
+        "validation_accuracy": Column(title="validation accuracy", show=words.accuracy, rare=True),
         "macs": Column(title="MACs", show=words.millions),
         "params": Column(title="parameters", show=words.count),
-        "epochs": Column(title="epochs"),
+        "epochs": Column(title="epochs", rare=True),
         "train_seconds": Column(title="training", show=words.duration),
         "energy_kwh": Column(title="energy", show=words.energy),
         "co2_kg": Column(title="CO2e", show=words.carbon),
-        "device": Column(title="device", words=True),
-        "precision": Column(title="precision", words=True),
+        "device": Column(title="device", words=True, rare=True),
+        "precision": Column(title="precision", words=True, rare=True),
         "jobs_beside": Column(title="jobs beside", absent="not recorded", context=True),
-        "folder": Column(title="folder", words=True),
+        "folder": Column(title="folder", words=True, rare=True, link=True),
     }
-    columns = [NETWORK, BUDGET, METHOD, DRAW, *figures.values()]
+    own = [Column(title=name, words=True, absent="") for name in study.columns]
+    columns = [NETWORK, BUDGET, METHOD, DRAW, *figures.values(), *own]
     rows = [
-        (row.model, row.budget, row.method, row.draw, *(getattr(row, key) for key in figures))
+        (
+            *(row.model, row.budget, row.method, row.draw),
+            *(getattr(row, key) for key in figures),
+            *((row.config or {}).get(name) for name in study.columns),
+        )
         for row in study.rows
     ]
     return Table(title="Every run", columns=columns, rows=rows)
