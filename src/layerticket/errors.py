@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import importlib
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,10 @@ class ModelError(LayerticketError):
 
 class TrainingError(RuntimeError):
     """Training failed while running (exit code 1)."""
+
+
+OUR_ERRORS = (LayerticketError, TrainingError)
+"""Errors whose message is meant for the user and says what to do."""
 
 
 WAYS_OUT = (
@@ -77,6 +82,29 @@ def short(err: BaseException) -> str:
     """Return the first line of what an error says, at most 200 letters of it."""
     line = next((part.strip() for part in str(err).splitlines() if part.strip()), "no message")
     return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def in_words(err: BaseException) -> str:
+    """Say in one line what an exception is about; errors of the system are spelled out.
+
+    Example:
+        >>> in_words(FileExistsError(17, "File exists", "/etc/hostname"))
+        '/etc/hostname: File exists.'
+        >>> in_words(KeyError("epochs"))
+        "KeyError: 'epochs'"
+    """
+    said = " ".join(str(err).split())
+    if isinstance(err, OSError) and err.strerror:
+        where = f"{err.filename}: " if err.filename is not None else ""
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                f"{where}there is no space left on the disk. Free some and give the same command "
+                "again: what was finished stays."
+            )
+        return f"{where}{err.strerror}."
+    if isinstance(err, OUR_ERRORS):
+        return said
+    return f"{type(err).__name__}: {said}" if said else type(err).__name__
 
 
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> LayerticketError:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, in_words
 
 _LOCK, _HOLDER, _PARTIAL = ".lock", ".holder", ".partial"
 _ABANDONED_SECONDS = 86_400.0
@@ -51,10 +51,14 @@ def digest(value: object) -> str:
 
 
 def _spelled(value: object, **how: Any) -> str:  # noqa: ANN401 - options of json.dumps
-    _check_keys(value)
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, **how)
-    except (TypeError, ValueError) as err:
+        _check_keys(value)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, **how)
+        text.encode()  # a lone surrogate, as of a name of a file that is no UTF-8, has no bytes
+        return text
+    except LayerticketError:
+        raise
+    except (TypeError, ValueError, RecursionError) as err:
         raise LayerticketError(
             f"a value cannot be written as JSON: {err}. Use texts, finite numbers and lists."
         ) from err
@@ -97,6 +101,34 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise LayerticketError(f"{path} holds a {type(value).__name__}, but must hold an object.")
     return value
+
+
+def check_folder(path: Path) -> Path:
+    """Refuse a path that can be no folder of ours; nothing is made.
+
+    Args:
+        path: Folder to be written into, there or not.
+
+    Returns:
+        The path.
+
+    Raises:
+        LayerticketError: If something on the way is no folder, or may not be written.
+    """
+    for place in (path, *path.absolute().parents):
+        try:
+            found = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as err:  # too long, looped, or with a null byte
+            raise LayerticketError(f"{in_words(err)} Choose another folder.") from err
+        if not stat.S_ISDIR(found.st_mode):
+            inside = "" if place == path else f", so nothing can be written into {path}"
+            raise LayerticketError(f"{place} is no folder{inside}. Choose another folder.")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise LayerticketError(f"{place} may not be written. Choose another folder.")
+        break
+    return path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -5,6 +5,7 @@ constructor, `dataclasses.replace`, a table of a file and the command line all m
 """
 
 import functools
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AllowInfNan,
     ConfigDict,
     Field,
@@ -42,6 +44,41 @@ Count = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 """A whole number from 1."""
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 """A whole number from 0."""
+Few = Annotated[int, Strict(), Field(ge=1, le=1000)]
+"""From 1 to 1,000: of what is planned, or done, one by one."""
+Many = Annotated[int, Strict(), Field(ge=1, le=100_000)]
+"""From 1 to 100,000: of what takes long, such as epochs."""
+Side = Annotated[int, Strict(), Field(ge=1, le=65_536)]
+"""Channels or pixels of an image along one axis."""
+LARGEST_INPUT = 2**28
+"""Numbers that one input may have, a gigabyte."""
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Refuse the shape of one input that no memory holds.
+
+    Raises:
+        LayerticketError: If its sides multiply to more than `LARGEST_INPUT`.
+    """
+    if math.prod(shape) > LARGEST_INPUT:
+        raise LayerticketError(
+            f"{name} is {shape}, {math.prod(shape):,} numbers an input; at most {LARGEST_INPUT:,} "
+            "are allowed."
+        )
+
+
+def _known_device(given: str) -> str:
+    """Refuse what is no name of a device; whether it is there is asked later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", given):
+        raise LayerticketError(f"{_shortly(given)} is no device. Use auto, cpu, cuda or cuda:N.")
+    return given
+
+
+DeviceName = Annotated[str, Strict(), AfterValidator(_known_device)]
+"""auto, cpu, cuda or cuda:N."""
+
+
+MOST_BYTES = 2**50
 
 
 def bytes_of(given: object) -> int:
@@ -54,7 +91,7 @@ def bytes_of(given: object) -> int:
         >>> bytes_of("1.5KiB")
         1536
     """
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= MOST_BYTES:
         return given
     found = re.fullmatch(
         r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *(?:([kKMGT]?)(i?)B)?", str(given).strip()
@@ -62,10 +99,11 @@ def bytes_of(given: object) -> int:
     if isinstance(given, str) and found and float(found[1]):
         number, prefix, binary = found.groups()
         unit = (1024 if binary else 1000) ** " KMGT".index((prefix or " ").upper())
-        return int(float(number) * unit)
+        if float(number) * unit <= MOST_BYTES:
+            return int(float(number) * unit)
     raise LayerticketError(
         f"{_shortly(given)} is no amount of memory. Give bytes, or a number with kB, MB, GB, KiB, "
-        "MiB or GiB."
+        "MiB or GiB; at most 1024 TiB."
     )
 
 
@@ -136,11 +174,43 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - an annotation
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
+def checked(name: str, hint: Any, value: object) -> Any:  # noqa: ANN401 - an annotation
+    """Check one value by an annotation, as a field of settings is.
+
+    Args:
+        name: What it is, for messages.
+        hint: The annotation.
+        value: What was given.
+
+    Returns:
+        The value, lists as tuples and texts as paths where the annotation says so.
+
+    Raises:
+        LayerticketError: Saying what was given and what is allowed.
+
+    Example:
+        >>> checked("seeds", Count, 0)
+        Traceback (most recent call last):
+        ...
+        layerticket.errors.LayerticketError: seeds is 0; it must be at least 1.
+    """
+    return _checked(name, _adapter_of(hint), value)
+
+
+@functools.cache
+def _adapter_of(hint: Any) -> TypeAdapter[Any]:  # noqa: ANN401
+    return _adapter(hint)
+
+
 def _checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa: ANN401
     try:
-        return check.validate_python(value)
+        found = check.validate_python(value)
     except ValidationError as err:
         raise LayerticketError(first_problem(name, err)) from None
+    paths = found if isinstance(found, tuple) else (found,)
+    if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
+        raise LayerticketError(f"{name} holds a null byte, which no path may.")
+    return found
 
 
 def _table(given: object) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from layerticket.cli.output import complain
-from layerticket.errors import LayerticketError, ModelError, unknown_name
+from layerticket.errors import OUR_ERRORS, LayerticketError, ModelError, in_words, unknown_name
 from layerticket.settings import first_problem, to_table
 
 TRACEBACK = "LAYERTICKET_TRACEBACK"
@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     logging.basicConfig(level=logging.WARNING, format="layerticket: %(message)s")
     formatting, warnings.formatwarning = warnings.formatwarning, _in_one_line
     try:
+        if odd := [word for word in words if "\0" in word]:
+            raise LayerticketError(f"argument {odd[0]!r} holds a null byte, which no argument may.")
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
             _alone(words)
         program.config = _defaults(words)
@@ -125,15 +127,14 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
         return complain(_wording(err), 2)
     except KeyboardInterrupt:
         return complain("interrupted; give the same command again to go on", 130)
-    except Exception as err:  # whatever happens, a command ends in one line
+    except (Exception, SystemExit) as err:  # whatever happens, a command ends in one line
         if isinstance(err, LayerticketError) and not isinstance(err, ModelError):
             return complain(err, 2)
         if os.environ.get(TRACEBACK):
             raise
-        if isinstance(err, (RuntimeError, OSError, ModelError)):
-            return complain(err, 1)
-        name = type(err).__name__
-        return complain(f"{name}: {err}. This is a fault; {TRACEBACK}=1 shows where.", 1)
+        if isinstance(err, (*OUR_ERRORS, OSError)):
+            return complain(in_words(err), 1)
+        return complain(f"{in_words(err)} ({TRACEBACK}=1 shows where)", 1)
     finally:
         warnings.formatwarning = formatting
     return 0

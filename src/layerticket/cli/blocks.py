@@ -1,5 +1,6 @@
 """`layerticket blocks`: which blocks of a network can be removed, and why others must stay."""
 
+import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.models.names import check_model_name
+from layerticket.settings import Few, check_shape
 
 SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}
@@ -26,7 +28,7 @@ def blocks(
     spread: Annotated[str | None, Parameter(help=f"{SPREAD} {', '.join(criterion_names())}.")] = (
         None
     ),
-    repeats: int = 3,
+    repeats: Few = 3,
     json: Json = False,
 ) -> None:
     """List the residual blocks of a network that can be removed.
@@ -106,8 +108,9 @@ def _spread(
 
 def _shape(text: str) -> tuple[int, int, int]:
     """Read "3,32,32"."""
-    parts = text.replace("x", ",").split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if len(parts) != 3 or not all(re.fullmatch("0*[1-9][0-9]{0,4}", part) for part in parts):
         raise LayerticketError(f"--input-shape is {text!r}; give channels,height,width: 3,32,32.")
     channels, height, width = (int(part) for part in parts)
+    check_shape((channels, height, width), "--input-shape")
     return channels, height, width

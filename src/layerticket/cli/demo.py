@@ -1,24 +1,29 @@
 """`layerticket demo`: a small study that comes with the package, run and reported."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layerticket.cli.options import Device, Json, command_line
+from layerticket.cli.options import Device, Folder, Json, command_line
 from layerticket.cli.output import say
 from layerticket.cli.study import watched
+from layerticket.errors import LayerticketError
+from layerticket.settings import Count, Few, Many, Share
+
+if TYPE_CHECKING:
+    from layerticket.study.spec import StudyFile
 
 
 def demo(
     *,
     model: str | None = None,
-    remove: int | None = None,
+    remove: Count | None = None,
     criteria: tuple[str, ...] = (),
-    seeds: int | None = None,
-    epochs: int | None = None,
-    margin: float | None = None,
+    seeds: Few | None = None,
+    epochs: Many | None = None,
+    margin: Share | None = None,
     data: str | None = None,
     data_dir: Path | None = None,
-    out: Path = Path("demo"),
+    out: Folder = Path("demo"),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -64,6 +69,8 @@ def demo(
     }
     changes = [f"{key}={value!r}" for key, value in given.items() if value is not None]
     study = read_study("demo", changes)
+    if remove is not None:
+        _check_remove(study, remove, data_dir)
     with watched() as show:
         record = run_study(
             study,
@@ -84,3 +91,15 @@ def demo(
     lines = [f"{record['title']} ({record['data']})", "", table_text(verdict_table(written.study))]
     lines += [record["verdict"], f"Report: {written.page}"]
     say(summary, "\n".join(lines), as_json=json)
+
+
+def _check_remove(study: "StudyFile", remove: int, data_dir: Path | None) -> None:
+    """Refuse to remove more blocks than there are, before anything is trained."""
+    from layerticket.study.job import count_blocks, dataset_of
+
+    dataset = dataset_of(study, data_dir)
+    for model in study.models:
+        if remove > (most := count_blocks(study, dataset, str(model))):
+            raise LayerticketError(
+                f"--remove is {remove}, but {model} has {most} blocks that can be removed."
+            )

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity
-from layerticket.cli.options import DataOptions, Device, Json
+from layerticket.cli.options import DataOptions, Device, Folder, Json
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.models.names import check_model_name
 from layerticket.selection import Budget
-from layerticket.settings import Count, Flag, Positive, Text, Whole, settings
+from layerticket.settings import Count, Few, Flag, Many, Positive, Text, Whole, settings
 from layerticket.study.methods import (
     ControlMethod,
     FiltersMethod,
@@ -114,9 +114,9 @@ class Measuring:
 
     batch_size: Count = 128
     """Images a training step."""
-    forecast_epochs: Count | None = None
+    forecast_epochs: Many | None = None
     """Forecast time, energy and carbon of this many epochs of training."""
-    timing_rounds: Count = 7
+    timing_rounds: Few = 7
     """Rounds of steps that are timed, dense network and ticket in turns."""
 
 
@@ -124,12 +124,12 @@ def find(
     model: str | None = None,
     /,
     *,
-    out: Path,
+    out: Folder,
     budget: Budget | None = None,
     criterion: Annotated[str, Parameter(help=f"One of {', '.join(criterion_names())}.")] = "grasp",
     granularity: Granularity = "block",
     seed: Whole | None = None,
-    rounds: Count | None = None,
+    rounds: Few | None = None,
     data: DataOptions = DataOptions(),
     scoring: Scoring = Scoring(),
     rules: Rules = Rules(),

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from pydantic import AfterValidator
 
 from layerticket.data.sources import DATASETS, load_data
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import Attack, Conditions
+from layerticket.files import check_folder
 from layerticket.selection import Budget
-from layerticket.settings import Flag, Share, Text, settings
+from layerticket.settings import DeviceName, Flag, Share, Text, settings
 from layerticket.study.methods import Rules
 from layerticket.study.running.executors import Workers
 from layerticket.training.device import Metering
@@ -28,7 +30,9 @@ Json = Annotated[
 ]
 
 
-Device = Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[DeviceName, Parameter(help="auto, cpu, cuda or cuda:N.")]
+Folder = Annotated[Path, AfterValidator(check_folder)]
+"""Where something is written: a folder that is there, or can be made."""
 
 
 @Parameter(name="*", group="Data")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from layerticket.cli.options import Json
+from layerticket.cli.options import Folder, Json
 from layerticket.cli.output import say
 
 
@@ -13,7 +13,7 @@ def report(
     folder: Path,
     /,
     *,
-    out: Path | None = None,
+    out: Folder | None = None,
     figures: Annotated[bool, Parameter(negative="--no-figures")] = True,
     json: Json = False,
 ) -> None:

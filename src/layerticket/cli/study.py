@@ -11,17 +11,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from layerticket.cli.options import Json, command_line
-from layerticket.cli.output import news, say
+from layerticket.cli.options import Folder, Json, command_line
+from layerticket.cli.output import StudyFailedError, news, say
 from layerticket.study.running.executors import Workers
 from layerticket.verdict import words
 
 if TYPE_CHECKING:
     from layerticket.study.status import StudyStatus
-
-
-class StudyFailedError(RuntimeError):
-    """Some runs of a study failed; the others are done."""
 
 
 def new(file: Path, /, *, json: Json = False) -> None:
@@ -43,7 +39,7 @@ def run(
     file: str,
     /,
     *,
-    out: Path,
+    out: Folder,
     change: Annotated[
         tuple[str, ...], Parameter(name="--set", help="Change a setting: recipe.epochs=4.")
     ] = (),

@@ -9,12 +9,14 @@ from cyclopts import Parameter
 from layerticket.cli.options import (
     DataOptions,
     Device,
+    Folder,
     Json,
     alone,
     command_line,
 )
 from layerticket.cli.output import news, say
 from layerticket.models.names import check_model_name
+from layerticket.settings import Whole
 from layerticket.training.device import Metering, Where
 from layerticket.training.distributed import DistributedOptions
 from layerticket.training.recipe import Recipe
@@ -32,11 +34,11 @@ def train(
     ticket: Path | None = None,
     recipe: Recipe | None = None,
     preset: Literal["default", "he2016"] = "default",
-    seed: int = 0,
+    seed: Whole = 0,
     initialization: Literal["ticket", "seed"] = "ticket",
-    init_seed: int | None = None,
+    init_seed: Whole | None = None,
     keep: str = "",
-    out: Path = Path("runs"),
+    out: Folder = Path("runs"),
     data: DataOptions = DataOptions(),
     device: Device = "auto",
     energy: Metering = Metering(),

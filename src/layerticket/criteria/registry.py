@@ -8,11 +8,12 @@ a mask takes them as they are. Higher = keep.
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from layerticket.errors import LayerticketError, unknown_name
+from layerticket.settings import Count, Flag, Positive, Whole, checked
 
 Normalization = Literal["batch", "running"]
 Reduction = Literal["sum", "mean"]
@@ -196,6 +197,46 @@ def criterion(
         return fn
 
     return register
+
+
+OPTION_TYPES: Mapping[str, Any] = {
+    "reduction": Reduction,
+    "normalization": Normalization,
+    "temperature": Positive,
+    "micro_batches": Count,
+    "hessian": Literal["auto", "shortcut", "exact"],
+    "halves": Flag,
+    "redraw": Whole | None,
+    "draw": Whole,
+    "relative": Flag,
+    "n_components": Count,
+    "slices": Literal["filters", "all"],
+}
+"""What an option may be, whatever criterion has it; others are checked by the criterion itself."""
+
+
+def check_options(criterion: str, allowed: Collection[str], options: Mapping[str, Any]) -> None:
+    """Refuse options that a criterion does not have, and values that they cannot have.
+
+    Args:
+        criterion: Name for messages.
+        allowed: Names of its options.
+        options: Options as given.
+
+    Raises:
+        LayerticketError: Naming the first that is wrong.
+
+    Example:
+        >>> check_options("grasp", ("temperature",), {"temperature": [1]})
+        Traceback (most recent call last):
+        ...
+        layerticket.errors.LayerticketError: options.temperature is [1]; it must be a number.
+    """
+    for name, value in options.items():
+        if name not in allowed:
+            raise unknown_name(f"option of criterion {criterion!r}", name, allowed)
+        if name in OPTION_TYPES:
+            checked(f"options.{name}", OPTION_TYPES[name], value)
 
 
 def criterion_names(of: Literal["blocks", "filters", "weights"] = "blocks") -> tuple[str, ...]:

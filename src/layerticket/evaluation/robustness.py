@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerticket.data.sources import PUBLISHED, SHIFTS
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.settings import Count, Flag, Number, Whole, settings
+from layerticket.settings import Count, Few, Flag, Number, Whole, settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,9 +45,9 @@ class Attack:
 
     epsilons: tuple[Number, ...] = (1.0, 2.0, 8.0)
     """Budgets in the maximum norm, in units of 1/255; an ordinary network is lost at 8."""
-    steps: Count = 20
+    steps: Few = 20
     """Steps of PGD."""
-    restarts: Count = 1
+    restarts: Few = 1
     """Random starts of PGD."""
     attack_images: Count = 1000
     """First test images that are attacked; AutoAttack takes up to 8,000 passes a batch."""

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from types import ModuleType
 
 from torch import nn
 
-from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.errors import LayerticketError, ModelError, need, unknown_name
 from layerticket.models.cifar_resnet import CifarResNet
 from layerticket.models.hugging_face import hugging_face_model
 from layerticket.models.names import PROJECTION, check_model_name, model_names
@@ -189,7 +190,11 @@ def _from_function(
                 "function that needs at most num_classes and in_channels."
             )
         given = {key: value for key, value in offered.items() if key in parameters}
-        return _network_of(function(**given | options), full)
+        try:
+            built = function(**given | options)
+        except SystemExit as err:
+            raise ModelError(f"{full!r} ended the program ({err}) instead of a network.") from err
+        return _network_of(built, full)
 
 
 def _imported(module_name: str, full: str) -> ModuleType:
@@ -210,6 +215,11 @@ def _imported(module_name: str, full: str) -> ModuleType:
 def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..., object]:
     """Look up a callable of a module."""
     found = getattr(module, function_name, None)
+    if inspect.isbuiltin(found) or isinstance(found, types.BuiltinMethodType):
+        raise LayerticketError(
+            f"{full!r} is a built-in function, and none of these builds a network. Give a function "
+            "or a class written in Python that returns a torch.nn.Module."
+        )
     if callable(found):
         return found  # type: ignore[no-any-return]  # whatever the module holds
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]

@@ -1,17 +1,30 @@
 """What a study compares with the dense network: one class a method, its fields the keys."""
 
 import itertools
+import math
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from layerticket.blocks.block import Granularity
-from layerticket.criteria.registry import get_criterion
+from layerticket.criteria.registry import check_options, get_criterion
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.selection import Budget
-from layerticket.settings import Count, Flag, Text, Whole, from_table, settings, to_table
+from layerticket.settings import (
+    Count,
+    Few,
+    Flag,
+    Text,
+    Whole,
+    checked,
+    from_table,
+    settings,
+    to_table,
+)
 
 if TYPE_CHECKING:  # searching imports torch, and a study file is read without it
     from layerticket.study.search import Search
@@ -21,6 +34,9 @@ Kind = Literal[
 ]
 Role = Literal["criterion", "control", "baseline"]
 Need = Literal["dense", "reference"]
+MOST_SEEDS = 10_000
+MOST_METHODS = 1000
+"""That one table with lists in it may stand for."""
 Control = Literal["random", "first", "last", "even", "each"]
 # Fields that decide which rows there are and what is done with a find, not what is found.
 NOT_SEARCHED = ("label", "seeds", "budgets", "initialization", "draws", "reference")
@@ -113,7 +129,7 @@ class _Scored(Method):
     """Registered name."""
     granularity: Granularity = "block"
     """block: blocks go as a whole; branch: each residual branch of them by itself."""
-    rounds: Count = 1
+    rounds: Few = 1
     """Rounds of scoring and removing."""
     initialization: Literal["ticket", "seed"] = "ticket"
     """ticket: trained from its own weights; seed: from new random ones."""
@@ -127,7 +143,9 @@ class _Scored(Method):
     """The criterion's own options."""
 
     def __post_init__(self) -> None:
-        get_criterion(self.criterion)  # a wrong name is refused before any training
+        # A wrong name, or a wrong option, is refused before any training.
+        known = get_criterion(self.criterion)
+        check_options(known.name, known.option_names(), self.options)
         super().__post_init__()
 
     @property
@@ -207,7 +225,7 @@ class ControlMethod(_Matched):
     wording: ClassVar[str] = "{control} blocks"
     control: Control
     """Which blocks go; each: every removable block alone, in a row of its own."""
-    draws: Count = 1
+    draws: Few = 1
     """Random choices a seed."""
 
     def __post_init__(self) -> None:
@@ -245,6 +263,16 @@ class _Smaller(_Matched):
     options: Mapping[str, Any] = field(default_factory=dict)
     """The criterion's own options."""
 
+    def __post_init__(self) -> None:
+        name: str = self.criterion  # type: ignore[attr-defined]  # every subclass has one
+        scored_by = {"l1": "magnitude"}.get(name, name)
+        allowed: tuple[str, ...] = ("draw",)
+        if name != "random":
+            allowed = get_criterion(scored_by).option_names("weights")
+            allowed += ("slices",) if self.kind == "filters" else ()
+        check_options(name, allowed, self.options)
+        super().__post_init__()
+
 
 @settings
 class FiltersMethod(_Smaller):
@@ -277,7 +305,7 @@ class WeightsMethod(_Smaller):
     wording: ClassVar[str] = "weights {criterion}"
     criterion: Literal["snip", "grasp", "synflow", "magnitude"]
     """How weights are scored."""
-    rounds: Count | None = None
+    rounds: Few | None = None
     """Rounds of pruning; by default 100 for synflow, else 1."""
 
     @property
@@ -300,7 +328,7 @@ class ImpMethod(_Matched):
     wording: ClassVar[str] = "weights imp"
     wants: ClassVar[tuple[Need, ...]] = ("dense", "reference")
     own_training_only: ClassVar[bool] = True
-    rounds: Count | None = 3
+    rounds: Few | None = 3
     """Times it is pruned; all but the last are trained on the way. From Python None: as many as it
     takes when each takes a fifth of what is left."""
     rewind: Text = "0"
@@ -384,8 +412,29 @@ METHODS: Mapping[str, type[Method]] = {
 
 def check_distinct(name: str, values: tuple[Any, ...]) -> None:
     """Refuse an empty list, and one that names a thing twice."""
-    if not values or any(values.index(v) != i for i, v in enumerate(values)):
-        raise LayerticketError(f"{name} are {values}; give at least one, and none twice.")
+    if not values or len(dict.fromkeys(values)) < len(values):
+        shown = repr(values) if len(values) <= 10 else f"{len(values)}, one of them twice"
+        raise LayerticketError(f"{name} are {shown}; give at least one, and none twice.")
+
+
+def with_seeds(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a table in which `seeds` is a list: a number n stands for 0 to n - 1.
+
+    Raises:
+        LayerticketError: If the number is below 1, or above `MOST_SEEDS`.
+
+    Example:
+        >>> with_seeds({"seeds": 3}, "study.toml")
+        {'seeds': [0, 1, 2]}
+    """
+    count = table.get("seeds")
+    if not isinstance(count, int) or isinstance(count, bool):
+        return dict(table)
+    try:
+        checked("seeds", Annotated[int, Field(ge=1, le=MOST_SEEDS)], count)
+    except LayerticketError as err:
+        raise LayerticketError(f"{where}: {err}") from err
+    return {**table, "seeds": list(range(count))}
 
 
 def method_of(table: Mapping[str, Any], where: str) -> Method:
@@ -403,7 +452,7 @@ def method_of(table: Mapping[str, Any], where: str) -> Method:
             f"{where}: key 'method' is missing. Available: {', '.join(METHODS)}."
         )
     kind = table["method"]
-    if kind not in METHODS:
+    if not isinstance(kind, str) or kind not in METHODS:
         raise unknown_name(f"{where}: method", str(kind), METHODS)
     return from_table(METHODS[kind], {k: v for k, v in table.items() if k != "method"}, where)
 
@@ -424,8 +473,7 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
     if not isinstance(table, Mapping):
         raise LayerticketError(f"{where} is {table!r}, but it must be a table.")
     table = dict(table)
-    if isinstance(count := table.get("seeds"), int) and not isinstance(count, bool):
-        table["seeds"] = list(range(count))
+    table = with_seeds(table, where)
     cls = METHODS.get(str(table.get("method")))
     hints = {} if cls is None else typing.get_type_hints(cls)
     listed = [
@@ -433,6 +481,12 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
         for key, value in table.items()
         if isinstance(value, list) and key in hints and not _is_list(hints[key])
     ]
+    number = math.prod(len(table[key]) for key in listed)
+    if number > MOST_METHODS:
+        raise LayerticketError(
+            f"{where}: its lists stand for {number:,} methods; at most {MOST_METHODS:,} are "
+            "allowed. Shorten them."
+        )
     choices = itertools.product(*(table[key] for key in listed))
     return tuple(
         method_of({**table, **dict(zip(listed, one, strict=True))}, where) for one in choices

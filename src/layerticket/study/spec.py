@@ -6,14 +6,27 @@ from typing import Any, Literal
 
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.robustness import Conditions
+from layerticket.models.names import check_model_name
 from layerticket.selection import Budget
-from layerticket.settings import Confidence, Count, Flag, Share, Text, Whole, settings, to_table
+from layerticket.settings import (
+    Confidence,
+    Flag,
+    Many,
+    Share,
+    Side,
+    Text,
+    Whole,
+    check_shape,
+    settings,
+    to_table,
+)
 from layerticket.study.methods import LotteryMethod, Method, TicketMethod, check_distinct
 from layerticket.training.checkpoint import epochs_at
 from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
 
+MOST_ROWS = 100_000
 Network = Text | Callable[..., Any]
 
 
@@ -27,9 +40,9 @@ class StudyFile:
     """Networks by name or as package.module:function; from Python also functions themselves."""
     data: Text = ""
     """Data set by name; digits by default. May be left out where `fit` trains."""
-    input_shape: tuple[Count, ...] = ()
+    input_shape: tuple[Side, ...] = ()
     """Shape of one input, where no data set is named."""
-    classes: Count = 10
+    classes: Many = 10
     """Outputs of the networks, where no data set is named."""
     validation_fraction: Share = 0.1
     """Share of the training images set aside."""
@@ -73,6 +86,9 @@ class StudyFile:
             ("budgets", self.budgets),
         ):
             check_distinct(name, values)
+        for model in self.models:
+            if isinstance(model, str):
+                check_model_name(model)
         names = [name_of(model) for model in self.models]
         if twice := [name for name in names if names.count(name) > 1]:
             raise LayerticketError(
@@ -85,7 +101,9 @@ class StudyFile:
             object.__setattr__(self, "data", "digits")
         elif self.input_shape:
             raise LayerticketError("input_shape says what a data set would; leave it out.")
+        check_shape(self.input_shape, "input_shape")
         self._check_labels()
+        self._check_size()
         epochs_at(self.snapshot_points, self.recipe.epochs)  # a wrong point is refused now
 
     def _check_own_training(self) -> None:
@@ -116,6 +134,18 @@ class StudyFile:
         if not self.data and (self.evaluate or self.similarity):
             raise LayerticketError(
                 "evaluate and similarity need images, and the study names no data. Add data."
+            )
+
+    def _check_size(self) -> None:
+        """Refuse more rows than anybody can mean, before they are planned one by one."""
+        rows = len(self.models) * len(self.all_seeds)
+        rows *= 1 + sum(
+            len(m.budgets or self.budgets) * int(getattr(m, "draws", 1)) for m in self.methods
+        )
+        if rows > MOST_ROWS:
+            raise LayerticketError(
+                f"the study has {rows:,} rows (models x seeds x methods x budgets x draws); at "
+                f"most {MOST_ROWS:,} are allowed. Take fewer seeds, or several studies."
             )
 
     def _check_labels(self) -> None:

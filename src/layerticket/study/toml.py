@@ -14,7 +14,7 @@ from layerticket.evaluation.robustness import Conditions
 from layerticket.files import write_atomically
 from layerticket.selection import Budget
 from layerticket.settings import from_table, to_table
-from layerticket.study.methods import methods_of, table_of_method
+from layerticket.study.methods import methods_of, table_of_method, with_seeds
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
@@ -106,9 +106,7 @@ def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
     Raises:
         LayerticketError: As in `read_study`.
     """
-    table = dict(table)
-    if isinstance(seeds := table.get("seeds"), int) and not isinstance(seeds, bool):
-        table["seeds"] = list(range(seeds))
+    table = with_seeds(table, where)
     methods = table.get("methods", [])
     if not isinstance(methods, list):
         raise LayerticketError(

@@ -20,6 +20,9 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
 
 
+_POINT = re.compile(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
+
+
 def epoch_at(point: str | int, epochs: int) -> int:
     """Epoch for a point of a training: a number of epochs, or a share of them.
 
@@ -40,14 +43,14 @@ def epoch_at(point: str | int, epochs: int) -> int:
         >>> [epoch_at(point, 30) for point in (0, "25%", "50%", "100%")]
         [0, 7, 15, 30]
     """
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(point).strip())
+    match = _POINT.fullmatch(str(point).strip())
     if match is not None:
         share = int(match[1]) / epochs if match[2] is None else float(match[2]) / 100
         if share <= 1:
             return math.ceil(round(share * epochs - 0.5, 9)) if match[2] else int(match[1])
     raise LayerticketError(
-        f"epoch {point!r} is no point of a training of {epochs} epochs. Give whole epochs from 0 "
-        f"to {epochs}, or a share such as 25%."
+        f"epoch {str(point)[:60]!r} is no point of a training of {epochs} epochs. Give whole "
+        f"epochs from 0 to {epochs}, or a share such as 25%."
     )
 
 

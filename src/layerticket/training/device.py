@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from layerticket.errors import LayerticketError
-from layerticket.settings import Flag, Positive, Text, settings
+from layerticket.settings import DeviceName, Flag, Positive, Text, settings
 
 if TYPE_CHECKING:  # torch takes a second to import, and options have to be there before it
     import torch
@@ -62,7 +62,7 @@ class Metering:
 class Where:
     """Where work is done and how it is observed; never part of what identifies a training."""
 
-    device: Text = "auto"
+    device: DeviceName = "auto"
     """auto, cpu, cuda or cuda:N."""
     progress: Flag = True
     """Whether a progress bar is drawn on stderr."""

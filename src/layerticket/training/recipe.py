@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
+from pydantic import Field, Strict
 
 from layerticket.data.sources import POLICIES
 from layerticket.errors import LayerticketError
-from layerticket.settings import Count, Flag, NotNegative, Positive, Share, settings, to_table
+from layerticket.settings import Flag, Many, NotNegative, Positive, Share, settings, to_table
 
 TRAINING_REVISION = 1
 """Raised when the same recipe and seed give other bits than before; part of a training's name."""
@@ -22,13 +23,13 @@ class Recipe:
     Weight decay leaves out parameters with fewer than two dimensions (norms and biases).
     """
 
-    epochs: Count = 200
+    epochs: Many = 200
     """Passes over the training images."""
-    batch_size: Count = 128
+    batch_size: Annotated[int, Strict(), Field(ge=1, le=2**20)] = 128
     """Images a step; the few left over at the end of a shuffled epoch are left out of it."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW (Loshchilov and Hutter, ICLR 2019)."""
-    learning_rate: Positive = 0.1
+    learning_rate: Annotated[Positive, Field(le=100)] = 0.1
     """Peak learning rate of the schedule."""
     momentum: Share = 0.9
     """Momentum of SGD, in [0, 1)."""
@@ -36,7 +37,7 @@ class Recipe:
     """Whether the momentum of SGD looks ahead (Nesterov)."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay of AdamW's running mean of gradients and of their squares."""
-    weight_decay: NotNegative = 5e-4
+    weight_decay: Annotated[NotNegative, Field(le=10)] = 5e-4
     """Penalty on weights of two and more dimensions: L2 under SGD, decoupled under AdamW."""
     schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
     """Cosine down to 0; a tenth at 50 % and again at 75 % of all steps; one cycle: a cosine up from
@@ -46,9 +47,9 @@ class Recipe:
     augmentation: Literal["standard", "none", "trivialaugment", "randaugment"] = "standard"
     """What is done to training images at random; standard: crop and mirroring as the data source
     declares; trivialaugment, randaugment: one operation, or two, of torchvision first."""
-    mixup: NotNegative = 0.0
+    mixup: Annotated[NotNegative, Field(le=1000)] = 0.0
     """Alpha of the Beta distribution that two images are mixed by; 0: not mixed."""
-    cutmix: NotNegative = 0.0
+    cutmix: Annotated[NotNegative, Field(le=1000)] = 0.0
     """The same for a rectangle of one image pasted into another; 0: nothing is pasted. With mixup
     too, every batch draws one of the two."""
     label_smoothing: Share = 0.0

@@ -6,7 +6,6 @@ Every job is a function of the study's folder and the job's name, done in a proc
 import contextlib
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -17,11 +16,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field, Strict
 
 from layerticket.errors import LayerticketError
 from layerticket.files import FolderInUse, open_to_append
-from layerticket.settings import Count, Text, Whole, settings
+from layerticket.settings import DeviceName, Few, Text, settings
 
 Job = Callable[[Path, str], None]
 """Does a job of the study in a folder, given its name; importable by `module:name`."""
@@ -40,15 +41,15 @@ class Workers:
 
     executor: Literal["local", "ray", "slurm", "inline"] = "local"
     """local: processes of this machine; ray, slurm: a cluster; inline: this process."""
-    workers: Count | None = None
+    workers: Annotated[int, Strict(), Field(ge=1, le=10_000)] | None = None
     """Jobs at a time; by default as many as there are GPUs or cores, and 100 under SLURM."""
-    device: Text = "auto"
+    device: DeviceName = "auto"
     """auto, cpu, cuda or cuda:N; each worker sees one GPU."""
-    jobs_per_gpu: Count = 1
+    jobs_per_gpu: Few = 1
     """Jobs that share a GPU."""
-    threads: Count | None = None
+    threads: Few | None = None
     """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
-    retries: Whole = 2
+    retries: Annotated[int, Strict(), Field(ge=0, le=1000)] = 2
     """Times a job is tried again whose process died."""
     ray_address: Text | None = None
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
@@ -57,10 +58,6 @@ class Workers:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, wherever the jobs will run."""
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise LayerticketError(
-                f"device {self.device!r} is not known. Use auto, cpu, cuda or cuda:N."
-            )
         if ":" in self.device and self.executor in ("ray", "slurm"):
             raise LayerticketError(
                 f"device {self.device!r} names a GPU of this machine, but {self.executor} gives "
