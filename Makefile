@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo docs architectures test test-slow test-all frozen check size fix clean
+.PHONY: help setup demo docs architectures bench test test-slow test-all frozen check size fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -48,6 +48,9 @@ check: $(DEV) ## lint, formatting, types, spelling, links of the manual
 
 architectures: $(DEV) ## the table of docs/results/architectures.md; an hour or so, resumes
 	$(PY) benchmarks/architectures.py --out docs/results/architectures.md
+
+bench: $(DEV) ## speeds beside what they are measured against; ROWS="grasp discovery" for some
+	$(PY) benchmarks/speed.py $(ROWS)
 
 size: ## how much code there is in src: files, lines, Any, noqa, long argument lists
 	@"$(PYTHON)" benchmarks/size.py

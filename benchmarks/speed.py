@@ -1,0 +1,213 @@
+"""How fast layerticket is, each figure beside what it is measured against: ``make bench``.
+
+    python benchmarks/speed.py                    # every row; those without a GPU here are skipped
+    python benchmarks/speed.py grasp discovery    # some, by name or by the first part of a name
+
+What each row measures stands in speed_rows.py and speed_gpu.py. Results are written after every row
+to docs/results/speed.json and speed.md; rows that are not run now keep what was measured before.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from layerticket.evaluation.timing import median_of
+from layerticket.files import read_json, write_atomically, write_json
+from layerticket.report.tables import markdown
+from layerticket.study.record import environment
+from speed_gpu import GPU_ROWS
+from speed_row import Row
+from speed_rows import ROWS
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "speed"
+BUSY = 0.05  # share of the processor's time that other processes may take in a quiet row
+
+
+@contextmanager
+def neighbours() -> Iterator[dict[str, float | None]]:
+    """Tell what share of the processor other processes take meanwhile; None where unknown.
+
+    Linux counts the time of all cores in /proc/stat; what is not idle and was not taken by this
+    process and its children went to others.
+    """
+    found: dict[str, float | None] = {"share": None}
+    before = _processor_seconds()
+    yield found
+    after = _processor_seconds()
+    if before is not None and after is not None:
+        busy, whole, own = (b - a for a, b in zip(before, after, strict=True))
+        found["share"] = max(0.0, busy - own) / whole if whole else 0.0
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds since the start: busy and in all, of all cores; and of this process and children."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    ticks = [int(n) for n in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    whole, idle = sum(ticks), ticks[3] + ticks[4]  # idle, and waiting for a disk
+    own = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        used = resource.getrusage(who)
+        own += used.ru_utime + used.ru_stime
+    rate = os.sysconf("SC_CLK_TCK")
+    return (whole - idle) / rate, whole / rate, own
+
+
+def run(row: Row, rounds: int | None = None) -> dict[str, object]:
+    """Measure a row, or tell why not."""
+    if reason := row.obstacle():
+        return {"skipped": reason}
+    with neighbours() as others:
+        values = list(row.measure(rounds or row.rounds))
+    figure = asdict(median_of(values))
+    return figure | {"values": values, "others_cpu_share": others["share"]}
+
+
+def chosen(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
+    """Pick rows by name or the first part of a name; all of them without any.
+
+    Example:
+        >>> chosen([], ["gras"])
+        Traceback (most recent call last):
+        ...
+        SystemExit: no row is called 'gras'; there are:
+    """
+    for name in wanted:
+        if not any(_called(row, name) for row in rows):
+            names = "".join(f" {row.name}" for row in rows)
+            raise SystemExit(f"no row is called {name!r}; there are:{names}")
+    return [row for row in rows if not wanted or any(_called(row, name) for name in wanted)]
+
+
+def _called(row: Row, name: str) -> bool:
+    return row.name == name or row.name.startswith(f"{name}-")
+
+
+def number(value: float) -> str:
+    """Write a figure with three significant digits.
+
+    Example:
+        >>> [number(v) for v in (0.03456, 1.2, 1234.5)]
+        ['0.0346', '1.20', '1,234']
+    """
+    if value >= 1000:
+        return f"{value:,.0f}"
+    digits = 2 - next((n for n in range(2, -5, -1) if value >= 10**n), -4)
+    return f"{value:.{digits}f}"
+
+
+def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
+    """Write the results as Markdown."""
+    machines: list[str] = []
+    lines, limits, skipped = [], [], []
+    for row in rows:
+        found = results.get(row.name)
+        if found is None:
+            continue
+        if "skipped" in found:
+            skipped.append(f"- {row.name} ({row.what}): {found['skipped']}.")
+            continue
+        if found["machine"] not in machines:
+            machines.append(found["machine"])
+        if row.limit and row.reached(found["value"]) is False:
+            limits.append(f"**{row.name}.** {row.limit}")
+        lines.append(_line(row, found, machines.index(found["machine"]) + 1))
+    header = ("row", "what", "measured against", "target", "median", "lowest to highest", "n",
+              "reached", "run")  # fmt: skip
+    parts = [TEXT.rstrip(), "```bash\nmake bench                          # all rows\n"
+             'make bench ROWS="grasp discovery"   # some\n```']  # fmt: skip
+    parts.append(markdown((header, lines)).rstrip())
+    parts.append("\n".join(f"{place}. {one}" for place, one in enumerate(machines, start=1)))
+    if limits:
+        parts += ["## What keeps a figure from its target", "\n\n".join(limits)]
+    if skipped:
+        parts += ["## Not run", "\n".join(skipped)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(row: Row, found: Mapping, place: int) -> tuple[str, ...]:
+    unit = f" {row.unit}" if row.unit else ""
+    reached = {True: "yes", False: "no", None: "-"}[row.reached(found["value"])]
+    share = found["others_cpu_share"]
+    if share is None or share > BUSY:
+        reached += (
+            ", measured on a busy machine" if share is not None else ", load of the machine unknown"
+        )
+    return (
+        row.name,
+        row.what,
+        row.against or "-",
+        row.target,
+        number(found["value"]) + unit,
+        f"{number(min(found['values']))} to {number(max(found['values']))}",
+        str(found["n"]),
+        reached,
+        str(place),
+    )
+
+
+TEXT = f"""\
+# Speed
+
+<!-- from speed.json -->
+
+Each figure is a ratio whose two sides took turns in one run on one machine, unless it has a unit:
+median over n rounds, with the lowest and the highest round. A row says so where other processes
+took more than {BUSY:.0%} of the processor's time while it ran.
+"""
+
+
+def machine() -> str:
+    """Describe machine and versions in one line."""
+    here = environment("auto")
+    gpu = f", {here['gpu']}" if here["gpu"] else ", no GPU"
+    return (
+        f"{here['cpu']}, {os.cpu_count()} cores, {here['threads']} threads{gpu}; "
+        f"Python {here['python']}, PyTorch {here['torch']}, layerticket {here['layerticket']}"
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print and write; 1 if a row failed."""
+    rows = [*ROWS, *GPU_ROWS]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help="names of rows; by default all")
+    parser.add_argument("--rounds", type=int, help="rounds of each row, in place of its own")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="without .json and .md")
+    given = parser.parse_args(words)
+    file, failed = given.out.with_suffix(".json"), 0
+    results = read_json(file)["rows"] if file.exists() else {}
+    for row in chosen(rows, given.rows):
+        print(f"{row.name}: {row.what}", file=sys.stderr, flush=True)
+        try:
+            found = run(row, given.rounds)
+        except Exception:  # the other rows can still be measured
+            traceback.print_exc()
+            failed += 1
+            continue
+        if "skipped" in found:
+            print(f"{row.name}: skipped: {found['skipped']}", flush=True)
+            if "value" in results.get(row.name, {}):
+                continue  # what another machine measured stays
+        else:
+            print(" | ".join(_line(row, found, 1)[2:-1]), flush=True)
+        command = " ".join(["python", "benchmarks/speed.py", row.name])
+        date = f"{datetime.now(UTC):%Y-%m-%d}"
+        results[row.name] = found | {"command": command, "machine": machine(), "date": date}
+        write_json(file, {"rows": results})
+        write_atomically(given.out.with_suffix(".md"), page(rows, results))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""A row of the table of speeds: what is measured, against what, and what it must reach."""
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from layerticket.evaluation.timing import interleave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A figure that is measured."""
+
+    name: str
+    """Its name; ``ROWS=grasp`` also runs grasp-vit."""
+    what: str
+    """What is measured."""
+    against: str
+    """What it is divided by; empty where the figure stands by itself."""
+    measure: Callable[[int], Iterable[float]]
+    """Returns one figure for each of so many rounds."""
+    rounds: int = 9
+    most: float | None = None
+    """The figure is to be no larger."""
+    least: float | None = None
+    """The figure is to be no smaller."""
+    unit: str = ""
+    """Unit of a figure that is no ratio."""
+    gpu: bool = False
+    """Whether it needs a GPU."""
+    packages: tuple[str, ...] = ()
+    """Further packages it needs."""
+    limit: str = ""
+    """What keeps the figure from its target, where it is not reached."""
+
+    @property
+    def target(self) -> str:
+        """The target as text."""
+        if self.most is None and self.least is None:
+            return "-"
+        sign, bound = ("<=", self.most) if self.least is None else (">=", self.least)
+        return f"{sign} {bound:g}{self.unit and ' '}{self.unit}"
+
+    def reached(self, value: float) -> bool | None:
+        """Whether a figure meets the target; None where there is none."""
+        if self.most is None and self.least is None:
+            return None
+        return (self.most is None or value <= self.most) and (
+            self.least is None or value >= self.least
+        )
+
+    def obstacle(self) -> str:
+        """Why the row cannot be run here; empty if it can."""
+        if self.gpu and not torch.cuda.is_available():
+            return "needs a GPU; this machine has none that PyTorch can use"
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        return f"needs the package {missing[0]}" if missing else ""
+
+
+def in_turns(
+    above: Callable[[], object], below: Callable[[], object], rounds: int, *, warmup: int = 1
+) -> list[float]:
+    """Time two sides in turns and divide the times of each round."""
+    seconds = interleave({"above": above, "below": below}, rounds=rounds, warmup=warmup)
+    return [a / b for a, b in zip(seconds["above"], seconds["below"], strict=True)]

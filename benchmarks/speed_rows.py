@@ -1,0 +1,675 @@
+"""The rows of the table of speeds that need no GPU: tickets, training, studies, commands."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import bill
+from layerticket.batch import head
+from layerticket.blocks.find import find_blocks
+from layerticket.counting import count_macs
+from layerticket.criteria.leave_one_out import LeaveOneOut
+from layerticket.criteria.saliency import network_weights
+from layerticket.data.batches import batches
+from layerticket.data.corruptions import recipe as corruptions
+from layerticket.data.dataset import Dataset, noise
+from layerticket.data.sources import load_data
+from layerticket.evaluation.energy import metered
+from layerticket.evaluation.timing import interleave
+from layerticket.files import write_json
+from layerticket.models.load import build_model
+from layerticket.scoring import score
+from layerticket.selection import Budget
+from layerticket.study.folder import StudyFolder
+from layerticket.study.job import Work
+from layerticket.study.methods import TicketMethod
+from layerticket.study.plan import unfold
+from layerticket.study.record import Bill, Cost
+from layerticket.study.running.executors import cores
+from layerticket.study.search import Search, find
+from layerticket.study.status import study_status
+from layerticket.study.toml import study_of, study_text
+from layerticket.study.train import Networks, train_network
+from layerticket.surgery.remove import remove_blocks
+from layerticket.training.device import (
+    Metering,
+    Where,
+    compile_pays,
+    place,
+    resolve_device,
+    resolve_precision,
+)
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
+from layerticket.training.steps import timed_steps
+from speed_row import Row, in_turns
+
+STATED = Metering(cpu_tdp=100.0, carbon_intensity=0.381)
+CLI = [sys.executable, "-m", "layerticket.cli"]
+SHAPE, CLASSES = (3, 32, 32), 10
+
+
+# Finding a ticket
+
+
+def scoring(depth: int, images: int = 250):
+    """A CIFAR ResNet at initialization, its blocks and a scoring batch."""
+    model = build_model(f"resnet{depth}", classes=CLASSES, channels=3, seed=0)
+    inputs = torch.randn(images, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return model, find_blocks(model, inputs[:1]), (inputs, torch.arange(images) % CLASSES)
+
+
+def vit(name: str = "vit_tiny_patch16_224", size: int = 32, patch: int = 4):
+    """A vision transformer of timm."""
+    import timm
+
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=CLASSES, img_size=size, patch_size=patch)
+
+
+def gradient(model: nn.Module, batch) -> Callable[[], object]:
+    """One gradient of the mean cross-entropy for every weight matrix."""
+    weights = list(network_weights(model).values())
+    inputs, labels = batch
+    model.train()
+    return lambda: torch.autograd.grad(F.cross_entropy(model(inputs), labels), weights)
+
+
+def criterion(name: str, depth: int, rounds: int, **options: object) -> list[float]:
+    """Score the blocks of a ResNet, beside one gradient of the same batch."""
+    model, blocks, batch = scoring(depth)
+    ours = partial(score, model, blocks, batch, name, **options)
+    return in_turns(ours, gradient(model, batch), rounds)
+
+
+def grasp_vit(rounds: int) -> list[float]:
+    model = vit()
+    batch = torch.randn(100, *SHAPE), torch.arange(100) % CLASSES
+    blocks = find_blocks(model, batch[0][:1])
+    ours = partial(score, model, blocks, batch, "grasp")
+    return in_turns(ours, gradient(model, batch), rounds)
+
+
+def discovery_resnet56(rounds: int) -> list[float]:
+    model, _, batch = scoring(56)
+    return in_turns(lambda: find_blocks(model, batch[0][:1]), gradient(model, batch), rounds)
+
+
+def discovery(build: Callable[[], nn.Module], rounds: int) -> list[float]:
+    """Find blocks at 224 x 224 pixels, beside one forward pass of one image."""
+    model, image = build().eval(), torch.randn(1, 3, 224, 224)
+    forward = torch.no_grad()(partial(model, image))
+    return in_turns(lambda: find_blocks(model, image), forward, rounds)
+
+
+def resnet152() -> nn.Module:
+    return build_model("torchvision:resnet152", classes=1000, channels=3, seed=0)
+
+
+def leave_one_out(rounds: int, depth: int = 56, images: int = 100) -> list[float]:
+    """Outputs without each block in turn, beside one forward pass: per block."""
+    model, blocks, (inputs, _) = scoring(depth, images)
+    model.eval()
+
+    def ours() -> list[torch.Tensor]:
+        network = LeaveOneOut(model, blocks, inputs)
+        return [network.full.logits, *(network.without(block.name).logits for block in blocks)]
+
+    with torch.no_grad():
+        plain = [model(inputs), *(remove_blocks(model, [block])(inputs) for block in blocks)]
+    if not all(map(torch.equal, ours(), plain)):
+        raise RuntimeError("the outputs differ from those of the networks without a block")
+    forward = torch.no_grad()(partial(model, inputs))
+    return [ratio / len(blocks) for ratio in in_turns(ours, forward, rounds)]
+
+
+def depth(rounds: int) -> list[float]:
+    """R2 of the line through CPU seconds of finding and scoring, against the number of blocks."""
+    values = []
+    cases = [scoring(depth, 8) for depth in (20, 32, 44, 56, 110, 1202)]
+    for turn in range(-1, rounds):
+        counts, seconds = [], []
+        for model, blocks, batch in cases[:2] if turn < 0 else cases:
+            start = time.process_time()
+            score(model, find_blocks(model, head(batch[0], 1)), batch, "grasp")
+            seconds.append(time.process_time() - start)
+            counts.append(len(blocks))
+        if turn >= 0:
+            values.append(float(np.corrcoef(counts, seconds)[0, 1] ** 2))
+    return values
+
+
+# Training
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+    )
+
+
+class Bare:
+    """The plainest loop over the batches of a data set: no logs, no checks, no checkpoints."""
+
+    def __init__(self, data: Dataset, recipe: Recipe, model: nn.Module, *, compiled: bool) -> None:
+        self.data, self.recipe, self.device = data, recipe, resolve_device("auto")
+        place(model, self.device, channels_last=True)
+        self.bf16 = resolve_precision(recipe.precision, self.device) == "bf16"
+        self.model, self.split = model.train(), data.train.to(self.device)
+        self.optimizer = optimizer_of(model)
+        self.loss = torch.compile(self._loss) if compiled else self._loss
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.model(images).float()
+            return F.cross_entropy(logits, labels)
+
+    def epoch(self, number: int = 0) -> None:
+        """Train one epoch."""
+        how = {"train": True, "drop_last": True, "channels_last": True}
+        size = min(self.recipe.batch_size, len(self.split))
+        for images, labels in batches(self.data, self.split, size, seed=0, epoch=number, **how):
+            self.loss(images, labels).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+
+def resnet32() -> nn.Module:
+    return build_model("resnet32", classes=CLASSES, channels=3, seed=0)
+
+
+def best_bare(data: Dataset, batch_size: int) -> Bare:
+    """The fastest of the bare loops: in either precision, then compiled or not."""
+
+    def fastest(loops: Iterable[Bare]) -> Bare:
+        sides = {str(place): loop for place, loop in enumerate(loops)}
+        taken = interleave({name: loop.epoch for name, loop in sides.items()}, rounds=3)
+        return sides[min(taken, key=lambda name: min(taken[name]))]
+
+    def loop(precision: str, *, compiled: bool) -> Bare:
+        recipe = Recipe(batch_size=batch_size, precision=precision)
+        return Bare(data, recipe, resnet32(), compiled=compiled)
+
+    eager = fastest(loop(precision, compiled=False) for precision in ("bf16", "fp32"))
+    return fastest([eager, loop(eager.recipe.precision, compiled=True)])
+
+
+def beside_training(data: Dataset, recipe: Recipe, other: Callable[[], object]) -> list[float]:
+    """Seconds of the other loop's epoch over those of ours, checkpoint and metering included.
+
+    The other loop takes its turn where ours would validate, so the two alternate epoch by epoch.
+    """
+    ours, others, began = [], [], [time.perf_counter()]
+
+    def turn(_: nn.Module) -> float:
+        ours.append(time.perf_counter() - began[0])
+        start = time.perf_counter()
+        other()
+        others.append(time.perf_counter() - start)
+        began[0] = time.perf_counter()
+        return 0.0
+
+    where = Where(metering=STATED)
+    with tempfile.TemporaryDirectory() as folder, metered(where) as (meter, _):
+        model = build_model("resnet32", classes=data.classes, channels=data.shape[0], seed=0)
+        fit(
+            model, data, recipe, seed=0, folder=Path(folder), validate=turn, where=where,
+            meter=meter,
+        )  # fmt: skip
+    return [b / a for a, b in zip(ours[1:], others[1:], strict=True)]  # the first compiles
+
+
+def long_run() -> str:
+    """Whether a training of 200 epochs of CIFAR-10 is compiled."""
+    pays = compile_pays("auto", 200 * 351, resolve_device("auto"))
+    return "on" if pays else "off"
+
+
+def training(rounds: int, images: int = 2560) -> list[float]:
+    data = noise(SHAPE, classes=CLASSES, images=images)
+    bare = best_bare(data, 128)
+    recipe = Recipe(epochs=rounds + 1, compile=long_run())
+    return beside_training(data, recipe, bare.epoch)
+
+
+def script(data: Dataset, batch_size: int) -> Callable[[], None]:
+    """An epoch of the script one finds in tutorials: images changed one by one, float32, NCHW."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    change = transforms.Compose(
+        [
+            transforms.ToPILImage(),
+            transforms.RandomCrop(SHAPE[1], padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(data.mean, data.std),
+        ]
+    )
+    images, labels = data.train.fetch(slice(None)), data.train.labels.tolist()
+    device, model = resolve_device("auto"), resnet32()
+    model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    loader = DataLoader(
+        _Changed(images, labels, change), batch_size, shuffle=True, drop_last=True, num_workers=2
+    )
+
+    def epoch() -> None:
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+class _Changed(torch.utils.data.Dataset):
+    def __init__(self, images, labels, change) -> None:
+        self.images, self.labels, self.change = images, labels, change
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.change(self.images[index]), self.labels[index]
+
+
+def training_script(rounds: int, images: int = 2560) -> list[float]:
+    data = noise(SHAPE, classes=CLASSES, images=images)
+    recipe = Recipe(epochs=rounds + 1, compile=long_run())
+    return beside_training(data, recipe, script(data, 128))
+
+
+def ticket_step(rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
+    """Speed-up of a training step over the ratio of MACs."""
+    steps, macs = _steps(depth, removed)
+    with steps as lent:
+        ratios = in_turns(lent["dense"].step, lent["ticket"].step, rounds, warmup=2)
+    return [ratio / macs for ratio in ratios]
+
+
+def _steps(depth: int, removed: int):
+    """Steps of a network and of a ticket in it, and the ratio of their MACs."""
+    data = noise(SHAPE, classes=CLASSES, images=256)
+    dense = build_model(f"resnet{depth}", classes=CLASSES, channels=3, seed=0)
+    image = torch.zeros(1, *SHAPE)
+    ticket = remove_blocks(dense, list(find_blocks(dense, image))[-removed:])
+    macs = count_macs(dense, image) / count_macs(ticket, image)
+    return timed_steps({"dense": dense, "ticket": ticket}, data, Recipe(compile="off")), macs
+
+
+def whole_bill(beside: str, rounds: int) -> list[float]:
+    """Algorithm 2 (score, cut, train the ticket) beside another way, in seconds of 200 epochs."""
+    steps, _ = _steps(56, 12)
+    epochs, in_epoch = 200, 351  # 45,000 images of CIFAR-10 in batches of 128
+    model, _, batch = scoring(56)
+
+    def search() -> None:
+        score(model, find_blocks(model, batch[0][:1]), batch, "grasp")
+
+    with steps as lent:
+        sides = {"dense": lent["dense"].step, "ticket": lent["ticket"].step, "search": search}
+        taken = interleave(sides, rounds=rounds, warmup=2)
+    values = []
+    for dense, ticket, found in zip(*taken.values(), strict=True):
+        ours = bill.algorithm2(epochs, in_epoch * ticket, found)
+        other = {
+            "dense": bill.dense_training(epochs, in_epoch * dense),
+            "algorithm1": bill.algorithm1(epochs, in_epoch * dense, in_epoch * ticket, found),
+        }[beside]
+        values.append(ours.total / other.total)
+    return values
+
+
+def metering(rounds: int, seconds: int = 10) -> list[float]:
+    """1 + CPU seconds that a running meter takes in a second, with a reading every second."""
+    values = []
+    with metered(Where(metering=STATED)) as (meter, _):
+        meter.lap()
+        for _ in range(rounds):
+            start, cpu = time.perf_counter(), time.process_time()
+            for _ in range(seconds):
+                time.sleep(1)
+                meter.lap()
+            used = time.process_time() - cpu
+            values.append(1 + used / (time.perf_counter() - start))
+    return values
+
+
+def forecast(rounds: int, epochs: int = 8) -> list[float]:
+    """Forecast seconds of a training over those it took; dense network and ticket, the mean."""
+    data = load_data("digits", validation_fraction=0.1)
+    recipe, where = Recipe(epochs=epochs, batch_size=64), Where(progress=False)
+    values = []
+    for seed in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder)
+            at = Search(
+                networks=Networks.of(data), model="resnet32", dataset=data,
+                budget=Budget(remove=5), seed=seed, out=out / "ticket", recipe=recipe, where=where,
+                timing_rounds=9, forecast=True,
+            )  # fmt: skip
+            told = find(TicketMethod(criterion="grasp"), at)["forecast"]
+            ratios = []
+            for name, ticket in (("dense", None), ("ticket", out / "ticket")):
+                run = train_network(
+                    "resnet32", data, recipe, seed=seed, out=out / "runs", ticket=ticket,
+                    where=where,
+                )  # fmt: skip
+                ratios.append(told[name]["train_seconds"] / run["train_seconds"])
+            values.append(sum(ratios) / len(ratios))
+    return values
+
+
+TRAIN = """
+import json, sys, tempfile
+from pathlib import Path
+from layerticket.data.dataset import noise
+from layerticket.models.load import build_model
+from layerticket.training.device import Where
+from layerticket.training.fit import fit
+from layerticket.training.recipe import Recipe
+data = noise((3, 32, 32), classes=10, images=1280)
+model = build_model("resnet32", classes=10, channels=3, seed=0)
+found = fit(model, data, Recipe(epochs=3, compile="off"), seed=0, folder=Path(sys.argv[1]),
+            where=Where(device="cpu", progress=False))
+print(json.dumps(found.images_per_second))
+"""
+
+
+def ddp(rounds: int) -> list[float]:
+    """Images a second of two processes with a thread each, over one process with two threads."""
+    values = []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for turn in range(rounds):
+        speeds = {}
+        for count in (1, 2) if turn % 2 == 0 else (2, 1):
+            with tempfile.TemporaryDirectory() as folder:
+                code = Path(folder) / "train.py"
+                code.write_text(TRAIN)
+                words = [*(launch if count > 1 else []), str(code), str(Path(folder) / "run")]
+                speeds[count] = float(_ran(words, threads=2 // count).splitlines()[0])
+        values.append(speeds[2] / speeds[1])
+    return values
+
+
+def _ran(words: list[str], *, threads: int) -> str:
+    """Run Python and return what it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout
+
+
+# Studies and commands
+
+
+def _run_quick(folder: Path) -> float:
+    """Run the study `quick` and return how long it took."""
+    start = time.perf_counter()
+    words = [*CLI, "study", "run", "quick", "--out", str(folder)]
+    subprocess.run(words, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+@cache
+def quick() -> tempfile.TemporaryDirectory:
+    """A folder with the study `quick`, done once for the rows that read it."""
+    kept = tempfile.TemporaryDirectory()
+    _run_quick(Path(kept.name) / "quick")
+    return kept
+
+
+def study(rounds: int) -> list[float]:
+    """A whole study of short runs, beside the bare loops of its trainings on the same cores."""
+    values = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as kept:
+            taken, folder = _run_quick(Path(kept) / "quick"), Path(kept) / "quick"
+            names = sorted(path.name for path in (folder / "trainings").iterdir())
+            parts = [names[start :: cores()] for start in range(cores())]
+            code = "import sys, speed_rows; print(speed_rows.bare_seconds(*sys.argv[1:]))"
+            path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+            started = [
+                subprocess.Popen(
+                    [sys.executable, "-c", code, str(folder), *part],
+                    env=environment, stdout=subprocess.PIPE, text=True,
+                )
+                for part in parts
+            ]  # fmt: skip
+            bare = sum(float(process.communicate()[0].split()[-1]) for process in started)
+        values.append(taken / (bare / cores()))
+    return values
+
+
+def bare_seconds(folder: str, *names: str) -> float:
+    """Seconds of bare loops over some trainings of a study, in this process."""
+    torch.set_num_threads(1)
+    work = Work(StudyFolder(Path(folder)))
+    total = 0.0
+    for job in work.plan.jobs.values():
+        if job.kind != "train":
+            continue
+        training = work.training(job)
+        if training.identity.name in names:
+            loop = Bare(training.dataset, training.recipe, training.build(), compiled=False)
+            start = time.perf_counter()
+            for epoch in range(training.recipe.epochs):
+                loop.epoch(epoch)
+            total += time.perf_counter() - start
+    return total
+
+
+def made_study(folder: Path, seeds: int) -> Path:
+    """A finished study of dense and one ticket over many seeds, of which nothing was trained."""
+    spec = study_of({
+        "title": "many", "models": ["resnet20"], "data": "digits", "seeds": seeds,
+        "budgets": [{"remove": 2}], "recipe": {"epochs": 4},
+        "methods": [{"method": "ticket", "criterion": "snip"}],
+    })  # fmt: skip
+    plan, place = unfold(spec, {"fingerprint": "f" * 64}), StudyFolder(folder)
+    place.write_plan(plan, study_text(spec))
+    cost = {"energy_kwh": 1.0, "co2_kg": 0.4}
+    for name, job in plan.jobs.items():
+        record = {}
+        if job.kind == "search":
+            record = {"ticket": "t", "search_seconds": 1.0}
+            own = Cost(search_seconds=1.0, energy_kwh=0.1, co2_kg=0.04)
+            write_json(place.search(name) / "bill.json", Bill(items={name: own}).as_record())
+        elif job.kind == "train":
+            ended = {"epochs": 4, "train_seconds": 1.0, "weights": "w", "snapshots": {}}
+            write_json(place.training(name) / "result.json", ended | cost)
+            record = {"training": name, "search": job.needs.get("search")}
+        place.finish(name, record)
+    return folder
+
+
+def status(rounds: int) -> list[float]:
+    """A look at a study of 1,000 rows, beside one at 100; nothing is kept between two looks."""
+    from layerticket.study import folder as study_folder
+
+    def look(at: Path) -> None:
+        study_folder._read_once.cache_clear()
+        study_status(at)
+
+    with tempfile.TemporaryDirectory() as kept:
+        many, few = (made_study(Path(kept) / str(rows), rows // 2) for rows in (1000, 100))
+        return in_turns(partial(look, many), partial(look, few), rounds)
+
+
+def command_help(rounds: int) -> list[float]:
+    ours = partial(subprocess.run, [*CLI, "--help"], check=True, capture_output=True)
+    torch_alone = partial(subprocess.run, [sys.executable, "-c", "import torch"], check=True)
+    return in_turns(ours, torch_alone, rounds)
+
+
+def report_seconds(rounds: int) -> list[float]:
+    folder = Path(quick().name)
+    words = [*CLI, "report", str(folder / "quick"), "--out", str(folder / "report")]
+    ours = partial(subprocess.run, words, check=True, capture_output=True)
+    return interleave({"report": ours}, rounds=rounds)["report"]
+
+
+def report_size(rounds: int) -> list[float]:
+    folder = Path(quick().name)
+    words = [*CLI, "report", str(folder / "quick"), "--out", str(folder / "page")]
+    subprocess.run(words, check=True, capture_output=True)
+    return [(folder / "page" / "report.html").stat().st_size / 1e6] * rounds
+
+
+# Corruptions
+
+
+def corruption_set(rounds: int, images: int = 200) -> list[float]:
+    """Make 15 corruptions at 5 severities, image by image, beside all images at once."""
+    drawn = torch.rand(images, *SHAPE, generator=torch.Generator().manual_seed(0))
+    some = (255 * F.avg_pool2d(drawn, 5, 1, 2)).to(torch.uint8)
+    names = ["frost_like" if name == "frost" else name for name in corruptions.STANDARD]
+
+    def ours() -> None:
+        for name in names:
+            for severity in corruptions.SEVERITIES:
+                corruptions.corrupt(some, name, severity, seed=0)
+
+    def plain() -> None:
+        with _groups_of_one():
+            for image in some.split(1):
+                for name in names:
+                    for severity in corruptions.SEVERITIES:
+                        corruptions.corrupt(image, name, severity, seed=0)
+
+    return in_turns(plain, ours, rounds, warmup=0)
+
+
+@contextlib.contextmanager
+def _groups_of_one():
+    whole, corruptions.GROUP = corruptions.GROUP, 1
+    try:
+        yield
+    finally:
+        corruptions.GROUP = whole
+
+
+GRADIENT = "one gradient of the same batch"
+ROWS = (
+    Row(
+        name="grasp", what="GraSP block scores, ResNet-56, 250 images", against=GRADIENT,
+        measure=partial(criterion, "grasp", 56), most=1.3,
+    ),
+    Row(
+        name="grasp-resnet32", what="the same, ResNet-32", against=GRADIENT,
+        measure=partial(criterion, "grasp", 32), most=1.3,
+    ),
+    Row(
+        name="grasp-halves", what="the same, ResNet-56, the batch in two halves", against=GRADIENT,
+        measure=partial(criterion, "grasp", 56, halves=True),
+    ),
+    Row(
+        name="grasp-vit", what="GraSP where no shortcut holds: ViT-tiny, 100 images",
+        against=GRADIENT, measure=grasp_vit, most=5, packages=("timm",),
+    ),
+    Row(
+        name="snip", what="SNIP block scores, ResNet-56, 250 images", against=GRADIENT,
+        measure=partial(criterion, "snip", 56), most=1.1,
+    ),
+    Row(
+        name="synflow", what="SynFlow block scores, ResNet-56, 250 images", against=GRADIENT,
+        measure=partial(criterion, "synflow", 56), most=0.1,
+    ),
+    Row(
+        name="discovery-resnet56", what="discovery of blocks, ResNet-56",
+        against="one gradient of 250 images", measure=discovery_resnet56, most=0.3,
+    ),
+    Row(
+        name="discovery-resnet152", what="discovery of blocks, ResNet-152, 224 x 224",
+        against="one forward pass of one image", measure=partial(discovery, resnet152), most=3,
+        packages=("torchvision",), rounds=5,
+    ),
+    Row(
+        name="discovery-vit", what="discovery of blocks, ViT-L",
+        against="one forward pass of one image", most=3, packages=("timm",), rounds=5,
+        measure=partial(discovery, partial(vit, "vit_large_patch16_224", 224, 16)),
+    ),
+    Row(
+        name="leave-one-out", what="outputs without each block in turn, ResNet-56, per block",
+        against="one forward pass", measure=leave_one_out, most=0.6, rounds=5,
+    ),
+    Row(
+        name="depth", what="CPU seconds of finding and scoring, ResNet-20 to ResNet-1202",
+        against="R2 of a line in the number of blocks", measure=depth, least=0.98, rounds=3,
+    ),
+    Row(
+        name="training", least=0.98, measure=training,
+        what="images/s of training ResNet-32, metrics, checkpoints, metering included",
+        against="the fastest bare loop on the same tensors",
+    ),
+    Row(
+        name="training-script", what="the same", least=2.5, measure=training_script, rounds=5,
+        against="a script in float32 with a DataLoader and per-image transforms",
+        packages=("torchvision",),
+    ),
+    Row(
+        name="ddp", what="images/s of two DDP processes with one thread each", measure=ddp,
+        against="one process with two threads", least=0.9, rounds=5,
+    ),
+    Row(
+        name="ticket-step", what="speed-up of a training step, ResNet-56 without 12 blocks",
+        against="ratio of MACs", measure=ticket_step, least=0.95,
+    ),
+    Row(
+        name="bill-algorithm1", what="score at initialization and train, p = 12 of ResNet-56",
+        against="Algorithm 1", measure=partial(whole_bill, "algorithm1"), most=0.4,
+    ),
+    Row(
+        name="bill-dense", what="the same", against="dense training",
+        measure=partial(whole_bill, "dense"), most=0.6,
+    ),
+    Row(
+        name="metering", what="one core with an energy meter running", measure=metering,
+        against="without", most=1.01, packages=("codecarbon",), rounds=3,
+    ),
+    Row(
+        name="forecast", what="forecast seconds of a training, ResNet-32 and a ticket",
+        against="the seconds it took", measure=forecast, rounds=3,
+    ),
+    Row(
+        name="study", what="the study quick, 25 short trainings", most=1.15, measure=study,
+        against="the bare loops of its trainings on the same cores", rounds=3,
+    ),
+    Row(
+        name="status", what="a look at a study of 1,000 rows", against="at 100 rows",
+        measure=status, most=12,
+    ),
+    Row(
+        name="help", what="layerticket --help", against='python -c "import torch"',
+        measure=command_help, most=1.0,
+    ),
+    Row(
+        name="report-seconds", what="layerticket report of quick", against="",
+        measure=report_seconds, most=3, unit="s", rounds=5,
+    ),
+    Row(
+        name="report-size", what="its page", against="", measure=report_size, most=1.2, unit="MB",
+        rounds=1,
+    ),
+    Row(
+        name="corruptions", what="15 corruptions x 5 severities of 200 images, one by one",
+        against="all at once", measure=corruption_set, least=10, rounds=3,
+    ),
+)  # fmt: skip

@@ -1,0 +1,93 @@
+"""The table of speeds: its arithmetic by hand, and its cheapest row from end to end."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import speed
+import speed_gpu
+import speed_rows
+from layerticket.files import read_json
+from speed_row import Row, in_turns
+
+ROWS = {row.name: row for row in (*speed_rows.ROWS, *speed_gpu.GPU_ROWS)}
+FASTER = Row(name="a", what="ours", against="theirs", measure=lambda n: [2.0, 3.0, 4.0], least=3)
+FOUND = {"value": 3.0, "values": [2.0, 3.0, 4.0], "n": 3, "others_cpu_share": 0.0, "machine": "one"}
+
+
+def test_targets():
+    assert FASTER.target == ">= 3"
+    assert (FASTER.reached(3.0), FASTER.reached(2.9)) == (True, False)
+    small = replace(FASTER, least=None, most=1.2, unit="MB")
+    assert small.target == "<= 1.2 MB"
+    assert (small.reached(1.2), small.reached(1.21)) == (True, False)
+    free = replace(FASTER, least=None)
+    assert (free.target, free.reached(9.0)) == ("-", None)
+
+
+def test_ratios_divide_times_of_one_round(monkeypatch):
+    clock = iter([0, 6, 10, 12, 20, 23, 30, 40])  # above 6, below 2; reversed: below 3, above 10
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    assert in_turns(list, list, 2, warmup=0) == [3.0, 10 / 3]
+
+
+def test_a_row_that_cannot_be_run_says_why():
+    lacking = replace(FASTER, packages=("no_such_package",))
+    assert speed.run(lacking) == {"skipped": "needs the package no_such_package"}
+    if not torch.cuda.is_available():
+        assert "needs a GPU" in speed.run(replace(FASTER, gpu=True))["skipped"]
+
+
+def test_rows_are_chosen_by_name_or_its_first_part():
+    rows = [replace(FASTER, name=name) for name in ("grasp", "grasp-vit", "graspable", "snip")]
+    assert [row.name for row in speed.chosen(rows, ["grasp"])] == ["grasp", "grasp-vit"]
+    assert speed.chosen(rows, []) == rows
+    with pytest.raises(SystemExit, match="no row is called 'gras'"):
+        speed.chosen(rows, ["gras"])
+    assert len(ROWS) == len(speed_rows.ROWS) + len(speed_gpu.GPU_ROWS)  # each name once
+
+
+def test_what_this_process_uses_is_not_its_neighbours(monkeypatch):
+    seconds = iter([(10.0, 100.0, 2.0), (16.0, 120.0, 6.0)])  # busy, in all, of this process
+    monkeypatch.setattr(speed, "_processor_seconds", lambda: next(seconds))
+    with speed.neighbours() as others:
+        pass
+    assert others == {"share": (6 - 4) / 20}
+
+
+def test_the_page_by_hand():
+    missed, gone = replace(FASTER, name="b", least=5, limit="Because."), replace(FASTER, name="c")
+    results = {
+        "a": FOUND,
+        "b": FOUND | {"machine": "two", "others_cpu_share": 0.5},
+        "c": {"skipped": "needs a GPU", "machine": "one"},
+    }
+    page = speed.page([FASTER, missed, gone], results)
+    assert "| a | ours | theirs | >= 3 | 3.00 | 2.00 to 4.00 | 3 | yes | 1 |" in page
+    assert "| 3 | no, measured on a busy machine | 2 |" in page
+    assert "1. one\n2. two" in page
+    assert "**b.** Because." in page
+    assert "- c (ours): needs a GPU." in page
+
+
+def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "speed"
+    small = Row(
+        name="discovery-resnet20", what="discovery", against="one gradient", most=1e9,
+        measure=lambda n: in_turns(
+            lambda: speed_rows.find_blocks(model, batch[0][:1]),
+            speed_rows.gradient(model, batch),
+            n,
+        ),
+    )  # fmt: skip
+    model, _, batch = speed_rows.scoring(20, images=10)
+    monkeypatch.setattr(speed, "ROWS", (small,))
+    monkeypatch.setattr(speed, "GPU_ROWS", (replace(small, name="no", gpu=True),))
+    assert speed.main(["--rounds", "2", "--out", str(out)]) == 0
+    found = read_json(out.with_suffix(".json"))["rows"]["discovery-resnet20"]
+    assert found["n"] == 2
+    assert 0 < found["value"] == pytest.approx(sum(found["values"]) / 2)
+    assert found["command"] == "python benchmarks/speed.py discovery-resnet20"
+    assert "| discovery-resnet20 | discovery | one gradient |" in out.with_suffix(".md").read_text()
