@@ -34,3 +34,66 @@ def test_report_goes_elsewhere_if_asked(folder, tmp_path, capsys):
 def test_a_folder_without_a_study_is_bad_input(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "study.json" in capsys.readouterr().err
+
+
+def test_numbers_from_elsewhere_have_a_page(tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    lines = [f"{m},{s},{0.9 + 0.001 * s},x" for m in ("dense", "grasp") for s in range(3)]
+    path.write_text("\n".join(["method,seed,accuracy,note", *lines]))
+    assert main(["report", str(path), "--no-figures", "--margin", "0.02", "--json"]) == 0
+    shown = capsys.readouterr()
+    record = json.loads(shown.out)
+    assert record["report"] == str(tmp_path / "results" / "report.html")
+    assert "wins" in record["verdict"]
+    assert "at 2 pp" in record["verdict"]
+    assert "no such columns: note" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--margin", "0.02"], "--margin is for CSV files"),
+        (["r.csv", "--watch"], "give its folder"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, match, folder, capsys):
+    given = options if options[0] == "r.csv" else [str(folder), *options]
+    assert main(["report", *given]) == 2
+    assert match in capsys.readouterr().err
+
+
+def test_a_watched_page_is_read_again_until_the_study_is_done(folder, capsys, monkeypatch):
+    path = folder / "study.json"
+    done = json.loads(path.read_text())
+    open_ = json.loads(path.read_text())
+    open_["runs"][1] |= {"status": "running", "test_accuracy": None, "curve": []}
+    path.write_text(json.dumps(open_))
+    pages = []
+
+    def sleep(_):
+        pages.append((folder / "report.html").read_text(encoding="utf-8"))
+        if len(pages) == 2:
+            path.write_text(json.dumps(done))
+
+    monkeypatch.setattr("layerticket.cli.report.time.sleep", sleep)
+    assert main(["report", str(folder), "--watch", "--no-figures"]) == 0
+    assert len(pages) == 2
+    assert '<meta http-equiv="refresh" content="10">' in pages[0]
+    assert "still running" in pages[0]
+    last = (folder / "report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in last
+    assert "1 of 2 runs left" in capsys.readouterr().err
+
+
+def test_a_watch_that_is_cut_off_leaves_a_page_that_stays(folder, monkeypatch):
+    path = folder / "study.json"
+    open_ = json.loads(path.read_text())
+    open_["runs"][1] |= {"status": "running", "test_accuracy": None, "curve": []}
+    path.write_text(json.dumps(open_))
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("layerticket.cli.report.time.sleep", interrupt)
+    assert main(["report", str(folder), "--watch"]) == 130
+    assert 'http-equiv="refresh"' not in (folder / "report.html").read_text(encoding="utf-8")

@@ -1,36 +1,63 @@
-"""`layerticket report`: a page, tables and figures of a study."""
+"""`layerticket report`: a page, tables and figures of a study, or of a table of results."""
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from layerticket.cli.options import Folder, Json
-from layerticket.cli.output import say
+from layerticket.cli.output import news, say
+from layerticket.errors import LayerticketError
+from layerticket.verdict import words
+
+if TYPE_CHECKING:
+    from layerticket.report.page import Written
+
+LOOK = 1.0  # seconds between two looks at study.json
+REFRESH = 10.0  # seconds after which an open page is read again
 
 
 def report(
-    folder: Path,
+    study: Path,
     /,
     *,
     out: Folder | None = None,
     figures: Annotated[bool, Parameter(negative="--no-figures")] = True,
+    watch: Annotated[bool, Parameter(negative=())] = False,
+    margin: float | None = None,
     json: Json = False,
 ) -> None:
     """Write report.html, report.md, tables as CSV and figures of a study.
 
     Parameters
     ----------
-    folder
-        Folder of a study, with its study.json.
+    study
+        Folder of a study, with its study.json; or a CSV file of results from anywhere, with columns
+        method (dense, ...), seed, accuracy, and if known model, macs, seconds, ...
     out
-        Folder to write into; by default that of the study.
+        Folder to write into; by default that of the study, or one named like the CSV file.
     figures
         Whether figures are also drawn as PNG and SVG.
+    watch
+        Write the page whenever the study gets further, until it is done; an open page follows.
+    margin
+        How much accuracy a winning ticket may lose, as a fraction; of CSV files, 0.01 by default.
     """
     from layerticket.report.page import write_report
 
-    written = write_report(folder, out, figures=figures)
+    if study.suffix.lower() == ".csv" or study.is_file():
+        if watch:
+            raise LayerticketError("--watch follows a running study; give its folder.")
+        written = _of_numbers(study, out, margin, figures=figures)
+    elif margin is not None:
+        raise LayerticketError(
+            "--margin is for CSV files; a study has the margin that its file states."
+        )
+    elif watch:
+        written = _watched(study, out, figures=figures)
+    else:
+        written = write_report(study, out, figures=figures)
     verdict = written.study.verdict
     record = {
         "report": str(written.page),
@@ -39,3 +66,37 @@ def report(
     }
     text = f"{verdict}\n\n{written.page}\nand {len(written.files) - 1} files beside it"
     say(record, text, as_json=json)
+
+
+def _of_numbers(path: Path, out: Path | None, margin: float | None, *, figures: bool) -> "Written":
+    """Report on a CSV file."""
+    from layerticket.report.numbers import read_numbers
+    from layerticket.report.page import write_study
+
+    study = read_numbers(path, **({} if margin is None else {"margin": margin}))
+    if study.columns:
+        names = ", ".join(study.columns)
+        news(f"shown as they are, since reports know no such columns: {names}")
+    return write_study(study, path.parent, out or path.with_suffix(""), figures=figures)
+
+
+def _watched(folder: Path, out: Path | None, *, figures: bool) -> "Written":
+    """Write the page whenever study.json is new, until nothing of the study is left to do."""
+    from layerticket.report.page import write_report, write_study
+    from layerticket.report.tables import Study
+
+    seen = None
+    try:
+        while True:
+            study, stamp = Study.read(folder), (folder / "study.json").stat().st_mtime_ns
+            left = sum(row.status in ("running", "waiting") for row in study.rows)
+            if not left:
+                return write_report(folder, out, figures=figures)
+            if stamp != seen:
+                seen = stamp
+                page = write_study(study, folder, out, figures=False, refresh=REFRESH).page
+                news(f"{left} of {words.counted(len(study.rows), 'run')} left: {page}")
+            time.sleep(LOOK)
+    except KeyboardInterrupt:
+        write_report(folder, out, figures=False)  # a page that is not read again and again
+        raise
