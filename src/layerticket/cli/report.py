@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from layerticket.cli.options import Folder, Json
 from layerticket.cli.output import news, say
 from layerticket.errors import LayerticketError
+from layerticket.settings import Share
 from layerticket.verdict import words
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def report(
     out: Folder | None = None,
     figures: Annotated[bool, Parameter(negative="--no-figures")] = True,
     watch: Annotated[bool, Parameter(negative=())] = False,
-    margin: float | None = None,
+    margin: Share | None = None,
     json: Json = False,
 ) -> None:
     """Write report.html, report.md, tables as CSV and figures of a study.
