@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo docs architectures bench test test-slow test-all frozen check size fix clean
+.PHONY: help setup demo docs gallery architectures bench test test-slow test-all frozen check size fix clean
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -38,6 +38,9 @@ frozen: $(DEV) ## train the frozen study with its tree and with this one: equal 
 
 docs: $(DEV) ## the manual as a site: build/manual/index.html
 	$(SPHINX)
+
+gallery: $(DEV) ## what the examples of the manual print, draw and take; a minute or so
+	$(PY) benchmarks/gallery.py
 
 check: $(DEV) ## lint, formatting, types, spelling, links of the manual
 	$(PY) -m ruff check .

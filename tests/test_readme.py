@@ -3,53 +3,18 @@
 import re
 import shlex
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from gallery import GALLERY, fences, python_blocks, run_blocks, shown, with_output
 from layerticket.cli.app import PARTS
 from layerticket.criteria import registry
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / "README.md"
 PAGES = [page for page in (README, *sorted((REPO / "docs").rglob("*.md"))) if page.is_file()]
-SKIP = re.compile(r"<!--\s*skip:\s*\S.*-->")
 PROGRAM = "layerticket"
-
-
-@dataclass(frozen=True)
-class Fence:
-    """One fenced block: its language, its first code line's number, its text, whether to run it."""
-
-    language: str
-    line: int
-    text: str
-    skipped: bool
-
-
-def fences(markdown: str) -> list[Fence]:
-    found, comment, opened = [], "", None
-    for number, line in enumerate(markdown.splitlines(), start=1):
-        if opened is None:
-            fence = re.match(r"( *)(`{3,})\s*([\w-]*)", line)
-            if fence:
-                opened, body = (fence, number + 1), []
-            elif line.strip():
-                comment = line.strip()
-        elif line.strip() == opened[0][2]:
-            text = "\n".join(code.removeprefix(opened[0][1]) for code in body)
-            skipped = SKIP.fullmatch(comment) is not None
-            found.append(Fence(opened[0][3], opened[1], text, skipped))
-            opened, comment = None, ""
-        else:
-            body.append(line)
-    assert opened is None, f"the block that starts before line {opened[1]} is never closed"
-    return found
-
-
-def python_blocks(markdown: str) -> list[Fence]:
-    return [f for f in fences(markdown) if f.language == "python" and not f.skipped]
 
 
 def commands(markdown: str) -> list[tuple[int, list[str]]]:
@@ -73,14 +38,6 @@ def commands(markdown: str) -> list[tuple[int, list[str]]]:
     return found
 
 
-def run_blocks(page: str, blocks: list[Fence]) -> dict:
-    """Run the blocks of one page in one namespace; tracebacks point into the page."""
-    namespace = {"__name__": "__main__"}
-    for block in blocks:
-        exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), namespace)
-    return namespace
-
-
 def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
@@ -93,7 +50,19 @@ def name_of(page: Path) -> str:
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))  # pages may add their own
-    run_blocks(str(page), python_blocks(text_of(page)))
+    _, printed = run_blocks(str(page), python_blocks(text_of(page)))
+    if page.parent == GALLERY:  # it shows what it prints and draws, up to rounding elsewhere
+        assert list(map(without_numbers, printed)) == list(
+            map(without_numbers, shown(text_of(page)))
+        )
+        drawn = {path.name for path in tmp_path.glob("*.png")}
+        assert drawn
+        assert drawn == set(re.findall(r"\]\((.*)\)", text_of(page)))
+        assert all((GALLERY / name).stat().st_size < 100_000 for name in drawn)
+
+
+def without_numbers(text):
+    return re.sub(r"[-+]?\d[\d,.]*(?:e[-+]?\d+)?", "#", text)
 
 
 def test_readme_shows_python_that_runs():
@@ -180,7 +149,7 @@ layerticket demo && echo done
 def test_blocks_share_a_namespace_and_skips_need_a_reason():
     blocks = python_blocks(PAGE)
     assert [(b.line, b.text.count("\n")) for b in blocks] == [(3, 0), (12, 0), (16, 1)]
-    namespace = run_blocks("page.md", blocks)
+    namespace, _ = run_blocks("page.md", blocks)
     assert (namespace["x"], namespace["y"], namespace["z"]) == (1, 2, "__main__")
 
 
@@ -202,3 +171,15 @@ def test_commands_are_read_as_a_shell_would():
 def test_an_unclosed_block_is_refused():
     with pytest.raises(AssertionError, match="never closed"):
         fences("```python\nx = 1\n")
+
+
+def test_what_blocks_print_is_put_behind_them_and_replaced_the_next_time():
+    page = "# A\n\n```python\nprint(1)\n```\n\n```python\nx = 2\n```\nEnd.\n"
+    blocks = python_blocks(page)
+    once = with_output(page, run_blocks("page.md", blocks)[1], "Took 1 s.")
+    assert shown(once) == ["1\n", ""]
+    assert once.endswith("End.\n\n<!-- took -->\n\nTook 1 s.\n")
+    again = with_output(once, ["3\n4\n", ""], "Took 2 s.")
+    assert shown(again) == ["3\n4\n", ""]
+    assert "Took 1 s." not in again
+    assert "```\n\n```python\nx = 2" in again

@@ -1,0 +1,148 @@
+"""Run the examples of docs/gallery and write what they print, draw and take into their pages.
+
+``make gallery`` runs all of them, each in a process of its own on one thread. The tests run them
+too, and hold what they print against the page, numbers aside.
+"""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
+SKIP = re.compile(r"<!--\s*skip:\s*\S.*-->")
+PRINTED = "<!-- printed -->"
+TOOK = "<!-- took -->"
+
+
+@dataclass(frozen=True)
+class Fence:
+    """One fenced block of a Markdown page."""
+
+    language: str
+    line: int
+    """Number of its first line of code, from 1."""
+    text: str
+    skipped: bool
+    """Whether a comment ``<!-- skip: reason -->`` stands above it."""
+    printed: bool = False
+    """Whether it shows what the block before it printed."""
+
+    @property
+    def end(self) -> int:
+        """Number of its closing line."""
+        return self.line + len(self.text.splitlines())
+
+
+def fences(markdown: str) -> list[Fence]:
+    """Find the fenced blocks of a page, also those inside of list entries."""
+    found, comment, opened = [], "", None
+    body: list[str] = []
+    for number, line in enumerate(markdown.splitlines(), start=1):
+        if opened is None:
+            fence = re.match(r"( *)(`{3,})\s*([\w-]*)", line)
+            if fence:
+                opened, body = (fence, number + 1), []
+            elif line.strip():
+                comment = line.strip()
+        elif line.strip() == opened[0][2]:
+            text = "\n".join(code.removeprefix(opened[0][1]) for code in body)
+            skipped = SKIP.fullmatch(comment) is not None
+            found.append(Fence(opened[0][3], opened[1], text, skipped, comment == PRINTED))
+            opened, comment = None, ""
+        else:
+            body.append(line)
+    assert opened is None, f"the block that starts before line {opened[1]} is never closed"
+    return found
+
+
+def python_blocks(markdown: str) -> list[Fence]:
+    """Find the blocks of a page that are run."""
+    return [f for f in fences(markdown) if f.language == "python" and not f.skipped]
+
+
+def run_blocks(page: str, blocks: list[Fence]) -> tuple[dict, list[str]]:
+    """Run the blocks of one page in one namespace; tracebacks point into the page.
+
+    Returns:
+        The namespace, and what each block printed.
+    """
+    namespace, printed = {"__name__": "__main__"}, []
+    for block in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as stdout:
+            exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), namespace)
+        printed.append(stdout.getvalue())
+    return namespace, printed
+
+
+def shown(markdown: str) -> list[str]:
+    """Return what a page says each of its blocks prints, "" where it says nothing."""
+    texts = []
+    for fence in fences(markdown):
+        if fence.language == "python" and not fence.skipped:
+            texts.append("")
+        elif fence.printed:
+            texts[-1] = fence.text + "\n"
+    return texts
+
+
+def with_output(markdown: str, printed: list[str], took: str) -> str:
+    """Put what the blocks printed, and how long they took, into the page."""
+    markdown = re.sub(rf"{PRINTED}\n\n```text\n(?:.*\n)*?```\n\n?", "", markdown)
+    lines = markdown.splitlines()
+    for block, text in reversed(list(zip(python_blocks(markdown), printed, strict=True))):
+        if text:
+            lines[block.end : block.end] = ["", PRINTED, "", "```text", *text.splitlines(), "```"]
+    page = re.sub(rf"\n*{TOOK}\n(?:.|\n)*", "", "\n".join(lines).rstrip())
+    return f"{page}\n\n{TOOK}\n\n{took}\n"
+
+
+def machine() -> str:
+    """Say what the examples ran on."""
+    from layerticket.study.record import environment
+
+    at = environment()
+    return f"{at['cpu']}; Python {at['python']}, PyTorch {at['torch']}"
+
+
+def shrink(picture: Path, into: Path) -> None:
+    """Copy a PNG file with 256 colours, at a tenth of its size."""
+    from PIL import Image
+
+    Image.open(picture).convert("RGB").quantize(256).save(into, optimize=True)
+
+
+def refresh(name: str) -> None:
+    """Run one page and write its output, pictures and time."""
+    page = (GALLERY / name).with_suffix(".md")
+    markdown = page.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        began, cpu = time.perf_counter(), time.process_time()
+        _, printed = run_blocks(str(page), python_blocks(markdown))
+        cpu, clock = time.process_time() - cpu, time.perf_counter() - began
+        for picture in Path().glob("*.png"):
+            shrink(picture, GALLERY / picture.name)
+    took = f"Took {cpu:.1f} s of CPU time on one thread, imports included ({machine()})."
+    page.write_text(with_output(markdown, printed, took), encoding="utf-8")
+    print(f"{name}: {cpu:.1f} s of CPU time, {clock:.1f} s by the clock")
+
+
+def main(names: list[str]) -> None:
+    """Refresh the pages named, or all of them, one process each."""
+    if len(names) == 1:
+        return refresh(names[0])
+    for page in sorted(GALLERY.glob("*.md")):
+        if python_blocks(page.read_text(encoding="utf-8")) and (not names or page.stem in names):
+            command = [sys.executable, __file__, page.stem]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
