@@ -14,8 +14,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
+NOTEBOOK = GALLERY / "first_ticket.ipynb"
 SKIP = re.compile(r"<!--\s*skip:\s*\S.*-->")
 PRINTED = "<!-- printed -->"
 TOOK = "<!-- took -->"
@@ -133,15 +138,48 @@ def refresh(name: str) -> None:
     print(f"{name}: {cpu:.1f} s of CPU time, {clock:.1f} s by the clock")
 
 
+def run_notebook(path: Path, folder: str | Path) -> "NotebookNode":
+    """Run a notebook as Jupyter does, in a folder; a cell that fails raises."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    place = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=place).execute()
+    return notebook
+
+
+def refresh_notebook() -> None:
+    """Run the notebook and write its output, without times and without the folder it ran in."""
+    import nbformat
+
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = run_notebook(NOTEBOOK, folder)
+    for cell in notebook.cells:
+        cell.metadata = {}
+    notebook.metadata.language_info = {"name": "python"}
+    text = nbformat.writes(notebook).replace(f"{folder}/", "")
+    NOTEBOOK.write_text(text + "\n", encoding="utf-8")
+
+
 def main(names: list[str]) -> None:
     """Refresh the pages named, or all of them, one process each."""
+    if names == [NOTEBOOK.stem]:
+        return refresh_notebook()
     if len(names) == 1:
         return refresh(names[0])
     for page in sorted(GALLERY.glob("*.md")):
         if python_blocks(page.read_text(encoding="utf-8")) and (not names or page.stem in names):
-            command = [sys.executable, __file__, page.stem]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            again(page.stem)
+    if not names:
+        again(NOTEBOOK.stem)
     return None
+
+
+def again(name: str) -> None:
+    """Run this program for one name in a process of its own, on one thread."""
+    command = [sys.executable, __file__, name]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":

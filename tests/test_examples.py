@@ -1,6 +1,7 @@
 """The examples run, and what they train learns."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from gallery import NOTEBOOK, run_notebook
 from layerticket.batch import call, logits_of, model_loss
 from layerticket.blocks.find import find_blocks
 from layerticket.models.cifar_resnet import CifarResNet
@@ -51,6 +53,24 @@ def test_a_ticket_learns_in_other_peoples_loops(name, tmp_path, monkeypatch):
         losses = load(name).main()
     assert len(losses) >= 20
     assert fmean(losses[-5:]) < fmean(losses[:5])
+
+
+def kinds_of_output(notebook):
+    cells = [cell.get("outputs", []) for cell in notebook["cells"]]
+    return [[sorted(output.get("data", ())) for output in outputs] for outputs in cells]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_as_in_jupyter_and_shows_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Jupyter, about its own parts
+        ran = run_notebook(NOTEBOOK, tmp_path)
+    kept = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert kinds_of_output(ran) == kinds_of_output(kept)
+    assert str(kinds_of_output(ran)).count("text/html") >= 6
+    assert "/tmp" not in NOTEBOOK.read_text(encoding="utf-8")
+    assert (tmp_path / "first-study" / "report.html").is_file()
 
 
 @pytest.mark.slow
