@@ -93,8 +93,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is no regular file")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=_no_number)
+        if "\\u" in text:  # half a letter, spelled as an escape, can be read but not written
+            _spelled(value).encode()
+    except (OSError, ValueError, RecursionError) as err:
         raise LayerticketError(
             f"{path} cannot be read as JSON ({err}). Check the path; delete a damaged folder."
         ) from err
@@ -129,6 +132,11 @@ def check_folder(path: Path) -> Path:
             raise LayerticketError(f"{place} may not be written. Choose another folder.")
         break
     return path
+
+
+def _no_number(word: str) -> None:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise ValueError(f"{word} is no JSON")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -5,6 +5,7 @@ constructor, `dataclasses.replace`, a table of a file and the command line all m
 """
 
 import functools
+import json
 import math
 import re
 import typing
@@ -247,6 +248,96 @@ def from_table(cls: type[T], table: object, where: str) -> T:
         raise LayerticketError(f"{where}: {err}") from err
 
 
+Digest = Annotated[str, Strict(), Field(pattern=r"^[0-9a-f]{64}\z")]
+"""A SHA-256, as 64 hexadecimal digits."""
+Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,250}\z")]
+"""Name of a folder or file of ours: no separator, and no dot first."""
+Inside = Annotated[
+    str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\z")
+]
+"""Path below the folder that a record is about; it leads nowhere else."""
+
+
+def restored(
+    cls: type[T], record: object, where: str, given: Mapping[str, object] | None = None
+) -> T:
+    """Make a dataclass of a record that was read, every field checked by its annotation.
+
+    A record may have been written by another version, or by hand: a right checksum says that it
+    is whole, not that it is right. Lists become tuples; nothing else is converted.
+
+    Args:
+        cls: The dataclass.
+        record: JSON values by name of the field; fields with a default may be left out.
+        where: File, and place in it, for messages.
+        given: Fields that are made already; they need not stand in the record.
+
+    Raises:
+        LayerticketError: Naming file and field, if one is missing, unknown or has a wrong value.
+
+    Example:
+        >>> @dataclass
+        ... class Point:
+        ...     x: Count
+        >>> restored(Point, {"x": "1"}, "point.json")
+        Traceback (most recent call last):
+        ...
+        layerticket.errors.LayerticketError: point.json: x is '1'; it must be a whole number.
+    """
+    given = given or {}
+    values = _mapping(record, where)
+    checks = _record_checks(cls)  # type: ignore[arg-type]  # classes are hashable
+    if odd := [name for name in values if name not in checks and name not in given]:
+        raise LayerticketError(
+            f"{where}: key {str(odd[0])[:60]!r} is not known; another version wrote it, or it was "
+            "changed by hand."
+        )
+    for field in fields(cls):  # type: ignore[arg-type]  # a dataclass
+        lacking = field.default is MISSING and field.default_factory is MISSING
+        if lacking and field.name not in values and field.name not in given:
+            raise LayerticketError(f"{where}: key {field.name!r} is missing.")
+    made = {
+        name: _json_checked(f"{where}: {name}", checks[name], value)
+        for name, value in values.items()
+        if name not in given
+    }
+    return cls(**made, **given)
+
+
+def checked_json(name: str, hint: Any, value: object) -> Any:  # noqa: ANN401 - an annotation
+    """Check a JSON value by an annotation, strictly: a text is no number, a list is a tuple.
+
+    Raises:
+        LayerticketError: Saying what it is and what is allowed.
+    """
+    return _json_checked(name, _adapter_of(hint), value)
+
+
+def _mapping(record: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(record, Mapping):
+        raise LayerticketError(f"{where} is {_shortly(record)}; it must be a table of keys.")
+    return record
+
+
+@functools.cache
+def _record_checks(cls: type) -> dict[str, TypeAdapter[Any]]:
+    """Build what checks each field; a class that cannot be told from JSON has to be given."""
+    hints = typing.get_type_hints(cls, include_extras=True, localns=_LATER)
+    return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
+
+
+_LATER: Mapping[str, Any] = {"Replacement": Any}  # named in annotations of rooms before it
+
+
+def _json_checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa: ANN401
+    try:
+        return check.validate_json(json.dumps(value, ensure_ascii=True), strict=True)
+    except ValidationError as err:
+        raise LayerticketError(first_problem(name, err)) from None
+    except (ValueError, TypeError, RecursionError) as err:
+        raise LayerticketError(f"{name} is {_shortly(value)}, which is no JSON value.") from err
+
+
 def to_table(value: object) -> Any:  # noqa: ANN401 - a table, a list or a plain value
     """Turn settings into tables and lists as TOML has them; what is None is left out.
 
@@ -288,6 +379,10 @@ def first_problem(name: str, err: ValidationError) -> str:
         "dict_type": lambda: "a table of keys and values",
         "dataclass_type": lambda: "a table of keys and values",
         "path_type": lambda: "a text with a path",
+        "string_pattern_mismatch": lambda: "a name or digest as we write them",
+        "missing": lambda: "there",
+        "unexpected_keyword_argument": lambda: "left out",
+        "none_required": lambda: "null",
     }
     allowed = wording[kind]() if kind in wording else problem["msg"].lower()
     shown = _shortly(given)

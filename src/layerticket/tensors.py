@@ -54,7 +54,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts: dict[str, Any] = label["facts"]
         if label["sha256"] != tensor_digest(tensors):
             raise ValueError("checksum differs")
-    except (SafetensorError, KeyError, ValueError, OSError) as err:
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are no table")
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as err:
         raise LayerticketError(
             f"{path} is damaged or was not written by layerticket ({err}). "
             "Delete it; the work that it held has to be done again."

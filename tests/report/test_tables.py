@@ -101,7 +101,7 @@ def test_what_is_no_study_is_refused(change, match):
 def test_a_study_of_another_version_is_refused():
     record = make_study(seeds=2)
     del record["comparisons"][0]["controls"][0]["same_seeds"]
-    with pytest.raises(LayerticketError, match="another version"):
+    with pytest.raises(LayerticketError, match="key 'same_seeds' is missing"):
         Study.from_record(record)
     with pytest.raises(LayerticketError, match="another version"):
         Study.from_record(record | {"comparisons": None})

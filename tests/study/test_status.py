@@ -30,7 +30,7 @@ def plan_of(**changes):
 
 def end(folder, name, kwh):
     """Leave the record of a finished training."""
-    record = {"epochs": 4, "train_seconds": 1.0, "weights": "w", "snapshots": {}}
+    record = {"epochs": 4, "train_seconds": 1.0, "weights": "f" * 64, "snapshots": {}}
     write_json(
         folder.training(name) / "result.json",
         record | {"energy_kwh": kwh, "co2_kg": None if kwh is None else 2 * kwh},
@@ -92,11 +92,11 @@ def test_a_training_that_was_replaced_is_to_be_used_again(tmp_path):
     lottery = next(name for name in plan.jobs if name.startswith("search-lottery"))
     dense = next(job.name for job in plan.jobs.values() if job.method == "dense" and job.row)
     record = folder.record(lottery)
-    folder.finish(lottery, record | {"inputs": {dense: {"end": "w"}}})
+    folder.finish(lottery, record | {"inputs": {dense: {"end": "f" * 64}}})
     assert folder.is_done(lottery)
-    folder.finish(lottery, record | {"inputs": {dense: {"end": "other weights"}}})
+    folder.finish(lottery, record | {"inputs": {dense: {"end": "e" * 64}}})
     assert not folder.is_done(lottery)
-    folder.finish(lottery, record | {"inputs": {dense: {"1": "a snapshot that is gone"}}})
+    folder.finish(lottery, record | {"inputs": {dense: {"1": "d" * 64}}})
     assert not folder.is_done(lottery)
 
 

@@ -533,7 +533,7 @@ def test_work_grows_with_the_rows_and_no_faster(grow):
 
 def test_a_key_that_is_not_known_is_refused():
     row = make_study()["runs"][0] | {"top5": 0.9}
-    with pytest.raises(LayerticketError, match="'top5' that this version does not know"):
+    with pytest.raises(LayerticketError, match="'top5' is not known"):
         Row.from_record(row)
 
 

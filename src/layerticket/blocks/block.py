@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from layerticket.display import Shown, Table, few
 from layerticket.errors import LayerticketError, unknown_name
+from layerticket.settings import Whole, restored
 
 if TYPE_CHECKING:  # at run time it would import torch
     from layerticket.surgery.remove import Replacement
@@ -29,15 +30,15 @@ class Block:
 
     name: str
     """As in ``named_modules()``."""
-    position: int
+    position: Whole
     """Place among the removable blocks in the order of execution, from 0."""
-    stage: int
+    stage: Whole
     """Blocks of equal shape in one container share a stage; numbered from 0."""
-    shape: tuple[int, ...]
+    shape: tuple[Whole, ...]
     """Shape of what flows through, without the batch dimension."""
-    params: int
+    params: Whole
     """Parameters inside."""
-    macs: int
+    macs: Whole
     """Multiply-accumulates per example."""
     call: Literal["plain", "rich"]
     """`plain`: one tensor in, one out. `rich`: more arguments or outputs, inside a list."""
@@ -63,17 +64,28 @@ def block_record(block: Block) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != "branch" or value is not None}
 
 
-def block_of(record: Mapping[str, Any]) -> Block:
-    """Read a block back from what `block_record` returned."""
-    branch = record.get("branch")
-    if branch is not None:
-        from layerticket.surgery.remove import Replacement
+def block_of(record: object, where: str = "block") -> Block:
+    """Read a block back from what `block_record` returned.
 
-        parts = branch["replacements"]
-        repeats = [None if part["repeats"] is None else tuple(part["repeats"]) for part in parts]
-        made = [Replacement(**{**p, "repeats": r}) for p, r in zip(parts, repeats, strict=True)]
-        branch = Branch(of=branch["of"], replacements=tuple(made))
-    return Block(**{**record, "shape": tuple(record["shape"]), "branch": branch})
+    Args:
+        record: JSON values.
+        where: File, and place in it, for messages.
+
+    Raises:
+        LayerticketError: Naming the field that is missing, unknown or wrong.
+    """
+    if not isinstance(record, Mapping) or record.get("branch") is None:
+        return restored(Block, record, where, {"branch": None})
+    from layerticket.surgery.remove import Replacement
+
+    branch, place = record["branch"], f"{where}: branch"
+    parts = branch.get("replacements") if isinstance(branch, Mapping) else None
+    if not isinstance(parts, list):
+        raise LayerticketError(f"{place}: replacements is {parts!r}; it must be a list.")
+    made = tuple(restored(Replacement, part, f"{place}: replacements") for part in parts)
+    return restored(
+        Block, record, where, {"branch": restored(Branch, branch, place, {"replacements": made})}
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

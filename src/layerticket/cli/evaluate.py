@@ -33,14 +33,13 @@ def evaluate(
         too.
     """
     from layerticket.data.sources import load_data
-    from layerticket.files import read_json
     from layerticket.study.evaluate import evaluate_run
-    from layerticket.study.record import RUN, run_folder
+    from layerticket.study.record import read_config, run_folder
 
     places = (*conditions.shift_dir, *(() if data_dir is None else (data_dir,)))
     conditions = replace(conditions, shift_dir=tuple(place.expanduser() for place in places))
     folder = run_folder(run)
-    config = read_json(folder / RUN)["config"]
+    config = read_config(folder)
     dataset = load_data(
         config["data"],
         data_dir=data_dir,

@@ -12,7 +12,6 @@ from layerticket.cli.options import DataOptions, Device, Folder, Json
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
-from layerticket.files import read_json
 from layerticket.models.names import check_model_name
 from layerticket.selection import Budget
 from layerticket.settings import Count, Few, Flag, Many, Positive, Text, Whole, settings
@@ -347,7 +346,9 @@ def _network(
 
 def _of_run(run: Path, model: str | None, choice: DataOptions) -> tuple[str, DataOptions]:
     """Take model and data from a run; what is given as well has to agree with it."""
-    config = read_json(run / "run.json")["config"]
+    from layerticket.study.record import read_config
+
+    config = read_config(run)
     given = {"model": model, "data": choice.data, "validation_fraction": choice.validation_fraction}
     unset = {"model": None} | asdict(DataOptions())
     for name, value in given.items():

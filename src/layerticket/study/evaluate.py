@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import TypedDict
 
 from layerticket.batch import Inputs, head
 from layerticket.blocks.find import find_blocks
@@ -17,7 +18,8 @@ from layerticket.evaluation.robustness import Conditions, Precision, prepare
 from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.evaluation.timing import inference_seconds, median_of, ratio_of
 from layerticket.files import canonical_json, exclusive, read_json, write_json
-from layerticket.study.record import RUN, WEIGHTS, Removal, Result, environment
+from layerticket.settings import Digest, checked_json
+from layerticket.study.record import WEIGHTS, Removal, Result, environment, read_config
 from layerticket.study.train import Networks
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
@@ -62,7 +64,7 @@ def evaluate_run(
     """
     result = Result.load(folder)
     _check_data(folder, dataset)
-    precision: Precision = result.precision or "auto"  # type: ignore[assignment]  # one of its words
+    precision: Precision = result.precision or "auto"
     prepared = prepare(on, dataset, conditions)
     asked = {one.name: {**one.settings, "run_precision": precision} for one in prepared}
     results = _cached(folder, result, asked)
@@ -89,8 +91,16 @@ def evaluate_run(
 
 def _known(folder: Path, result: Result) -> dict[str, Any]:
     """Figures that were measured on the weights of a run, by name."""
-    record = read_json(folder / EVALUATION) if (folder / EVALUATION).exists() else {}
-    return dict(record["results"]) if record.get("weights") == result.weights else {}
+    path = folder / EVALUATION
+    record = read_json(path) if path.exists() else {}
+    if record.get("weights") != result.weights:
+        return {}
+    found: dict[str, Any] = checked_json(
+        f"{path}: results", dict[str, dict[str, Any]], record.get("results")
+    )
+    for name, figures in found.items():
+        checked_json(f"{path}: results: {name}: settings", dict[str, Any], figures.get("settings"))
+    return found
 
 
 def _cached(folder: Path, result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
             f"the weights of {folder} are gone (keep_weights = none). Train it again: its figures "
             "stay as they are."
         )
-    config = read_json(folder / RUN)["config"]
+    config = read_config(folder)
     network = networks.build(config["model"], config["seed"])
     removal = Removal.load(folder)
     if removal is not None:
@@ -127,12 +137,20 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
 
 def _check_data(folder: Path, dataset: Dataset) -> None:
     """Refuse data the run was not trained on."""
-    wanted = read_json(folder / RUN)["config"]["data_fingerprint"]
+    wanted = read_config(folder)["data_fingerprint"]
     if wanted is not None and dataset.fingerprint != wanted:
         raise LayerticketError(
             f"{folder} was trained on data of fingerprint {wanted[:12]}, the data given have "
             f"{dataset.fingerprint[:12]}. Give the data it was trained on."
         )
+
+
+class Pair(TypedDict):
+    """A comparison of two trained networks, as it is kept."""
+
+    of: dict[str, Digest]
+    figures: dict[str, Any]
+    environment: dict[str, Any]
 
 
 def pair_figures(
@@ -149,7 +167,10 @@ def pair_figures(
     both = {"weights": Result.load(run).weights, "dense": Result.load(dense).weights}
 
     def known() -> dict[str, Any]:
-        return read_json(run / PAIRS) if (run / PAIRS).exists() else {}
+        path = run / PAIRS
+        found = read_json(path) if path.exists() else {}
+        checked_json(str(path), dict[str, dict[str, Pair]], found)
+        return found
 
     def cached() -> dict[str, Any] | None:
         found: dict[str, Any] = known().get(what, {}).get(dense.name, {})
@@ -288,8 +309,7 @@ def stage_ends(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    config: dict[str, Any] = read_json(run / RUN)["config"]
-    return config
+    return read_config(run)
 
 
 def _removed(run: Path) -> tuple[str, ...]:

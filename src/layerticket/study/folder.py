@@ -25,13 +25,28 @@ from layerticket.files import (
     write_atomically,
     write_json,
 )
-from layerticket.settings import Count, Text, from_table, settings, to_table
+from layerticket.settings import (
+    Count,
+    DeviceName,
+    Digest,
+    Inside,
+    Many,
+    Name,
+    NotNegative,
+    Text,
+    Whole,
+    checked_json,
+    from_table,
+    settings,
+    to_table,
+)
 from layerticket.study.plan import Plan
 
 RECORD, FAILURE, RESULT, BESIDE = "record.json", "failure.json", "result.json", "beside.json"
 CONTEXT = "context.json"
 logger = logging.getLogger(__name__)
 BEGUN = "training.json"  # in the folder of a job: the training that it is at
+AGAIN = "Delete the file and run the study again; finished trainings are kept."
 PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
 SAID_AFTER = 1.0  # seconds of waiting until it is said what is waited for
 
@@ -46,7 +61,7 @@ class Context:
     """Folders of shifted images, beside those of the study file."""
     tracking_dir: Path | None = None
     """Folder of the trackers of the study file, as seen from anywhere."""
-    device: Text = "auto"
+    device: DeviceName = "auto"
     threads: Count = 1
     """Of each worker."""
     workers: Count | None = None
@@ -108,11 +123,15 @@ class StudyFolder:
 
     def record(self, name: str) -> dict[str, Any] | None:
         """What a job ended with; None if it never did."""
-        return self.read(self.record_path(name))
+        path = self.record_path(name)
+        found = self.read(path)
+        return None if found is None else self._once_checked(path, found, _check_record)
 
     def result(self, training: str) -> dict[str, Any] | None:
         """What a training ended with; None if it did not end."""
-        return self.read(self.training(training) / RESULT)
+        path = self.training(training) / RESULT
+        found = self.read(path)
+        return None if found is None else self._once_checked(path, found, _check_result)
 
     def is_done(self, name: str) -> bool:
         """Whether nothing is left to do: a record stands, and all it was made of is still so.
@@ -142,7 +161,9 @@ class StudyFolder:
 
     def begun(self, name: str) -> dict[str, Any] | None:
         """The training that a job is at, and its epochs; None if it has not got there."""
-        return self.read(self.job(name) / BEGUN)
+        path = self.job(name) / BEGUN
+        found = self.read(path)
+        return None if found is None else self._once_checked(path, found, _check_begun)
 
     def begin_training(self, name: str, begun: Mapping[str, Any]) -> None:
         """Write down which training a job is at."""
@@ -151,7 +172,7 @@ class StudyFolder:
     def failure(self, name: str) -> str | None:
         """Why a job failed when it was tried last; None if it did not."""
         found = self.read(self.job(name) / FAILURE)
-        return None if found is None else str(found["error"])
+        return None if found is None else str(found.get("error"))
 
     def is_running(self, name: str) -> bool:
         """Whether a process is at work on a job."""
@@ -182,8 +203,12 @@ class StudyFolder:
 
     def jobs_beside(self, name: str) -> int | None:
         """The most jobs that ran beside one at any moment; None: nobody counted them."""
-        found = self.read(self.job(name) / BESIDE)
-        return None if found is None else int(found["jobs_beside"])
+        path = self.job(name) / BESIDE
+        found = self.read(path)
+        if found is None:
+            return None
+        count: int = checked_json(f"{path}: jobs_beside", Whole, found.get("jobs_beside"))
+        return count
 
     @contextmanager
     def held(self, say: Callable[[str], None] = logger.warning) -> Iterator[None]:
@@ -225,7 +250,7 @@ class StudyFolder:
         Raises:
             LayerticketError: If there is no plan.
         """
-        return Plan.from_record(read_json(self.plan))
+        return Plan.from_record(read_json(self.plan), str(self.plan))
 
     def read_context(self) -> Context:
         """Read where and with what the study is run; by default as `Context` says."""
@@ -271,6 +296,18 @@ class StudyFolder:
         found: dict[str, Any] | None = self._once(path, _read_if_there)
         return found
 
+    def _once_checked(
+        self,
+        path: Path,
+        found: dict[str, Any],
+        check: Callable[[str, Mapping[str, Any]], None],
+    ) -> dict[str, Any]:
+        """Check a record the first time it is seen; the same object is not checked again."""
+        if _checked_records.get(path) is not found:
+            check(str(path), found)
+            _checked_records[path] = found
+        return found
+
     def _once(self, path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401
         """Read something once in a look at the folder."""
         if self.looks is None:
@@ -278,6 +315,61 @@ class StudyFolder:
         if path not in self.looks:
             self.looks[path] = read(path)
         return self.looks[path]
+
+
+_checked_records: dict[Path, dict[str, Any]] = {}
+
+RECORDED: Mapping[str, Any] = {
+    "training": Name,
+    "search": Name | None,
+    "found": str,
+    "ticket": Inside,
+    "runs": tuple[Inside, ...],
+    "model": str,
+    "epochs": Many,
+    "inputs": dict[Name, dict[str, Digest]],
+    "made_of": dict[Name, str | None],
+    "origin": dict[str, Any] | None,
+    "macs": Any,
+    "params": Any,
+    "blocks": tuple[dict[str, Any], ...],
+    "results": dict[str, dict[str, Any]],
+    "similarity": dict[str, Any] | None,
+    "search_seconds": NotNegative | None,
+    "search_energy_kwh": NotNegative | None,
+    "search_co2_kg": NotNegative | None,
+}
+"""What jobs write down and others read. Names are those of folders here; paths stay inside."""
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "rows": ("training",),
+    "evaluate": ("training", "results"),
+}
+
+
+def _check_record(where: str, record: Mapping[str, Any]) -> None:
+    """Refuse the record of a job that lacks something, or holds it in another form."""
+    place = Path(where)
+    kind = "rows" if place.parent.name == "rows" else place.parent.name.partition("-")[0]
+    for name in REQUIRED.get(kind, ()):
+        if name not in record:
+            raise LayerticketError(f"{where}: key {name!r} is missing. {AGAIN}")
+    for name, hint in RECORDED.items():
+        if name in record:
+            try:
+                checked_json(f"{where}: {name}", hint, record[name])
+            except LayerticketError as err:
+                raise LayerticketError(f"{err} {AGAIN}") from err
+
+
+def _check_result(where: str, record: Mapping[str, Any]) -> None:
+    from layerticket.study.record import Result
+
+    Result.check(record, where)
+
+
+def _check_begun(where: str, record: Mapping[str, Any]) -> None:
+    for name, hint in (("training", Name), ("epochs", Whole)):
+        checked_json(f"{where}: {name}", hint, record.get(name))
 
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from typing_extensions import TypedDict
+
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, noise
 from layerticket.data.sources import load_data
@@ -25,6 +27,7 @@ from layerticket.files import (
     write_json,
 )
 from layerticket.selection import Budget
+from layerticket.settings import checked_json
 from layerticket.study.evaluate import (
     WeightsGone,
     evaluate_run,
@@ -55,6 +58,14 @@ if TYPE_CHECKING:
 
 PRECISION = "precision.json"
 NOISE_SHAPE = (3, 32, 32)  # of one input, where a study names neither data nor shape
+
+
+class Resolved(TypedDict):
+    """What the first job of a study resolved of its recipe, for all that follow."""
+
+    precision: Literal["bf16", "fp32"]
+    revision: int
+    compile: Literal["on", "off"]
 
 
 def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
@@ -185,7 +196,7 @@ class Work:
                     precision = resolve_precision(self.study.recipe.precision, device)
                     first = {"precision": precision, "revision": TRAINING_REVISION}
                     write_json(path, first | {"compile": self._compiled(device)})
-        kept: dict[str, Any] = read_json(path)
+        kept: dict[str, Any] = checked_json(str(path), Resolved, read_json(path))
         if kept["revision"] != TRAINING_REVISION:
             raise LayerticketError(
                 f"the study in {self.folder.root} was begun with another version of training "

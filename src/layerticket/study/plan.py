@@ -15,7 +15,7 @@ from typing import Any, Literal
 from layerticket.errors import LayerticketError
 from layerticket.files import digest
 from layerticket.selection import Budget
-from layerticket.settings import to_table
+from layerticket.settings import Digest, Name, Whole, checked_json, restored, to_table
 from layerticket.study.identity import callable_identity
 from layerticket.study.methods import ControlMethod, Method, table_of_method
 from layerticket.study.spec import StudyFile, budget_text, name_of
@@ -32,18 +32,18 @@ ALONE = Budget(remove=1)  # of the control that takes out every block alone
 class Job:
     """One piece of work; its settings stand in the study file."""
 
-    name: str
+    name: Name
     kind: JobKind
     model: str
     """The dense network it is about, as the study names it."""
-    seed: int | None
-    needs: Mapping[str, str] = field(default_factory=dict)
+    seed: Whole | None
+    needs: Mapping[str, Name] = field(default_factory=dict)
     """Names of the jobs that come before, by the part they play."""
     method: str = "dense"
     """Label of the method."""
     budget: Mapping[str, Any] | None = None
-    draw: int | None = None
-    row: str = ""
+    draw: Whole | None = None
+    row: Name | Literal[""] = ""
     """Id of the row that it trains or evaluates."""
 
 
@@ -51,7 +51,7 @@ class Job:
 class PlannedRow:
     """One row of a study: a network that is trained and judged."""
 
-    id: str
+    id: Name
     model: str
     budget: str | None
     """As in "remove 5"; None for the dense network."""
@@ -63,9 +63,9 @@ class PlannedRow:
     """dense, criterion, control or baseline."""
     reference: str | None
     """Label of the method it is compared with."""
-    draw: int | None
-    seed: int
-    jobs: Mapping[str, str]
+    draw: Whole | None
+    seed: Whole
+    jobs: Mapping[str, Name]
     """Names of its jobs by kind."""
 
 
@@ -77,9 +77,9 @@ class Plan:
     rows: tuple[PlannedRow, ...]
     data: Mapping[str, Any] | None
     """Identity of the data; None where the study names none."""
-    texts: Mapping[str, str]
+    texts: Mapping[str, Digest]
     """SHA-256 of the module of every package.module:function."""
-    epochs: int
+    epochs: Whole
     """Of a training by the recipe; 0 where a user's own `fit` trains."""
 
     def only(self, ids: tuple[str, ...]) -> "Plan":
@@ -112,16 +112,33 @@ class Plan:
         }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Plan":
-        """Read a plan back."""
-        jobs = [Job(**job) for job in record["jobs"]]
-        return cls(
-            data=record["data"],
-            texts=record["texts"],
-            epochs=record["epochs"],
-            jobs={job.name: job for job in jobs},
-            rows=tuple(PlannedRow(**row) for row in record["rows"]),
-        )
+    def from_record(cls, record: Mapping[str, Any], where: str = "plan.json") -> "Plan":
+        """Read a plan back.
+
+        Args:
+            record: What `as_record` returned.
+            where: File, for messages.
+
+        Raises:
+            LayerticketError: Naming the field that is missing, unknown or wrong.
+        """
+        jobs = [restored(Job, job, f"{where}: jobs") for job in _list(record, "jobs", where)]
+        rows = [restored(PlannedRow, row, f"{where}: rows") for row in _list(record, "rows", where)]
+        named = {job.name: job for job in jobs}
+        plan = restored(cls, record, where, {"jobs": named, "rows": tuple(rows)})
+        wanted = [need for job in jobs for need in job.needs.values()]
+        wanted += [job for row in rows for job in row.jobs.values()]
+        if odd := [name for name in wanted if name not in named]:
+            raise LayerticketError(
+                f"{where}: {odd[0]!r} is no job of the plan. It was changed by hand: delete the "
+                "file and give the same command again; finished work is kept."
+            )
+        return plan
+
+
+def _list(record: Mapping[str, Any], name: str, where: str) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = checked_json(f"{where}: {name}", tuple[Any, ...], record.get(name))
+    return found
 
 
 def unfold(

@@ -1,19 +1,32 @@
 """What a training leaves behind: what it was, how it ended, what was removed, what it cost."""
 
 import platform
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import Field, Strict
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from layerticket.blocks.block import Block, block_of, block_record
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.files import digest, read_json, write_json
+from layerticket.settings import (
+    Count,
+    Digest,
+    NotNegative,
+    Share,
+    Side,
+    Whole,
+    checked_json,
+    restored,
+)
 from layerticket.study.folder import RESULT
 from layerticket.study.identity import TrainingIdentity
 from layerticket.surgery.channels import without_channels
@@ -25,6 +38,10 @@ from layerticket.training.device import Energy, Metering, resolve_device
 
 RUN, WEIGHTS, FIRST = "run.json", "model.safetensors", "first.safetensors"
 REMOVED, MASKS, BILL = "removed.json", "masks.safetensors", "bill.json"
+
+
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]
+Hexadecimal = Annotated[str, Strict(), Field(pattern=r"^[0-9a-f]*\z")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +60,10 @@ class Provenance:
 class Cost:
     """What one training or search took by itself, or several together; None: not measured."""
 
-    train_seconds: float | None = 0.0
-    search_seconds: float | None = 0.0
-    energy_kwh: float | None = 0.0
-    co2_kg: float | None = 0.0
+    train_seconds: NotNegative | None = 0.0
+    search_seconds: NotNegative | None = 0.0
+    energy_kwh: NotNegative | None = 0.0
+    co2_kg: NotNegative | None = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
@@ -88,47 +105,48 @@ class Bill:
         return {name: asdict(cost) for name, cost in self.items.items()}
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> "Bill":
-        """Read it back."""
-        return cls(items={name: Cost(**cost) for name, cost in record.items()})
+    def of(cls, record: Mapping[str, Any], where: str = BILL) -> "Bill":
+        """Read it back; `where` names the file in messages."""
+        return cls(items={k: restored(Cost, v, f"{where}: {k}") for k, v in record.items()})
 
     @classmethod
     def of_ticket(cls, ticket: Path | None) -> "Bill | None":
         """Read the bill in the folder of a ticket; nothing for no ticket, None for none there."""
         if ticket is None:
             return cls(items={})
-        return cls.of(read_json(ticket / BILL)) if (ticket / BILL).exists() else None
+        path = ticket / BILL
+        return cls.of(read_json(path), str(path)) if path.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """How a training ended, and what it cost itself; None: not measured or not known."""
 
-    test_accuracy: float | None
-    validation_accuracy: float | None = None
-    correct: str | None = None
+    test_accuracy: Fraction | None
+    validation_accuracy: Fraction | None = None
+    correct: Hexadecimal | None = None
     """Test images answered rightly, one bit each, as hexadecimal; the first is the highest bit."""
-    epochs: int | None = None
-    train_seconds: float
-    images_per_second: float | None = None
-    energy_kwh: float | None = None
-    co2_kg: float | None = None
+    epochs: Whole | None = None
+    train_seconds: NotNegative
+    images_per_second: NotNegative | None = None
+    energy_kwh: NotNegative | None = None
+    co2_kg: NotNegative | None = None
     energy: Mapping[str, float | None] | None = None
     """Parts of the energy."""
     energy_method: str | None = None
-    peak_memory_bytes: int | None = None
-    params: int
-    precision: str | None = None
+    peak_memory_bytes: Whole | None = None
+    params: Whole
+    precision: Literal["bf16", "fp32"] | None = None
     device: str | None = None
-    data_wait_share: float | None = None
-    processes: int = 1
-    weights: str
+    data_wait_share: NotNegative | None = None
+    processes: Count = 1
+    weights: Digest
     """Digest of the weights at the end."""
-    snapshots: Mapping[str, str]
+    snapshots: Mapping[str, Digest]
     """Digests of the snapshots by epoch."""
     environment: Mapping[str, Any]
-    workers: int | None = None
-    jobs_beside: int | None = None
+    workers: Count | None = None
+    jobs_beside: Whole | None = None
     figures: Mapping[str, Any] | None = None
     """What else a user's own training returned."""
     parameters_unchanged: bool | None = None
@@ -146,14 +164,33 @@ class Result:
             raise LayerticketError(
                 f"{folder} holds no {RESULT}: it is no run, or not finished. Train it to the end."
             )
-        record = read_json(path)
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], where: str) -> Self:
+        """Make it of a record that was read; all keys are there.
+
+        Raises:
+            LayerticketError: Naming the key that is missing, unknown or wrong.
+        """
+        cls.check(record, where)
         odd = sorted({field.name for field in fields(cls)} ^ record.keys())
         if odd:
             raise LayerticketError(
-                f"{path} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
+                f"{where} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
                 "Delete the folder and train again."
             )
-        return cls(**record)
+        return restored(cls, record, where)
+
+    @classmethod
+    def check(cls, record: Mapping[str, Any], where: str) -> None:
+        """Refuse a value that a key cannot have; keys that are missing are not asked for."""
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for name in record.keys() & hints.keys():
+            try:
+                checked_json(f"{where}: {name}", hints[name], record[name])
+            except LayerticketError as err:
+                raise LayerticketError(f"{err} Delete the folder and train again.") from err
 
     def save(self, folder: Path) -> None:
         """Write it down; the training is finished by that."""
@@ -227,8 +264,8 @@ class Removal:
     identity: Mapping[str, Any]
     """JSON value that equals that of every removal of the same; blocks are a set."""
     blocks: tuple[Block, ...] = ()
-    filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    input_shape: tuple[int, ...] = ()
+    filters: Mapping[str, tuple[Whole, ...]] = field(default_factory=dict)
+    input_shape: tuple[Side, ...] = ()
     """Shape of one image, which removing filters needs."""
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -271,14 +308,13 @@ class Removal:
         """Read it back; None for a dense network."""
         if not (folder / REMOVED).exists():
             return None
-        record = read_json(folder / REMOVED)
-        return cls(
-            identity=record["identity"],
-            blocks=tuple(block_of(block) for block in record["blocks"]),
-            filters={name: tuple(gone) for name, gone in record["filters"].items()},
-            input_shape=tuple(record["input_shape"]),
-            masks=load_tensors(folder / MASKS)[0] if (folder / MASKS).exists() else {},
-        )
+        record, where = read_json(folder / REMOVED), str(folder / REMOVED)
+        blocks = checked_json(f"{where}: blocks", tuple[Any, ...], record.get("blocks"))
+        made = {
+            "blocks": tuple(block_of(block, f"{where}: blocks") for block in blocks),
+            "masks": load_tensors(folder / MASKS)[0] if (folder / MASKS).exists() else {},
+        }
+        return restored(cls, record, where, made)
 
 
 def claim(
@@ -318,6 +354,33 @@ def check_owner(folder: Path, identity: TrainingIdentity) -> dict[str, Any]:
             f"{folder} belongs to another run. Choose another folder, or delete this one."
         )
     return record
+
+
+class Config(TypedDict):
+    """What a training is, for people and for what goes on with it."""
+
+    model: str
+    data: str | None
+    data_fingerprint: str | None
+    validation_fraction: Share | None
+    removed: dict[str, Any] | None
+    start: dict[str, Any]
+    start_epoch: Whole
+    recipe: dict[str, Any] | None
+    seed: Whole
+    initialization_seed: Whole | None
+    ticket: str | None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read what a training is from its ``run.json``.
+
+    Raises:
+        LayerticketError: Naming the key that is missing or wrong.
+    """
+    path = folder / RUN
+    found: dict[str, Any] = checked_json(f"{path}: config", Config, read_json(path).get("config"))
+    return found
 
 
 def run_folder(path: Path) -> Path:

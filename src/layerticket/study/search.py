@@ -38,7 +38,7 @@ from layerticket.study.methods import (
     TicketMethod,
     WeightsMethod,
 )
-from layerticket.study.record import BILL, FIRST, RUN, WEIGHTS, Bill, Cost, Result
+from layerticket.study.record import BILL, FIRST, WEIGHTS, Bill, Cost, Result, read_config
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
@@ -111,7 +111,7 @@ def find(method: Method, at: Search) -> dict[str, Any]:
         LayerticketError: If there is none, or anything does not fit.
     """
     record = method.search(at)
-    total = Bill.of(read_json(at.out / BILL)).total
+    total = Bill.of(read_json(at.out / BILL), str(at.out / BILL)).total
     seconds = (total.train_seconds, total.search_seconds)
     printed = {
         "search_seconds": None if None in seconds else sum(seconds),  # type: ignore[arg-type]
@@ -324,7 +324,7 @@ class _Trained:
     def of(cls, at: Search) -> "_Trained":
         """Read what the training of a search was; refuse other data than its own."""
         assert at.dense is not None
-        config = read_json(at.dense / RUN)["config"]
+        config = read_config(at.dense)
         if config["data_fingerprint"] != at.dataset.fingerprint:
             raise LayerticketError(
                 f"{at.dense} was trained on data of fingerprint "

@@ -17,6 +17,7 @@ from layerticket.display import Shown, few, saved
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, read_json, write_atomically
 from layerticket.modules import copy_of, network_of
+from layerticket.settings import Digest, Name, NotNegative, Number, Side, Whole, restored
 from layerticket.surgery.channels import without_channels
 from layerticket.surgery.masks import masked
 from layerticket.surgery.remove import remove_blocks
@@ -37,11 +38,11 @@ Initialization = Literal["ticket", "model"]
 class Origin:
     """The training of the dense network that a ticket was found in."""
 
-    run: str
+    run: Name
     """Name of the training."""
-    scored_epoch: int
+    scored_epoch: Whole
     """What was scored are the weights after this many epochs."""
-    rewind_epoch: int
+    rewind_epoch: Whole
     """The weights that stay were set back to those after this many epochs."""
     recipe: Mapping[str, Any]
     """Recipe of the training, as a table; a ticket set back to epoch i > 0 goes on with it."""
@@ -53,11 +54,11 @@ class Cut:
 
     removed: str
     kept: str
-    gap: float
+    gap: Number
     """Score of the one kept less that of the one removed."""
-    noise: float
+    noise: NotNegative
     """One standard error of the gap, from two halves of the batch."""
-    seconds: float
+    seconds: NotNegative
     """What scoring the halves took."""
 
 
@@ -70,34 +71,34 @@ class Ticket(Shown):
 
     model: str
     """Name the dense network is built by, or its class name."""
-    architecture: str
+    architecture: Digest
     """Digest of the dense network's classes, parameter names and shapes."""
-    weights: str
+    weights: Digest
     """Digest of the dense network as it was scored: theta_0, or a trained theta."""
     criterion: str
     """Criterion, or name of the control."""
     options: Mapping[str, Any]
     """Every option of the criterion."""
-    batch: str
+    batch: Digest | Literal[""]
     """SHA-256 of the scoring batch; empty where none was read."""
-    examples: int
+    examples: Whole
     """Examples in it."""
     removed: tuple[str, ...]
     """Blocks that are gone, in the order of execution; or the convolutions that lost filters, the
     weight tensors that are masked."""
-    macs: Mapping[Literal["dense", "ticket"], int]
+    macs: Mapping[Literal["dense", "ticket"], Whole]
     """Per example, as a processor computes them."""
-    params: Mapping[Literal["dense", "ticket"], int]
+    params: Mapping[Literal["dense", "ticket"], Whole]
     """Of masked weights, those that are left."""
-    seed: int | None
+    seed: Whole | None
     """Seed that drew theta_0."""
-    score_seconds: float
+    score_seconds: NotNegative
     versions: Mapping[str, str]
     init: Mapping[str, Tensor]
     """First weights of what is kept, theta_0 or theta_i: parameters and buffers by name."""
     kind: Kind = "blocks"
     """What was removed."""
-    scores: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Number | list[Number]] = field(default_factory=dict)
     """Higher = keep: of every removable block; of filters, a list by the first convolution of those
     coupled; of single weights none."""
     match: Mapping[str, Any] | None = None
@@ -113,20 +114,20 @@ class Ticket(Shown):
     """All removable blocks of the dense network."""
     order: tuple[tuple[str, ...], ...] = ()
     """The removed blocks in the order of removal, one tuple a round."""
-    later_scores: tuple[Mapping[str, float], ...] = ()
+    later_scores: tuple[Mapping[str, Number], ...] = ()
     """Scores of the blocks that were left, at each round after the first."""
     cuts: tuple[Cut, ...] = ()
     """How sure the choice of each round was, where that was measured; of a ticket found within
     another one, its own rounds."""
     # of filters
-    filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    filters: Mapping[str, tuple[Whole, ...]] = field(default_factory=dict)
     """Filters that are gone, by the name of their convolution; coupled ones lose the same."""
-    input_shape: tuple[int, ...] = ()
+    input_shape: tuple[Side, ...] = ()
     """Shape of one image the network is traced with."""
     # of masks
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """For each weight tensor, true where a weight stays."""
-    sparse_macs: int | None = None
+    sparse_macs: Whole | None = None
     """MACs an example that do not multiply by a pruned weight; ordinary hardware does them all.
     None where they cannot be told, and where nothing is masked."""
 
@@ -188,7 +189,7 @@ class Ticket(Shown):
         if self.kind == "masks":  # its first weights are those of the dense network, with zeros
             if initialization == "ticket":
                 model = copy_of(model)
-                model.load_state_dict(dict(self.init))
+                self._start(model)
             return masked(model, self.masks)
         if self.kind == "filters":
             like = next(model.parameters())
@@ -197,8 +198,18 @@ class Ticket(Shown):
         else:
             small = remove_blocks(model, [b for b in self.blocks if b.name in self.removed])
         if initialization == "ticket":
-            small.load_state_dict(dict(self.init))
+            self._start(small)
         return small
+
+    def _start(self, network: nn.Module) -> None:
+        """Give a network the first weights of the ticket."""
+        try:
+            network.load_state_dict(dict(self.init))
+        except RuntimeError as err:
+            raise LayerticketError(
+                f"the first weights of this ticket do not fit the network without "
+                f"{few(self.removed)}: its record was changed by hand. Find the ticket anew."
+            ) from err
 
     def save(self, folder: str | Path) -> Path:
         """Write the ticket to a folder, each file at once or not at all; returns the folder.
@@ -250,7 +261,35 @@ class Ticket(Shown):
                 "Find it anew."
             )
         values = {k: v for k, v in record.items() if k not in ("schema", "checksum")}
-        return cls(**_restored(values) | tensors)
+        ticket = restored(cls, values, str(folder / RECORD), _restored(values, folder) | tensors)
+        ticket._check(str(folder / RECORD))
+        return ticket
+
+    def _check(self, where: str) -> None:
+        """Refuse a record whose fields contradict one another."""
+        known = {block.name for block in self.blocks}
+        told = {
+            "init": bool(self.init),
+            "macs": {*self.macs} == {"dense", "ticket"},
+            "params": {*self.params} == {"dense", "ticket"},
+            "masks": (self.kind == "masks") == bool(self.masks),
+            "filters": self.kind == "filters" or not self.filters,
+        }
+        if self.kind == "blocks":
+            gone = [name for names in self.order for name in names]
+            told |= {
+                "blocks": len(known) == len(self.blocks),
+                "removed": known.issuperset(self.removed),
+                "kept": {*self.kept} == known - {*self.removed},
+                "order": sorted(gone) == sorted(self.removed),
+                "scores": known.issuperset(self.scores),
+            }
+        for name, right in told.items():
+            if not right:
+                raise LayerticketError(
+                    f"{where}: {name} contradicts the other fields. The file was changed by hand; "
+                    "find the ticket anew."
+                )
 
     def _headline(self) -> str:
         if self.kind == "blocks":
@@ -333,13 +372,19 @@ def _checksum(record: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in record.items() if key != "checksum"})
 
 
-def _restored(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn what JSON made of the fields of a ticket back into what they were."""
-    values["blocks"] = tuple(block_of(block) for block in values["blocks"])
-    values["order"] = tuple(tuple(names) for names in values["order"])
-    values["filters"] = {name: tuple(gone) for name, gone in values["filters"].items()}
-    values["cuts"] = tuple(Cut(**cut) for cut in values.get("cuts", ()))
-    values["origin"] = Origin(**values["origin"]) if values["origin"] else None
-    for name in ("removed", "kept", "later_scores", "input_shape"):
-        values[name] = tuple(values[name])
-    return values
+def _restored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the fields that hold records of their own."""
+    where = str(folder / RECORD)
+    made: dict[str, Any] = {}
+    for name, one in (("blocks", block_of), ("cuts", _cut_of)):
+        found = values.get(name, [])
+        if not isinstance(found, list):
+            raise LayerticketError(f"{where}: {name} is {found!r}; it must be a list.")
+        made[name] = tuple(one(part, f"{where}: {name}[{i}]") for i, part in enumerate(found))
+    origin = values.get("origin")
+    made["origin"] = None if origin is None else restored(Origin, origin, f"{where}: origin")
+    return made
+
+
+def _cut_of(record: object, where: str) -> Cut:
+    return restored(Cut, record, where)

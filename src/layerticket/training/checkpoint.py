@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError
 from layerticket.files import open_to_append, write_atomically
+from layerticket.settings import NotNegative, Whole, checked_json, restored
 
 if TYPE_CHECKING:  # points of a training are names and numbers; torch takes a second to import
     from torch import Tensor, nn
@@ -159,7 +160,7 @@ def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
         {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
         for part in ("model/", "optimizer/", "ema/")
     )
-    epoch = int(facts.get("epoch", -1))
+    epoch: int = checked_json(f"{path}: epoch", Whole, facts.get("epoch"))
     return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer, average=average), facts
 
 
@@ -202,7 +203,7 @@ def copy_weights(weights: Mapping[str, Tensor], model: nn.Module, source: str) -
 class State:
     """Where a training stands after a whole epoch; JSON values."""
 
-    epoch: int = 0
+    epoch: Whole = 0
     """Epochs of the schedule done."""
     train_loss: float = 0.0
     """Mean loss over the steps of the last epoch."""
@@ -210,13 +211,13 @@ class State:
     """Learning rate of the last step."""
     validation_accuracy: float | None = None
     """What `validate` returned after the last epoch; None when nothing was validated."""
-    train_seconds: float = 0.0
+    train_seconds: NotNegative = 0.0
     """Seconds of training so far, without validation and checkpoints."""
-    images: int = 0
+    images: Whole = 0
     """Training images seen so far."""
-    peak_memory_bytes: int | None = 0
+    peak_memory_bytes: Whole | None = 0
     """Most memory held so far; None when a part of the training could not tell."""
-    data_seconds: float = 0.0
+    data_seconds: NotNegative = 0.0
     """Seconds of `train_seconds` in which the loop waited for its next batch."""
     energy: dict[str, float | None] | None = None
     """Parts of `Energy` so far; None when a part of the training was not metered."""
@@ -266,7 +267,7 @@ class Journal:
                 f"{path} belongs to another training: {self._difference(found)}. "
                 "Use the settings and the machine it was begun with, or another folder."
             )
-        state = State(**facts["state"])
+        state = restored(State, facts.get("state"), f"{path}: state")
         require_snapshots(self.folder, sorted(e for e in self.snapshot_epochs if e <= state.epoch))
         self._mend_metrics(state)
         return state, snapshot

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ class FitResult:
     """Mean loss over the steps of the last epoch, in nats."""
     validation_accuracy: float | None
     """What `validate` returned after the last epoch; None when nothing was validated."""
-    precision: str
+    precision: Literal["bf16", "fp32"]
     """Precision that was used: bf16 or fp32."""
     device: str
     """Device that was used: cpu, or the GPU's number."""

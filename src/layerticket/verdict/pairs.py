@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from layerticket.display import Shown
 from layerticket.errors import LayerticketError
+from layerticket.settings import restored
 from layerticket.verdict import words
 from layerticket.verdict.statistics import (
     Array,
@@ -45,15 +46,9 @@ def as_record(value: object) -> Any:  # noqa: ANN401 - a JSON value
     return [as_record(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _of_record(cls: type[Any], record: Record, **made: object) -> Any:  # noqa: ANN401
+def _of_record(cls: type[Any], record: object, **made: object) -> Any:  # noqa: ANN401
     """Make a dataclass of a JSON object; lists become tuples, `made` is made already."""
-    if odd := sorted(record.keys() - {one.name for one in fields(cls)}):
-        raise LayerticketError(
-            f"an entry of study.json has a key {odd[0]!r} that this version does not know: another "
-            "version wrote it. Write it anew: run the study once more; finished work is kept."
-        )
-    values = {one.name: record[one.name] for one in fields(cls) if one.name in record} | made
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return restored(cls, record, "an entry of study.json", made)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
