@@ -1,7 +1,6 @@
-"""The whole bill from nothing to a trained ticket, for each way to get one.
+"""The total cost of each way to a trained ticket, and when it pays off.
 
-Enters: what an epoch, a scoring and a measure cost, all in one unit: MACs, seconds or kWh. Leaves:
-bills, and the point from which a way pays. Plain arithmetic; measures nothing.
+Plain arithmetic on the costs of an epoch and of a scoring, in any one unit: MACs, seconds or kWh.
 """
 
 from collections.abc import Sequence

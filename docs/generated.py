@@ -34,6 +34,7 @@ def command_line() -> str:
                 output_format="markdown", heading_level=2, usage_name=f"layerticket {name}"
             )
             text = re.sub(r"^## .*", f"## {name}", text, count=1)
+            text = re.sub(r" \*\[default: (?:\(\)|\"\"|False)\]\*", "", text)
             text = re.sub(r", --empty-[\w-]+`", "`", text)  # they are switched off
             text = re.sub(r"^ {2,}(?=\S)", "  ", text, flags=re.MULTILINE)
             parts.append(text.replace("```console", "```text").strip())

@@ -53,7 +53,7 @@ VERBS = {
         "layerticket evaluate runs/RUN --on autoattack --attack-images 200 --epsilons 1 2",
     ),
     "study": (
-        "Many runs from one file: run it, go on with it, look how it stands.",
+        "Many runs from one file: write it, run or resume it, show its status.",
         "layerticket study new mine.toml",
         "layerticket study run quick --out study",
         "layerticket study run table2 --out table2 --data-dir DIR --set seeds=2 --workers 4",
@@ -74,8 +74,8 @@ VERBS = {
 PARTS = {
     "study": {
         "new": "Write a study file in which every setting is explained, to change and run.",
-        "run": "Run a study, go on with it, or do what was added to it.",
-        "status": "Tell how a study stands, also while it is running.",
+        "run": "Run a study, resume it, or run what was added to it.",
+        "status": "Show how far a study is, also while it runs.",
     },
 }
 

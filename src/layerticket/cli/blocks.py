@@ -14,7 +14,7 @@ from layerticket.errors import LayerticketError
 from layerticket.models.names import check_model_name
 from layerticket.settings import Few, check_shape
 
-SPREAD = "Say whether a criterion's scores at initialization tell the blocks apart; needs --data:"
+SPREAD = "Test whether scores at initialization differ by more than noise; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}
 
 
@@ -45,7 +45,7 @@ def blocks(
     granularity
         block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
     repeats
-        For --spread, so many initializations, and so many batches of --data for each.
+        For --spread: number of initializations, and of batches of --data for each.
     """
     check_model_name(model)
     import torch

@@ -157,8 +157,8 @@ def find(
         Draws theta_0, the scoring images, and the scores of criterion random; by default 0, that of
         --run, which has its theta_0 already, or that of --reference.
     rounds
-        Remove in so many rounds, scoring the smaller network anew in each; by default 1, for
-        synflow on weights 100, for weights of a --run as many as it takes at a fifth each.
+        Number of rounds; each scores the smaller network anew. By default 1; for synflow on weights
+        100; for weights of a --run as many as needed when each removes a fifth.
     """
     # Everything is checked before any network is built.
     if model is not None:

@@ -26,7 +26,7 @@ def new(file: Path, /, *, json: Json = False) -> None:
     Parameters
     ----------
     file
-        Where it is written; nothing that is there already is replaced.
+        File to write; a file that exists is not replaced.
     """
     from layerticket.study.toml import write_template
 
@@ -54,7 +54,7 @@ def run(
     Parameters
     ----------
     file
-        A TOML file, or the bare name of a study that comes with us: quick, table1 ... table5.
+        A TOML file, or the bare name of a study of the package: quick, table1 ... table5.
     out
         Folder of the study: tickets, runs, logs, study.json and runs.csv.
     only
@@ -89,7 +89,7 @@ def run(
 
 
 def status(folder: Path, /, *, json: Json = False) -> None:
-    """Tell how a study stands, also while it is running.
+    """Show how far a study is, also while it runs.
 
     Parameters
     ----------

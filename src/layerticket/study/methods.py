@@ -68,7 +68,7 @@ class Method(ABC):
     """Whether it needs epochs or snapshots, which only trainings by a recipe have."""
 
     label: Text = ""
-    """How tables call it; by default after its settings."""
+    """Its name in tables; by default made from its settings."""
     seeds: tuple[Whole, ...] | None = None
     """Seeds of this method alone; by default those of the study."""
     budgets: tuple[Budget, ...] | None = None

@@ -47,15 +47,15 @@ class StudyFile:
     validation_fraction: Share = 0.1
     """Share of the training images set aside."""
     seeds: tuple[Whole, ...] = (0, 1, 2, 3, 4)
-    """One pair of dense network and method each."""
+    """For each, the dense network and every method are trained once."""
     budgets: tuple[Budget, ...] = (Budget(remove=1),)
     """How much goes; each is a density of its own."""
     margin: Share = 0.01
     """How much accuracy a winning ticket may lose, as a fraction."""
     confidence: Confidence = 0.95
-    """Of all intervals."""
+    """Confidence of all intervals."""
     evaluate: tuple[Text, ...] = ()
-    """What trained networks are judged on beside the test set."""
+    """Evaluations beside the test set, named as in `layerticket evaluate --on`."""
     similarity: Flag = False
     """Whether layers of each network are compared with those of the dense one."""
     timing: Flag = False
@@ -65,15 +65,15 @@ class StudyFile:
     fit: Network = ""
     """Your own training, package.module:function; called with (model, seed, folder)."""
     version: Text = ""
-    """Names Python functions that are given as such; without it none of their results is reused."""
+    """Version of Python functions given as networks or `fit`; without it no result is reused."""
     recipe: Recipe = Recipe()
     """How every network is trained."""
     conditions: Conditions = Conditions()
-    """Of the evaluations."""
+    """Conditions of the evaluations."""
     energy: Metering = Metering()
-    """What is known about electricity; nothing: energy is not measured."""
+    """How energy is measured; left out: it is not measured."""
     tracking: Trackers = Trackers()
-    """Trackers that the curve of every training is sent to; decides nothing."""
+    """Trackers that get the curve of every training; they change no result."""
     methods: tuple[Method, ...] = ()
     """What is compared with the dense network."""
 

@@ -62,7 +62,7 @@ class Recipe:
     """Rate of stochastic depth in the last residual block, growing in equal steps from 0 in the
     first; by default the rates that the network was built with."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Number format of the mathematics; auto: bf16 where the hardware has it, else fp32."""
+    """Number format of the computations; auto: bf16 where the hardware has it, else fp32."""
     channels_last: Flag = True
     """Whether images and weights lie channels last in memory (faster convolutions)."""
     compile: Literal["auto", "on", "off"] = "auto"

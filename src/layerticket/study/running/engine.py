@@ -42,7 +42,7 @@ def run_study(
     command: str = "",
     tell: Callable[[StudyStatus], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a study, go on with it, or do what was added to it.
+    """Run a study, resume it, or run what was added to it.
 
     Call it under ``if __name__ == "__main__":`` in a script, since workers are started afresh and
     import the script.
@@ -187,7 +187,7 @@ class JobQueue:
             needs: For each job those that come before it; earlier jobs stand first.
             state: Looks at a job.
             fail: Writes down why a job was given up.
-            retries: Times a job is tried again whose process died.
+            retries: Times a job is repeated if its process dies.
         """
         self._state, self._fail, self._retries = state, fail, retries
         self._names = list(needs)

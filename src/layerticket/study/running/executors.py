@@ -50,7 +50,7 @@ class Workers:
     threads: Few | None = None
     """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
     retries: Annotated[int, Strict(), Field(ge=0, le=1000)] = 2
-    """Times a job is tried again whose process died."""
+    """Times a job is repeated if its process dies."""
     ray_address: Text | None = None
     """Address of a Ray cluster, or auto; by default one is started on this machine."""
     slurm: tuple[Text, ...] = ()
