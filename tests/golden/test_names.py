@@ -19,7 +19,7 @@ def test_public_names():
 
 def test_verbs():
     assert list(VERBS) == ["blocks", "find", "train", "evaluate", "study", "report", "demo"]
-    assert {verb: list(parts) for verb, parts in PARTS.items()} == {"study": ["new", "run", "status"]}
+    assert {verb: list(PARTS[verb]) for verb in PARTS} == {"study": ["new", "run", "status"]}
 
 
 def test_importing_the_package_is_cheap_and_an_unknown_name_an_attribute_error():
