@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from layerticket.display import Shown, Table
 from layerticket.errors import LayerticketError, need, unknown_name
-from layerticket.selection import Budget
+from layerticket.selection import Budget, check_budget
+from layerticket.settings import from_table
 from layerticket.verdict import words
 from layerticket.verdict.pairs import Comparison, Row
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerticket.data.dataset import Dataset
     from layerticket.study.methods import Method
     from layerticket.study.running.executors import Workers
     from layerticket.ticket.ticket import Ticket
@@ -125,8 +129,8 @@ def compare(
     *,
     methods: "Sequence[str | Mapping[str, Any] | Method]",
     out: str | Path,
-    budget: Budget | Sequence[Budget] = Budget(remove=1),  # noqa: B008 - frozen
-    data: str | None = None,
+    budget: Budget | Mapping[str, Any] | Sequence[Budget] = Budget(remove=1),  # noqa: B008 - frozen
+    data: "str | Dataset | tuple[Tensor, Tensor] | None" = None,
     recipe: "Recipe | None" = None,
     fit: Network | None = None,
     version: str = "",
@@ -144,13 +148,18 @@ def compare(
     The same call goes on with work that was cut off, and does what was added.
 
     Args:
-        model: A network by name, ``package.module:function``, or a function that builds it.
+        model: A network by name, ``package.module:function``, or a function that builds it; it is
+            given ``seed``, ``num_classes`` and ``in_channels`` where it has parameters of these
+            names.
         methods: What is compared with dense: names of criteria, or controls ("last", "first",
             "even", "shallower"), or tables as in a study file, such as
             ``{"method": "control", "control": "random", "draws": 5}``.
         out: Folder of the study.
-        budget: How much is removed, one or several.
-        data: Data set by name; digits by default, and none where `fit` trains.
+        budget: How much is removed, one or several; ``{"save_macs": 0.3}`` is one too.
+        data: Data set by name, or a `Dataset`; digits by default. Where `fit` trains, it may be a
+            batch (images (N, C, H, W), labels (N,)) to score on, or be left out: then methods that
+            need labels are refused, and one input has `input_shape`, or the shape that the
+            configuration of a timm or torchvision network states, or (3, 32, 32).
         recipe: How every network is trained.
         fit: Your own training in place of a recipe: ``package.module:function``, or a function
             that is called with model, seed and folder.
@@ -178,7 +187,7 @@ def compare(
         title=f"{title} against its tickets",
         models=(model,),
         methods=tuple(_method(one) for one in methods),
-        budgets=(budget,) if isinstance(budget, Budget) else tuple(budget),
+        budgets=_budgets(budget),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         margin=margin,
         confidence=confidence,
@@ -196,6 +205,18 @@ def compare(
         command=f"layerticket.compare({title!r}, out={str(out)!r})",
     )
     return Compared(folder, record)
+
+
+def _budgets(given: Budget | Mapping[str, Any] | Sequence[Budget]) -> tuple[Budget, ...]:
+    """Make budgets of one, of a table, or of several."""
+    if isinstance(given, Mapping):
+        return (from_table(Budget, given, "budget"),)
+    if not isinstance(given, Sequence):
+        check_budget(given)
+        return (given,)
+    for one in given:
+        check_budget(one)
+    return tuple(given)
 
 
 def _method(given: "str | Mapping[str, Any] | Method") -> "Method":

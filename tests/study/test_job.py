@@ -331,7 +331,7 @@ def test_python_functions_run_in_the_process_that_was_given_them(tmp_path, caplo
     assert len(calls) == count  # named by a version: reused
     run_study(dataclasses.replace(named, version="2"), tmp_path / "named", workers=INLINE)
     assert len(calls) == 2 * count
-    with pytest.raises(LayerticketError, match="runs in the process that was given it"):
+    with pytest.raises(LayerticketError, match="known to this process alone"):
         run_study(named, tmp_path / "other", workers=Workers(workers=1))
 
 

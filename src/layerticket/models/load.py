@@ -8,7 +8,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -21,6 +21,8 @@ from layerticket.models.names import PROJECTION, check_model_name, model_names
 from layerticket.modules import preserved_random_state
 
 Options = dict[str, object]
+OFFERED: Mapping[str, object] = {"num_classes": 10, "in_channels": 3, "seed": 0}
+"""What a function that builds a network may have as parameters."""
 
 
 def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Module:
@@ -33,8 +35,9 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             ``timm:NAME``, ``torchvision:NAME``, ``hf:CONFIG-OR-FOLDER`` for a ``config.json`` of
             Hugging Face's library (see `hugging_face_model` for its options `task` and
             `weights`), or ``package.module:function`` for a function that returns a network; the
-            current directory is importable. The function is given ``num_classes`` and
-            ``in_channels`` where it has parameters of these names. Options follow a comma:
+            current directory is importable. The function is given ``num_classes``,
+            ``in_channels`` and ``seed`` where it has parameters of these names. Options follow a
+            comma:
             ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
@@ -65,7 +68,8 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             return hugging_face_model(target, classes=classes, channels=channels, options=options)
         if source == "torchvision":
             return _torchvision_model(target, classes, channels, options)
-        return _from_function(source, target, classes, channels, options)
+        offered: Options = {"num_classes": classes, "in_channels": channels, "seed": seed}
+        return _from_function(source, target, offered, options)
 
 
 def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
@@ -165,31 +169,73 @@ def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> Laye
     )
 
 
+def accepted(
+    function: Callable[..., object], offered: Mapping[str, object], name: str
+) -> dict[str, object]:
+    """Choose of what is offered the parameters that a function has.
+
+    Raises:
+        LayerticketError: If it needs others.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty
+        and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
+        and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
+    ]
+    if missing:
+        raise LayerticketError(
+            f"{name!r} needs {', '.join(missing)}, which cannot be given here. Write a "
+            "function that needs at most num_classes, in_channels and seed."
+        )
+    return {key: value for key, value in offered.items() if key in parameters}
+
+
+def stated_shape(name: str) -> tuple[int, int, int] | None:
+    """Shape (C, H, W) of one input that the configuration of a network states.
+
+    Known are those of timm and torchvision (the size its default weights are made for).
+
+    Raises:
+        LayerticketError: If the library is not installed.
+
+    Example:
+        >>> stated_shape("resnet20") is None
+        True
+    """
+    source, _, rest = name.partition(":")
+    if source == "timm":
+        target, options = _options(rest, name)
+        config = need("timm", extra="timm", why="timm models need timm").get_pretrained_cfg(target)
+        size = options.get("img_size") or (None if config is None else config.input_size[-1])
+        side = size[0] if isinstance(size, tuple | list) else size
+        return (3, side, side) if isinstance(side, int) else None
+    if source == "torchvision":
+        target, _ = _options(rest, name)
+        models = need(
+            "torchvision", extra="torchvision", why="torchvision models need torchvision"
+        ).models
+        if target not in models.list_models(module=models):
+            return None
+        weights = getattr(models.get_model_weights(target), "DEFAULT", None)
+        side = None if weights is None else getattr(weights.transforms(), "crop_size", [None])[0]
+        return (3, side, side) if isinstance(side, int) else None
+    return None
+
+
 def _from_function(
-    module_name: str, function_name: str, classes: int, channels: int, options: Options
+    module_name: str, function_name: str, offered: Options, options: Options
 ) -> nn.Module:
     """Import a module and call a function of it."""
     full = f"{module_name}:{function_name}"
     with _current_directory_importable():
         function = _attribute(_imported(module_name, full), function_name, full)
-        offered = {"num_classes": classes, "in_channels": channels} | options
-        try:
-            parameters = inspect.signature(function).parameters
-        except (TypeError, ValueError):
-            parameters = inspect.signature(lambda: None).parameters
-        missing = [
-            p.name
-            for p in parameters.values()
-            if p.default is p.empty
-            and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
-            and (p.name not in offered or p.kind is p.POSITIONAL_ONLY)
-        ]
-        if missing:
-            raise LayerticketError(
-                f"{full!r} needs {', '.join(missing)}, which cannot be given here. Write a "
-                "function that needs at most num_classes and in_channels."
-            )
-        given = {key: value for key, value in offered.items() if key in parameters}
+        given = accepted(function, offered | options, full)
         try:
             built = function(**given | options)
         except SystemExit as err:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict
 
+from layerticket.batch import batch_digest
 from layerticket.blocks.find import find_blocks
-from layerticket.data.dataset import Dataset, noise
+from layerticket.data.dataset import Dataset, check_labels, noise
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
 from layerticket.files import (
@@ -26,6 +27,7 @@ from layerticket.files import (
     read_json,
     write_json,
 )
+from layerticket.models.load import OFFERED, accepted, stated_shape
 from layerticket.selection import Budget
 from layerticket.settings import checked_json
 from layerticket.study.evaluate import (
@@ -114,17 +116,61 @@ def _loaded(data: str, data_dir: Path | None, validation_fraction: float) -> Dat
 
 def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
     """The images of a study; noise of its shape where it names none."""
-    if study.data:
+    if isinstance(study.data, str) and study.data:
         return _loaded(study.data, data_dir, study.validation_fraction)
-    shape = study.input_shape or NOISE_SHAPE
-    if len(shape) != 3:
-        raise LayerticketError(f"input_shape is {shape}; give channels, height and width.")
+    if isinstance(study.data, Dataset):
+        return study.data
+    shape = _input_shape(study)
     return noise((shape[0], shape[1], shape[2]), classes=study.classes, images=40 * study.classes)
 
 
+def _input_shape(study: StudyFile) -> tuple[int, ...]:
+    """Shape of one input: that of the batch, as stated, or as the networks' configurations say."""
+    if study.batch is not None:
+        images, labels = study.batch
+        if images.ndim != 4 or not images.is_floating_point():
+            raise LayerticketError(
+                f"the batch holds {images.dtype} of shape {tuple(images.shape)}; images must be "
+                "floating-point numbers of shape (N, C, H, W), as the network takes them."
+            )
+        if labels.shape != images.shape[:1]:
+            raise LayerticketError(
+                f"the batch has {len(images)} images and labels of shape {tuple(labels.shape)}; "
+                "give one label for each image."
+            )
+        check_labels(labels, study.classes, "the batch")
+        return tuple(images.shape[1:])
+    shape: tuple[int, ...] = study.input_shape
+    if not shape:
+        stated = [stated_shape(model) for model in study.models if isinstance(model, str)]
+        known = sorted({one for one in stated if one is not None})
+        if len(known) > 1:
+            raise LayerticketError(
+                f"the networks are made for inputs of different shapes, {known[0]} and {known[1]}. "
+                "Give input_shape."
+            )
+        shape = known[0] if known else NOISE_SHAPE
+    if len(shape) != 3:
+        raise LayerticketError(f"input_shape is {shape}; give channels, height and width.")
+    return shape
+
+
+def scored_on(study: StudyFile, dataset: Dataset) -> dict[str, Any] | None:
+    """What a name takes of the images that a study scores on; None where there are none."""
+    if study.batch is not None:
+        return {"batch": batch_digest(study.batch)}
+    return data_identity(dataset) if study.has_data else None
+
+
 def networks_of(study: StudyFile, dataset: Dataset) -> Networks:
-    """Builds the networks of a study, those from Python functions too."""
+    """Builds the networks of a study, those from Python functions too.
+
+    Raises:
+        LayerticketError: If a function needs what it cannot be given.
+    """
     functions = {name_of(model): model for model in study.models if not isinstance(model, str)}
+    for name, function in functions.items():
+        accepted(function, OFFERED, name)
     return replace(Networks.of(dataset), functions=functions, version=study.version)
 
 
@@ -179,10 +225,15 @@ class Work:
     def _check_data(self) -> None:
         """Refuse other images than those the study was planned with."""
         wanted = self.plan.data
-        if wanted is not None and data_identity(self.dataset) != wanted:
+        here = scored_on(self.study, self.dataset)
+        if wanted is not None and here != wanted:
+            names = [
+                (one or {}).get("fingerprint") or (one or {}).get("batch", "none")
+                for one in (here, wanted)
+            ]
             raise LayerticketError(
-                f"the images here have fingerprint {self.dataset.fingerprint[:12]}, the study was "
-                f"planned with {wanted['fingerprint'][:12]}. Give every worker the same files."
+                f"the images here have fingerprint {names[0][:12]}, the study was planned with "
+                f"{names[1][:12]}. Give every worker the same files."
             )
 
     @property
@@ -247,6 +298,7 @@ class Work:
             networks=self.networks,
             model=job.model,
             dataset=self.dataset,
+            given=self.study.batch,
             budget=None if job.budget is None else Budget(**job.budget),
             seed=int(job.seed or 0),
             recipe=recipe,
@@ -291,7 +343,7 @@ class Work:
         return plan_training(
             self.networks,
             found.get("model", job.model),
-            self.dataset if self.study.data else None,
+            self.dataset if self.study.has_data else None,
             recipe.for_epochs(found.get("epochs", recipe.epochs)),
             seed=seed,
             ticket=ticket,
@@ -299,7 +351,7 @@ class Work:
             initialization_seed=seed + NEW_WEIGHTS if new else None,
             trainings=self.folder.trainings,
             device=self.context.device,
-            validation_fraction=self.study.validation_fraction if self.study.data else None,
+            validation_fraction=self.study.validation_fraction if self.study.has_data else None,
             own=self.own_training(),
         )
 

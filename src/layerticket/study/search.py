@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerticket.baselines.controls import (
     control_ticket,
@@ -61,6 +61,8 @@ class Search:
     networks: Networks
     model: str
     dataset: Dataset
+    given: tuple[Tensor, Tensor] | None = None
+    """The batch to score on; None: it is drawn from the data set."""
     seed: int | None
     """Decides theta_0, the scoring batch and random draws; None: that of run or reference."""
     out: Path
@@ -94,6 +96,8 @@ class Search:
 
     def batch(self, method: Any, seed: int) -> Any:  # noqa: ANN401 - of any method that scores
         """Draw the images that a method scores on."""
+        if self.given is not None:
+            return self.given
         return draw_batch(self.dataset, method.images, seed=seed, balanced=method.balanced)
 
 

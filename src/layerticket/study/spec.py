@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import PlainValidator
 
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.robustness import Conditions
@@ -26,8 +28,29 @@ from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
 
+if TYPE_CHECKING:  # a study file is read without torch
+    from torch import Tensor
+
 MOST_ROWS = 100_000
 Network = Text | Callable[..., Any]
+
+
+def _images(given: object) -> object:
+    """Take a name, a data set or a batch (images, labels); a file can hold only the first."""
+    if isinstance(given, str) or hasattr(given, "fingerprint"):
+        return given
+    if isinstance(given, tuple) and len(given) == 2 and all(hasattr(p, "shape") for p in given):
+        return given
+    raise LayerticketError(
+        f"{type(given).__name__} is no data. Give a data set by name, a layerticket.Dataset, or, "
+        "where fit trains, a batch (images, labels) to score on."
+    )
+
+
+if TYPE_CHECKING:
+    Images = Any
+else:
+    Images = Annotated[str, PlainValidator(_images)]
 
 
 @settings
@@ -38,8 +61,9 @@ class StudyFile:
     """What it is about, in a line."""
     models: tuple[Network, ...]
     """Networks by name or as package.module:function; from Python also functions themselves."""
-    data: Text = ""
-    """Data set by name; digits by default. May be left out where `fit` trains."""
+    data: Images = ""
+    """Data set by name; digits by default. May be left out where `fit` trains. From Python also a
+    data set itself, or a batch that methods score on where `fit` trains."""
     input_shape: tuple[Side, ...] = ()
     """Shape of one input, where no data set is named."""
     classes: Many = 10
@@ -97,6 +121,11 @@ class StudyFile:
             )
         if self.fit:
             self._check_own_training()
+        elif self.batch is not None:
+            raise LayerticketError(
+                "data is a batch, which can be scored on but not trained on. Give a data set, or "
+                "train by a fit of your own."
+            )
         elif not self.data:
             object.__setattr__(self, "data", "digits")
         elif self.input_shape:
@@ -125,13 +154,19 @@ class StudyFile:
                     f"method {method.label!r} needs epochs and snapshots of a training, and those "
                     "of fit are not known. Leave the method out, or train by a recipe."
                 )
-            if not self.data and method.needs_labels:
+            if method.needs_labels and not self.data:
                 raise LayerticketError(
                     f"method {method.label!r} scores on labelled images, and the study names no "
                     'data. Add data = "...", or choose a criterion that needs none, such as '
                     "synflow, magnitude or random."
                 )
-        if not self.data and (self.evaluate or self.similarity):
+            images = getattr(method, "images", None)
+            if self.batch is not None and images is not None:
+                raise LayerticketError(
+                    f"method {method.label!r} asks for {images} images, but all methods score on "
+                    "the batch that is given. Leave images out."
+                )
+        if not self.has_data and (self.evaluate or self.similarity):
             raise LayerticketError(
                 "evaluate and similarity need images, and the study names no data. Add data."
             )
@@ -160,6 +195,22 @@ class StudyFile:
         for method in self.methods:
             if "reference" in method.wants:
                 self.reference_of(method)
+
+    @property
+    def batch(self) -> "tuple[Tensor, Tensor] | None":
+        """The batch that methods score on, where one was given in place of a data set."""
+        return self.data if isinstance(self.data, tuple) else None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a data set is named or given."""
+        return bool(self.data) and self.batch is None
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether something is given that only this process has: a function, data."""
+        given = (*self.models, self.fit, self.data)
+        return any(not isinstance(one, str) for one in given)
 
     def method(self, label: str) -> Method:
         """Return the method of a label."""

@@ -126,10 +126,11 @@ def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
 def study_table(study: StudyFile) -> dict[str, Any]:
     """Return a study as tables, every setting in it; what is not set is left out.
 
-    Python functions stand there by their names.
+    Python functions and data sets stand there by their names, a batch not at all.
     """
     plain = {f.name: getattr(study, f.name) for f in fields(study) if f.name != "methods"}
     plain |= {"models": [name_of(model) for model in study.models], "fit": name_of(study.fit)}
+    plain["data"] = study.data if isinstance(study.data, str) else getattr(study.data, "name", "")
     methods = [table_of_method(method) for method in study.methods]
     return {**to_table(plain), "methods": methods}
 

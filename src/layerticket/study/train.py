@@ -4,7 +4,6 @@
 """
 
 import functools
-import inspect
 import logging
 import shutil
 import time
@@ -22,7 +21,7 @@ from layerticket.evaluation.accuracy import judged, packed
 from layerticket.evaluation.energy import metered
 from layerticket.files import exclusive
 from layerticket.lottery import start_of as resume_point_of
-from layerticket.models.load import build_model
+from layerticket.models.load import accepted, build_model
 from layerticket.modules import preserved_random_state
 from layerticket.settings import to_table
 from layerticket.study.folder import RESULT
@@ -89,11 +88,9 @@ class Networks:
         function = self.functions.get(name)
         if function is None:
             return build_model(name, classes=self.classes, channels=self.channels, seed=seed)
-        offered = {"num_classes": self.classes, "in_channels": self.channels}
-        taken = inspect.signature(function).parameters
+        offered = {"num_classes": self.classes, "in_channels": self.channels, "seed": seed}
         with preserved_random_state(seed):
-            given = {key: value for key, value in offered.items() if key in taken}
-            built = function(**given)
+            built = function(**accepted(function, offered, name))
         if not isinstance(built, nn.Module):
             raise LayerticketError(
                 f"{name!r} returned a {type(built).__name__}; it must return a torch.nn.Module."

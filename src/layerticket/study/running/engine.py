@@ -13,8 +13,7 @@ from typing import Any, Literal
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import prepare
 from layerticket.study.folder import Context, StudyFolder
-from layerticket.study.identity import data_identity
-from layerticket.study.job import count_blocks, dataset_of, run_job
+from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
 from layerticket.study.plan import Plan, unfold
 from layerticket.study.results import collect
 from layerticket.study.running.executors import Ended, Executor, Workers, executor_of
@@ -74,18 +73,17 @@ def run_study(
         command=command,
     )
     folder = StudyFolder(Path(out).resolve())
-    has_functions = any(not isinstance(one, str) for one in (*study.models, study.fit))
-    if has_functions and workers.executor != "inline":
+    if study.has_objects and workers.executor != "inline":
         raise LayerticketError(
-            "a Python function runs in the process that was given it. Use the executor inline, or "
-            "name it as package.module:function."
+            "Python functions and data that are given as such are known to this process alone. Use "
+            "the executor inline, or name them: package.module:function."
         )
     plan, context = _prepared(study, folder, context, workers)
     store = functools.partial(collect, study, folder, plan, context)
     wanted = plan.only(only) if only else plan
     queue = queue_of(wanted, folder, workers.retries)
     store()
-    do = functools.partial(run_job, study=study) if has_functions else run_job
+    do = functools.partial(run_job, study=study) if study.has_objects else run_job
     try:
         if queue.left:
             _check_meter(study.energy, workers)
@@ -103,20 +101,30 @@ def _prepared(
     """Load what all jobs share, check what can be checked, and write the plan down."""
     share = workers.default_threads  # refuses a GPU that is not here
     dataset = dataset_of(study, context.data_dir)
+    networks_of(study, dataset)  # refuses functions that cannot be called
     if study.evaluate:
         folders = (*study.conditions.shift_dir, *context.shift_dirs)
         prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
     plan = unfold(
         study,
-        data_identity(dataset) if study.data else None,
+        scored_on(study, dataset),
         count_blocks=functools.partial(count_blocks, study, dataset),
     )
     with folder.held():
+        _tell_what_changed(folder, plan)
         context = folder.settle(
             context, threads=workers.threads, share=share, workers=workers.count
         )
         folder.write_plan(plan, study_text(study))
     return plan, context
+
+
+def _tell_what_changed(folder: StudyFolder, plan: Plan) -> None:
+    """Say which functions are not what they were when the study was begun."""
+    before = folder.read_plan().texts if folder.plan.exists() else {}
+    for name, text in plan.texts.items():
+        if before.get(name, text) != text:
+            log.warning("The module of %r was changed: what used it is done again.", name)
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
