@@ -21,8 +21,10 @@ from layerticket.files import (
     exclusive,
     holder_of,
     in_use,
+    is_held,
     open_to_append,
     read_json,
+    remove_written,
     write_atomically,
     write_json,
 )
@@ -254,12 +256,15 @@ def test_part_written_files_of_a_killed_writer_are_cleared_by_the_next(tmp_path)
             writer.kill()
     foreign = tmp_path / ".file.0123456789ab-1-1-x.partial"  # of another machine
     foreign.write_bytes(b"")
-    write_atomically(tmp_path / "other", b"")
-    write_atomically(tmp_path / "file", b"mine again")
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "other", foreign.name}
+    mine = tmp_path / ".mine.partial"  # of somebody else
+    mine.write_bytes(b"")
+    write_atomically(tmp_path / "other", b"")  # whatever the next writer writes
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "file", "other", foreign.name, mine.name
+    }  # fmt: skip
     os.utime(foreign, (0, 0))
-    write_atomically(tmp_path / "file", b"mine again")
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "other"}
+    write_atomically(tmp_path / "other", b"mine again")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other", mine.name}
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
@@ -274,3 +279,36 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_what_we_wrote_is_removed(tmp_path):
+    folder, other = tmp_path / "work", tmp_path / "other.json"
+    (folder / "inside").mkdir(parents=True)
+    other.write_text("untouched")
+    for name in ("a.json", "b.safetensors", ".lock", "mine.txt", "A.JSON"):
+        (folder / name).write_text("")
+    (folder / "c.json").symlink_to(other)
+    assert remove_written(folder, ("*.json", "b.safetensors")) == ["A.JSON", "inside", "mine.txt"]
+    assert other.read_text() == "untouched"
+    for name in ("A.JSON", "mine.txt"):
+        (folder / name).unlink()
+    (folder / "inside").rmdir()
+    assert remove_written(folder, ()) == []
+    assert not folder.exists()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.json").write_text("")
+    folder.symlink_to(tmp_path / "real")
+    assert remove_written(folder, ("*.json",)) == []
+    assert (tmp_path / "real" / "a.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_looking_for_a_holder_opens_no_link(tmp_path):
+    (tmp_path / "victim").write_text("untouched")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".lock").symlink_to(tmp_path / "victim")
+    far = Process(pid=1, host="elsewhere", machine="", started="")
+    (tmp_path / "work" / ".holder").write_text(json.dumps(dataclasses.asdict(far)))
+    with pytest.raises(LayerticketError, match="nothing is written through links"):
+        is_held(tmp_path / "work")
+    assert (tmp_path / "victim").read_text() == "untouched"

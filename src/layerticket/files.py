@@ -1,6 +1,7 @@
 """Files that readers see whole or not at all, JSON in one spelling, and one writer per folder."""
 
 import contextlib
+import fnmatch
 import functools
 import hashlib
 import json
@@ -9,7 +10,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def _replace(path: Path, content: bytes, *, durable: bool) -> None:
     """Write beside the file and rename; durable means that a power cut cannot undo it."""
-    _clear_leftovers(path)
+    _clear_leftovers(path.parent)
     prefix = f".{path.name}.{Process.current().key}-"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_PARTIAL)
     try:
@@ -178,21 +179,57 @@ def _replace(path: Path, content: bytes, *, durable: bool) -> None:
             os.close(folder)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Delete part-written files of this path whose writer has died."""
-    start, here = f".{path.name}.", Process.current()
-    for name in os.listdir(path.parent):
-        if not (name.startswith(start) and name.endswith(_PARTIAL)):
+def _clear_leftovers(folder: Path) -> None:
+    """Delete part-written files of a folder whose writer has died, whatever they were to become."""
+    here = Process.current()
+    for name in os.listdir(folder):
+        if not (name.startswith(".") and name.endswith(_PARTIAL)):
             continue
-        left = path.parent / name
+        left = folder / name
         with contextlib.suppress(OSError, ValueError):
-            machine, pid, started, _ = name.removeprefix(start).split("-", 3)
+            written = name.removesuffix(_PARTIAL).rpartition(".")[2]
+            machine, pid, started, _ = written.split("-", 3)
             if machine == here.key.partition("-")[0]:
                 over = not _lives(int(pid), started)
             else:
                 over = time.time() - left.lstat().st_mtime > _ABANDONED_SECONDS
             if over:
                 left.unlink()
+
+
+def remove_written(folder: Path, patterns: Iterable[str]) -> list[str]:
+    """Remove files that we wrote from a folder, and the folder when nothing is left in it.
+
+    Args:
+        folder: Folder, there or not; what lies in folders inside it stays.
+        patterns: Names of our files, such as ``*.safetensors``; locks and part-written files of
+            dead writers go too.
+
+    Returns:
+        Names of what stays, since it is somebody else's.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    _clear_leftovers(folder)
+    ours = (_LOCK, _HOLDER, *patterns)
+    for path in list(folder.iterdir()):
+        file = path.is_symlink() or not path.is_dir()
+        if file and any(fnmatch.fnmatchcase(path.name, pattern) for pattern in ours):
+            path.unlink(missing_ok=True)
+    left = sorted(path.name for path in folder.iterdir())
+    if not left:
+        folder.rmdir()
+    return left
+
+
+def check_regular(path: Path) -> None:
+    """Refuse to read what is there but no regular file: a pipe would make the reader wait for ever.
+
+    Raises:
+        LayerticketError: Saying so; a file that is missing is left to whoever opens it.
+    """
+    if path.exists() and not path.is_file():
+        raise LayerticketError(f"{path} is no regular file. Take it away, or give another.")
 
 
 def open_to_append(path: Path) -> BinaryIO:
@@ -361,6 +398,7 @@ def is_held(folder: Path) -> bool:
         return True
     from filelock import FileLock, Timeout
 
+    _check_regular(folder / _LOCK)
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from layerticket.errors import LayerticketError
-from layerticket.files import write_atomically
+from layerticket.files import check_regular, write_atomically
 
 _LABEL = "layerticket"
 
@@ -47,6 +47,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         LayerticketError: If the file is missing, damaged or foreign.
     """
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             label = json.loads((file.metadata() or {})[_LABEL])

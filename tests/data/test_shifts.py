@@ -1,6 +1,7 @@
 """Published files: read as they are, refused in one line when they are not what they should be."""
 
 import dataclasses
+import os
 import pickle
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from layerticket.data.cifar import read_pickle
 from layerticket.data.folders import read_folder, read_hub
 from layerticket.data.shifts import find_published, open_published, read_shift
 from layerticket.data.sources import SHIFTS
 from layerticket.errors import LayerticketError
+from layerticket.tensors import load_tensors
 from toy_training import make_data
 
 COUNT = 12
@@ -244,3 +247,52 @@ def test_hugging_face_sets(tmp_path, monkeypatch):
     write_images(tmp_path / "four" / "test", "abcd")
     with pytest.raises(LayerticketError, match="go from 0 to 3"):
         read_hub(str(tmp_path / "four"), make_data(), resize=False)
+
+
+def test_archives_ragged_labels_and_broken_headers(tmp_path):
+    write_pair(tmp_path)
+    with (tmp_path / PAIR.images).open("wb") as file:
+        np.savez(file, PIXELS)  # an archive under the name of an array
+    with pytest.raises(LayerticketError, match="an archive of arrays"):
+        read_shift("cifar10.1", [tmp_path])
+    whole = (tmp_path / PAIR.labels).read_bytes()
+    for broken in (whole.replace(b"'shape'", b"'shapo'"), whole.replace(b"{'", b"((("),
+                   whole.replace(b"False", b"\xff\xfe\x00\x01\x02"), b"", whole[:9],
+                   whole.replace(b"(12,)", b"(-1,)")):  # fmt: skip
+        write_pair(tmp_path)
+        (tmp_path / PAIR.images).write_bytes(broken)
+        with pytest.raises(LayerticketError, match=PAIR.images):
+            read_shift("cifar10.1", [tmp_path])
+    write_dict(tmp_path, {"images": PIXELS, "labels": [[1, 2], *range(COUNT - 1)]})
+    with pytest.raises(LayerticketError, match="labels of unequal length"):
+        read_shift("cifar10.2", [tmp_path])
+
+
+def test_folders_are_named_by_numbers_or_not(tmp_path):
+    data = make_data()
+    names = [str(n) for n in range(data.classes - 1)]
+    for last in ("²", "٣", "mine"):
+        folder = tmp_path / f"with-{ord(last[0])}"
+        for name in (*names, last):
+            (folder / name).mkdir(parents=True)
+        with pytest.raises(LayerticketError, match="not both"):
+            read_folder(folder, data, resize=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_nobody_waits_for_a_pipe(tmp_path):
+    data = make_data()
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    os.mkfifo(tmp_path / "images" / "0" / "a.png")
+    with pytest.raises(LayerticketError, match=r"a.png is no regular file"):
+        read_folder(tmp_path / "images", data, resize=True)
+    os.mkfifo(tmp_path / "labels.npy")
+    np.save(tmp_path / "gaussian_noise.npy", PIXELS)
+    with pytest.raises(LayerticketError, match=r"labels.npy is no regular file"):
+        open_published(tmp_path, ["gaussian_noise"], COUNT, (3, 32, 32), 10)
+    os.mkfifo(tmp_path / "batch")
+    with pytest.raises(LayerticketError, match="batch is no regular file"):
+        read_pickle(tmp_path / "batch", "CIFAR batch")
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(LayerticketError, match=r"a.safetensors is no regular file"):
+        load_tensors(tmp_path / "a.safetensors")

@@ -15,7 +15,7 @@ import toy_study
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.study.folder import StudyFolder
-from layerticket.study.job import run_job
+from layerticket.study.job import _clear, run_job
 from layerticket.study.methods import ControlMethod, TicketMethod
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.executors import Workers
@@ -132,7 +132,7 @@ def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     weights[name] = weights[name] + 0.5
     save_tensors(place / "epoch-0001.safetensors", weights, facts)
     result = read_json(place / "result.json")
-    result["snapshots"]["1"] = "another digest"
+    result["snapshots"]["1"] = "e" * 64
     (place / "result.json").write_text(json.dumps(result))
     again = run(tmp_path, methods=methods)
     assert [row["status"] for row in again["runs"]] == ["done", "done"]
@@ -388,7 +388,7 @@ def test_a_search_that_finds_something_else_now_has_its_row_done_again(tmp_path)
         if name.startswith(f"{ticket['removed'][0]}."):
             weights[name] = tensor * 1000 if tensor.is_floating_point() else tensor
     save_tensors(place / "model.safetensors", weights, facts)
-    result = read_json(place / "result.json") | {"weights": "another digest"}
+    result = read_json(place / "result.json") | {"weights": "e" * 64}
     (place / "result.json").write_text(json.dumps(result))
     row = run(tmp_path, **changes)["runs"][1]
     assert row["status"] == "done"
@@ -449,3 +449,20 @@ def test_figures_that_are_known_bring_no_weights_back(tmp_path, monkeypatch):
     assert [row["status"] for row in more["runs"]] == ["done"] * 3
     for figure in ("evaluations", "similarity"):
         assert more["runs"][2][figure] == first["runs"][1][figure]
+
+
+def test_a_search_that_was_cut_off_is_cleared_of_what_we_wrote_alone(tmp_path):
+    out = tmp_path / "searches" / "a"
+    (out / "rounds" / "ticket-1").mkdir(parents=True)
+    for name in ("ticket.json", "init.safetensors", "bill.json", "rounds/ticket-1/ticket.json"):
+        (out / name).write_text("{}")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(LayerticketError, match=r"holds 'notes.txt', which is not of this study"):
+        _clear(out)
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    (out / "ticket.json").write_text("{}")
+    _clear(out)
+    assert not out.exists()
+    _clear(out)

@@ -259,7 +259,7 @@ def test_weights_of_a_training_that_ended_otherwise_never_stay(tmp_path):
     assert set(more.snapshots) == {"1"}
 
 
-@pytest.mark.parametrize("cut_off", [(Path, "replace"), (train_module.shutil, "rmtree")])
+@pytest.mark.parametrize("cut_off", [(Path, "replace"), (train_module, "remove_written")])
 def test_an_exchange_that_is_cut_off_is_finished_later(tmp_path, monkeypatch, cut_off):
     folder, _ = run(tmp_path, snapshots=(1,))
     record = json.loads((folder / "result.json").read_text())
@@ -298,3 +298,11 @@ def _cut_at_the_end(save):
         save(path, model)
 
     return cut
+
+
+def test_a_checkpoint_left_beside_a_result_goes(tmp_path):
+    folder, result = run(tmp_path)
+    assert not (folder / "checkpoint.safetensors").exists()
+    (folder / "checkpoint.safetensors").write_bytes(b"left by a process that was killed")
+    assert run(tmp_path) == (folder, result)
+    assert not (folder / "checkpoint.safetensors").exists()

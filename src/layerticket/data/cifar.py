@@ -32,6 +32,7 @@ from layerticket.data.dataset import (
 )
 from layerticket.data.sources import SHAPES
 from layerticket.errors import LayerticketError, need
+from layerticket.files import check_regular
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 SIDE = 32  # pixels
@@ -237,6 +238,7 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
         kind: What messages call it.
         in_array: Whether it is a ``.npy`` file around one Python object, as CIFAR-10.2 is.
     """
+    check_regular(file)
     try:
         with file.open("rb") as stream:
             if in_array:
@@ -387,6 +389,7 @@ def _columns(file: Path, label: str) -> tuple[list[bytes], Array]:
         need(name, extra="cifar", why=why) for name in ("pyarrow", "pyarrow.parquet")
     )
     try:
+        check_regular(file)
         source = parquet.ParquetFile(file)
         names = source.schema_arrow.names
         image = next((name for name in ("img", "image") if name in names), None)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from layerticket.data.dataset import Array, Dataset, Split, check_labels
 from layerticket.errors import LayerticketError, need
+from layerticket.files import check_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 HUB = ("huggingface.co", 443)
@@ -49,6 +51,8 @@ def read_image(
         LayerticketError: If the file is damaged or no image.
     """
     module = pillow()
+    if isinstance(source, Path):
+        check_regular(source)
     try:
         with module.open(source, formats=("JPEG", "PNG")) as image:
             found = image.convert(mode)
@@ -80,14 +84,16 @@ def read_folder(folder: Path, like: Dataset, *, resize: bool) -> Split:
     if not folder.is_dir():
         raise LayerticketError(f"the image folder {str(folder)!r} does not exist. Give another.")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if names and all(name.isdecimal() and int(name) < like.classes for name in names):
+    numbered = [name for name in names if re.fullmatch("[0-9]{1,9}", name)]
+    if names and numbered == names and all(int(name) < like.classes for name in names):
         numbers = [int(name) for name in names]
-    elif len(names) == like.classes:
+    elif len(names) == like.classes and not numbered:
         numbers = list(range(like.classes))
     else:
         raise LayerticketError(
             f"{str(folder)!r} holds {len(names)} folders, but the network knows {like.classes} "
-            f"classes. Give one folder for each class, or folders named 0 to {like.classes - 1}."
+            f"classes. Give one folder for each class, or folders named 0 to {like.classes - 1}, "
+            "not both."
         )
     files = [
         (file, label)

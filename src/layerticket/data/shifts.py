@@ -52,7 +52,13 @@ def _pair(path: Path) -> tuple[Array, Array]:
             f"{path.name!r} lacks 'images' (an array) or 'labels' (an array or a list). "
             "Is this another data set?"
         )
-    return images, np.array(labels)
+    try:
+        return images, np.array(labels)
+    except ValueError as err:
+        raise LayerticketError(
+            f"{path.name!r} has labels of unequal length, where one number an image is to be. Get "
+            "the file again."
+        ) from err
 
 
 def _check(

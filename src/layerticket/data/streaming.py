@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from layerticket.data.dataset import LIMITS, Array, ImageSource, Rows, check_array
 from layerticket.data.sources import POLICIES
 from layerticket.errors import LayerticketError, need
+from layerticket.files import check_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -124,12 +125,15 @@ def open_array(path: Path) -> Array:
     Raises:
         LayerticketError: If it is missing, truncated, no ``.npy`` file, or holds objects.
     """
+    check_regular(path)
     if not path.is_file():
         raise LayerticketError(f"{path.name!r} is missing in {str(path.parent)!r}. Put it there.")
     try:
-        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it is an archive of arrays")
         return found
-    except (OSError, ValueError, EOFError) as err:
+    except Exception as err:  # a damaged header can fail in any way
         raise LayerticketError(
             f"{path.name!r} cannot be read as an array ({err}); it may be truncated. Get it again."
         ) from err

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from layerticket.files import (
     exclusive,
     open_to_append,
     read_json,
+    remove_written,
     write_json,
 )
 from layerticket.models.load import OFFERED, accepted, stated_shape
@@ -37,7 +37,7 @@ from layerticket.study.evaluate import (
     pair_figures,
     similarity_of,
 )
-from layerticket.study.folder import StudyFolder
+from layerticket.study.folder import RECORD, StudyFolder
 from layerticket.study.identity import (
     callable_identity,
     check_loaded,
@@ -45,11 +45,12 @@ from layerticket.study.identity import (
     module_text,
 )
 from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
-from layerticket.study.record import WEIGHTS, Provenance, Result
+from layerticket.study.record import BILL, WEIGHTS, Provenance, Result
 from layerticket.study.search import Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, Training, plan_training, train
+from layerticket.ticket.ticket import FILES as TICKET_FILES
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import epochs_at, snapshot_path
 from layerticket.training.device import Where, compile_pays, resolve_device, resolve_precision
@@ -287,8 +288,7 @@ class Work:
     def search(self, job: Job) -> dict[str, Any]:
         """Find what is to be trained in place of the dense network."""
         method, out = self.study.method(job.method), self.folder.search(job.name)
-        if out.exists():
-            shutil.rmtree(out)  # left by a search that was cut off; its trainings lie elsewhere
+        _clear(out)
         recipe = self.study.recipe if self.study.fit else self.recipe
         dense = None
         if "dense" in job.needs:
@@ -482,6 +482,23 @@ class Work:
                 found = pair_figures("timing", place, dense, measure)
                 record["results"]["timing"] = found
         return record
+
+
+def _clear(out: Path) -> None:
+    """Remove what a search that was cut off has left; its trainings lie elsewhere.
+
+    Raises:
+        LayerticketError: If there is something else in its folder, which is left as it is.
+    """
+    rounds = out / "rounds"
+    for ticket in rounds.glob("ticket-*"):
+        remove_written(ticket, TICKET_FILES)
+    remove_written(rounds, ())
+    if left := remove_written(out, (*TICKET_FILES, RECORD, BILL)):
+        raise LayerticketError(
+            f"{out} holds {left[0]!r}, which is not of this study. Move it away; the search then "
+            "begins anew."
+        )
 
 
 def function_of(name: str) -> Callable[..., Any]:

@@ -39,12 +39,12 @@ from layerticket.study.methods import (
     WeightsMethod,
 )
 from layerticket.study.record import BILL, FIRST, WEIGHTS, Bill, Cost, Result, read_config
+from layerticket.study.status import curve_of
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
 from layerticket.training.checkpoint import (
-    METRICS,
     Snapshot,
     epoch_at,
     load_snapshot,
@@ -401,11 +401,9 @@ class _Trained:
 
 def _share_of_time(folder: Path, epochs: int, result: Result) -> float:
     """Share of the seconds of a training that its first epochs took."""
-    import json
-
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines() if epochs > 0 else []
-    known = [json.loads(line)["train_seconds"] for line in lines[:epochs]]
-    return float(known[-1]) / result.train_seconds if known and known[-1] is not None else 0.0
+    known = curve_of(folder)[:epochs] if epochs > 0 else []
+    seconds = known[-1]["train_seconds"] if known and known[-1] is not None else None
+    return 0.0 if seconds is None else float(seconds) / result.train_seconds
 
 
 def _ticket_of(run: Path, config: Mapping[str, Any]) -> Ticket | None:

@@ -177,8 +177,9 @@ def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
         return record["training"], _finished(result)
     if folder.is_running(job.name) and (begun := folder.begun(job.name)) is not None:
         curve = curve_of(folder.training(begun["training"]))
-        seconds = [point["train_seconds"] for point in curve if point is not None] or [0.0]
-        facts = {"epochs": begun.get("epochs", 0), "done": len(curve), "seconds": seconds[-1]}
+        known = [point["train_seconds"] for point in curve if point is not None]
+        seconds = [0.0, *(value for value in known if value is not None)][-1]
+        facts = {"epochs": begun.get("epochs", 0), "done": len(curve), "seconds": seconds}
         return begun["training"], facts
     search = folder.record(job.needs["search"]) if "search" in job.needs else None
     epochs = (search or {}).get("epochs", look.plan.epochs)
@@ -193,8 +194,19 @@ def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
 def curve_of(run: Path) -> list[Any]:
     """Read the metrics of a training, one entry an epoch; a torn last line is left out."""
     path = run / METRICS
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_text(errors="replace").split("\n")[:-1] if path.is_file() else []
+    return [_point(line) for line in lines]
+
+
+def _point(line: str) -> dict[str, Any] | None:
+    """Read one line of metrics; None where it is damaged."""
+    try:
+        found = json.loads(line)
+        seconds = found["train_seconds"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    fine = seconds is None or (isinstance(seconds, (int, float)) and seconds >= 0)
+    return found if fine else None
 
 
 def study_status(folder: Path) -> dict[str, Any]:

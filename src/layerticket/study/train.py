@@ -5,9 +5,9 @@
 
 import functools
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError, TrainingError
 from layerticket.evaluation.accuracy import judged, packed
 from layerticket.evaluation.energy import metered
-from layerticket.files import exclusive
+from layerticket.files import FolderInUse, exclusive, remove_written
 from layerticket.lottery import start_of as resume_point_of
 from layerticket.models.load import accepted, build_model
 from layerticket.modules import preserved_random_state
@@ -33,7 +33,9 @@ from layerticket.study.identity import (
     start_of,
 )
 from layerticket.study.record import (
+    BILL,
     FIRST,
+    REMOVED,
     RUN,
     WEIGHTS,
     Bill,
@@ -50,6 +52,7 @@ from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.ticket.ticket import Ticket, architecture_digest
 from layerticket.training.checkpoint import (
     CHECKPOINT,
+    METRICS,
     ResumePoint,
     Snapshot,
     epochs_at,
@@ -63,6 +66,10 @@ from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
 
+FILES = (
+    RUN, RESULT, BILL, REMOVED, METRICS, "evaluation.json", "pairs.json", "*.safetensors",
+)  # fmt: skip
+"""Every file of ours in the folder of a training."""
 AGAIN = "again"  # folder of a training that is done once more for weights that are gone
 log = logging.getLogger(__name__)
 
@@ -351,7 +358,12 @@ def train(
                 return None
             there = all(snapshot_path(folder, epoch).exists() for epoch in wanted)
             there = there and ((folder / WEIGHTS).exists() or not weights)
-            return Result.load(folder) if there else None
+            if not there:
+                return None
+            if (folder / CHECKPOINT).exists():  # killed between the result and its removal
+                with suppress(FolderInUse), exclusive(folder):
+                    (folder / CHECKPOINT).unlink(missing_ok=True)
+            return Result.load(folder)
 
         if (result := group.on_rank0(finished)) is not None:
             return folder, result
@@ -389,9 +401,9 @@ def _clear_outdated(folder: Path, training: Training) -> None:
     """Forget a training that began at a snapshot which has been replaced since."""
     if (folder / RUN).exists() and _is_outdated(folder, training):
         log.warning("%s began at weights that were replaced; it is trained anew.", folder)
-        shutil.rmtree(folder / AGAIN, ignore_errors=True)
+        remove_written(folder / AGAIN, FILES)
         for path in folder.iterdir():
-            if path.is_file() and path.name not in (".lock", ".holder"):
+            if path.is_file() and any(path.match(pattern) for pattern in FILES):
                 path.unlink()
 
 
@@ -525,7 +537,7 @@ def _close(folder: Path, place: Path, before: Result | None, result: Result) -> 
             wanted = not same or path.name == WEIGHTS or path.name.startswith("epoch-")
             if wanted and path.is_file() and path.name != ".lock":
                 path.replace(folder / path.name)
-        shutil.rmtree(place)
+        remove_written(place, FILES)
     result.save(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return result

@@ -27,6 +27,8 @@ SCHEMA = 2
 RECORD = "ticket.json"
 TENSORS = ("init", "optimizer", "masks")
 """Fields that lie in files of their own, as ``NAME.safetensors``."""
+FILES = (RECORD, *(f"{name}.safetensors" for name in TENSORS))
+"""Every file of a ticket."""
 APART = frozenset({"score_seconds", "versions", "checksum", "cuts"})
 """Fields that say when, with what and how surely, not what; no part of the digest."""
 
