@@ -103,6 +103,12 @@ def test_its_metadata_say_what_it_is_and_link_to_nothing_that_is_not_there(wheel
     assert all(target.startswith("https://") for target in targets), targets
 
 
+def test_the_version_is_written_in_one_place():
+    places = [n for n in tracked() if n.startswith(("src/", "docs/conf", "CITATION", "setup.py"))]
+    found = [n for n in places if PROJECT["version"] in (REPO / n).read_text(encoding="utf-8")]
+    assert not [name for name in found if not name.endswith(".js")]
+
+
 @pytest.mark.timeout(600)
 def test_help_demo_and_report_work_without_the_checkout(fresh):
     folder, call = fresh
