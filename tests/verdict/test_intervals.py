@@ -77,7 +77,7 @@ def test_the_answer_about_a_control_is_the_side_of_an_interval(low, high, answer
 
 
 def test_the_table_in_the_documentation_is_this_simulation(simulated):
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "report.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "statistics.md").read_text()
     for seeds in SEEDS:
         both, alone = (100 * simulated[seeds][row] for row in (0, 1))
         cells = (f"{v:.1f}" for v in (*both, *alone))
