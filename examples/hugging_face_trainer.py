@@ -42,11 +42,9 @@ class Losses(TrainerCallback):
             self.values.append(float(logs["loss"]))
 
 
-def main(steps: int = 20) -> list[float]:
-    """Find a ticket in a small Llama, train it on this very file; returns the losses."""
-    set_seed(0)
-    data = windows(Path(__file__).read_bytes(), 256)
-    dense = LlamaForCausalLM(
+def network() -> LlamaForCausalLM:
+    """Build the dense network."""
+    return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=256,
             hidden_size=64,
@@ -56,27 +54,45 @@ def main(steps: int = 20) -> list[float]:
             max_position_embeddings=LENGTH,
         )
     )
+
+
+def main(folder: Path, steps: int = 20) -> list[float]:
+    """Find a ticket in a small Llama, train it on this very file, load it again."""
+    set_seed(0)
+    data = windows(Path(__file__).read_bytes(), 256)
+    dense = network()
     batch = {key: torch.stack([row[key] for row in data[:16]]) for key in data[0]}
     ticket = lt.find_ticket(dense, batch, criterion="snip", budget=lt.Budget(remove=2))
+    ticket.save(folder / "ticket")
     losses = Losses()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=steps,
-            per_device_train_batch_size=16,
-            learning_rate=3e-3,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        model = ticket.apply(dense)
-        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[losses]).train()
+    arguments = TrainingArguments(
+        output_dir=str(folder / "run"),
+        max_steps=steps,
+        per_device_train_batch_size=16,
+        learning_rate=3e-3,
+        logging_steps=1,
+        save_steps=steps,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    model = ticket.apply(dense)
+    Trainer(model=model, args=arguments, train_dataset=data, callbacks=[losses]).train()
+
+    saved = folder / "run" / f"checkpoint-{steps}"
+    expected = model.eval()(batch["input_ids"]).logits
+    # A ticket of a Hugging Face network is a network of its class, with four layers.
+    again = LlamaForCausalLM.from_pretrained(saved)
+    assert again.config.num_hidden_layers == 4
+    assert torch.equal(again.eval()(batch["input_ids"]).logits, expected)
+    # The same through the ticket.
+    alone = lt.load(folder / "ticket", network(), checkpoint=saved / "model.safetensors")
+    assert torch.equal(alone.eval()(batch["input_ids"]).logits, expected)
     return losses.values
 
 
 if __name__ == "__main__":
-    losses = main()
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    with tempfile.TemporaryDirectory() as folder:
+        losses = main(Path(folder))
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; loaded again with equal outputs")

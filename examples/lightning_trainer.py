@@ -1,5 +1,8 @@
 """A ticket in a LightningModule: ``python examples/lightning_trainer.py`` (pytorch-lightning)."""
 
+import tempfile
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -31,14 +34,15 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
 
 
-def main(steps: int = 30) -> list[float]:
-    """Find a ticket, train it with Lightning's Trainer; returns the losses."""
+def main(folder: Path, steps: int = 30) -> list[float]:
+    """Find a ticket, train it with Lightning's Trainer, and load it again; returns the losses."""
     digits = load_data("digits")
     images, labels = draw_batch(digits, 600, seed=0, balanced=True)
     dense = build_model("resnet20", classes=10, channels=1, seed=0)
     ticket = lt.find_ticket(
         dense, (images[:100], labels[:100]), criterion="grasp", budget=lt.Budget(remove=3)
     )
+    ticket.save(folder / "ticket")
     module = Classifier(ticket.apply(dense))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -49,9 +53,21 @@ def main(steps: int = 30) -> list[float]:
         enable_model_summary=False,
     )
     trainer.fit(module, DataLoader(TensorDataset(images, labels), batch_size=60, shuffle=True))
+    trainer.save_checkpoint(folder / "trained.ckpt")
+
+    # Lightning's own way: the module is built around the smaller network, as before training.
+    dense = build_model("resnet20", classes=10, channels=1, seed=0)
+    small = lt.load(folder / "ticket", dense)
+    again = Classifier.load_from_checkpoint(folder / "trained.ckpt", network=small).network
+    # Without the module: the network alone.
+    alone = lt.load(folder / "ticket", dense, checkpoint=folder / "trained.ckpt")
+    expected = module.network.eval()(images[:50])
+    assert torch.equal(again.eval()(images[:50]), expected)
+    assert torch.equal(alone.eval()(images[:50]), expected)
     return module.losses
 
 
 if __name__ == "__main__":
-    losses = main()
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    with tempfile.TemporaryDirectory() as folder:
+        losses = main(Path(folder))
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; loaded again with equal outputs")

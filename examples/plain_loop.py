@@ -1,5 +1,8 @@
 """A ticket in a training loop of one's own: ``python examples/plain_loop.py``."""
 
+import tempfile
+from pathlib import Path
+
 import torch
 from torch.nn import functional as F
 
@@ -9,12 +12,13 @@ from layerticket.lottery import draw_batch
 from layerticket.models.load import build_model
 
 
-def main(steps: int = 30) -> list[float]:
-    """Find a ticket, train it; returns the losses."""
+def main(folder: Path, steps: int = 30) -> list[float]:
+    """Find a ticket, train it, and load it again; returns the losses."""
     digits = load_data("digits")
     dense = build_model("resnet20", classes=10, channels=1, seed=0)
     batch = draw_batch(digits, None, seed=0, balanced=True)
     ticket = lt.find_ticket(dense, batch, criterion="grasp", budget=lt.Budget(remove=3))
+    ticket.save(folder / "ticket")
     model = ticket.apply(dense).train()
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -26,9 +30,15 @@ def main(steps: int = 30) -> list[float]:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    torch.save(model.state_dict(), folder / "trained.pt")
+
+    dense = build_model("resnet20", classes=10, channels=1, seed=0)
+    again = lt.load(folder / "ticket", dense, checkpoint=folder / "trained.pt")
+    assert torch.equal(again.eval()(batch[0]), model.eval()(batch[0]))
     return losses
 
 
 if __name__ == "__main__":
-    losses = main()
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    with tempfile.TemporaryDirectory() as folder:
+        losses = main(Path(folder))
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; loaded again with equal outputs")

@@ -3,26 +3,35 @@
 The script itself is not part of timm's package; these are the calls it makes.
 """
 
+import tempfile
+from pathlib import Path
+
 import torch
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3
+from timm.utils import CheckpointSaver, ModelEmaV3
 
 import layerticket as lt
 from layerticket.data.sources import load_data
 from layerticket.lottery import draw_batch
 
 
-def main(epochs: int = 4, steps: int = 8) -> list[float]:
-    """Find a ticket in a small ViT, train it with Mixup and an average of weights."""
+def network() -> VisionTransformer:
+    """Build the dense network."""
+    return VisionTransformer(8, 2, 1, 10, embed_dim=48, depth=6, num_heads=3, drop_path_rate=0.1)
+
+
+def main(folder: Path, epochs: int = 4, steps: int = 8) -> list[float]:
+    """Find a ticket in a small ViT, train it as the script does, and load it again."""
     torch.manual_seed(0)
     digits = load_data("digits")
-    dense = VisionTransformer(8, 2, 1, 10, embed_dim=48, depth=6, num_heads=3, drop_path_rate=0.1)
+    dense = network()
     batch = draw_batch(digits, None, seed=0, balanced=True)
     ticket = lt.find_ticket(dense, batch, criterion="snip", budget=lt.Budget(remove=2))
+    ticket.save(folder / "ticket")
     model = ticket.apply(dense).train()
 
     optimizer = create_optimizer_v2(model, opt="adamw", lr=2e-3, weight_decay=0.05)
@@ -30,6 +39,7 @@ def main(epochs: int = 4, steps: int = 8) -> list[float]:
     mixup = Mixup(mixup_alpha=0.2, cutmix_alpha=0.0, label_smoothing=0.1, num_classes=10)
     average = ModelEmaV3(model, decay=0.9)
     loss_fn = SoftTargetCrossEntropy()
+    saver = CheckpointSaver(model, optimizer, checkpoint_dir=folder, recovery_dir=folder)
     losses = []
     for epoch in range(epochs):
         for step in range(steps):
@@ -41,6 +51,10 @@ def main(epochs: int = 4, steps: int = 8) -> list[float]:
             average.update(model)
             losses.append(loss.item())
         scheduler.step(epoch + 1)
+        saver.save_checkpoint(epoch)
+
+    again = lt.load(folder / "ticket", network(), checkpoint=folder / "last.pth.tar")
+    assert torch.equal(again.eval()(batch[0]), model.eval()(batch[0]))
     return losses
 
 
@@ -50,5 +64,6 @@ def _mixed(model, mixup, images, labels):
 
 
 if __name__ == "__main__":
-    losses = main()
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    with tempfile.TemporaryDirectory() as folder:
+        losses = main(Path(folder))
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; loaded again with equal outputs")

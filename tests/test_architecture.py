@@ -104,6 +104,14 @@ def aliases(tree: ast.AST) -> dict[str, str]:
     return found
 
 
+def reads_only_tensors(call: ast.Call) -> bool:
+    """Whether a call states ``weights_only=True``, which runs no code of a file."""
+    return any(
+        one.arg == "weights_only" and getattr(one.value, "value", None) is True
+        for one in call.keywords
+    )
+
+
 def forbidden_calls(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
     stands_for = aliases(tree)
     for node in ast.walk(tree):
@@ -113,7 +121,7 @@ def forbidden_calls(tree: ast.AST, room: str) -> Iterator[tuple[int, str]]:
         called = stands_for.get(first, first) + dot + rest
         if called == "print" and room not in MAY_PRINT:
             yield node.lineno, "print(); only report and cli may, use logging"
-        if called in LOADS_PICKLES:
+        if called in LOADS_PICKLES and not (called == "torch.load" and reads_only_tensors(node)):
             yield node.lineno, f"{called}() runs code from a file; use safetensors or JSON"
 
 
@@ -185,6 +193,11 @@ BROKEN = {
     "relative in facade": ("__init__.py", ALL + "from .errors import E", "relative import"),
     "print": ("surgery.py", ALL + "print('x')", "surgery.py:2: print()"),
     "torch.load": ("ticket.py", ALL + "import torch\ntorch.load('x')", "torch.load() runs code"),
+    "torch.load of all": (
+        "ticket.py",
+        ALL + "import torch\ntorch.load('x', weights_only=False)",
+        "torch.load() runs code",
+    ),
     "renamed torch": ("ticket.py", ALL + "import torch as t\nt.load('x')", "torch.load() runs"),
     "from pickle": ("cli/x.py", ALL + "from pickle import load as l\nl(1)", "pickle.load() runs"),
 }

@@ -50,7 +50,7 @@ def test_a_ticket_learns_in_other_peoples_loops(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the trainers, about their own parts
-        losses = load(name).main()
+        losses = load(name).main(tmp_path)  # it loads what it trained, too
     assert len(losses) >= 20
     assert fmean(losses[-5:]) < fmean(losses[:5])
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerticket.selection import Budget, Selection, select
     from layerticket.surgery.remove import remove_blocks, zero_blocks
     from layerticket.ticket.find import find_ticket
+    from layerticket.ticket.load import load
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.fit import fit
     from layerticket.training.recipe import Recipe
@@ -40,6 +41,7 @@ _HOME = {
     "selection": ("Budget", "Selection", "select"),
     "surgery.remove": ("remove_blocks", "zero_blocks"),
     "ticket.find": ("find_ticket",),
+    "ticket.load": ("load",),
     "ticket.ticket": ("Ticket",),
     "training.fit": ("fit",),
     "training.recipe": ("Recipe",),
@@ -67,6 +69,7 @@ __all__ = [
     "find_ticket",
     "fit",
     "judge",
+    "load",
     "load_data",
     "model_loss",
     "remove_blocks",
