@@ -213,4 +213,5 @@ def test_without_data_inputs_have_the_shape_that_the_network_states(tmp_path):
 def test_torchvision_networks_state_a_shape_too():
     pytest.importorskip("torchvision")
     assert stated_shape("torchvision:resnet18") == (3, 224, 224)
-    assert stated_shape("torchvision:resnet17") is None
+    with pytest.raises(LayerticketError, match=r"Did you mean 'torchvision:resnet18'"):
+        stated_shape("torchvision:resnet17")

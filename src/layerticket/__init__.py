@@ -81,6 +81,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name from the file that defines it (PEP 562)."""
+    if name == "data":  # the room with the names for a user's own images
+        return import_module("layerticket.data")
     if name not in _FILE_OF:
         raise AttributeError(f"module 'layerticket' has no attribute {name!r}")
     value = getattr(import_module(f"layerticket.{_FILE_OF[name]}"), name)

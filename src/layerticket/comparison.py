@@ -141,6 +141,8 @@ def compare(
     input_shape: Sequence[int] = (),
     classes: int | None = None,
     data_dir: str | Path | None = None,
+    image_size: int | Sequence[int] | None = None,
+    value_range: Sequence[int] | None = None,
     workers: "Workers | None" = None,
 ) -> Compared:
     """Train a dense network and its tickets over paired seeds, and judge them.
@@ -156,10 +158,11 @@ def compare(
             ``{"method": "control", "control": "random", "draws": 5}``.
         out: Folder of the study.
         budget: How much is removed, one or several; ``{"save_macs": 0.3}`` is one too.
-        data: Data set by name, or a `Dataset`; digits by default. Where `fit` trains, it may be a
-            batch (images (N, C, H, W), labels (N,)) to score on, or be left out: then methods that
-            need labels are refused, and one input has `input_shape`, or the shape that the
-            configuration of a timm or torchvision network states, or (3, 32, 32).
+        data: Images by name, as `load_data` takes it, or a `Dataset`; digits by default. Where
+            `fit` trains, it may be a batch (images (N, C, H, W), labels (N,)) to score on, or be
+            left out: then methods that need labels are refused, and one input has `input_shape`,
+            or the shape that the configuration of a timm or torchvision network states, or
+            (3, 32, 32).
         recipe: How every network is trained.
         fit: Your own training in place of a recipe: ``package.module:function``, or a function
             that is called with model, seed and folder.
@@ -171,7 +174,9 @@ def compare(
         evaluate: What trained networks are judged on beside the test images.
         input_shape: Shape of one input, where no data set is named.
         classes: Outputs of the network, where no data set is named.
-        data_dir: Folder of the images.
+        data_dir: Folder of the CIFAR files.
+        image_size: Height and width that all images are resized to, or one number for both.
+        value_range: Pixel values of black and white, for images of 16 bits.
         workers: Who does the work; by default this process.
 
     Raises:
@@ -183,6 +188,7 @@ def compare(
 
     title = model if isinstance(model, str) else getattr(model, "__qualname__", "a network")
     chosen: dict[str, Any] = {"recipe": recipe, "fit": fit, "data": data, "classes": classes}
+    chosen |= {"image_size": image_size, "value_range": value_range}
     study = StudyFile(
         title=f"{title} against its tickets",
         models=(model,),

@@ -108,11 +108,84 @@ def bytes_of(given: object) -> int:
     )
 
 
+def size_of(given: object) -> tuple[int, int]:
+    """Read height and width of images, or one number for both.
+
+    Raises:
+        LayerticketError: If it is something else.
+
+    Example:
+        >>> size_of(64), size_of("64,48"), size_of([64, 48])
+        ((64, 64), (64, 48), (64, 48))
+    """
+    numbers = _numbers(given)
+    if len(numbers) not in (1, 2):
+        raise LayerticketError(
+            f"{_shortly(given)} is no size of images. Give height and width: 64,48; or one number "
+            "for both."
+        )
+    return numbers[0], numbers[-1]
+
+
+def shape_of(given: object) -> tuple[int, int, int]:
+    """Read channels, height and width of images.
+
+    Raises:
+        LayerticketError: If it is something else.
+
+    Example:
+        >>> shape_of("3,32,32")
+        (3, 32, 32)
+    """
+    numbers = _numbers(given)
+    if len(numbers) != 3:
+        raise LayerticketError(
+            f"{_shortly(given)} is no shape of images. Give channels,height,width: 3,32,32."
+        )
+    check_shape(numbers, "the shape of an input")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _numbers(given: object) -> tuple[int, ...]:
+    """Read sides of images: one, a list, or a text with commas; empty: something else."""
+    parts = given
+    if isinstance(given, str):
+        parts = [int(n) if n.strip().isdecimal() else n for n in re.split("[,x]", given[:60])]
+    listed = tuple(parts) if isinstance(parts, (list, tuple)) else (parts,)
+    return listed if all(type(n) is int and 1 <= n <= 65_536 for n in listed) else ()
+
+
+def range_of(given: object) -> tuple[int, int]:
+    """Read the pixel values of black and white: a pair, or a text "0,4095".
+
+    Raises:
+        LayerticketError: If it is something else.
+    """
+    pair = re.fullmatch(r" *(\d{1,6}) *, *(\d{1,6}) *", given) if isinstance(given, str) else None
+    values = tuple(map(int, pair.groups())) if pair else given
+    if isinstance(values, (list, tuple)) and len(values) == 2:
+        low, high = values
+        if type(low) is type(high) is int and 0 <= low < high:
+            return low, high
+    raise LayerticketError(
+        f"{_shortly(given)} is no range of pixel values. Give those of black and white: 0,4095."
+    )
+
+
 if typing.TYPE_CHECKING:
     Bytes = int
+    Size = tuple[int, int]
+    Shape = tuple[int, int, int]
+    Range = tuple[int, int]
 else:
     Bytes = Annotated[int | str, PlainValidator(bytes_of)]
     """An amount of memory in bytes; "2GiB" is one too."""
+    Size = Annotated[str, PlainValidator(size_of)]
+    """Height and width in pixels: 64, "64,48" or [64, 48]."""
+    Shape = Annotated[str, PlainValidator(shape_of)]
+    """Channels, height and width: "3,32,32"."""
+    Range = Annotated[str, PlainValidator(range_of)]
+    """Pixel values of black and white: "0,4095"."""
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -32,7 +32,7 @@ def answer(captured):
 
 def test_blocks_lists_what_can_go_and_why_the_rest_stays(run):
     record = answer(run("blocks", "resnet32-projection", "--json"))
-    assert set(record) == {"model", "params", "macs", "blocks", "rejected"}
+    assert set(record) == {"model", "params", "macs", "input", "blocks", "rejected"}
     assert len(record["blocks"]) == 13
     assert {"name", "stage", "params", "macs"} <= set(record["blocks"][0])
     assert record["macs"] == pytest.approx(69.12e6, abs=0.01e6)
@@ -51,7 +51,7 @@ def test_find_answers_with_the_fields_scripts_rely_on(run, tmp_path):
     assert set(record) == {
         "ticket", "criterion", "removed", "kept", "scores", "macs", "params", "score_seconds",
         "rounds", "origin", "search_seconds", "search_energy_kwh", "search_co2_kg",
-        "energy_method", "measured", "forecast", "cuts",
+        "energy_method", "measured", "forecast", "cuts", "input",
     }  # fmt: skip
     assert record["origin"] is None
     (cut,) = record["cuts"]

@@ -141,6 +141,17 @@ def test_type_and_memory_layout(train):
     assert pair[1].dtype == torch.int64
 
 
+@pytest.mark.parametrize("pad", [0, 3, 9])
+def test_large_images_are_cropped_by_the_same_rule(pad, monkeypatch):
+    random = torch.Generator().manual_seed(pad)
+    images = torch.rand(60, 2, 7, 5, generator=random)
+    top, left = (torch.randint(0, 2 * pad + 1, (60,), generator=random) for _ in range(2))
+    flip = torch.rand(60, generator=random) < 0.5
+    small = augmented(images, pad, top, left, flip)
+    monkeypatch.setattr("layerticket.data.batches.COPIED_FROM", 1)
+    assert torch.equal(augmented(images, pad, top, left, flip), small)
+
+
 def test_plain_images_do_not_write_to_the_split():
     data = make()
     before = data.train.images.clone()

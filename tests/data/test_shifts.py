@@ -199,8 +199,8 @@ def write_images(folder, names, size=(8, 8)):
 )
 def test_an_image_folder(tmp_path, names, labels):
     write_images(tmp_path, names)
-    (tmp_path / names[0] / "notes.txt").write_text("no image")
-    split = read_folder(tmp_path, make_data(), resize=False)
+    (tmp_path / names[0] / ".hidden").write_text("of the system")
+    split = read_folder(tmp_path, make_data(), image_size=None)
     assert split.labels.tolist() == labels
     assert split.images.shape == (len(labels), 3, 8, 8)
     assert split.images[:, 0, 0, 0].tolist() == [
@@ -210,43 +210,59 @@ def test_an_image_folder(tmp_path, names, labels):
 
 def test_images_of_another_size_are_resized_only_on_request(tmp_path):
     write_images(tmp_path, "abc", size=(10, 9))
-    with pytest.raises(LayerticketError, match=r"9x10 pixels.*8x8.*--resize"):
-        read_folder(tmp_path, make_data(), resize=False)
-    split = read_folder(tmp_path, make_data(), resize=True)
+    with pytest.raises(LayerticketError, match=r"9x10 pixels.*8x8.*--image-size 8,8"):
+        read_folder(tmp_path, make_data(), image_size=None)
+    with pytest.raises(LayerticketError, match=r"trained on 8x8 pixels. Give 8,8"):
+        read_folder(tmp_path, make_data(), image_size=(9, 10))
+    split = read_folder(tmp_path, make_data(), image_size=(8, 8))
     assert split.images.shape == (6, 3, 8, 8)
     assert split.images[5, :, 3, 3].tolist() == [2, 1, 7]
+
+
+def test_classes_with_names_are_told_by_them(tmp_path):
+    write_images(tmp_path, ["bee", "ape"])
+    named = dataclasses.replace(make_data(), class_names=("ape", "cow", "bee"))
+    assert read_folder(tmp_path, named, image_size=None).labels.tolist() == [0, 0, 2, 2]
+    with pytest.raises(LayerticketError, match=r"knows 3 classes \(x, y, z\)"):
+        read_folder(tmp_path, dataclasses.replace(named, class_names=tuple("xyz")), image_size=None)
 
 
 def test_wrong_image_folders_are_refused(tmp_path):
     data = make_data()
     with pytest.raises(LayerticketError, match="does not exist"):
-        read_folder(tmp_path / "absent", data, resize=False)
+        read_folder(tmp_path / "absent", data, image_size=None)
     with pytest.raises(LayerticketError, match="0 folders, but the network knows 3 classes"):
-        read_folder(tmp_path, data, resize=False)
+        read_folder(tmp_path, data, image_size=None)
     for name in "012":
         (tmp_path / name).mkdir()
-    with pytest.raises(LayerticketError, match="no PNG or JPEG"):
-        read_folder(tmp_path, data, resize=False)
+    with pytest.raises(LayerticketError, match="0' holds no images"):
+        read_folder(tmp_path, data, image_size=None)
+    for name in "012":
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    (tmp_path / "1" / "notes.txt").write_text("no image")
+    with pytest.raises(LayerticketError, match=r"notes.txt' is no image file"):
+        read_folder(tmp_path, data, image_size=None)
+    (tmp_path / "1" / "notes.txt").unlink()
     (tmp_path / "1" / "x.jpg").write_bytes(b"damaged")
-    with pytest.raises(LayerticketError, match="cannot be decoded"):
-        read_folder(tmp_path, data, resize=False)
+    with pytest.raises(LayerticketError, match=r"x.jpg' cannot be read"):
+        read_folder(tmp_path, data, image_size=None)
 
 
 def test_hugging_face_sets(tmp_path, monkeypatch):
     with pytest.raises(LayerticketError, match="no folder, and the Hugging Face Hub"):
-        read_hub("nobody/nothing", make_data(), resize=False)
+        read_hub("nobody/nothing", make_data(), image_size=None)
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     write_images(tmp_path / "set" / "test", ["a", "b", "c"])
-    split = read_hub(str(tmp_path / "set"), make_data(), resize=False)
+    split = read_hub(str(tmp_path / "set"), make_data(), image_size=None)
     assert split.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert split.images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(LayerticketError, match="cannot be read"):
-        read_hub(f"{tmp_path / 'set'}@nosuch", make_data(), resize=False)
+        read_hub(f"{tmp_path / 'set'}@nosuch", make_data(), image_size=None)
     write_images(tmp_path / "four" / "test", "abcd")
     with pytest.raises(LayerticketError, match="go from 0 to 3"):
-        read_hub(str(tmp_path / "four"), make_data(), resize=False)
+        read_hub(str(tmp_path / "four"), make_data(), image_size=None)
 
 
 def test_archives_ragged_labels_and_broken_headers(tmp_path):
@@ -276,7 +292,7 @@ def test_folders_are_named_by_numbers_or_not(tmp_path):
         for name in (*names, last):
             (folder / name).mkdir(parents=True)
         with pytest.raises(LayerticketError, match="not both"):
-            read_folder(folder, data, resize=True)
+            read_folder(folder, data, image_size=(8, 8))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
@@ -285,7 +301,7 @@ def test_nobody_waits_for_a_pipe(tmp_path):
     (tmp_path / "images" / "0").mkdir(parents=True)
     os.mkfifo(tmp_path / "images" / "0" / "a.png")
     with pytest.raises(LayerticketError, match=r"a.png is no regular file"):
-        read_folder(tmp_path / "images", data, resize=True)
+        read_folder(tmp_path / "images", data, image_size=(8, 8))
     os.mkfifo(tmp_path / "labels.npy")
     np.save(tmp_path / "gaussian_noise.npy", PIXELS)
     with pytest.raises(LayerticketError, match=r"labels.npy is no regular file"):

@@ -95,7 +95,7 @@ def test_names_and_settings_need_no_torch():
     [
         ({"images": 0}, "images is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"resize": 1}, "true or false"),
+        ({"image_size": 0}, "is no size of images"),
         ({"attack": {"steps": 0}}, "steps is 0"),
     ],
 )

@@ -122,7 +122,7 @@ def test_who_chose_a_ticket_is_no_part_of_its_name(tmp_path):
 
     ticket = Ticket.load(folder)
     other = dataclasses.replace(
-        ticket, criterion="snip", scores={}, batch="other", score_seconds=9.0
+        ticket, criterion="snip", scores={}, batch="0" * 64, score_seconds=9.0
     ).save(tmp_path / "other")
     assert planned(networks, data, ticket=folder) == planned(networks, data, ticket=other)
     fresh = planned(

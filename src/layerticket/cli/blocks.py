@@ -1,18 +1,17 @@
 """`layerticket blocks`: which blocks of a network can be removed, and why others must stay."""
 
-import re
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity, block_record
-from layerticket.cli.options import Json
+from layerticket.cli.options import InputOptions, Json, input_line, shape_named
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.models.names import check_model_name
-from layerticket.settings import Few, check_shape
+from layerticket.settings import Few
 
 SPREAD = "Test whether scores at initialization differ by more than noise; needs --data:"
 WORDS = {"block": "blocks", "branch": "branches and blocks"}
@@ -22,8 +21,7 @@ def blocks(
     model: str,
     /,
     *,
-    input_shape: str | None = None,
-    data: str | None = None,
+    data: InputOptions = InputOptions(),
     granularity: Granularity = "block",
     spread: Annotated[str | None, Parameter(help=f"{SPREAD} {', '.join(criterion_names())}.")] = (
         None
@@ -38,10 +36,6 @@ def blocks(
     model
         resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
         hf:CONFIG-OR-FOLDER, or package.module:function.
-    input_shape
-        Channels, height and width of one image; 3,32,32 unless --data is given.
-    data
-        Take shape and number of classes from this data set instead.
     granularity
         block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
     repeats
@@ -51,28 +45,24 @@ def blocks(
     import torch
 
     from layerticket.blocks.find import find_blocks
-    from layerticket.data.sources import image_shape
     from layerticket.models.load import build_model
     from layerticket.report.tables import blocks_table, table_text
 
-    if data is not None and input_shape is not None:
-        raise LayerticketError("--data and --input-shape are both given; choose one.")
-    if data is None:
-        shape, classes = _shape(input_shape or "3,32,32"), 10
-    else:
-        shape, classes = image_shape(data)
+    shape, classes, where = data.shape_and_classes(model)
     network = build_model(model, classes=classes, channels=shape[0], seed=0)
-    found = find_blocks(network, torch.zeros(1, *shape), granularity=granularity)
+    with shape_named(shape, where):
+        found = find_blocks(network, torch.zeros(1, *shape), granularity=granularity)
     record: dict[str, Any] = {
         "model": model,
         "params": found.params,
         "macs": found.macs,
+        "input": {"shape": list(shape), "from": where},
         "blocks": [block_record(block) for block in found],
         "rejected": [asdict(rejection) for rejection in found.rejected],
     }
     lines = [
-        f"{model} on {'x'.join(map(str, shape))}: {found.params:,} parameters, "
-        f"{found.macs / 1e6:.2f} M MACs; {len(found)} removable {WORDS[granularity]}.",
+        f"{model}: {found.params:,} parameters, {found.macs / 1e6:.2f} M MACs; {len(found)} "
+        f"removable {WORDS[granularity]}. {input_line(shape, where)}",
         "",
     ]
     if len(found):
@@ -85,17 +75,16 @@ def blocks(
 
 
 def _spread(
-    model: str, data: str | None, criterion: str, repeats: int, granularity: Granularity
+    model: str, data: InputOptions, criterion: str, repeats: int, granularity: Granularity
 ) -> dict[str, Any]:
     """Score over initializations and batches of a data set."""
-    from layerticket.data.sources import load_data
     from layerticket.lottery import draw_batch
     from layerticket.study.stability import ranking_stability
     from layerticket.study.train import Networks
 
-    if data is None:
+    if data.data is None:
         raise LayerticketError("--spread scores on images: say which with --data, e.g. digits.")
-    dataset = load_data(data)
+    dataset = data.load()
     return ranking_stability(
         lambda seed: Networks.of(dataset).build(model, seed),
         lambda number: draw_batch(dataset, None, seed=number, balanced=True),
@@ -104,13 +93,3 @@ def _spread(
         batches=repeats,
         granularity=granularity,
     )
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    """Read "3,32,32"."""
-    parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if len(parts) != 3 or not all(re.fullmatch("0*[1-9][0-9]{0,4}", part) for part in parts):
-        raise LayerticketError(f"--input-shape is {text!r}; give channels,height,width: 3,32,32.")
-    channels, height, width = (int(part) for part in parts)
-    check_shape((channels, height, width), "--input-shape")
-    return channels, height, width

@@ -9,7 +9,9 @@ from cyclopts import Parameter
 
 from layerticket.cli.options import Device, Json
 from layerticket.cli.output import news, say
+from layerticket.data.sources import Reading
 from layerticket.evaluation.robustness import EVALUATIONS, Conditions
+from layerticket.settings import range_of
 
 
 def evaluate(
@@ -19,6 +21,7 @@ def evaluate(
     on: Annotated[str, Parameter(help=f"Separated by commas: {', '.join(EVALUATIONS)}.")] = "test",
     data_dir: Path | None = None,
     conditions: Conditions = Conditions(),
+    reading: Reading = Reading(),
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -44,6 +47,9 @@ def evaluate(
         config["data"],
         data_dir=data_dir,
         validation_fraction=config["validation_fraction"],
+        image_size=config.get("image_size"),
+        value_range=None if (known := config.get("value_range")) is None else range_of(known),
+        reading=reading,
     )
     names = [name.strip() for name in on.split(",") if name.strip()]
     record = evaluate_run(folder, dataset, names, conditions=conditions, device=device, tell=news)

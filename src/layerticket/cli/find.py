@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity
-from layerticket.cli.options import DataOptions, Device, Folder, Json
+from layerticket.cli.options import Device, Folder, InputOptions, Json, input_line, shape_named
 from layerticket.cli.output import say
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
@@ -129,7 +129,7 @@ def find(
     granularity: Granularity = "block",
     seed: Whole | None = None,
     rounds: Few | None = None,
-    data: DataOptions = DataOptions(),
+    data: InputOptions = InputOptions(),
     scoring: Scoring = Scoring(),
     rules: Rules = Rules(),
     training: InTraining = InTraining(),
@@ -180,7 +180,13 @@ def find(
 
     run = None if training.run is None else run_folder(training.run)
     model, data = _network(model, run, training, data)
-    dataset = data.load()
+    dataset, origin = data.images(model)
+    if method.needs_labels and not origin.startswith("data "):
+        raise LayerticketError(
+            f"criterion {criterion!r} scores on labelled images, and no data are given. Give "
+            "--data (with --image-size where the network takes one size only), or take a "
+            f"criterion that needs none: {', '.join(_without_images())}."
+        )
     at = Search(
         networks=Networks.of(dataset),
         model=model,
@@ -197,13 +203,21 @@ def find(
         forecast=measuring.forecast_epochs is not None,
         noise=scoring.noise,
     )
-    record = search(method, at)
+    with shape_named(dataset.shape, origin):
+        record = search(method, at)
+    where = data.words if origin.startswith("data ") else "--data DATA"
     text = (
-        _ticket_text(model, record, data)
+        _ticket_text(model, record, where)
         if baseline.baseline is None
-        else _baseline_text(model, record, baseline, data)
+        else _baseline_text(model, record, baseline, where)
     )
-    say(record, text, as_json=json)
+    record |= {"input": {"shape": list(dataset.shape), "from": origin}}
+    say(record, f"{input_line(dataset.shape, origin)}\n{text}", as_json=json)
+
+
+def _without_images() -> list[str]:
+    """Criteria that read neither images nor labels."""
+    return [name for name in criterion_names() if not TicketMethod(criterion=name).needs_labels]
 
 
 def _ticket(
@@ -292,11 +306,8 @@ def _baseline(
     return FiltersMethod(match=choice.match or "filters", **how)
 
 
-def _baseline_text(
-    model: str, record: Mapping[str, Any], choice: Baseline, data: DataOptions
-) -> str:
+def _baseline_text(model: str, record: Mapping[str, Any], choice: Baseline, data: str) -> str:
     """Tell what was found, how close it came, and how to go on."""
-    folder = "" if data.data_dir is None else f" --data-dir {data.data_dir}"
     match, macs, params = record["match"], record["macs"], record["params"]
     by = match["by"]
     figures = match[by]
@@ -319,7 +330,7 @@ def _baseline_text(
         lines.append(f"Masks save no time on ordinary hardware{count}.")
     lines.append(
         f"Saved in {record['ticket']}. Train it: layerticket train {model} "
-        f"--ticket {record['ticket']} --data {data.data}{folder}"
+        f"--ticket {record['ticket']} {data}"
     )
     return "\n".join(lines)
 
@@ -330,8 +341,8 @@ def _sum(gone: Mapping[str, Any]) -> int:
 
 
 def _network(
-    model: str | None, run: Path | None, training: InTraining, choice: DataOptions
-) -> tuple[str, DataOptions]:
+    model: str | None, run: Path | None, training: InTraining, choice: InputOptions
+) -> tuple[str, InputOptions]:
     """Tell which network on which data, as given or as in a run."""
     if run is not None:
         return _of_run(run, model, choice)
@@ -344,21 +355,23 @@ def _network(
     )
 
 
-def _of_run(run: Path, model: str | None, choice: DataOptions) -> tuple[str, DataOptions]:
+def _of_run(run: Path, model: str | None, choice: InputOptions) -> tuple[str, InputOptions]:
     """Take model and data from a run; what is given as well has to agree with it."""
     from layerticket.study.record import read_config
 
     config = read_config(run)
-    given = {"model": model, "data": choice.data, "validation_fraction": choice.validation_fraction}
-    unset = {"model": None} | asdict(DataOptions())
-    for name, value in given.items():
-        if value not in (unset[name], config[name]):
+    taken = ("data", "validation_fraction", "image_size", "value_range")
+    stored: dict[str, Any] = {name: config.get(name) for name in taken}
+    known = {**InputOptions(**stored).__dict__, "model": config["model"]}
+    unset = InputOptions().__dict__ | {"model": None}
+    given = choice.__dict__ | {"model": model}
+    for name in ("model", *taken, "input_shape"):
+        if given[name] not in (unset[name], known[name]):
             raise LayerticketError(
-                f"{name} is {value!r}, but {run} is about {config[name]!r}. Leave it out: it is "
-                "taken from the run."
+                f"{name} is {given[name]!r}, but {run} is about {known[name]!r}. Leave it out: it "
+                "is taken from the run."
             )
-    fields = {name: config[name] for name in ("data", "validation_fraction")}
-    return config["model"], replace(choice, **fields)
+    return config["model"], replace(choice, **{name: known[name] for name in taken})
 
 
 def _cut_text(cut: Mapping[str, Any]) -> str:
@@ -370,9 +383,8 @@ def _cut_text(cut: Mapping[str, Any]) -> str:
     )
 
 
-def _ticket_text(model: str, record: dict[str, Any], choice: DataOptions) -> str:
+def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
     """Tell what was found, and how to go on."""
-    folder = "" if choice.data_dir is None else f" --data-dir {choice.data_dir}"
     macs, params, origin = record["macs"], record["params"], record["origin"]
     history = (
         f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, set back to epoch "
@@ -389,5 +401,5 @@ def _ticket_text(model: str, record: dict[str, Any], choice: DataOptions) -> str
         f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\n"
         f"{''.join(map(_cut_text, record['cuts']))}Saved in "
         f"{record['ticket']}. Train it: layerticket train {model} --ticket {record['ticket']} "
-        f"--data {choice.data}{folder}\n{words.forecast(record['forecast'])}"
+        f"{data}\n{words.forecast(record['forecast'])}"
     )

@@ -2,19 +2,30 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from pydantic import AfterValidator
 
-from layerticket.data.sources import DATASETS, load_data
-from layerticket.errors import LayerticketError
+from layerticket.data.sources import DATASETS, Reading, data_name, image_shape, load_data
+from layerticket.errors import LayerticketError, ModelError
 from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.files import check_folder
 from layerticket.selection import Budget
-from layerticket.settings import DeviceName, Flag, Share, Text, settings
+from layerticket.settings import (
+    DeviceName,
+    Flag,
+    Many,
+    Range,
+    Shape,
+    Share,
+    Size,
+    Text,
+    settings,
+)
 from layerticket.study.methods import Rules
 from layerticket.study.running.executors import Workers
 from layerticket.training.device import Metering
@@ -35,30 +46,131 @@ Folder = Annotated[Path, AfterValidator(check_folder)]
 """Where something is written: a folder that is there, or can be made."""
 
 
+_DATA = f"Images: {', '.join(DATASETS)}; by default digits."
+
+
 @Parameter(name="*", group="Data")
 @settings
 class DataOptions:
     """Which images to work on."""
 
-    data: Annotated[Text, Parameter(help=f"Data set: {', '.join(DATASETS)}.")] = "digits"
+    data: Annotated[Text | None, Parameter(help=_DATA)] = None
     data_dir: Path | None = None
     """Folder with the CIFAR files (parquet or the original python batches)."""
     validation_fraction: Share = 0.1
     """Share of the training images set aside for every choice; the test set is for the end."""
     download: Annotated[Flag, Parameter(negative=())] = False
     """Fetch missing CIFAR files from their authors' site."""
+    image_size: Size | None = None
+    """Height and width that all images are resized to: 64 or 64,48."""
+    value_range: Range | None = None
+    """Pixel values of black and white, for images of 16 bits: 0,4095."""
+    reading: Reading = Reading()
+    """How images are read."""
+
+    def __post_init__(self) -> None:
+        if self.data is not None:  # refused at once if it is unknown
+            object.__setattr__(self, "data", data_name(self.data))
+
+    @property
+    def source(self) -> str:
+        """Name of the images."""
+        return self.data or "digits"
+
+    @property
+    def words(self) -> str:
+        """Options that name these images on a command line."""
+        size = "" if self.image_size is None else "{},{}".format(*self.image_size)
+        values = "" if self.value_range is None else "{},{}".format(*self.value_range)
+        named = {"--data-dir": self.data_dir, "--image-size": size, "--value-range": values}
+        rest = [str(word) for pair in named.items() if pair[1] for word in pair]
+        return shlex.join(["--data", self.source, *rest])
 
     def load(self) -> "Dataset":
         """Load the images."""
         return load_data(
-            self.data,
+            self.source,
             data_dir=self.data_dir,
             validation_fraction=self.validation_fraction,
             download=self.download,
+            image_size=self.image_size,
+            value_range=self.value_range,
+            reading=self.reading,
         )
 
 
+@Parameter(name="*", group="Data")
+@settings
+class InputOptions(DataOptions):
+    """Which images to work on, or what a network takes where there are none."""
+
+    input_shape: Shape | None = None
+    """Channels, height and width of one input, in place of --data: 3,224,224."""
+    classes: Many = 10
+    """Outputs of the network where --data does not say."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data is not None and self.input_shape is not None:
+            raise LayerticketError("--data and --input-shape are both given; choose one.")
+
+    def shape_of(self, model: str) -> tuple[tuple[int, int, int], str] | None:
+        """Shape that is stated without images, and where; None: nowhere."""
+        if self.input_shape is not None:
+            return self.input_shape, "--input-shape"
+        from layerticket.models.load import stated_shape
+
+        own = None if self.data is not None else stated_shape(model)
+        return None if own is None else (own, "the model's configuration")
+
+    def shape_and_classes(self, model: str) -> tuple[tuple[int, int, int], int, str]:
+        """What a network is built for, and where that comes from."""
+        if self.data is None:
+            shape, where = self.shape_of(model) or ((3, 32, 32), DEFAULT)
+            return shape, self.classes, where
+        known = image_shape(self.data) if self.image_size is None else None
+        if known is None:
+            data = self.load()
+            known = data.shape, data.classes
+        return *known, f"data {self.data}"
+
+    def images(self, model: str) -> tuple["Dataset", str]:
+        """Load the images, or make noise of the shape that is stated; and where it comes from."""
+        stated = self.shape_of(model)
+        if self.data is not None or stated is None:
+            return self.load(), f"data {self.source}"
+        from layerticket.data.dataset import noise
+
+        return noise(stated[0], classes=self.classes, images=40 * self.classes), stated[1]
+
+
+DEFAULT = "the default"
+
+
+def input_line(shape: tuple[int, ...], where: str) -> str:
+    """Tell which inputs a network was given, and where their shape comes from.
+
+    Example:
+        >>> input_line((1, 8, 8), "data digits")
+        'Input 1 x 8 x 8, from data digits.'
+    """
+    return f"Input {' x '.join(map(str, shape))}, from {where}."
+
+
+@contextmanager
+def shape_named(shape: tuple[int, ...], where: str) -> Iterator[None]:
+    """Say what a network was given where it raises, and how to give it something else."""
+    try:
+        yield
+    except ModelError as err:
+        raise ModelError(
+            f"{err} {input_line(shape, where)} If it takes another, say so: --input-shape "
+            "CHANNELS,HEIGHT,WIDTH, or --data with --image-size."
+        ) from err
+
+
 _GROUPS: Mapping[str, tuple[type, ...]] = {
+    "Data": (Reading,),
     "How much": (Budget,),
     "What stays": (Rules,),
     "Evaluation": (Conditions, Attack),

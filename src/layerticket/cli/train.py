@@ -13,6 +13,7 @@ from layerticket.cli.options import (
     Json,
     alone,
     command_line,
+    input_line,
 )
 from layerticket.cli.output import news, say
 from layerticket.models.names import check_model_name
@@ -83,6 +84,11 @@ def train(
     where = Where(device=device, metering=energy)
     with processes(device) as group:
         dataset = group.in_turn(data.load)
+        source = f"data {data.source}"
+        given, inputs = (
+            {"shape": list(dataset.shape), "from": source},
+            input_line(dataset.shape, source),
+        )
         if ticket is not None and initialization == "ticket":
             recipe = _recipe_for(Ticket.load(ticket), recipe, seed, aloud=group.rank == 0)
         recipe = recipe or Recipe()
@@ -91,7 +97,8 @@ def train(
             setup = TimingSetup(dataset=dataset, recipe=recipe, where=where)
             networks = Networks.of(dataset)
             predicted = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
-            say(predicted, words.forecast(predicted), as_json=json)
+            text = f"{words.forecast(predicted).rstrip()}\n{inputs}"
+            say(predicted | {"input": given}, text, as_json=json)
             return
         record = train_network(
             model,
@@ -110,7 +117,8 @@ def train(
             tracking=trackers,
         )
     if group.rank == 0:
-        say(record, _text(model, record, ticket), as_json=json)
+        text = f"{_text(model, record, ticket)}\n{inputs}"
+        say(record | {"input": given}, text, as_json=json)
 
 
 def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:

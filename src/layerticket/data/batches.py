@@ -7,7 +7,7 @@ The pixels are worked on where the source puts them, without a loop over images.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from layerticket.data.streaming import Policy, read_ahead
 from layerticket.errors import LayerticketError
 
 log = logging.getLogger(__name__)
+COPIED_FROM = 64 * 64  # pixels from which a CPU copies images faster one by one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +173,9 @@ def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor)
         (B, C, H, W).
     """
     height, width = images.shape[2:]
+    if images.device.type == "cpu" and height * width >= COPIED_FROM:
+        places = zip((top - pad).tolist(), (left - pad).tolist(), flip.tolist(), strict=True)
+        return _shifted(images, places)
     bordered = F.pad(images, (pad, pad, pad, pad))
     crops = bordered.unfold(2, height, 1).unfold(3, width, 1)  # view (B, C, 2P+1, 2P+1, H, W)
     images = crops[torch.arange(len(images), device=images.device), :, top, left]
@@ -285,6 +289,22 @@ def mixed(
         kept = float(betaincinv(mixing.mixup, mixing.mixup, share))
         images = images * kept + images_too * (1 - kept)
     return images, targets * kept + targets_too * (1 - kept)
+
+
+def _shifted(images: Tensor, places: Iterable[tuple[int, int, bool]]) -> Tensor:
+    """Do what `augmented` does by copying what is left of every image."""
+    height, width = images.shape[2:]
+    found = torch.zeros_like(images)
+    for target, image, (down, right, mirrored) in zip(found, images, places, strict=True):
+        rows = slice(max(down, 0), max(height + down, 0))
+        columns = slice(max(right, 0), max(width + right, 0))
+        kept = image[:, rows, columns]
+        to_rows = slice(max(-down, 0), max(height - down, 0))
+        to_columns = max(-right, 0)
+        if mirrored:
+            kept, to_columns = kept.flip(2), max(width - to_columns - kept.shape[2], 0)
+        target[:, to_rows, to_columns : to_columns + kept.shape[2]] = kept
+    return found
 
 
 def _supply(

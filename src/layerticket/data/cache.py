@@ -71,7 +71,7 @@ def known_by_files(what: str, files: Sequence[Path], compute: Callable[[], str])
                 return found
             _known[key] = found
             try:
-                write_json(path, {"digest": found, "of": what, "files": states})
+                write_json(path, {"digest": found, "of": what, "files": states[:100]})
             except OSError as err:
                 log.warning("the digest of %s is not kept for the next run: %s", what, err)
     return _known[key]

@@ -5,7 +5,7 @@ Letters: N images, C channels, H and W pixels, K classes. Pixels are whole numbe
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Tensor | slice
 LIMITS = {torch.uint8: 255, torch.uint16: 65_535}
 """Largest value of each type of pixel."""
-SOME = 10_000  # images looked at together where a whole split is gone through
 
 
 class ImageSource(Protocol):
@@ -322,13 +321,16 @@ def first_images(source: ImageSource, count: int | None) -> ImageSource:
 
 
 def statistics(
-    source: ImageSource, value_range: tuple[int, int] = (0, 255)
+    source: ImageSource,
+    value_range: tuple[int, int] = (0, 255),
+    parts: Iterable[Tensor] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measure mean and standard deviation per channel, from exact counts of the pixel values.
 
     Args:
         source: At least one image.
         value_range: What is 0 and 1 in the result.
+        parts: Its images, some at a time, where another way than `fetch` gives them.
 
     Returns:
         C means and C deviations (dividing by the number of pixels).
@@ -338,7 +340,7 @@ def statistics(
     """
     (low, high), bins = value_range, LIMITS[source.dtype] + 1
     counts = np.zeros((source.shape[0], bins), np.int64)
-    for images in _in_parts(source):
+    for images in _in_parts(source) if parts is None else (part.numpy() for part in parts):
         for channel, row in enumerate(counts):
             row += np.bincount(images[:, channel].reshape(-1), minlength=bins)
     if counts[:, :low].any() or counts[:, high + 1 :].any():
@@ -367,8 +369,15 @@ def fingerprint(*sources: ImageSource) -> str:
 
 def _in_parts(source: ImageSource) -> Iterator[Array]:
     """Go through all images, some at a time."""
-    for start in range(0, len(source), SOME):
-        yield source.fetch(slice(start, start + SOME)).cpu().contiguous().numpy()
+    some = images_at_a_time(source)
+    for start in range(0, len(source), some):
+        yield source.fetch(slice(start, start + some)).cpu().contiguous().numpy()
+
+
+def images_at_a_time(source: ImageSource) -> int:
+    """How many images are looked at together where a whole source is gone through."""
+    size = math.prod(source.shape) * source.dtype.itemsize
+    return max(1, min(10_000, 2**26 // size))
 
 
 def assemble(

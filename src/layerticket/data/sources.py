@@ -1,11 +1,14 @@
 """Data sets by name: what there is, and the one function that loads them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, Strict
 
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.settings import Bytes, Whole, settings
+from layerticket.settings import Bytes, settings, size_of
 
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
@@ -16,7 +19,9 @@ SHAPES = {
     "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),
 }
-DATASETS = tuple(SHAPES)
+FOLDER, TABLES, ARRAYS = "imagefolder:", "datasets:", "arrays:"
+OWN = (f"{FOLDER}DIR", f"{TABLES}DIR", f"{ARRAYS}FILE.npz", "package.module:function")
+DATASETS = (*SHAPES, *OWN)
 PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 """Data sets whose corrupted test images are published, and under which name."""
 
@@ -25,10 +30,10 @@ PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 class Reading:
     """How images are read on this machine; changes no bit of any batch."""
 
-    memory: Bytes = 2 * 1024**3
+    image_memory: Bytes = 2 * 1024**3
     """Images that take up to so much, decoded, are kept in memory (2GiB, 900MB); others are read
     from disk whenever they are needed."""
-    readers: Whole = 2
+    readers: Annotated[int, Strict(), Field(ge=0, le=256)] = 2
     """Processes that read or change images one by one beside training; 0: training itself does."""
 
 
@@ -63,54 +68,124 @@ SHIFTS = {
 }
 
 
+def data_name(name: str) -> str:
+    """Spell the name of a data set so that it is the same from every folder.
+
+    Raises:
+        LayerticketError: If the name is unknown.
+
+    Example:
+        >>> data_name("arrays:/images/../cells.npz")
+        'arrays:/cells.npz'
+    """
+    for kind in (FOLDER, TABLES, ARRAYS):
+        if name.startswith(kind) and name != kind:
+            return f"{kind}{Path(name.removeprefix(kind)).expanduser().resolve()}"
+    module, colon, function = name.partition(":")
+    is_function = colon and all(part.isidentifier() for part in (*module.split("."), function))
+    if name not in SHAPES and not is_function:
+        raise unknown_name("data set", name, DATASETS)
+    return name
+
+
 def load_data(
     name: str,
     *,
     data_dir: str | Path | None = None,
     validation_fraction: float = 0.1,
     download: bool = False,
+    image_size: int | Sequence[int] | str | None = None,
+    value_range: tuple[int, int] | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> "Dataset":
     """Load a data set with fixed splits; the same call always gives the same images.
 
     Args:
-        name: One of `DATASETS`.
+        name: ``digits``, ``cifar10``, ``cifar100``, or your own images: ``imagefolder:DIR``,
+            ``datasets:DIR``, ``arrays:FILE.npz`` or ``package.module:function``, which returns a
+            `Dataset` and is given those of `validation_fraction`, `image_size` and `value_range`
+            that it has parameters for. See `layerticket.data.from_folder` and its like.
         data_dir: Folder with the CIFAR files, as original batches or as parquet; with
-            `download`, where they are put if they are not there yet. Not for the digits.
+            `download`, where they are put if they are not there yet. For CIFAR only.
         validation_fraction: Share of every class taken from the training images for validation,
             0 to 0.5; 0 leaves the validation split empty.
         download: Whether missing CIFAR files may be fetched from their authors' site.
+        image_size: Height and width to resize all images to, or one number for both.
+        value_range: Pixel values of black and white; must be given for images of 16 bits.
+        reading: What is kept in memory, and how the rest is read.
 
     Raises:
-        LayerticketError: If the name is unknown, an argument does not fit, or the files are
-            absent or damaged.
+        LayerticketError: If the name is unknown, an argument does not fit, or files are absent or
+            damaged.
 
     Example:
         >>> data = load_data("digits")
         >>> len(data.train), len(data.validation), len(data.test)
         (1295, 143, 359)
     """
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS)
+    name = data_name(name)
     if not 0 <= validation_fraction <= 0.5:
         raise LayerticketError(
             f"validation_fraction is {validation_fraction}; it must lie in 0 to 0.5."
         )
+    size = None if image_size is None else size_of(image_size)
+    if name not in ("cifar10", "cifar100") and (data_dir is not None or download):
+        raise LayerticketError(
+            f"the data folder and the download are for CIFAR; {name!r} needs neither. Leave them "
+            "out."
+        )
+    if name in SHAPES:
+        return _embedded(name, data_dir, validation_fraction, download, size, value_range, reading)
+    from layerticket.data import folders
+
+    kind, place = name.partition(":")[::2]
+    load = {
+        "imagefolder": folders.from_folder,
+        "datasets": folders.from_datasets,
+        "arrays": folders.from_array_file,
+    }.get(kind)
+    if load is not None:
+        return load(
+            place,
+            image_size=size,
+            value_range=value_range,
+            validation_fraction=validation_fraction,
+            reading=reading,
+        )
+    options = {"image_size": size, "value_range": value_range}
+    return folders.from_function(name, options, validation_fraction, reading)
+
+
+def _embedded(
+    name: str,
+    data_dir: str | Path | None,
+    validation_fraction: float,
+    download: bool,
+    size: tuple[int, int] | None,
+    value_range: tuple[int, int] | None,
+    reading: Reading,
+) -> "Dataset":
+    """Load a data set of `SHAPES`."""
+    if value_range not in (None, (0, 255)):
+        raise LayerticketError(f"{name!r} has pixels from 0 to 255; leave the value range out.")
     if name == "digits":
         from layerticket.data.dataset import load_digits
 
-        if data_dir is not None or download:
-            raise LayerticketError(
-                "the digits come with scikit-learn; leave out the data folder and the download."
-            )
-        return load_digits(validation_fraction)
-    from layerticket.data.cifar import load_cifar
+        data = load_digits(validation_fraction)
+    else:
+        from layerticket.data.cifar import load_cifar
 
-    folder = None if data_dir is None else Path(data_dir)
-    return load_cifar(name, folder, validation_fraction, download=download)
+        folder = None if data_dir is None else Path(data_dir)
+        data = load_cifar(name, folder, validation_fraction, download=download)
+    if size is None or size == data.shape[1:]:
+        return replace(data, reading=reading)
+    from layerticket.data.folders import resized_data
+
+    return resized_data(data, size, reading)
 
 
-def image_shape(name: str) -> tuple[tuple[int, int, int], int]:
-    """Return channels, height and width of a data set's images, and its number of classes.
+def image_shape(name: str) -> tuple[tuple[int, int, int], int] | None:
+    """Return shape (C, H, W) and number of classes of a data set that is known without its files.
 
     Raises:
         LayerticketError: If the name is unknown.
@@ -119,6 +194,4 @@ def image_shape(name: str) -> tuple[tuple[int, int, int], int]:
         >>> image_shape("digits")
         ((1, 8, 8), 10)
     """
-    if name not in SHAPES:
-        raise unknown_name("data set", name, DATASETS)
-    return SHAPES[name]
+    return SHAPES.get(data_name(name))

@@ -1,9 +1,9 @@
-"""Images that are read batch by batch: plain pixels in ``.npy`` files, or in worker processes."""
+"""Images that are read batch by batch: plain pixels in files, or encoded, by worker processes."""
 
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from layerticket.data.dataset import LIMITS, Array, ImageSource, Rows, check_array
+from layerticket.data.images import Encoded, Form, read_image, resized
 from layerticket.data.sources import POLICIES
 from layerticket.errors import LayerticketError, need
 from layerticket.files import check_regular
@@ -82,6 +83,115 @@ class ChunkedSplit:
     def to(self, device: str | torch.device) -> "ChunkedSplit":
         """Return the same source; `fetch` puts images on the device."""
         return ChunkedSplit(chunks=self.chunks, labels=self.labels.to(device), rows=self.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EncodedSplit:
+    """Labelled images that stay as they are stored, and are decoded when they are fetched."""
+
+    images: Sequence[tuple[Encoded, str]]
+    """All images, and what messages call them."""
+    form: Form
+    """What is made of every image."""
+    labels: Tensor
+    """(N,) int64, on the device."""
+    rows: Tensor
+    """(N,) int64 on the CPU: where each image lies among all."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.form.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """``torch.uint8`` or ``torch.uint16``."""
+        return torch.uint8 if self.form.bits == 8 else torch.uint16
+
+    @property
+    def device(self) -> torch.device:
+        """Where `fetch` puts images."""
+        return self.labels.device
+
+    @property
+    def is_encoded(self) -> bool:
+        """True."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, rows: Rows) -> Tensor:
+        """Decode the images of some rows: (B, C, H, W)."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)))
+        kind = np.uint8 if self.form.bits == 8 else np.uint16
+        found = np.empty((len(rows), *self.shape), kind)
+        for place, row in enumerate(self.rows[rows.cpu()].tolist()):
+            source, what = self.images[row]
+            found[place] = read_image(source, self.form, what)
+        return torch.from_numpy(found).to(self.device)
+
+    def subset(self, rows: Tensor) -> "EncodedSplit":
+        """Return a source of some rows, in their order; nothing is decoded."""
+        return replace(self, labels=self.labels[rows], rows=self.rows[rows])
+
+    def to(self, device: str | torch.device) -> "EncodedSplit":
+        """Return the same source; `fetch` puts images on the device."""
+        return replace(self, labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ResizedSplit:
+    """Another source whose images are resized when they are fetched."""
+
+    source: ImageSource
+    size: tuple[int, int]
+    """Height and width."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, on the device."""
+        return self.source.labels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.source.shape[0], *self.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the source."""
+        return self.source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where `fetch` puts images."""
+        return self.source.device
+
+    @property
+    def is_encoded(self) -> bool:
+        """True: every image is work of its own."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def fetch(self, rows: Rows) -> Tensor:
+        """Fetch and resize the images of some rows: (B, C, H, W)."""
+        images = self.source.fetch(rows).cpu().numpy()
+        found = np.empty((len(images), *self.shape), images.dtype)
+        for place, image in enumerate(images):
+            found[place] = resized(image, self.size)
+        return torch.from_numpy(found).to(self.device)
+
+    def subset(self, rows: Tensor) -> "ResizedSplit":
+        """Return a source of some rows, in their order."""
+        return replace(self, source=self.source.subset(rows))
+
+    def to(self, device: str | torch.device) -> "ResizedSplit":
+        """Return the same source on another device."""
+        return replace(self, source=self.source.to(device))
 
 
 def open_chunks(images: Sequence[Path], labels: Path) -> ChunkedSplit:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layerticket.data.sources import PUBLISHED, SHIFTS
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.settings import Count, Few, Flag, Number, Whole, settings
+from layerticket.settings import Count, Few, Number, Size, Whole, settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,8 +70,8 @@ class Conditions:
     """Where published files of shifted and corrupted images may lie."""
     frost_dir: Path | None = None
     """Folder with the recipe's photographs of frost."""
-    resize: Flag = False
-    """Whether a user's own images of another size are resized."""
+    image_size: Size | None = None
+    """Height and width, those of the network, that a user's own images are resized to."""
     images: Count | None = None
     """Only the first so many images of every set; None: all."""
     seed: Whole = 0
@@ -156,10 +156,10 @@ def _images(
         other = read_shift(name, conditions.shift_dir, dataset.classes)
     elif name.startswith(FOLDER):
         title = name.removeprefix(FOLDER)
-        other = read_folder(Path(title).expanduser(), dataset, resize=conditions.resize)
+        other = read_folder(Path(title).expanduser(), dataset, image_size=conditions.image_size)
     else:
         title = name.removeprefix(HUB)
-        other = read_hub(title, dataset, resize=conditions.resize)
+        other = read_hub(title, dataset, image_size=conditions.image_size)
     other = first_images(other, conditions.images)
 
     def measure(
@@ -246,7 +246,7 @@ def _regenerated(
     from layerticket.data.corruptions.recipe import REVISION as RECIPE_REVISION
     from layerticket.data.corruptions.recipe import all_severities, obstacle
     from layerticket.data.dataset import Split, fingerprint, first_images
-    from layerticket.data.folders import pillow
+    from layerticket.data.images import pillow
 
     test, shape = first_images(dataset.test, conditions.images), dataset.shape
     frost = conditions.frost_dir

@@ -143,6 +143,56 @@ def _undecided(builder: Callable[..., object]) -> Options:
     return {"init_weights": True} if asks else {}
 
 
+def check_model(name: str) -> None:
+    """Refuse a name that neither this package nor the library it names has; nothing is built.
+
+    Raises:
+        LayerticketError: If it is unknown; networks of functions and configurations are not tried.
+    """
+    check_model_name(name)
+    stated_shape(name)
+
+
+def stated_shape(name: str) -> tuple[int, int, int] | None:
+    """Return the inputs (C, H, W) that a network of timm or torchvision is configured for.
+
+    Of several published sets of weights the smallest input counts: it is what a network without
+    weights is built for. Options such as ``img_size`` and ``image_size`` override it. None: other
+    networks, and those that state nothing.
+
+    Raises:
+        LayerticketError: If the library is not installed or has no such network.
+
+    Example:
+        >>> stated_shape("timm:vit_tiny_patch16_224")
+        (3, 224, 224)
+    """
+    source, _, rest = name.partition(":")
+    if source not in ("timm", "torchvision"):
+        return None
+    target, options = _options(rest, name)
+    given = options.get("img_size", options.get("image_size"))
+    if source == "timm":
+        timm = need("timm", extra="timm", why="timm models need timm")
+        if not timm.is_model(target):
+            raise _unlisted("timm", target, timm.list_models())
+        stated = timm.get_pretrained_cfg(target)
+        shape = None if stated is None else tuple(stated.input_size)
+    else:
+        models = need(
+            "torchvision", extra="torchvision", why="torchvision models need torchvision"
+        ).models
+        names = models.list_models(module=models)
+        if target not in names:
+            raise _unlisted("torchvision", target, names)
+        sides = [w.transforms().crop_size[0] for w in models.get_model_weights(target)]
+        shape = (3, min(sides), min(sides)) if sides else None
+    if given is not None:
+        height, width = given if isinstance(given, (list, tuple)) else (given, given)
+        return 3 if shape is None else shape[0], int(height), int(width)
+    return shape
+
+
 def _network_of(built: object, name: str) -> nn.Module:
     """Insist on a network."""
     if isinstance(built, nn.Module):
@@ -194,38 +244,6 @@ def accepted(
             "function that needs at most num_classes, in_channels and seed."
         )
     return {key: value for key, value in offered.items() if key in parameters}
-
-
-def stated_shape(name: str) -> tuple[int, int, int] | None:
-    """Shape (C, H, W) of one input that the configuration of a network states.
-
-    Known are those of timm and torchvision (the size its default weights are made for).
-
-    Raises:
-        LayerticketError: If the library is not installed.
-
-    Example:
-        >>> stated_shape("resnet20") is None
-        True
-    """
-    source, _, rest = name.partition(":")
-    if source == "timm":
-        target, options = _options(rest, name)
-        config = need("timm", extra="timm", why="timm models need timm").get_pretrained_cfg(target)
-        size = options.get("img_size") or (None if config is None else config.input_size[-1])
-        side = size[0] if isinstance(size, tuple | list) else size
-        return (3, side, side) if isinstance(side, int) else None
-    if source == "torchvision":
-        target, _ = _options(rest, name)
-        models = need(
-            "torchvision", extra="torchvision", why="torchvision models need torchvision"
-        ).models
-        if target not in models.list_models(module=models):
-            return None
-        weights = getattr(models.get_model_weights(target), "DEFAULT", None)
-        side = None if weights is None else getattr(weights.transforms(), "crop_size", [None])[0]
-        return (3, side, side) if isinstance(side, int) else None
-    return None
 
 
 def _from_function(

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from layerticket.batch import batch_digest
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, check_labels, noise
-from layerticket.data.sources import load_data
+from layerticket.data.sources import Reading, load_data
 from layerticket.errors import LayerticketError
 from layerticket.files import (
     FolderInUse,
@@ -110,15 +110,30 @@ def _note(log: Path, text: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(data: str, data_dir: Path | None, validation_fraction: float) -> Dataset:
+def _loaded(
+    data: str,
+    data_dir: Path | None,
+    validation_fraction: float,
+    image_size: tuple[int, int] | None,
+    value_range: tuple[int, int] | None,
+    reading: Reading,
+) -> Dataset:
     """Load images once a process."""
-    return load_data(data, data_dir=data_dir, validation_fraction=validation_fraction)
+    return load_data(
+        data,
+        data_dir=data_dir,
+        validation_fraction=validation_fraction,
+        image_size=image_size,
+        value_range=value_range,
+        reading=reading,
+    )
 
 
 def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
     """The images of a study; noise of its shape where it names none."""
     if isinstance(study.data, str) and study.data:
-        return _loaded(study.data, data_dir, study.validation_fraction)
+        how = (study.validation_fraction, study.image_size, study.value_range, study.reading)
+        return _loaded(study.data, data_dir, *how)
     if isinstance(study.data, Dataset):
         return study.data
     shape = _input_shape(study)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 import torch
 from pydantic import Field, Strict
@@ -363,6 +363,8 @@ class Config(TypedDict):
     data: str | None
     data_fingerprint: str | None
     validation_fraction: Share | None
+    image_size: NotRequired[list[int] | None]
+    value_range: NotRequired[list[int] | None]
     removed: dict[str, Any] | None
     start: dict[str, Any]
     start_epoch: Whole

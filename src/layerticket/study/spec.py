@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
+from layerticket.data.sources import Reading, data_name
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.evaluation.robustness import Conditions
 from layerticket.models.names import check_model_name
@@ -14,8 +15,10 @@ from layerticket.settings import (
     Confidence,
     Flag,
     Many,
+    Range,
     Share,
     Side,
+    Size,
     Text,
     Whole,
     check_shape,
@@ -70,6 +73,10 @@ class StudyFile:
     """Outputs of the networks, where no data set is named."""
     validation_fraction: Share = 0.1
     """Share of the training images set aside."""
+    image_size: Size | None = None
+    """Height and width that all images are resized to."""
+    value_range: Range | None = None
+    """Pixel values of black and white, for images of 16 bits."""
     seeds: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     """For each, the dense network and every method are trained once."""
     budgets: tuple[Budget, ...] = (Budget(remove=1),)
@@ -92,6 +99,8 @@ class StudyFile:
     """Version of Python functions given as networks or `fit`; without it no result is reused."""
     recipe: Recipe = Recipe()
     """How every network is trained."""
+    reading: Reading = Reading()
+    """How images are read; decides nothing."""
     conditions: Conditions = Conditions()
     """Conditions of the evaluations."""
     energy: Metering = Metering()
@@ -119,6 +128,8 @@ class StudyFile:
                 f"two models are called {twice[0]!r}. Give them as functions with names of their "
                 "own."
             )
+        if self.data and isinstance(self.data, str):
+            object.__setattr__(self, "data", data_name(self.data))
         if self.fit:
             self._check_own_training()
         elif self.batch is not None:

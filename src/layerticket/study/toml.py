@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from layerticket.data.sources import Reading
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import Conditions
 from layerticket.files import write_atomically
@@ -21,6 +22,7 @@ from layerticket.training.recipe import Recipe
 
 SECTIONS: Mapping[str, type] = {
     "recipe": Recipe,
+    "reading": Reading,
     "conditions": Conditions,
     "energy": Metering,
 }

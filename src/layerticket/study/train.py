@@ -6,8 +6,8 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -248,6 +248,10 @@ def plan_training(
         "data": None if dataset is None else dataset.name,
         "data_fingerprint": None if dataset is None else dataset.fingerprint,
         "validation_fraction": validation_fraction,
+        "image_size": None
+        if dataset is None or dataset.image_size is None
+        else list(dataset.image_size),
+        "value_range": None if dataset is None else list(dataset.value_range),
         "removed": None if removal is None else removal.identity,
         "start": named,
         "start_epoch": start.epoch,
@@ -367,7 +371,8 @@ def train(
 
         if (result := group.on_rank0(finished)) is not None:
             return folder, result
-        with group.holding(exclusive(folder)):
+        with _leaving_nothing_refused(folder if group.rank == 0 else None), ExitStack() as stack:
+            stack.enter_context(group.holding(exclusive(folder)))
             if (result := group.on_rank0(finished)) is not None:
                 return folder, result  # by another process while we got here
             group.on_rank0(lambda: _clear_outdated(folder, training))
@@ -389,6 +394,22 @@ def train(
             )
             result = group.on_rank0(lambda: _close(folder, place, before, found))
         return folder, result
+
+
+@contextmanager
+def _leaving_nothing_refused(folder: Path | None) -> Iterator[None]:
+    """Remove the folder of a training that is refused before it has come anywhere, if it is new."""
+    missing = [] if folder is None else [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        yield
+    except LayerticketError as err:
+        if folder in missing and not isinstance(err, FolderInUse) and folder is not None:
+            if not (folder / CHECKPOINT).exists():
+                remove_written(folder, FILES)
+            for parent in missing[1:]:
+                with suppress(OSError):  # another training has come into it
+                    parent.rmdir()
+        raise
 
 
 def _is_outdated(folder: Path, training: Training) -> bool:

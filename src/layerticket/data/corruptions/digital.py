@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerticket.data.corruptions.pixels import Array, blurred, displaced, truncated
-from layerticket.data.folders import pillow
+from layerticket.data.images import pillow
 
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
 CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)  # share of the distance to the mean that is left

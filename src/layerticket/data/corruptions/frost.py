@@ -7,6 +7,7 @@ is drawn here instead looks like frost to a person and is none of them, so it is
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from layerticket.data.corruptions.pixels import Array
-from layerticket.data.folders import SUFFIXES, read_image
+from layerticket.data.images import SUFFIXES, form_of, read_image
 from layerticket.errors import LayerticketError
 
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
@@ -62,7 +63,8 @@ def read_photographs(folder: Path, height: int, width: int) -> tuple[Array, ...]
         )
     panes = []
     for file in files:
-        photograph = torch.from_numpy(read_image(file)).permute(2, 0, 1)[None].float() / 255
+        colours = replace(form_of(file), channels=3, bits=8)
+        photograph = torch.from_numpy(read_image(file, colours))[None].float() / 255
         small = F.interpolate(photograph, scale_factor=SHRINK, mode="bilinear")[0].numpy()
         if small.shape[1] < height or small.shape[2] < width:
             raise LayerticketError(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import prepare
+from layerticket.models.load import check_model
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
 from layerticket.study.plan import Plan, unfold
@@ -100,6 +101,9 @@ def _prepared(
 ) -> tuple[Plan, Context]:
     """Load what all jobs share, check what can be checked, and write the plan down."""
     share = workers.default_threads  # refuses a GPU that is not here
+    for model in study.models:
+        if isinstance(model, str):
+            check_model(model)
     dataset = dataset_of(study, context.data_dir)
     networks_of(study, dataset)  # refuses functions that cannot be called
     if study.evaluate:
