@@ -349,6 +349,7 @@ def studies(draw):
                     "seed",
                     "status",
                     "role",
+                    "repeat",
                 )
                 run |= {key: None for key in run if key not in known}
                 run |= {"removed": [], "kept": [], "curve": [], "evaluations": {}}
