@@ -97,7 +97,7 @@ def test_zero_initialized_branches_are_refused_with_the_ways_out(criterion):
     model = conv_net()
     for block in ("2", "3", "5"):
         nn.init.zeros_(model.get_submodule(block).bn2.weight)
-    with pytest.raises(LayerticketError, match=r"ranks nothing.*zero_init_last=False.*'random'"):
+    with pytest.raises(LayerticketError, match=r"ranks nothing.*'as-one'.*zero_init_last=False"):
         scored(model, image_batch(), criterion)
 
 

@@ -12,7 +12,10 @@ from layerticket.blocks.block import Block, Blocks
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget, Costs, downsampling_neighbours, select
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*share the score.*:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*share the score.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*holds .* of the network's parameters.*:UserWarning"),
+]
 
 
 def make(stages, macs=None, params=None):

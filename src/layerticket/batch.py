@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerticket.errors import LayerticketError, raised_by
+from layerticket.errors import LayerticketError, raised_by, unknown_name
 from layerticket.tensors import tensor_digest
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -68,27 +68,157 @@ def logits_of(output: Any) -> Tensor:  # noqa: ANN401 - whatever the model retur
     )
 
 
+LOSSES = ("cross_entropy", "bce", "mse")
+"""Losses by name: of classes, of several labels that are each 0 or 1, of values."""
+IGNORED = -100
+"""Class of an example that does not count, as PyTorch's cross-entropy has it."""
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     """Mean cross-entropy of ``logits / temperature`` for a batch ``(inputs, targets)``."""
 
     temperature: float = 1.0
     """Divides the logits; dimensionless, > 0."""
+    classes_only: bool = False
+    """Whether targets other than one class an example are refused: so is the loss that is taken
+    where none was given, which must not guess."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise LayerticketError(f"temperature is {self.temperature}; it must be > 0.")
+        _check_temperature(self.temperature)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss as a scalar, in nats per example."""
-        if isinstance(batch, Mapping):
+        """Return the loss as a scalar, in nats per example.
+
+        Raises:
+            LayerticketError: If a class is out of range, or `classes_only` and targets are no
+                classes.
+        """
+        logits, targets = _logits_and_targets("cross-entropy", model, batch)
+        whole = not targets.is_floating_point() and targets.dtype != torch.bool
+        several = logits.ndim > 1 and logits.shape[1] > 1
+        fitting = targets.shape == logits.shape[:1] + logits.shape[2:]
+        if self.classes_only and not (whole and several and fitting):
             raise LayerticketError(
-                "cross-entropy needs a batch (inputs, targets), got a dict; pass "
-                "loss_fn=layerticket.model_loss for a model that returns its own loss."
+                f"targets {_form(targets)} for outputs of shape {tuple(logits.shape)} may be "
+                "classes, probabilities, labels or values. Say which loss: loss_fn='cross_entropy' "
+                "(classes, or their probabilities), 'bce' (several labels, each 0 or 1), 'mse' "
+                "(values), or a function of model and batch."
             )
-        logits = logits_of(call(model, inputs_of(batch)))  # (N, K) or (N, K, ...)
-        exact = logits if logits.dtype == torch.double else logits.float()
-        return F.cross_entropy(exact / self.temperature, batch[1])
+        if whole:
+            targets = targets.long()
+            _check_classes(targets, logits.shape[1] if logits.ndim > 1 else logits.shape[0])
+        return F.cross_entropy(logits / self.temperature, targets)
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Mean binary cross-entropy of ``logits / temperature``: several labels, each 0 or 1."""
+
+    temperature: float = 1.0
+    """Divides the logits; dimensionless, > 0."""
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss as a scalar, in nats per label.
+
+        Raises:
+            LayerticketError: If targets are not as many as outputs, or outside of 0 to 1.
+        """
+        logits, targets = _logits_and_targets("bce", model, batch)
+        targets = _as_outputs("bce", logits, targets)
+        if targets.numel() and not 0 <= targets.min() <= targets.max() <= 1:
+            raise LayerticketError(
+                f"bce takes labels from 0 to 1; the targets reach from {targets.min():g} to "
+                f"{targets.max():g}. Give labels, or loss_fn='mse' for values."
+            )
+        return F.binary_cross_entropy_with_logits(logits / self.temperature, targets)
+
+
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """Mean squared difference of outputs and targets: values."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss as a scalar, in squared units of the targets.
+
+        Raises:
+            LayerticketError: If targets are not as many as outputs.
+        """
+        outputs, targets = _logits_and_targets("mse", model, batch)
+        return F.mse_loss(outputs, _as_outputs("mse", outputs, targets))
+
+
+def loss_named(name: str, temperature: float | None = None) -> LossFn:
+    """Return a loss by its name.
+
+    Args:
+        name: One of `LOSSES`.
+        temperature: Divides the logits; `mse` has none.
+
+    Raises:
+        LayerticketError: If the name is unknown, or `mse` is given a temperature.
+    """
+    if name == "mse":
+        if temperature is not None:
+            raise LayerticketError(
+                f"temperature is {temperature}, but mse has no logits to divide. Leave it out."
+            )
+        return MeanSquaredError()
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    kind = CrossEntropy if name == "cross_entropy" else BinaryCrossEntropy
+    return kind(1.0 if temperature is None else temperature)
+
+
+def name_of_loss(loss: object) -> str | None:
+    """Return the name of a loss of ours; None for a function of the caller."""
+    kinds = (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
+    return next((n for n, kind in zip(LOSSES, kinds, strict=True) if isinstance(loss, kind)), None)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise LayerticketError(f"temperature is {temperature}; it must be > 0.")
+
+
+def _logits_and_targets(what: str, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Run the model: logits (N, K) or (N, K, ...) in float32 at least, and the targets."""
+    if isinstance(batch, Mapping):
+        raise LayerticketError(
+            f"{what} needs a batch (inputs, targets), got a dict; pass "
+            "loss_fn=layerticket.model_loss for a model that returns its own loss."
+        )
+    logits, targets = logits_of(call(model, inputs_of(batch))), batch[1]
+    if not isinstance(targets, Tensor):
+        raise LayerticketError(f"targets are a {type(targets).__name__}; give a tensor.")
+    return logits if logits.dtype == torch.double else logits.float(), targets
+
+
+def _as_outputs(what: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Give targets the outputs' shape and type: (N,) stands for (N, 1)."""
+    if targets.shape != outputs.shape and not targets.numel() == outputs.numel() == len(outputs):
+        raise LayerticketError(
+            f"{what} compares outputs of shape {tuple(outputs.shape)} with targets "
+            f"{_form(targets)}; give one target for each output."
+        )
+    return targets.reshape(outputs.shape).to(outputs.dtype)
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    counted = targets[targets != IGNORED]
+    if counted.numel() and not 0 <= counted.min() <= counted.max() < classes:
+        raise LayerticketError(
+            f"labels reach from {counted.min()} to {counted.max()}, but the network has {classes} "
+            f"outputs, for classes 0 to {classes - 1}. Number the classes so, or build the network "
+            "for more."
+        )
+
+
+def _form(targets: Tensor) -> str:
+    return f"of type {str(targets.dtype).removeprefix('torch.')}, shape {tuple(targets.shape)},"
 
 
 def model_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -188,3 +318,13 @@ def first_tensor(output: Any) -> Tensor | None:  # noqa: ANN401 - whatever a mod
     parts = output_parts(output)
     first = parts[0] if isinstance(parts, (tuple, list)) and parts else None
     return first if isinstance(first, Tensor) else None
+
+
+def with_first(output: Any, x: Tensor) -> Any:  # noqa: ANN401 - whatever a module returns
+    """Return a module's output with `x` in the place of the tensor it is or begins with."""
+    if isinstance(output, Tensor):
+        return x
+    if isinstance(output, Mapping):
+        return type(output)({**output, next(iter(output)): x})  # type: ignore[call-arg]  # any mapping
+    rest = [x, *output[1:]]
+    return output._make(rest) if hasattr(output, "_make") else type(output)(rest)

@@ -7,7 +7,9 @@ caller. Weights are shared (no second copy of a large model), so nothing may wri
 
 import contextlib
 import copy
+import functools
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from layerticket.errors import LayerticketError
@@ -167,6 +172,68 @@ def view_of(model: nn.Module) -> nn.Module:
         trainable = parameter.is_floating_point() or parameter.is_complex()
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=trainable)
     return copy_of(model, memo)
+
+
+def with_plain_weights(model: nn.Module) -> nn.Module:
+    """Return the network as it computes: a weight made of other tensors is a plain parameter.
+
+    So are parametrized weights (`torch.nn.utils.parametrizations`), weights of the older
+    `weight_norm` and `spectral_norm`, and pruned ones (`torch.nn.utils.prune`), with the values in
+    use. Names of modules stay, other weights are shared. Where no weight is made of others it is
+    the model itself.
+    """
+    if not any(_weight_makers(module) for module in model.modules()):
+        return model
+    plain = view_of(model)
+    make_plain(plain)
+    return plain
+
+
+def make_plain(model: nn.Module) -> None:
+    """Do so in place, to a network the caller may change."""
+    with preserved_modes(model), torch.no_grad():
+        model.eval()  # spectral_norm would take a step
+        for module in model.modules():
+            _make_plain(module)
+
+
+def _weight_makers(module: nn.Module) -> dict[str, Callable[[], None]]:
+    """List the weights of a module that are made of other tensors, and how each one is unmade."""
+    found: dict[str, Callable[[], None]] = {}
+    for key, hook in module._forward_pre_hooks.items():
+        if isinstance(hook, (WeightNorm, SpectralNorm)):
+            name = hook.name
+        elif isinstance(hook, prune.BasePruningMethod):
+            name = hook._tensor_name
+        else:
+            continue
+        found[name] = functools.partial(_unhook, module, key, name)
+    if parametrize.is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        found |= dict.fromkeys(module.parametrizations, lambda: None)
+    return found
+
+
+def _unhook(module: nn.Module, key: int, name: str) -> None:
+    """Compute the weight once more, then drop the hook and what it computes from."""
+    module._forward_pre_hooks.pop(key)(module, ())
+    for own in (module._parameters, module._buffers):
+        for part in [p for p in own if re.fullmatch(re.escape(name) + "_(g|v|u|orig|mask)", p)]:
+            del own[part]
+
+
+def _make_plain(module: nn.Module) -> None:
+    """Turn every weight of a module that is made of others into a plain parameter, in place."""
+    makers = _weight_makers(module)
+    for unmake in makers.values():
+        unmake()
+    values = {name: getattr(module, name).detach() for name in makers}
+    if parametrize.is_parametrized(module):  # its class is one of its own, below the true one
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+    for name, value in values.items():
+        vars(module).pop(name, None)
+        module.register_parameter(name, nn.Parameter(value))
 
 
 class _Differentiable(TorchFunctionMode):

@@ -4,9 +4,10 @@ A criterion runs on a protected view, so that the caller's weights, buffers, gra
 and random states are as before, also when something raises; what comes back is checked and timed.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -14,12 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import (
+    IGNORED,
     Batch,
+    BinaryCrossEntropy,
     CrossEntropy,
     batch_digest,
     head,
     inputs_of,
+    logits_of,
+    loss_named,
     model_loss,
+    name_of_loss,
     size_of,
     tensors_of,
 )
@@ -30,6 +36,7 @@ from layerticket.criteria.registry import (
     Criterion,
     Normalization,
     Reduction,
+    ZeroInit,
     criterion_names,
     get_criterion,
 )
@@ -42,6 +49,7 @@ from layerticket.modules import (
     reference_kernels,
     view_of,
     weight_versions,
+    with_plain_weights,
 )
 from layerticket.surgery.channels import Group
 
@@ -49,13 +57,6 @@ logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made", bound="Scores")
 Slices = Literal["filters", "all"]
-
-ZERO_BRANCHES = (
-    "Blocks whose last layer starts at zero (zero-initialized residual branches, the default of "
-    "timm's ResNets) have no gradient at initialization. Ways out: build the model without them "
-    "(timm:NAME,zero_init_last=False), take a batch that is not constant, or use criterion "
-    "'random'."
-)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -119,6 +120,7 @@ def score(
     criterion: str = "grasp",
     *,
     normalization: Normalization | None = None,
+    zero_init: ZeroInit = "as-is",
     **options: Any,  # noqa: ANN401 - handed to the criterion, checked against its signature
 ) -> BlockScores:
     """Score every removable block of a network, which is left exactly as it was.
@@ -133,8 +135,13 @@ def score(
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
             `running`: its running averages, as in evaluation. Criteria depend on it; None: the
             criterion's own default, the first of ``get_criterion(criterion).normalization``.
+        zero_init: `as-one`: gains of the blocks that are zero throughout (zero-initialized
+            branches, which have no gradient) are taken for one while scoring; the network keeps
+            its zeros. Vectors and scalars that are no bias are gains.
         **options: The criterion's own options: `reduction` (`sum` or `mean` over a block's
-            weights), `temperature` (divides the logits in the cross-entropy), `loss_fn`,
+            weights), `loss_fn` (``cross_entropy``, ``bce``, ``mse`` or a function of model and
+            batch; by default cross-entropy, which takes one class an example and nothing else),
+            `temperature` (divides the logits in the loss; for grasp 200, for snip 1),
             `micro_batches`, `hessian`, `halves`, `redraw`, `draw`, ...
 
     Returns:
@@ -158,7 +165,17 @@ def score(
     if reduction not in ("sum", "mean"):
         raise LayerticketError(f"reduction is {reduction!r}; allowed are 'sum' and 'mean'.")
 
+    if zero_init not in ("as-is", "as-one"):
+        raise LayerticketError(f"zero_init is {zero_init!r}; allowed are 'as-is' and 'as-one'.")
+    if zero_init != "as-is" and not known.uses:
+        raise LayerticketError(
+            f"zero_init is {zero_init!r}, but criterion {criterion!r} never runs the network. "
+            "Leave it out."
+        )
+
     def values_of(view: nn.Module, arguments: Mapping[str, Any]) -> dict[str, float]:
+        if zero_init == "as-one":
+            _take_for_one(view, blocks)
         if single:
             owned = block_weights(view, blocks)
             scored = {name for own in owned.values() for name in own}
@@ -169,12 +186,17 @@ def score(
             values = dict(known.fn(view, blocks, batch, **arguments))
             _check_names(criterion, "block", names, values)
         found = {name: float(values[name]) for name in names}
-        _check_values(
-            criterion, "block", {n: torch.tensor(v, dtype=torch.double) for n, v in found.items()}
-        )
+        exact = {n: torch.tensor(v, dtype=torch.double) for n, v in found.items()}
+        _check_finite(criterion, "block", exact, view, batch)
+        if len(found) > 1 and len(set(found.values())) == 1:
+            raise LayerticketError(
+                f"criterion {criterion!r} gives {found[names[0]]!r} for every block, which ranks "
+                f"nothing. {_why_equal(criterion, found, view, blocks)}"
+            )
         return found
 
-    recorded = {"reduction": reduction} if single else {}
+    recorded: dict[str, object] = {"reduction": reduction} if single else {}
+    recorded |= {"zero_init": zero_init} if zero_init == "as-one" else {}
     return _guarded(BlockScores, known, model, batch, normalization, given, recorded, values_of)
 
 
@@ -219,7 +241,14 @@ def score_weights(
             raise LayerticketError("the network has no weight matrix, so no weight can go.")
         saliency = _saliency(known, view, weights, batch, arguments)
         found = {name: saliency[name].detach().double().cpu() for name in weights}
-        _check_values(criterion, "weight", found)
+        _check_finite(criterion, "weight", found, view, batch)
+        first = next(iter(found.values())).flatten()[0]
+        several = sum(value.numel() for value in found.values()) > 1
+        if several and all(bool((value == first).all()) for value in found.values()):
+            raise LayerticketError(
+                f"criterion {criterion!r} gives {first.item()!r} for every weight, which ranks "
+                f"nothing. {UNKNOWN}"
+            )
         return found
 
     return _guarded(WeightScores, known, model, batch, normalization, options, {}, values_of)
@@ -346,8 +375,10 @@ def _guarded(
     versions = weight_versions(model)
     started = time.perf_counter()
     with preserved_random_state(0), torch.enable_grad(), reference_kernels():
-        view = _prepared_view(model, mode, int(arguments.get("micro_batches", 1)))
-        values = values_of(view, arguments)
+        used = with_plain_weights(model) if of == "blocks" else model
+        view = _prepared_view(used, mode, int(arguments.get("micro_batches", 1)))
+        with _told_of_classes(view, batch, arguments.get("loss_fn")):
+            values = values_of(view, arguments)
     seconds = time.perf_counter() - started
     if weight_versions(model) != versions:
         raise RuntimeError(
@@ -389,7 +420,12 @@ def _options(
     if "loss_fn" not in defaults:
         return defaults | options
     own_loss = isinstance(batch, Mapping)
-    if "temperature" in options:
+    usual = getattr(defaults["loss_fn"], "temperature", None)
+    if isinstance(options.get("loss_fn"), str):
+        name = options["loss_fn"]
+        given_by_name = options.pop("temperature", None if name == "mse" else usual)
+        options["loss_fn"] = loss_named(name, given_by_name)
+    elif "temperature" in options:
         if "loss_fn" in options:
             raise LayerticketError(
                 "temperature and loss_fn are both given; temperature belongs to the cross-entropy "
@@ -401,18 +437,54 @@ def _options(
                 "model computes itself. Pass a loss_fn(model, batch) that divides the logits, or "
                 "leave temperature out."
             )
-        options["loss_fn"] = CrossEntropy(temperature=options.pop("temperature"))
+        options["loss_fn"] = CrossEntropy(options.pop("temperature"), classes_only=True)
     elif "loss_fn" not in options and own_loss:
         options["loss_fn"] = model_loss
-        cooled = getattr(defaults["loss_fn"], "temperature", 1.0)
-        if cooled != 1:
+        if usual not in (None, 1):
             logger.warning(
                 "%s takes the loss that the model computes itself, whose logits are not divided "
                 "by its usual temperature of %g; pass a loss_fn that divides them to have that",
                 known.name,
-                cooled,
+                usual,
             )
     return defaults | options
+
+
+@contextlib.contextmanager
+def _told_of_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[None]:
+    """Log a warning where a loss of classes is scored on a batch that misses some."""
+    outputs: list[int] = []
+
+    def count(_: nn.Module, __: object, output: object) -> None:
+        if not outputs:
+            logits = logits_of(output)
+            outputs.append(logits.shape[1] if logits.ndim > 1 else 1)
+
+    targets = None if isinstance(batch, Mapping) else batch[1]
+    classes = isinstance(targets, Tensor) and not targets.is_floating_point()
+    if not (isinstance(loss, CrossEntropy) and classes):
+        yield
+        return
+    handle = view.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+    assert isinstance(targets, Tensor)
+    present = torch.unique(targets[targets != IGNORED])
+    if outputs and len(present) == 1 < outputs[0]:
+        logger.warning(
+            "the scoring batch holds one class only (%d, of %d): the scores say what blocks are "
+            "worth to it; give examples of every class",
+            present.item(),
+            outputs[0],
+        )
+    elif outputs and len(present) < outputs[0]:
+        logger.warning(
+            "the scoring batch misses %d of %d classes; give examples of every class",
+            outputs[0] - len(present),
+            outputs[0],
+        )
 
 
 def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> nn.Module:
@@ -441,22 +513,99 @@ def _check_names(criterion: str, what: str, asked: Sequence[str], given: Mapping
         )
 
 
-def _check_values(criterion: str, what: str, values: Mapping[str, Tensor]) -> None:
-    """Refuse scores that are not finite or say nothing."""
-    if bad := [name for name, value in values.items() if not value.isfinite().all()]:
-        worst = values[bad[0]][~values[bad[0]].isfinite()].flatten()[0].item()
-        raise LayerticketError(
-            f"criterion {criterion!r} gives {worst} for {what} {bad[0]!r} ({len(bad)} of "
-            f"{len(values)} {what}s). Check the inputs for NaN, and whether values overflow in "
-            "this depth; criterion 'snip' or 'magnitude', or float64 weights, are the ways out."
+UNKNOWN = (
+    "The cause is left open: see whether the batch is constant, and whether the output depends on "
+    "these weights. Criterion 'random' needs no score."
+)
+
+
+def _check_finite(
+    criterion: str, what: str, values: Mapping[str, Tensor], view: nn.Module, batch: Batch
+) -> None:
+    """Refuse scores that are not finite, with the cause where it can be measured."""
+    bad = [name for name, value in values.items() if not value.isfinite().all()]
+    if not bad:
+        return
+    worst = values[bad[0]][~values[bad[0]].isfinite()].flatten()[0].item()
+    floats = [tensor for tensor in tensors_of(batch) if tensor.is_floating_point()]
+    weights = [n for n, p in view.named_parameters() if not p.isfinite().all()]
+    if any(not tensor.isfinite().all() for tensor in floats):
+        cause = "The batch holds values that are not finite: correct the data."
+    elif weights:
+        cause = f"Weight {weights[0]!r} is not finite: start from other weights."
+    else:
+        others = [f"{name!r}" for name in ("snip", "magnitude") if name != criterion]
+        cause = (
+            "Batch and weights are finite, so values overflow or are undefined inside the network. "
+            f"Try float64 weights, or criterion {' or '.join(others)}."
         )
-    first = next(iter(values.values())).flatten()[0]
-    several = sum(value.numel() for value in values.values()) > 1
-    if several and all(bool((value == first).all()) for value in values.values()):
-        raise LayerticketError(
-            f"criterion {criterion!r} gives {first.item()!r} for every {what}, which ranks "
-            f"nothing. {ZERO_BRANCHES}"
+    raise LayerticketError(
+        f"criterion {criterion!r} gives {worst} for {what} {bad[0]!r} ({len(bad)} of {len(values)} "
+        f"{what}s). {cause}"
+    )
+
+
+def _why_equal(criterion: str, values: Mapping[str, float], view: nn.Module, blocks: Blocks) -> str:
+    """Say why all blocks have one score, as far as that can be measured, and what to do."""
+    worth = next(iter(values.values()))
+    owned = [f"{n}.{key}" for n, key, _ in _inside(view, blocks)]
+    zeros = [f"{n}.{key}" for n, key, p in _inside(view, blocks) if p.ndim > 1 and not p.any()]
+    if worth == 0 and _zero_gains(view, blocks):
+        return (
+            "The blocks have gains that are zero (zero-initialized branches, the default of timm's "
+            "ResNets), which leaves them without gradient. Score as if those were one "
+            "(zero_init='as-one', --zero-init as-one), or build the model without them "
+            "(timm:NAME,zero_init_last=False)."
         )
+    if worth == 0 and zeros:
+        return (
+            f"Blocks have weights that are zero throughout ({zeros[0]}, {len(zeros)} of "
+            f"{len(owned)}), which leaves the rest of them without gradient. Start from other "
+            "weights."
+        )
+    if criterion == "hrank" and worth in (1, min(blocks[0].shape[-2:], default=0)):
+        return (
+            "Every feature map has full rank. Give images that make larger maps, or use expect_abs."
+        )
+    if criterion in ("kl", "cka") and abs(worth) < 1e-12:
+        return (
+            "Without any one of them the network gives what it gave before: nothing that is "
+            "compared depends on these blocks. Score by an output that does."
+        )
+    return UNKNOWN
+
+
+def _inside(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Parameter]]:
+    """List the parameters of blocks: name of the module, own name, parameter."""
+    return [
+        (f"{part}.{inner}".rstrip("."), key, parameter)
+        for block in blocks
+        for part in block.modules
+        for inner, module in view.get_submodule(part).named_modules()
+        for key, parameter in module.named_parameters(recurse=False)
+    ]
+
+
+def _zero_gains(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Parameter]]:
+    """List the vectors and scalars of blocks that are zero throughout and no bias."""
+    return [
+        (name, key, parameter)
+        for name, key, parameter in _inside(view, blocks)
+        if sum(size > 1 for size in parameter.shape) < 2
+        and not parameter.any()
+        and not any(word in key for word in ("bias", "beta"))
+    ]
+
+
+def _take_for_one(view: nn.Module, blocks: Blocks) -> None:
+    """Put ones in the place of gains that are zero; the view's parameters are replaced."""
+    gains = _zero_gains(view, blocks)
+    if not gains:
+        raise LayerticketError(
+            "zero_init is 'as-one', but no gain of these blocks is zero. Leave it out."
+        )
+    for name, key, parameter in gains:
+        view.get_submodule(name)._parameters[key] = nn.Parameter(torch.ones_like(parameter))
 
 
 def _as_json(arguments: Mapping[str, Any]) -> dict[str, object]:
@@ -464,13 +613,16 @@ def _as_json(arguments: Mapping[str, Any]) -> dict[str, object]:
     shown: dict[str, object] = {}
     for name, value in arguments.items():
         if name == "loss_fn":
-            ours = isinstance(value, CrossEntropy)
-            shown[name] = "cross_entropy" if ours else _name_of(value)
-            shown["temperature"] = value.temperature if ours else None
+            shown[name] = name_of_loss(value) or _name_of(value)
+            shown["temperature"] = value.temperature if _has_temperature(value) else None
         else:
             plain = isinstance(value, (str, int, float, bool)) or value is None
             shown[name] = value if plain else _name_of(value)
     return shown
+
+
+def _has_temperature(loss: object) -> bool:
+    return isinstance(loss, (CrossEntropy, BinaryCrossEntropy))
 
 
 def _name_of(value: object) -> str:

@@ -174,6 +174,8 @@ def select(
         left[block.stage] -= 1
     if not target.met(removed):
         raise _impossible(target, blocks, removed)
+    if budget.remove is not None:
+        _warn_of_most(blocks, removed[before:])
     _warn_of_ties(scores, blocks, removed[before:], staying)
     names = [block.name for block in removed]
     return Selection(
@@ -286,6 +288,18 @@ def _warn_of_ties(
             f"input went; {', '.join(kept)} might as well have gone.",
             stacklevel=3,
         )
+
+
+def _warn_of_most(blocks: Blocks, removed: list[Block]) -> None:
+    """Say where a number of blocks takes most of the network."""
+    for block in removed:
+        if 2 * block.params > blocks.params:
+            warnings.warn(
+                f"block {block.name!r} holds {block.params / blocks.params:.1%} of the network's "
+                "parameters, and it goes. To ask for less, give the share to save: "
+                "Budget(save_params=...).",
+                stacklevel=3,
+            )
 
 
 def _impossible(target: Target, blocks: Blocks, removed: list[Block]) -> LayerticketError:

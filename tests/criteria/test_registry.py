@@ -43,7 +43,7 @@ def test_options_by_what_is_scored():
     grasp = get_criterion("grasp")
     assert grasp.option_names() == (
         "halves", "hessian", "loss_fn", "micro_batches", "normalization", "redraw", "reduction",
-        "temperature",
+        "temperature", "zero_init",
     )  # fmt: skip
     assert grasp.option_names("weights") == (
         "halves", "loss_fn", "micro_batches", "normalization", "redraw", "temperature"

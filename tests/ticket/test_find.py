@@ -144,7 +144,7 @@ def test_a_gap_below_its_noise_is_warned_of():
     chosen = lt.select(
         {"layer1.0": 1.0, "layer1.1": 2.0},
         lt.Blocks(removable=lt.find_blocks(small_resnet(), BATCH[0][:1]).removable[:2],
-                  rejected=(), params=10, macs=10),
+                  rejected=(), params=10**6, macs=10**6),
         lt.Budget(remove=1),
     )  # fmt: skip
     assert (chosen.order, chosen.following) == (("layer1.0",), "layer1.1")

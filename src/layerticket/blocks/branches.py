@@ -16,11 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, first_tensor
+from layerticket.batch import Inputs, call, first_tensor, with_first
 from layerticket.blocks.block import Block, Branch
 from layerticket.blocks.norms import find_norms, find_pointwise
-from layerticket.blocks.probe import Args, Call, Kwargs, find_input, first_argument, lively
+from layerticket.blocks.probe import Args, Call, Kwargs, Seen, find_input, first_argument, lively
 from layerticket.modules import preserved_random_state, reference_kernels, view_of
+from layerticket.progress import told
 from layerticket.surgery.remove import Replacement
 
 
@@ -41,16 +42,19 @@ def find_parts(
     `passing` are the modules that pass the zero-function test. Cost: a forward pass of the network,
     and for each block about one of it per module inside.
     """
+    blocks = tuple(block for block in blocks if block.branch is None)
     searcher = _Searcher(blocks, passing)
     with preserved_random_state(0):
         searcher.unseen = find_norms(model, example) | find_pointwise(model)
         view, recorder = view_of(model).eval(), view_of(model).eval()
         for name in searcher.wanted:
-            alone = view.get_submodule(name)
-            hook = searcher.visit(name, alone)
+            hook = searcher.visit(name)
             recorder.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
-        with torch.no_grad(), reference_kernels():
+        with torch.no_grad(), reference_kernels(), told("finding branches") as tell:
             call(recorder, example)
+            for number, (name, seen) in enumerate(searcher.seen.items()):
+                tell(number / len(searcher.seen), name)
+                searcher.split(name, view.get_submodule(name), seen.call())
     return {block.name: list(searcher.expand(block.name)) for block in blocks}
 
 
@@ -88,6 +92,7 @@ class _Searcher:
     passing: set[str]
     unseen: set[str] = field(default_factory=set)
     """Names of normalizations and activations, which may stand behind an addition."""
+    seen: dict[str, Seen] = field(default_factory=dict)
     parts: dict[str, list[Part]] = field(default_factory=dict)
 
     @property
@@ -96,16 +101,19 @@ class _Searcher:
         names = {block.name for block in self.blocks}
         return names | {p for p in self.passing if any(p.startswith(f"{n}.") for n in names)}
 
-    def visit(self, name: str, module: nn.Module) -> Any:  # noqa: ANN401 - a hook
-        """Return a hook that finds the branches of one module where it is called."""
+    def visit(self, name: str) -> Any:  # noqa: ANN401 - a hook
+        """Return a hook that writes down how one module is called."""
 
-        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
             where = find_input(args, kwargs)
-            if where is None or name in self.parts:
-                return
-            self.parts[name] = self._split(name, module, Call.of(where, args, kwargs))
+            if where is not None and name not in self.seen:
+                self.seen[name] = Seen.of(module, where, args, kwargs)
 
         return hook
+
+    def split(self, name: str, module: nn.Module, given: Call) -> None:
+        """Find the branches of one module, given how it is called."""
+        self.parts[name] = self._split(name, module, given)
 
     def expand(self, name: str) -> Iterator[Part]:
         """List the branches of a block; a block within it is replaced by its own branches."""
@@ -161,11 +169,11 @@ class _Searcher:
                 continue
             output = response(muted, {inner: r.reshape(how.shape)}, given)
             own_block = f"{name}.{inner}" in self.passing
-            if own_block and _proportional(output, r):
+            if own_block and proportional(output, r):
                 cut = how.cut(inner, "input")
                 if cut is not None:
                     through[inner] = cut
-            elif _proportional(output - x, r):
+            elif proportional(output - x, r):
                 ends.append(inner)
         return ends, through
 
@@ -245,9 +253,9 @@ def replacing(module: nn.Module, outputs: Mapping[str, Tensor]) -> Iterator[None
 
     def speak(value: Tensor) -> Any:  # noqa: ANN401 - a hook
         def hook(_: nn.Module, __: Any, output: Any) -> Any:  # noqa: ANN401
-            tensor = isinstance(output, Tensor)
-            spoken = value.reshape((output if tensor else output[0]).shape).clone()
-            return spoken if tensor else (spoken, *output[1:])
+            first = first_tensor(output)
+            assert first is not None
+            return with_first(output, value.reshape(first.shape).clone())
 
         return hook
 
@@ -303,7 +311,7 @@ def _near(a: Tensor | None, b: Tensor) -> bool:
     return a is not None and a.shape == b.shape and torch.allclose(a.to(b.dtype), b, atol=1e-3)
 
 
-def _proportional(y: Tensor, r: Tensor) -> bool:
+def proportional(y: Tensor, r: Tensor) -> bool:
     """Tell whether y = c r for some c that is not zero, the entries perhaps in another order."""
     factor = y.sum() / r.sum()
     if y.numel() != r.numel() or not factor.abs() > 1e-3:

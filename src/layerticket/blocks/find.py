@@ -1,18 +1,35 @@
 """Chooses the removable blocks among the modules that pass the zero-function test."""
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from layerticket.batch import Inputs, call
-from layerticket.blocks.block import Block, Blocks, Granularity, Rejection
-from layerticket.blocks.branches import Part, find_parts
-from layerticket.blocks.probe import FURTHER, NO_TENSOR, Finding, needed_outputs, probe, runs
+from layerticket.blocks.block import Block, Blocks, Branch, Granularity, Rejection
+from layerticket.blocks.branches import Part, find_parts, proportional, response
+from layerticket.blocks.probe import (
+    FURTHER,
+    NO_TENSOR,
+    Finding,
+    Probed,
+    needed_outputs,
+    probe,
+    runs,
+)
+from layerticket.blocks.sums import Sum, find_sums
 from layerticket.counting import count_params, module_macs
 from layerticket.errors import LayerticketError
-from layerticket.modules import network_of, reference_kernels, view_of
+from layerticket.modules import (
+    network_of,
+    preserved_random_state,
+    reference_kernels,
+    view_of,
+    with_plain_weights,
+)
+from layerticket.progress import told
 from layerticket.surgery.remove import remove_from
 
 PART = "is a branch of a larger block, which must stay"
@@ -38,32 +55,71 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     if granularity not in ("block", "branch"):
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
     model = network_of(model)
-    findings, macs = probe(model, example), module_macs(model, example)
+    plain = with_plain_weights(model)
+    probed, macs = probe(plain, example), module_macs(model, example)
+    findings = probed.findings
     unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
-    for name in unsure - needed_outputs(model, example, unsure):
+    for name in unsure - needed_outputs(plain, example, unsure):
         findings[name].reason = ""
     passing = {name for name, finding in findings.items() if finding.reason == ""}
-    chosen = sorted(_outermost(model, passing), key=lambda name: findings[name].order)
-    candidates = [_block(model, name, findings[name], macs[name]) for name in chosen]
+    candidates = [
+        _block(model, name, findings[name], macs[name])
+        for name in _outermost(plain, passing, probed)
+    ]
+    sums = find_sums(plain, example, passing)
+    candidates += [_branch_outside(model, one, macs) for one in _in_trunks(sums, granularity)]
+    candidates.sort(key=lambda block: (findings[block.name].order, block.name))
     unsafe = _breaks_without(model, example, candidates)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
     names = {block.name for block in blocks}
     rejected = [
         Rejection(name=name, reason=unsafe.get(name) or findings[name].reason or PART)
-        for name in _other_candidates(model, findings, names)
+        for name in _other_candidates(plain, findings, names)
     ]
     if granularity == "branch":
-        parts = find_parts(model, example, blocks, passing)
+        parts = find_parts(plain, example, blocks, passing)
         branches = [piece for block in blocks for piece in _split(model, block, parts, macs)]
-        unsafe = _breaks_without(model, example, branches)
-        rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
-        blocks = tuple(branch for branch in branches if branch.name not in unsafe)
+        if branches != list(blocks):
+            unsafe = _breaks_without(model, example, branches)
+            rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
+            blocks = tuple(branch for branch in branches if branch.name not in unsafe)
     return Blocks(
         removable=_numbered(blocks),
         rejected=tuple(rejected),
         params=count_params(model),
         macs=macs[""],
     )
+
+
+def _in_trunks(sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
+    """Choose the sums whose branches can go: all of them, or those that stand for whole blocks.
+
+    They do where a module adds up several branches in its own forward, as the network itself may.
+    """
+    places = Counter(one.at for one in sums)
+    return [s for s in sums if granularity == "branch" or s.at == "" or places[s.at] > 1]
+
+
+def _branch_outside(model: nn.Module, one: Sum, macs: dict[str, int]) -> Block:
+    """Describe a branch whose sum stands in the module around it."""
+    first = one.branch.replacements[0]
+    return Block(
+        name=one.name,
+        position=-1,
+        stage=-1,
+        shape=one.shape,
+        params=_params_of(model, one.branch),
+        macs=sum(macs[part.name] for part in one.branch.replacements),
+        call="plain" if first.single_input else "rich",
+        post_norm=False,
+        branch=one.branch,
+    )
+
+
+def _params_of(model: nn.Module, branch: Branch) -> int:
+    """Count the parameters that go with a branch, each once."""
+    parts = [model.get_submodule(part.name) for part in branch.replacements]
+    return sum({id(p): p.numel() for part in parts for p in part.parameters()}.values())
 
 
 def _block(model: nn.Module, name: str, finding: Finding, macs: int) -> Block:
@@ -84,24 +140,16 @@ def _split(
     model: nn.Module, block: Block, parts: dict[str, list[Part]], macs: dict[str, int]
 ) -> list[Block]:
     """Put the branches of a block in its place; a block with one branch stays as it is."""
-    whole = [replace(block, branch=None)]
     return [
         replace(
             block,
             name=part.name,
-            params=sum(
-                p.numel()
-                for p in {
-                    id(p): p
-                    for one in part.branch.replacements
-                    for p in model.get_submodule(one.name).parameters()
-                }.values()
-            ),
+            params=_params_of(model, part.branch),
             macs=sum(macs[one.name] for one in part.branch.replacements),
             branch=part.branch,
         )
-        for part in parts[block.name]
-    ] or whole
+        for part in parts.get(block.name, [])
+    ] or [block]
 
 
 def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
@@ -116,30 +164,47 @@ def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     return tuple(numbered)
 
 
-def _outermost(model: nn.Module, passing: set[str]) -> set[str]:
-    """Choose blocks among modules that pass: the outermost, but look inside mere stages.
+def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
+    """Choose blocks among modules that pass: the outermost, but look inside stages and stacks.
 
     A module whose weight matrices all lie in passing modules of one kind (or that is a plain
-    sequence of passing modules) is a stage of blocks; one whose passing modules differ in kind
+    sequence of passing modules) is a stage of blocks; so is one, whatever else it holds, that the
+    stream leaves through several blocks of one kind. One whose passing modules differ in kind
     (attention, then a multilayer perceptron) is a block with several branches.
     """
-    chosen: set[str] = set()
 
-    def descend(name: str) -> None:
+    def blocks_in(name: str) -> set[str]:
         inner = _maximal({other for other in passing if _inside(other, name)})
         if name == "" or (inner and _is_stage(model, name, inner)):
-            for child in inner:
-                descend(child)
-        else:
-            chosen.add(name)
+            return {block for child in inner for block in blocks_in(child)}
+        stacked = {
+            block
+            for child in inner
+            if _runs_through(name, child, probed)
+            for block in blocks_in(child)
+        }
+        kinds = Counter(_kind(model.get_submodule(block)) for block in stacked)
+        return stacked if max(kinds.values(), default=0) > 1 else {name}
 
-    descend("")
+    chosen = blocks_in("")
     classes = {type(model.get_submodule(name)) for name in chosen}
     return {  # no branches of a block whose like go whole
         name
         for name in chosen
         if not any(type(model.get_submodule(above)) in classes for above in _above(name))
     }
+
+
+def _runs_through(outer: str, inner: str, probed: Probed) -> bool:
+    """Tell whether what a module gives leaves the zeroed module around it unchanged."""
+    given, zeroed = probed.calls[outer], probed.zeroed[outer]
+    r = torch.randn_like(given.x) + 1
+    with preserved_random_state(0):
+        try:
+            output = response(zeroed, {inner.removeprefix(f"{outer}."): r}, given)
+        except Exception:  # it does something else with what the inner one gives
+            return False
+    return proportional(output, r)
 
 
 def _is_stage(model: nn.Module, name: str, inner: set[str]) -> bool:
@@ -172,14 +237,15 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]) -> dict[str, str]:
+def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> dict[str, str]:
     """Take blocks out for real and run; return the ones the model's own code does not run without.
 
-    One forward pass for all blocks together; block by block only where that one fails.
+    Each alone, then all together; where that fails, one after the other from the output on. Cost: a
+    forward pass for each block, and one.
     """
     cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
-    def failure(gone: Collection[Block]) -> str:
+    def failure(gone: Sequence[Block]) -> str:
         small = view_of(model).eval()
         for block in gone:
             remove_from(small, block)
@@ -187,13 +253,23 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Collection[Block]
         lost = not reason and cached and _cached(small, example) != cached
         return "its cache of keys and values counts the tokens there" if lost else reason
 
-    if not blocks or not failure(blocks):
-        return {}
-    return {
-        block.name: f"is needed by the model's own code, which fails without it: {reason}"
-        for block in blocks
-        if (reason := failure([block]))
-    }
+    needed = "is needed by the model's own code, which fails without it: {}"
+    unsafe: dict[str, str] = {}
+    with told("trying the network without each block") as tell:
+        for number, block in enumerate(blocks):
+            tell(number / len(blocks), block.name)
+            if reason := failure([block]):
+                unsafe[block.name] = needed.format(reason)
+        left = [block for block in blocks if block.name not in unsafe]
+        if left and failure(left):
+            gone: list[Block] = []
+            for block in reversed(left):
+                if reason := failure([*gone, block]):
+                    others = ", ".join(other.name for other in reversed(gone))
+                    unsafe[block.name] = f"{needed.format(reason)} (where {others} are gone)"
+                else:
+                    gone.append(block)
+    return unsafe
 
 
 def _cached(model: nn.Module, example: Inputs) -> int:
@@ -224,7 +300,7 @@ def _other_candidates(
     }
     if not removable:
         outer = {above for name in candidates for above in _above(name)}
-        return sorted(candidates - outer, key=lambda n: findings[n].order)
+        return sorted(candidates - outer, key=lambda n: (findings[n].order, n))
     opaque = {name for name in candidates if findings[name].reason == NO_TENSOR}
     opened = {name for name in opaque if any(_inside(other, name) for other in candidates)}
-    return sorted(_maximal(candidates - opened), key=lambda n: findings[n].order)
+    return sorted(_maximal(candidates - opened), key=lambda n: (findings[n].order, n))

@@ -16,6 +16,7 @@ from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.errors import ModelError, short
 from layerticket.modules import copy_of, preserved_random_state, reference_kernels, view_of
+from layerticket.progress import told
 
 FURTHER = "returns further outputs that later modules may need"
 NO_TENSOR = "takes no floating-point tensor"
@@ -41,11 +42,25 @@ class Finding:
     """Why it must stay; empty for a module that passes."""
 
 
-def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the zero-function test told about every module that holds a weight matrix."""
+
+    findings: dict[str, Finding]
+    calls: "dict[str, Call]"
+    """How each module that passed was called."""
+    zeroed: dict[str, nn.Module]
+    """Each module that passed, in the form in which it did: its parameters at zero."""
+
+
+def probe(model: nn.Module, example: Inputs) -> Probed:
     """Put every module with weights to the zero-function test; the model is not modified.
 
-    A finding for every module that holds a weight matrix, by name. Cost: one forward pass, and for
-    each level of nesting about three more.
+    The network runs once, and how its modules are called is written down; then each is called by
+    itself. Cost: one forward pass, and for each level of nesting about three more.
+
+    Raises:
+        ModelError: If the model does not run on the example.
     """
     with preserved_random_state(0):
         recorder = view_of(model).eval()
@@ -62,7 +77,11 @@ def probe(model: nn.Module, example: Inputs) -> dict[str, Finding]:
                 f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
                 f"{_advice(example)}"
             ) from err.__cause__
-    return prober.findings
+        with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
+            for number, (name, seen) in enumerate(prober.seen.items()):
+                tell(number / len(prober.seen), name)
+                prober.examine(name, seen)
+    return Probed(prober.findings, prober.calls, prober.passed)
 
 
 def runs(model: nn.Module, example: Inputs) -> str:
@@ -107,6 +126,9 @@ class _Prober:
             if name and _matrices(module)
         }
         self.visited = 0
+        self.seen: dict[str, Seen] = {}
+        self.calls: dict[str, Call] = {}
+        self.passed: dict[str, nn.Module] = {}
 
     def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -114,45 +136,84 @@ class _Prober:
             finding.calls += 1
             if finding.calls > 1:
                 finding.reason = "is called more than once in a forward pass"
+                self.seen.pop(name, None)
                 return
             finding.order, self.visited = self.visited, self.visited + 1
-            self._examine(name, module, finding, args, kwargs)
+            where = find_input(args, kwargs)
+            if where is None:
+                finding.reason = NO_TENSOR
+                return
+            self.seen[name] = Seen.of(module, where, args, kwargs)
+            finding.shape = self.seen[name].shape[1:]
+            finding.reason = ""
 
         return hook
 
     def leave(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(_: nn.Module, __: Args, output: Any) -> None:  # noqa: ANN401
             finding, first = self.findings[name], first_tensor(output)
-            if finding.reason and finding.calls == 1 and first is not None:
+            if finding.calls == 1 and first is not None:
                 shape = tuple(first.shape[1:])
                 if finding.shape and shape != finding.shape:
                     finding.reason = f"changes shape {_show(finding.shape)} -> {_show(shape)}"
 
         return hook
 
-    def _examine(
-        self, name: str, module: nn.Module, finding: Finding, args: Args, kwargs: Kwargs
-    ) -> None:
-        where = find_input(args, kwargs)
-        if where is None:
-            finding.reason = NO_TENSOR
+    def examine(self, name: str, seen: "Seen") -> None:
+        """Test one module, called as the network called it."""
+        finding = self.findings[name]
+        if finding.reason:  # it changes the shape
             return
-        x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
-        finding.shape = tuple(x.shape[1:])
-        if type(module).__module__.startswith("torch.nn.") and not list(module.children()):
+        if seen.single:
             finding.reason = "is a single layer, not a residual block"
             return
-        given = Call.of(where, args, kwargs)
+        given = seen.call()
         finding.reason, finding.call = zero_test(self.zero[name], given)
+        self.passed[name] = self.zero[name]
         for without in (self.normless, self.bare):
             if finding.reason not in ("", FURTHER):
                 reason, form = zero_test(without[name], given)
                 if reason in ("", FURTHER):
                     finding.reason, finding.call, finding.post_norm = reason, form, True
+                    self.passed[name] = without[name]
         if finding.reason in ("", FURTHER):
             finding.reason = branch_test(self.zero[name], given) or finding.reason
         if finding.reason in ("", FURTHER) and not finding.post_norm:
             finding.post_norm = not idempotent(self.zero[name], given)
+        if finding.reason in ("", FURTHER):
+            self.calls[name] = given
+        else:
+            del self.passed[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a module was called, its input left out; state such as a cache is copied."""
+
+    where: int | str
+    args: Args
+    kwargs: Kwargs
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    single: bool
+    """Whether it is a layer of PyTorch without parts."""
+
+    @classmethod
+    def of(cls, module: nn.Module, where: int | str, args: Args, kwargs: Kwargs) -> "Seen":
+        """Write a call down, whose input stands at `where`."""
+        x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
+        if isinstance(where, int):
+            args = (*args[:where], None, *args[where + 1 :])
+        else:
+            kwargs = {**kwargs, where: None}
+        own = type(module).__module__.startswith("torch.nn.") and not list(module.children())
+        return cls(where, isolated(args), isolated(kwargs), tuple(x.shape), x.dtype, x.device, own)
+
+    def call(self) -> "Call":
+        """Put a generic tensor in the place of the input."""
+        x = torch.rand(self.shape, dtype=self.dtype, device=self.device) + 0.5
+        return Call(x, self.where, self.args, self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +228,6 @@ class Call:
     where: int | str
     args: Args
     kwargs: Kwargs
-
-    @classmethod
-    def of(cls, where: int | str, args: Args, kwargs: Kwargs) -> "Call":
-        """Record a call whose input stands at `where`; state such as a cache is copied."""
-        x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
-        return cls(torch.rand_like(x) + 0.5, where, isolated(args), isolated(kwargs))
 
     def on(self, module: nn.Module, x: Tensor | None = None) -> Any:  # noqa: ANN401
         """Call a module so, on the generic tensor or on another one."""

@@ -51,6 +51,8 @@ class Scoring:
     redraw: Whole | None = None
     """Draw the classifier (grasp) or all weights (snip) anew by this seed before scoring, as in
     their authors' code."""
+    zero_init: Literal["as-one"] | None = None
+    """as-one: score as if gains that start at zero (zero-initialized branches) were one."""
     images: Count | None = None
     """Images to score on; by default ten of every class."""
     balanced: Flag = True

@@ -25,7 +25,7 @@ from layerticket.modules import twice_differentiable
 
 logger = logging.getLogger(__name__)
 
-COOLED = CrossEntropy(temperature=200.0)  # the temperature of the authors' code
+COOLED = CrossEntropy(temperature=200.0, classes_only=True)  # the temperature of the authors' code
 EULER = 1e-3  # largest |theta . g| / (|theta| |g|); rounding in low precision stays below it
 
 

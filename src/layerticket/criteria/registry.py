@@ -17,6 +17,7 @@ from layerticket.settings import Count, Flag, Positive, Whole, checked
 
 Normalization = Literal["batch", "running"]
 Reduction = Literal["sum", "mean"]
+ZeroInit = Literal["as-is", "as-one"]
 Reads = Literal["inputs", "targets"]
 Fn = TypeVar("Fn", bound=Callable[..., Mapping[str, Any]])
 
@@ -70,6 +71,7 @@ class Criterion:
         names = [name for name in own if of == "blocks" or name not in self.exact]
         names += ["normalization"]
         names += ["temperature"] if "loss_fn" in own else []
+        names += ["zero_init"] if of == "blocks" and self.uses else []
         names += ["reduction"] if of == "blocks" and self.values == "weights" else []
         return tuple(sorted(names))
 

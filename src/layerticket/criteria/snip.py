@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from layerticket.batch import Batch, CrossEntropy, LossFn
 from layerticket.criteria.saliency import loss_gradient, network_weights, redraw_weights
 
-MEAN_LOSS = CrossEntropy()
+MEAN_LOSS = CrossEntropy(classes_only=True)
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 CUT = 0.8796256610342398  # deviation of a standard normal cut at -2 and 2
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.errors import LayerticketError, unknown_name
-from layerticket.modules import copy_of, network_of
+from layerticket.modules import copy_of, make_plain, network_of
 from layerticket.surgery.hugging_face import close_gaps, is_entry, make_valid
 
 
@@ -176,7 +176,9 @@ def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Modul
             )
         with torch.no_grad():
             for name in block.modules:
-                for parameter in zeroed.get_submodule(name).parameters():
+                inner = zeroed.get_submodule(name)
+                make_plain(inner)  # a normalized weight cannot be zero
+                for parameter in inner.parameters():
                     parameter.zero_()
     return zeroed
 
