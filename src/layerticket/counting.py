@@ -4,11 +4,15 @@ Counts are exact and the same on every machine; what is measured with a clock is
 `evaluation.timing`.
 """
 
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerticket.batch import (
@@ -22,6 +26,7 @@ from layerticket.batch import (
     size_of,
     tensors_of,
 )
+from layerticket.errors import LayerticketError
 from layerticket.modules import preserved_random_state, reference_kernels, view_of
 
 
@@ -30,8 +35,15 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+class UncountedError(LayerticketError):
+    """The network has operations whose multiply-accumulates cannot be counted."""
+
+
 def count_macs(model: nn.Module, inputs: Inputs) -> int:
     """Count the MACs of one forward pass per example, in eval mode; the model is not changed.
+
+    Raises:
+        UncountedError: If there are operations that cannot be counted, with their names.
 
     Example:
         >>> count_macs(nn.Linear(3, 5), torch.ones(2, 3))
@@ -41,10 +53,14 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
 
 
 def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
-    """Count MACs per example by module name, ``""`` for the whole model; repeated calls add up."""
+    """Count MACs per example by module name, ``""`` for the whole model; repeated calls add up.
+
+    Raises:
+        UncountedError: As `count_macs` does.
+    """
     view = view_of(model).eval().requires_grad_(False)  # the counter asks a leaf for its history
     totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
 
     def watch(name: str, module: nn.Module) -> None:
         def enter(*_: Any) -> None:  # noqa: ANN401 - a hook's arguments
@@ -58,8 +74,9 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     for name, module in view.named_modules():
         watch(name, module)
-    with torch.no_grad(), reference_kernels(), counter:
+    with torch.no_grad(), reference_kernels(), _Uncounted() as others, counter:
         call(view, inputs)
+    others.refuse()
     return {name: _per_example(flops, inputs) for name, flops in totals.items()}
 
 
@@ -70,15 +87,136 @@ def training_macs(model: nn.Module, inputs: Inputs) -> int:
     weights and once for that of the inputs, which the first layer does without. The optimizer's
     work is not counted. The output must hold logits; batch normalization needs two examples.
 
+    Raises:
+        UncountedError: As `count_macs` does.
+
     Example:
         >>> training_macs(nn.Linear(3, 5), torch.ones(2, 3))  # 15 forward, 15 for the weights
         30
     """
     view = view_of(model).train()
-    counter = FlopCounterMode(display=False)
-    with preserved_random_state(0), torch.enable_grad(), reference_kernels(), counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    with (
+        preserved_random_state(0),
+        torch.enable_grad(),
+        reference_kernels(),
+        _Uncounted() as others,
+        counter,
+    ):
         torch.autograd.backward(logits_of(call(view, inputs)).float().sum())
+    others.refuse()
     return _per_example(counter.get_total_flops(), inputs)
+
+
+class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the next in torch
+    """Notes operations that multiply and add, or may, and have no formula."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+        self._known = _formulas().keys()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an operation
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever it returns
+        packet = func.overloadpacket
+        space, name = func.namespace, packet.__name__
+        known = packet in self._known or f"{space}.{name}" in WITHOUT_PRODUCTS
+        if not known and (space not in ("aten", "prim", "prims") or PRODUCTS.match(name)):
+            self.names.add(f"{space}.{name}")
+        return func(*args, **(kwargs or {}))
+
+    def refuse(self) -> None:
+        """Refuse a count that would leave something out."""
+        if self.names:
+            raise UncountedError(
+                f"the multiply-accumulates of {', '.join(sorted(self.names))} cannot be counted, "
+                "so this network has no count. Give a budget in blocks or parameters (remove, "
+                "save_params)."
+            )
+
+
+PRODUCTS = re.compile(
+    r"_?cdist|_?fft_|_?linalg_|cholesky|triangular|lu_solve|ormqr|.*_mm$|.*packed_mm"
+    r"|quantized_|.*_rnn|miopen_"
+)
+"""Names of operations of PyTorch that multiply and add, and have no formula here."""
+WITHOUT_PRODUCTS = frozenset({"torchvision.nms", "torchvision.roi_align", "torchvision.roi_pool"})
+"""Operations of other libraries that only compare and interpolate."""
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """Return FLOPs by operation, of shapes, for what PyTorch's counter leaves out."""
+    aten = torch.ops.aten
+    found: dict[Any, Callable[..., int]] = {
+        aten.mv: lambda a, *_, **__: 2 * math.prod(a),
+        aten.addmv: lambda _, a, *__, **___: 2 * math.prod(a),
+        aten.dot: lambda a, *_, **__: 2 * math.prod(a),
+        aten.vdot: lambda a, *_, **__: 2 * math.prod(a),
+        aten.addr: lambda _, a, b, *__, **___: 2 * a[0] * b[0],
+        aten.addbmm: lambda _, a, b, *__, **___: 2 * math.prod(a) * b[-1],
+        aten._addmm_activation: lambda _, a, b, *__, **___: 2 * math.prod(a) * b[-1],
+        aten._trilinear: _trilinear,
+        aten._grouped_mm: _grouped,
+        aten.mkldnn_rnn_layer: _mkldnn_rnn,
+        aten.mkldnn_rnn_layer_backward: lambda *shapes, **named: 2 * _mkldnn_rnn(*shapes, **named),
+        aten._cudnn_rnn: _cudnn_rnn,
+        aten._cudnn_rnn_backward: lambda *shapes, **named: 2 * _cudnn_rnn(*shapes, **named),
+    }
+    if hasattr(torch.ops.torchvision, "deform_conv2d"):
+        found[torch.ops.torchvision.deform_conv2d] = lambda _, weight, *__, out_shape, **___: (
+            _convolved(weight, out_shape)
+        )
+        found[torch.ops.torchvision._deform_conv2d_backward] = lambda out, _, weight, *__, **___: (
+            2 * _convolved(weight, out)
+        )
+    return found
+
+
+Shape = Sequence[int]
+
+
+def _trilinear(
+    one: Shape,
+    two: Shape,
+    three: Shape,
+    *expand: Any,  # noqa: ANN401 - see its schema
+    **_: Any,  # noqa: ANN401
+) -> int:
+    """Count a sum over products of three tensors, one multiply-accumulate a product."""
+    rank = len(one) + len(expand[0])
+    sizes = [1] * rank
+    for shape, unit in zip((one, two, three), expand, strict=False):
+        own = iter(shape)
+        for place in range(rank):
+            if place not in unit:
+                sizes[place] = max(sizes[place], next(own))
+    return 2 * math.prod(sizes)
+
+
+def _grouped(a: Shape, b: Shape, *_: Any, **__: Any) -> int:  # noqa: ANN401 - see its schema
+    """Count products of groups of rows (or columns) with a matrix each: every row once."""
+    groups = a[0] if len(a) == len(b) == 3 else 1
+    return 2 * groups * a[-2] * a[-1] * b[-1]
+
+
+def _mkldnn_rnn(x: Shape, into: Shape, again: Shape, *_: Any, **__: Any) -> int:  # noqa: ANN401
+    """Count one layer in one direction; x (T, N, D): both matrices at every step."""
+    return 2 * x[0] * x[1] * (math.prod(into) + math.prod(again))
+
+
+def _cudnn_rnn(x: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:  # noqa: ANN401
+    """Count all layers and directions; x (T, N, D): every matrix at every step."""
+    return 2 * x[0] * x[1] * sum(math.prod(w) for w in weights if len(w) > 1)
+
+
+def _convolved(weight: Shape, out: Shape) -> int:
+    """Count a convolution by its output; interpolation of what it reads is not counted."""
+    return 2 * math.prod(weight) * out[0] * math.prod(out[2:])
 
 
 def _per_example(flops: float, inputs: Inputs) -> int:

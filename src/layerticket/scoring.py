@@ -206,7 +206,7 @@ def _as_blocks(model: nn.Module, given: Sequence[Block | str], batch: Batch) -> 
         raise LayerticketError(f"blocks is the text {given!r}; give a list: [{given!r}].")
     blocks = tuple(block for block in given if isinstance(block, Block))
     if len(blocks) == len(given) > 0:
-        return Blocks(removable=blocks, rejected=(), params=count_params(model), macs=0)
+        return Blocks(removable=blocks, rejected=(), params=count_params(model), macs=None)
     found = find_blocks(model, head(inputs_of(batch), 1))
     return replace(found, removable=found.named(given) if given else ())
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict
 
-from layerticket.blocks.block import Block, Blocks
+from layerticket.blocks.block import Block, Blocks, freed_params, macs_of
 from layerticket.display import Shown, few
 from layerticket.errors import LayerticketError
 from layerticket.settings import Bytes, Count, settings
@@ -90,6 +90,14 @@ class Costs:
     """Cost of every removable block by name."""
 
 
+def _share_of_macs(blocks: Blocks, removed: list[Block]) -> float | None:
+    return None if blocks.macs is None else macs_of(removed) / max(blocks.macs, 1)
+
+
+def _macs_text(share: float | None) -> str:
+    return "MACs that are not counted" if share is None else f"{share:.1%} of the MACs"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Selection(Shown):
     """A partition of the removable blocks; names in the order of execution."""
@@ -98,8 +106,8 @@ class Selection(Shown):
     kept: tuple[str, ...]
     order: tuple[str, ...]
     """What this call chose, the lowest score first; `removed` without what was gone before."""
-    saved_macs: float
-    """Share of the network's multiply-accumulates."""
+    saved_macs: float | None
+    """Share of the network's multiply-accumulates; None where they cannot be counted."""
     saved_params: float
     """Share of the network's parameters."""
     following: str | None = None
@@ -112,7 +120,7 @@ class Selection(Shown):
         return {
             "removed": few(self.removed),
             "kept": few(self.kept),
-            "saved": f"{self.saved_macs:.1%} of MACs, {self.saved_params:.1%} of parameters",
+            "saved": f"{_macs_text(self.saved_macs)}, {self.saved_params:.1%} of parameters",
         }
 
 
@@ -182,8 +190,8 @@ def select(
         removed=tuple(block.name for block in blocks if block.name in names),
         kept=tuple(block.name for block in blocks if block.name not in names),
         order=tuple(names[before:]),
-        saved_macs=sum(block.macs for block in removed) / max(blocks.macs, 1),
-        saved_params=sum(block.params for block in removed) / max(blocks.params, 1),
+        saved_macs=_share_of_macs(blocks, removed),
+        saved_params=freed_params(removed) / max(blocks.params, 1),
         following=following,
     )
 
@@ -208,28 +216,33 @@ class Target:
 
     words: str
     needed: float
-    cost: Callable[[Block], float]
+    cost: Callable[[list[Block]], float]
+    """What is saved without these blocks."""
 
     def met(self, removed: list[Block]) -> bool:
         """Whether these blocks are enough."""
-        return sum(self.cost(block) for block in removed) >= self.needed
+        return self.cost(removed) >= self.needed
 
 
 def _target_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Target:
     """Put a budget in numbers."""
     if budget.remove is not None:
-        return Target(words=f"{budget.remove} blocks", needed=budget.remove, cost=lambda _: 1)
+        return Target(words=f"{budget.remove} blocks", needed=budget.remove, cost=len)
     if budget.save_macs is not None:
+        if blocks.macs is None:
+            raise LayerticketError(
+                f"a budget in MACs cannot be met: {blocks.uncounted or 'they are not counted.'}"
+            )
         return Target(
             words=f"{budget.save_macs:.1%} of the MACs",
             needed=budget.save_macs * blocks.macs,
-            cost=lambda block: block.macs,
+            cost=macs_of,
         )
     if budget.save_params is not None:
         return Target(
             words=f"{budget.save_params:.1%} of the parameters",
             needed=budget.save_params * blocks.params,
-            cost=lambda block: block.params,
+            cost=freed_params,
         )
     if costs is None or set(costs.blocks) != {block.name for block in blocks}:
         raise LayerticketError(
@@ -253,7 +266,11 @@ def _measured_target(budget: Budget, costs: Costs) -> Target:
                 f"the budget asks for {words}, which the dense network keeps as it is. "
                 "Train it without a ticket, or ask for less."
             )
-    return Target(words=words, needed=needed, cost=lambda block: costs.blocks[block.name])
+    return Target(
+        words=words,
+        needed=needed,
+        cost=lambda removed: sum(costs.blocks[block.name] for block in removed),
+    )
 
 
 def downsampling_neighbours(blocks: Blocks) -> set[str]:
@@ -303,12 +320,12 @@ def _warn_of_most(blocks: Blocks, removed: list[Block]) -> None:
 
 
 def _impossible(target: Target, blocks: Blocks, removed: list[Block]) -> LayerticketError:
-    macs = sum(b.macs for b in removed) / max(blocks.macs, 1)
-    params = sum(b.params for b in removed) / max(blocks.params, 1)
-    reached = sum(target.cost(block) for block in removed) / target.needed
+    macs = _share_of_macs(blocks, removed)
+    params = freed_params(removed) / max(blocks.params, 1)
+    reached = target.cost(removed) / target.needed
     return LayerticketError(
         f"the budget asks for {target.words}, but at most {len(removed)} of {len(blocks)} "
-        f"removable blocks may go, which saves {macs:.1%} of the MACs and {params:.1%} of the "
+        f"removable blocks may go, which saves {_macs_text(macs)} and {params:.1%} of the "
         f"parameters, {reached:.1%} of what is asked. Ask for less, protect fewer blocks, or "
         "lower min_per_stage."
     )

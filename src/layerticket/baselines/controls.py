@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from layerticket.blocks.block import Block
+from layerticket.blocks.block import Block, macs_of
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.models.names import DEPTHS
 from layerticket.surgery.remove import remove_blocks
@@ -68,7 +68,7 @@ def control_ticket(
     order = _chosen(reference, control, draw, seed)
     gone = {block.name for block in order}
     small = remove_blocks(model, order)
-    macs = reference.macs["dense"] - sum(block.macs for block in order)
+    macs = reference.counted_macs["dense"] - macs_of(order)
     params = sum(parameter.numel() for parameter in small.parameters())
     three = {
         "macs": _three(reference, "macs", macs),
@@ -87,7 +87,7 @@ def control_ticket(
         kept=tuple(block.name for block in reference.blocks if block.name not in gone),
         blocks=reference.blocks,
         order=(tuple(block.name for block in order),),
-        macs={"dense": reference.macs["dense"], "ticket": macs},
+        macs={"dense": reference.counted_macs["dense"], "ticket": macs},
         params={"dense": reference.params["dense"], "ticket": params},
         match=None if control == "each" else match_record("macs", reference, three),
         seed=seed,
@@ -127,19 +127,21 @@ def shallower(model: str, reference: Ticket) -> str:
         raise LayerticketError(
             f"{model!r} is the shallowest standard network of its family. Take a deeper one."
         )
-    nearest = min(costs, key=lambda d: abs(costs[d] - reference.macs["ticket"]))
+    nearest = min(costs, key=lambda d: abs(costs[d] - reference.counted_macs["ticket"]))
     return f"resnet{nearest}{match[2]}"
 
 
 def _macs(reference: Ticket, fewer: int) -> int:
     """MACs of the network with so many blocks fewer in each stage."""
-    inner = {block.stage: block.macs for block in reference.blocks}  # the last one of each stage
+    inner = {
+        block.stage: macs_of([block]) for block in reference.blocks
+    }  # the last one of each stage
     if len(inner) != 3:
         raise LayerticketError(
             f"the ticket of {reference.model!r} knows {len(inner)} stages with removable blocks, "
             "and the networks of this package have 3. Train another network by name in its place."
         )
-    return reference.macs["dense"] - fewer * sum(inner.values())
+    return reference.counted_macs["dense"] - fewer * sum(inner.values())
 
 
 def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
@@ -167,7 +169,7 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
             "nothing to train. Give the epochs of its schedule."
         )
     before = 0 if reference.origin is None else reference.origin.scored_epoch
-    share = reference.macs["ticket"] / reference.macs["dense"]
+    share = reference.counted_macs["ticket"] / reference.counted_macs["dense"]
     return max(1, round(before + left * share))
 
 
@@ -217,7 +219,7 @@ def require_same_network(architecture: str, reference: Ticket, given: str) -> No
 def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) -> tuple[Block, ...]:
     """Choose the blocks that go, in the order of removal."""
     blocks = reference.blocks
-    saved = reference.macs["dense"] - reference.macs["ticket"]
+    saved = reference.counted_macs["dense"] - reference.counted_macs["ticket"]
     if control == "each":
         if draw >= len(blocks):
             raise LayerticketError(
@@ -245,14 +247,14 @@ def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
 
 def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
     """Take the choice whose MACs come nearest; of equals, the first."""
-    return min(choices, key=lambda chosen: abs(sum(block.macs for block in chosen) - saved))
+    return min(choices, key=lambda chosen: abs(macs_of(chosen) - saved))
 
 
 def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[Block, ...]:
     """Take the draw of that number out of the sets of nearest cost, without replacement."""
     blocks = reference.blocks
-    part = max(1, reference.macs["dense"] // PARTS)
-    costs = [max(1, round(block.macs / part)) for block in blocks]
+    part = max(1, reference.counted_macs["dense"] // PARTS)
+    costs = [max(1, round(macs_of([block]) / part)) for block in blocks]
     ways = _ways(costs)
     cost = min((one for one in ways[0] if one), key=lambda one: (abs(one - saved / part), one))
     total = ways[0][cost]

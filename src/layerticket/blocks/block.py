@@ -1,6 +1,7 @@
 """What is known of a block, and of a candidate that must stay."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -38,14 +39,17 @@ class Block:
     """Shape of what flows through, without the batch dimension."""
     params: Whole
     """Parameters inside."""
-    macs: Whole
-    """Multiply-accumulates per example."""
+    macs: Whole | None
+    """Multiply-accumulates per example; None where they cannot be counted."""
     call: Literal["plain", "rich"]
     """`plain`: one tensor in, one out. `rich`: more arguments or outputs, inside a list."""
     post_norm: bool
     """Whether a normalization, or an activation other than ReLU, stands behind the addition."""
     branch: Branch | None = None
     """For a branch, how it is taken out; None: the block goes as a whole."""
+    shared: tuple[tuple[str, Whole, Whole], ...] = ()
+    """Parameters inside that stand elsewhere too: name, size, and in how many places (removable
+    blocks, and all the rest as one); they go when all of these go."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -58,10 +62,35 @@ class Block:
         return () if self.branch is None else self.branch.replacements
 
 
+def macs_of(blocks: Iterable[Block]) -> int:
+    """Add up the multiply-accumulates of blocks.
+
+    Raises:
+        LayerticketError: If they cannot be counted.
+    """
+    counts = [block.macs for block in blocks]
+    if None in counts:
+        raise LayerticketError(
+            "the multiply-accumulates of this network cannot be counted (see Blocks.uncounted). "
+            "Give a budget in blocks or parameters."
+        )
+    return sum(count for count in counts if count is not None)
+
+
+def freed_params(blocks: Iterable[Block]) -> int:
+    """Count the parameters that are gone without blocks, of shared ones those of no other place."""
+    blocks = list(blocks)
+    places = Counter(name for block in blocks for name, _, _ in block.shared)
+    known = {name: (size, of) for block in blocks for name, size, of in block.shared}
+    kept = sum(size * (places[name] - (places[name] == of)) for name, (size, of) in known.items())
+    return sum(block.params for block in blocks) - kept
+
+
 def block_record(block: Block) -> dict[str, Any]:
     """Return a block as JSON values; what is said of branches is there for branches only."""
     record = asdict(block)
-    return {key: value for key, value in record.items() if key != "branch" or value is not None}
+    neutral = {"branch": None, "shared": ()}
+    return {k: v for k, v in record.items() if k not in neutral or v != neutral[k]}
 
 
 def block_of(record: object, where: str = "block") -> Block:
@@ -83,9 +112,12 @@ def block_of(record: object, where: str = "block") -> Block:
     if not isinstance(parts, list):
         raise LayerticketError(f"{place}: replacements is {parts!r}; it must be a list.")
     made = tuple(restored(Replacement, part, f"{place}: replacements") for part in parts)
-    return restored(
-        Block, record, where, {"branch": restored(Branch, branch, place, {"replacements": made})}
-    )
+    one = restored(Branch, branch, place, {"replacements": made})
+    return restored(Block, record, where, {"branch": one})
+
+
+def _count_text(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,21 +136,24 @@ class Blocks(Shown, Sequence[Block]):
     rejected: tuple[Rejection, ...]
     params: int
     """Parameters of the whole network."""
-    macs: int
-    """Multiply-accumulates of the whole network per example."""
+    macs: int | None
+    """Multiply-accumulates of the whole network per example; None where they cannot be counted."""
+    uncounted: str = ""
+    """Why they cannot."""
 
     def _headline(self) -> str:
         return f"{len(self)} removable blocks, {len(self.rejected)} that must stay"
 
     def _facts(self) -> dict[str, object]:
+        counted = "uncounted" if self.macs is None else f"{self.macs:,}"
         return {
             "removable": few([block.name for block in self]),
             "must stay": few([one.name for one in self.rejected]),
-            "network": f"{self.params:,} parameters, {self.macs:,} MACs an example",
+            "network": f"{self.params:,} parameters, {counted} MACs an example",
         }
 
     def _table(self) -> Table:
-        rows = [(b.name, b.stage, f"{b.params:,}", f"{b.macs:,}", "") for b in self]
+        rows = [(b.name, b.stage, f"{b.params:,}", _count_text(b.macs), "") for b in self]
         rejected = [(one.name, "", "", "", one.reason) for one in self.rejected]
         return ("block", "stage", "parameters", "MACs", "must stay: it"), [*rows, *rejected]
 
@@ -145,8 +180,9 @@ class Blocks(Shown, Sequence[Block]):
         return Blocks(
             removable=tuple(block for block in self.removable if block not in gone),
             rejected=self.rejected,
-            params=self.params - sum(block.params for block in gone),
-            macs=self.macs - sum(block.macs for block in gone),
+            params=self.params - freed_params(gone),
+            macs=None if self.macs is None else self.macs - macs_of(gone),
+            uncounted=self.uncounted,
         )
 
     def named(self, names: "Sequence[str | Block]") -> tuple[Block, ...]:

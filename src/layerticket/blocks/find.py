@@ -1,7 +1,7 @@
 """Chooses the removable blocks among the modules that pass the zero-function test."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from layerticket.blocks.probe import (
     runs,
 )
 from layerticket.blocks.sums import Sum, find_sums
-from layerticket.counting import count_params, module_macs
+from layerticket.counting import UncountedError, count_params, module_macs
 from layerticket.errors import LayerticketError
 from layerticket.modules import (
     network_of,
@@ -56,15 +56,15 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
     model = network_of(model)
     plain = with_plain_weights(model)
-    probed, macs = probe(plain, example), module_macs(model, example)
+    probed = probe(plain, example)
+    macs, uncounted = _counted(model, example)
     findings = probed.findings
     unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
     for name in unsure - needed_outputs(plain, example, unsure):
         findings[name].reason = ""
     passing = {name for name, finding in findings.items() if finding.reason == ""}
     candidates = [
-        _block(model, name, findings[name], macs[name])
-        for name in _outermost(plain, passing, probed)
+        _block(model, name, findings[name], macs) for name in _outermost(plain, passing, probed)
     ]
     sums = find_sums(plain, example, passing)
     candidates += [_branch_outside(model, one, macs) for one in _in_trunks(sums, granularity)]
@@ -84,10 +84,46 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
             rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
             blocks = tuple(branch for branch in branches if branch.name not in unsafe)
     return Blocks(
-        removable=_numbered(blocks),
+        removable=_with_shared(model, _numbered(blocks)),
         rejected=tuple(rejected),
         params=count_params(model),
-        macs=macs[""],
+        macs=_macs_of_modules(macs, [""]),
+        uncounted=uncounted,
+    )
+
+
+def _counted(model: nn.Module, example: Inputs) -> tuple[dict[str, int] | None, str]:
+    """Count multiply-accumulates by module; None, and why, where they cannot be counted."""
+    try:
+        return module_macs(model, example), ""
+    except UncountedError as err:
+        return None, str(err)
+
+
+def _macs_of_modules(macs: Mapping[str, int] | None, names: Iterable[str]) -> int | None:
+    return None if macs is None else sum(macs[name] for name in names)
+
+
+def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Write down which parameters of each block stand elsewhere too, and in how many places."""
+    names, sizes = dict[int, str](), dict[int, int]()
+    places: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        key = id(parameter)
+        names.setdefault(key, name)
+        sizes[key] = parameter.numel()
+        holder = (b.name for b in blocks if any(_inside(name, part) for part in b.modules))
+        places.setdefault(key, set()).add(next(holder, ""))
+    return tuple(
+        replace(
+            block,
+            shared=tuple(
+                (names[key], sizes[key], len(where))
+                for key, where in places.items()
+                if block.name in where and len(where) > 1
+            ),
+        )
+        for block in blocks
     )
 
 
@@ -100,7 +136,7 @@ def _in_trunks(sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
     return [s for s in sums if granularity == "branch" or s.at == "" or places[s.at] > 1]
 
 
-def _branch_outside(model: nn.Module, one: Sum, macs: dict[str, int]) -> Block:
+def _branch_outside(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) -> Block:
     """Describe a branch whose sum stands in the module around it."""
     first = one.branch.replacements[0]
     return Block(
@@ -109,7 +145,7 @@ def _branch_outside(model: nn.Module, one: Sum, macs: dict[str, int]) -> Block:
         stage=-1,
         shape=one.shape,
         params=_params_of(model, one.branch),
-        macs=sum(macs[part.name] for part in one.branch.replacements),
+        macs=_macs_of_modules(macs, (part.name for part in one.branch.replacements)),
         call="plain" if first.single_input else "rich",
         post_norm=False,
         branch=one.branch,
@@ -122,7 +158,7 @@ def _params_of(model: nn.Module, branch: Branch) -> int:
     return sum({id(p): p.numel() for part in parts for p in part.parameters()}.values())
 
 
-def _block(model: nn.Module, name: str, finding: Finding, macs: int) -> Block:
+def _block(model: nn.Module, name: str, finding: Finding, macs: Mapping[str, int] | None) -> Block:
     """Describe a block; its place among the others is filled in later."""
     return Block(
         name=name,
@@ -130,14 +166,17 @@ def _block(model: nn.Module, name: str, finding: Finding, macs: int) -> Block:
         stage=-1,
         shape=finding.shape,
         params=count_params(model.get_submodule(name)),
-        macs=macs,
+        macs=_macs_of_modules(macs, [name]),
         call=finding.call,
         post_norm=finding.post_norm,
     )
 
 
 def _split(
-    model: nn.Module, block: Block, parts: dict[str, list[Part]], macs: dict[str, int]
+    model: nn.Module,
+    block: Block,
+    parts: dict[str, list[Part]],
+    macs: Mapping[str, int] | None,
 ) -> list[Block]:
     """Put the branches of a block in its place; a block with one branch stays as it is."""
     return [
@@ -145,7 +184,7 @@ def _split(
             block,
             name=part.name,
             params=_params_of(model, part.branch),
-            macs=sum(macs[one.name] for one in part.branch.replacements),
+            macs=_macs_of_modules(macs, (one.name for one in part.branch.replacements)),
             branch=part.branch,
         )
         for part in parts.get(block.name, [])

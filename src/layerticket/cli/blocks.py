@@ -60,14 +60,16 @@ def blocks(
         "blocks": [block_record(block) for block in found],
         "rejected": [asdict(rejection) for rejection in found.rejected],
     }
+    counted = "MACs not counted" if found.macs is None else f"{found.macs / 1e6:.2f} M MACs"
     lines = [
-        f"{model}: {found.params:,} parameters, {found.macs / 1e6:.2f} M MACs; {len(found)} "
+        f"{model}: {found.params:,} parameters, {counted}; {len(found)} "
         f"removable {WORDS[granularity]}. {input_line(shape, where)}",
         "",
     ]
     if len(found):
         lines += [table_text(blocks_table(record)).rstrip(), ""]
     lines += [f"stays: {r.name} {r.reason}" for r in found.rejected]
+    lines += [found.uncounted] if found.uncounted else []
     if spread is not None:
         record["spread"] = told = _spread(model, data, spread, repeats, granularity)
         lines += ["", f"{spread}: {told['sentence']}"]

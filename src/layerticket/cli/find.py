@@ -388,6 +388,12 @@ def _cut_text(cut: Mapping[str, Any]) -> str:
 def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
     """Tell what was found, and how to go on."""
     macs, params, origin = record["macs"], record["params"], record["origin"]
+    counted = (
+        "MACs not counted"
+        if macs["dense"] is None
+        else f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
+        f"({1 - macs['ticket'] / macs['dense']:.1%} saved)"
+    )
     history = (
         f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, set back to epoch "
         f"{origin['rewind_epoch']} of {origin['recipe']['epochs']}.\n"
@@ -397,8 +403,7 @@ def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
     return history + (
         f"{record['criterion']} ticket of {model}: {len(record['removed'])} blocks removed "
         f"({', '.join(record['removed'])}), {len(record['kept'])} removable blocks kept.\n"
-        f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M "
-        f"({1 - macs['ticket'] / macs['dense']:.1%} saved), parameters {params['dense']:,} -> "
+        f"{counted}, parameters {params['dense']:,} -> "
         f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s"
         f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\n"
         f"{''.join(map(_cut_text, record['cuts']))}Saved in "

@@ -1024,8 +1024,8 @@ def blocks_table(record: Mapping[str, Any]) -> Text:
             block["name"],
             str(block["stage"]),
             f"{block['params']:,}",
-            f"{block['macs'] / 1e6:.3f} M",
-            f"{block['macs'] / max(record['macs'], 1):.2%}",
+            "" if block["macs"] is None else f"{block['macs'] / 1e6:.3f} M",
+            "" if block["macs"] is None else f"{block['macs'] / max(record['macs'], 1):.2%}",
         )
         for block in record["blocks"]
     ]

@@ -298,10 +298,11 @@ def find_shallower(method: ShallowerMethod, at: Search) -> dict[str, Any]:
     macs = count_macs(
         at.networks.build(name, at.seed or 0), at.dataset.train.fetch(slice(1)).float()
     )
-    both = {"dense": reference.macs["dense"], "reference": reference.macs["ticket"]}
+    counted = reference.counted_macs
+    both = {"dense": counted["dense"], "reference": counted["ticket"]}
     return {
         "model": name,
-        "macs": {"dense": reference.macs["dense"], "ticket": macs},
+        "macs": {"dense": counted["dense"], "ticket": macs},
         "match": match_record("macs", reference, {"macs": {**both, "baseline": macs}}),
     }
 

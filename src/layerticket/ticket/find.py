@@ -269,7 +269,7 @@ def _ticket(
     """Write down what the rounds found, behind what the ticket they went on from says."""
     first, last = found[0][0], found[-1][1]
     rounds = [scores.values for scores, _ in found]
-    saved = sum(block.macs for block in blocks.named(last.removed))
+    left = blocks.without(last.removed).macs
     return Ticket(
         model=within.model if within else type(model).__name__,
         architecture=within.architecture if within else architecture_digest(model),
@@ -284,7 +284,7 @@ def _ticket(
         order=(*(within.order if within else ()), *(chosen.order for _, chosen in found)),
         later_scores=(*(within.later_scores if within else ()), *rounds),
         blocks=blocks.removable,
-        macs={"dense": blocks.macs, "ticket": blocks.macs - saved},
+        macs={"dense": blocks.macs, "ticket": left},
         params={"dense": blocks.params, "ticket": sum(p.numel() for p in small.parameters())},
         seed=None,
         score_seconds=sum(scores.seconds for scores, _ in found),

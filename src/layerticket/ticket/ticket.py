@@ -88,8 +88,8 @@ class Ticket(Shown):
     removed: tuple[str, ...]
     """Blocks that are gone, in the order of execution; or the convolutions that lost filters, the
     weight tensors that are masked."""
-    macs: Mapping[Literal["dense", "ticket"], Whole]
-    """Per example, as a processor computes them."""
+    macs: Mapping[Literal["dense", "ticket"], Whole | None]
+    """Per example, as a processor computes them; None where they cannot be counted."""
     params: Mapping[Literal["dense", "ticket"], Whole]
     """Of masked weights, those that are left."""
     seed: Whole | None
@@ -142,6 +142,21 @@ class Ticket(Shown):
     def rewind_epoch(self) -> int:
         """Epoch the weights were set back to, 0 for theta_0: training goes on from there."""
         return 0 if self.origin is None else self.origin.rewind_epoch
+
+    @property
+    def counted_macs(self) -> dict[Literal["dense", "ticket"], int]:
+        """The MACs where they are counted.
+
+        Raises:
+            LayerticketError: If they cannot be counted, so that nothing can be matched to them.
+        """
+        dense, small = self.macs["dense"], self.macs["ticket"]
+        if dense is None or small is None:
+            raise LayerticketError(
+                f"the multiply-accumulates of {self.model!r} cannot be counted, so nothing can be "
+                "matched to them. Match parameters, or compare by hand."
+            )
+        return {"dense": dense, "ticket": small}
 
     @property
     def removed_record(self) -> list[str] | dict[str, list[int]] | dict[str, int]:
@@ -305,10 +320,13 @@ class Ticket(Shown):
     def _facts(self) -> dict[str, object]:
         rewound = "theta_0" if not self.rewind_epoch else f"those after epoch {self.rewind_epoch}"
         seed = "seed not known" if self.seed is None else f"drawn by seed {self.seed}"
-        counts = {
-            name: f"{of['dense']:,} -> {of['ticket']:,} ({saved(of['dense'], of['ticket'])})"
-            for name, of in (("MACs", self.macs), ("parameters", self.params))
-        }
+        counts: dict[str, object] = {}
+        for name, of in (("MACs", self.macs), ("parameters", self.params)):
+            dense, small = of["dense"], of["ticket"]
+            if dense is None or small is None:
+                counts[name] = "not counted"
+            else:
+                counts[name] = f"{dense:,} -> {small:,} ({saved(dense, small)})"
         return {"removed": few(self.removed), **counts, "first weights": f"{rewound}, {seed}"}
 
     def _record(self) -> dict[str, Any]:
