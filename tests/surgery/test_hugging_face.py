@@ -12,12 +12,13 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from hf_families import FAMILIES, MORE, Family
 from layerticket.blocks.find import find_blocks
 from layerticket.selection import Budget
 from layerticket.surgery.hugging_face import name_after_removal
-from layerticket.surgery.remove import remove_blocks
+from layerticket.surgery.remove import remove_blocks, zero_blocks
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
 from tiny import owned_by_the_caller
@@ -325,3 +326,44 @@ def test_leaving_one_out_gives_what_removing_gives(name):
     for block in found:
         small = remove_blocks(model, [block]).eval()
         assert torch.equal(without.without(block.name).logits, logits(small, family))
+
+
+class Adapted(nn.Module):
+    """A layer of the caller's own around one of the library's, with a part named dropout."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.dropout = base, nn.Dropout(0.1)
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(self.dropout(x)))
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 2, 3), (0, 2), (3,)])
+@pytest.mark.parametrize("place", ["mlp.up_proj", "self_attn.q_proj"])
+def test_modules_of_the_callers_own_are_carried_over(place, layers):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=4,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    for index in layers:
+        layer = model.model.layers[index]
+        layer.set_submodule(place, Adapted(layer.get_submodule(place)))
+    model.eval()
+    inputs = {"input_ids": torch.randint(0, 50, (2, 6))}
+    found = find_blocks(model, inputs)
+    assert len(found) == 4
+    small = remove_blocks(model, found[1:2])
+    assert small.config.num_hidden_layers == 3
+    kept = [layer for layer in range(4) if layer != 1]
+    for new, old in enumerate(kept):
+        ours = small.model.layers[new].get_submodule(place)
+        assert type(ours) is (Adapted if old in layers else nn.Linear)
+        assert small.model.layers[new].self_attn.layer_idx == new
+    with torch.no_grad():
+        zeroed = zero_blocks(model, found[1:2])
+        assert torch.equal(small(**inputs).logits, zeroed(**inputs).logits)

@@ -67,7 +67,9 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         _block(model, name, findings[name], macs) for name in _outermost(plain, passing, probed)
     ]
     sums = find_sums(plain, example, passing)
-    candidates += [_branch_outside(model, one, macs) for one in _in_trunks(sums, granularity)]
+    candidates += [
+        _branch_outside(model, one, macs) for one in _in_trunks(plain, sums, granularity)
+    ]
     candidates.sort(key=lambda block: (findings[block.name].order, block.name))
     unsafe = _breaks_without(model, example, candidates)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
@@ -127,13 +129,17 @@ def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ..
     )
 
 
-def _in_trunks(sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
+def _in_trunks(model: nn.Module, sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
     """Choose the sums whose branches can go: all of them, or those that stand for whole blocks.
 
-    They do where a module adds up several branches in its own forward, as the network itself may.
+    They do where a module adds up several branches of one kind in its own forward, and where the
+    network itself does.
     """
-    places = Counter(one.at for one in sums)
-    return [s for s in sums if granularity == "branch" or s.at == "" or places[s.at] > 1]
+    kinds = {one.name: (one.at, _kind(model.get_submodule(one.name))) for one in sums}
+    alike = Counter(kinds.values())
+    return [
+        one for one in sums if granularity == "branch" or one.at == "" or alike[kinds[one.name]] > 1
+    ]
 
 
 def _branch_outside(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) -> Block:

@@ -168,7 +168,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
                     for entry in output[1:]
                 )
             earlier = self._returned.get(known.left)
-            if known.left != entered or earlier is None or _holds(name, earlier):
+            if known.left != entered or (earlier is not None and _holds(name, earlier)):
                 self._returned[known.left] = name  # else it only lets through, as dropout does
 
         return hook

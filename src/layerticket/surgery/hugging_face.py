@@ -183,7 +183,11 @@ def _settle(
             if moved or (key in (RATE, TIES) and value != was):
                 setattr(mine, key, copy.deepcopy(value))
     for name, module in modules.items():
-        if _is_rate(module, name) and type(module) is not type(skeletons[name]):
+        if name not in skeletons or not _is_rate(module, name):
+            continue  # a module of the caller's own is carried over as it is
+        above = name.rpartition(".")[0]
+        library = type(modules[above]) is type(skeletons[above])
+        if library and type(module) is not type(skeletons[name]):
             fresh = copy.deepcopy(skeletons[name]).train(module.training)
             small.set_submodule(name, fresh, strict=True)
 
