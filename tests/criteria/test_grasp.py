@@ -8,6 +8,7 @@ from torch import nn
 
 from layerticket.batch import CrossEntropy, model_loss
 from layerticket.blocks.find import find_blocks
+from layerticket.criteria.grasp import grasp as plain_grasp
 from layerticket.data.batches import scoring_batch
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
@@ -62,6 +63,17 @@ def test_the_shortcut_is_minus_the_squared_gradient_norm():
     for name, value in values.items():
         weights = [p for p in model.get_submodule(name).parameters() if p.ndim > 1]
         assert value == pytest.approx(-sum(p.grad.square().sum().item() for p in weights), rel=1e-5)
+
+
+def test_the_shortcut_is_verified_on_a_few_examples():
+    """Beyond the gradient of the whole batch, two forward passes of 16 examples."""
+    model, batch, sizes = conv_net(), image_batch(40), []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    weights = dict(model.named_parameters())
+    weights = {name: weights[name] for name in weights if name.endswith("conv1.weight")}
+    assert weights
+    plain_grasp(model.train(), weights, batch)
+    assert sizes == [40, 16, 16]
 
 
 def test_auto_takes_the_shortcut_where_it_holds_and_the_exact_product_elsewhere(caplog):
