@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -281,6 +282,8 @@ class Journal:
         """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
         with open_to_append(self.folder / METRICS) as file:
             file.write(_line(state.epoch, state.metrics()).encode())
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that outlives a power cut has its curve
         self.keep(state, snapshot)  # first, so that no checkpoint goes without it
         write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
 

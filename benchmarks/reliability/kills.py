@@ -1,0 +1,175 @@
+"""Kills trainings and studies, resumes them, and compares every bit with an unbroken run.
+
+    python benchmarks/reliability/kills.py --moments 30 --studies 9
+
+Trainings are killed (SIGKILL) at random moments, and at every point of writing: before and after
+each call that makes a file durable, renames or deletes it. Studies are killed whole, then only a
+worker, then only the runner, in turns. Each is given the same command again until it is done.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from common import bits, ended, kill_group, rubbish, run, scratch, start, study_words, timed
+from common import train_words as train
+
+CALLS = ("fsync", "replace", "unlink", "rename")
+
+
+def count_calls(folder: Path) -> int:
+    """Number of calls that change what is on disk for good, in an unbroken training."""
+
+    def prepare() -> None:
+        counted = [0]
+        for name in CALLS:
+            _wrap(name, lambda: counted.__setitem__(0, counted[0] + 1), lambda: None)
+        leave = os._exit
+
+        def note(code: int) -> None:
+            (folder / "calls").write_text(str(counted[0]))
+            leave(code)
+
+        os._exit = note  # type: ignore[assignment]
+
+    assert run(train(folder / "counted"), prepare) == 0
+    return int((folder / "calls").read_text())
+
+
+def _wrap(name: str, before: Callable[[], object], after: Callable[[], object]) -> None:
+    call = getattr(os, name)
+
+    def wrapped(*args: object, **named: object) -> object:
+        before()
+        found = call(*args, **named)
+        after()
+        return found
+
+    setattr(os, name, wrapped)
+
+
+def die_at(number: int, *, behind: bool) -> Callable[[], None]:
+    """Make a process kill itself before, or behind, so many calls that change the disk."""
+
+    def prepare() -> None:
+        left = [number]
+
+        def before() -> None:
+            if not behind and left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def after() -> None:
+            if behind and left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+        for name in CALLS:
+            _wrap(name, before, after)
+
+    return prepare
+
+
+def judge(found: Counter[str], what: str, folder: Path, wanted: dict[str, object]) -> None:
+    """Note whether a resumed run ended with the bits of the unbroken one, and left no rubbish."""
+    found[f"{what}: kills"] += 1
+    found[f"{what}: bit-identical"] += bits(folder) == wanted
+    found[f"{what}: files left over"] += len(rubbish(folder))
+
+
+def trainings(folder: Path, moments: int, writes: int, draws: random.Random) -> Counter[str]:
+    """Kill trainings at random moments, and at points of writing."""
+    found: Counter[str] = Counter()
+    seconds = timed(train(folder / "whole"))
+    wanted = bits(folder / "whole")
+    for _ in range(moments):
+        out = folder / "killed"
+        shutil.rmtree(out, ignore_errors=True)
+        pid = start(train(out))
+        time.sleep(draws.uniform(0, seconds))
+        kill_group(pid)
+        found["training, any moment: done before"] += ended(pid) == 0
+        assert run(train(out)) == 0
+        judge(found, "training, any moment", out, wanted)
+    points = [(number, behind) for number in range(count_calls(folder)) for behind in (0, 1)]
+    for number, behind in points if len(points) <= writes else draws.sample(points, writes):
+        out = folder / "killed"
+        shutil.rmtree(out, ignore_errors=True)
+        assert run(train(out), die_at(number, behind=bool(behind))) == -signal.SIGKILL
+        assert run(train(out)) == 0
+        judge(found, "training, at a write", out, wanted)
+    return found
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Numbers of the processes that are at a job."""
+    found = []
+    for path in folder.glob("jobs/*/.holder"):
+        try:
+            found.append(int(json.loads(path.read_text())["pid"]))
+        except (OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
+    """Kill studies whole, one worker of them, or the runner alone."""
+    found: Counter[str] = Counter()
+    if not number:
+        return found
+    whole = folder / "whole-study"
+    seconds = timed(study_words(whole, "local"))
+    wanted = bits(whole)
+    for turn in range(number):
+        what = ("whole", "worker", "runner")[turn % 3]
+        out = folder / "killed-study"
+        shutil.rmtree(out, ignore_errors=True)
+        words = study_words(out, "local")
+        pid = start(words)
+        time.sleep(draws.uniform(0.2, 0.9) * seconds)
+        if what == "whole":
+            kill_group(pid)
+        elif what == "runner":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            for worker in workers_of(out)[:1]:
+                os.kill(worker, signal.SIGKILL)
+                found["study, worker: a worker was at it"] += 1
+        ended(pid)
+        until_free(out)
+        assert run(words) == 0
+        judge(found, f"study, {what}", out, wanted)
+    return found
+
+
+def until_free(folder: Path, seconds: float = 30) -> None:
+    """Wait until the workers of a killed runner have ended, which they do by themselves."""
+    end = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in workers_of(folder)):
+        assert time.monotonic() < end, "a worker outlives its runner"
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """Measure, and print one line a figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moments", type=int, default=30)
+    parser.add_argument("--writes", type=int, default=1000, help="points of writing, at most")
+    parser.add_argument("--studies", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    draws = random.Random(given.seed)
+    with scratch() as folder:
+        found = trainings(folder, given.moments, given.writes, draws)
+        print(json.dumps(found), flush=True)
+        print(json.dumps(studies(folder, given.studies, draws)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
