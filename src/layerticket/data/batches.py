@@ -102,10 +102,27 @@ def batches(
         normalized, labels = _normalizer(dataset, device), split.labels.to(device)
         supply = _supply(dataset, split, parts, None, device)
         pairs = ((normalized(i), labels[n]) for i, n in zip(supply, parts, strict=True))
-    return (
+    found = (
         (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
         for images, labels in pairs
     )
+    if device.type == "cpu" and (split.is_encoded or policy is not None):
+        return _in_one_thread(found)
+    return found
+
+
+def _in_one_thread(pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Make every batch in one thread: waiting threads would take the cores of the readers."""
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            pair = next(pairs, None)
+        finally:
+            torch.set_num_threads(threads)
+        if pair is None:
+            return
+        yield pair
 
 
 def scoring_batch(
