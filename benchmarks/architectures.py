@@ -28,7 +28,7 @@ from layerticket.blocks.block import Block, Blocks
 from layerticket.blocks.find import find_blocks
 from layerticket.cli import app as cli
 from layerticket.cli.options import Json
-from layerticket.cli.output import news, say
+from layerticket.cli.output import emit, log
 from layerticket.counting import count_macs
 from layerticket.errors import LayerticketError
 from layerticket.files import digest, write_atomically, write_json
@@ -349,7 +349,7 @@ def survey(
     seconds: float = 300,
     memory: int = 6 * 2**30,
     versions: dict[str, str],
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Examine architectures one after the other, on one thread each.
 
@@ -360,7 +360,7 @@ def survey(
         seconds: Time each one may take.
         memory: Bytes each one may take.
         versions: Versions of the libraries, recorded with each row.
-        tell: Called with a line of progress.
+        report: Called with a line of progress.
 
     Returns:
         The rows in the order of `specs`. Where the examination itself failed, a row has `error`
@@ -375,7 +375,7 @@ def survey(
             done[key] = _apart(spec, seconds, memory)
             with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, "row": done[key]}) + "\n")
-            tell(f"{number} of {len(specs)}: {spec.name}: {_outcome(done[key])}")
+            report(f"{number} of {len(specs)}: {spec.name}: {_outcome(done[key])}")
         rows.append(done[key])
     return rows
 
@@ -574,13 +574,13 @@ def run(
         seconds=seconds,
         memory=memory,
         versions=versions,
-        tell=news,
+        report=log,
     )
     command = shlex.join([*PROGRAM.split(), *sys.argv[1:]])
     record = {"command": command, "versions": versions, "rows": rows}
     write_json(out.with_suffix(".json"), record)
     write_atomically(out, architectures_page(record))
-    say(record, f"{len(rows)} architectures: {out}", as_json=json)
+    emit(record, f"{len(rows)} architectures: {out}", as_json=json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

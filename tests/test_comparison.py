@@ -172,7 +172,7 @@ def test_another_function_without_a_version_starts_anew_and_it_is_said(tmp_path,
     with caplog.at_level(logging.WARNING):
         compare(network, fit=fit, **call)
     assert fit.seeds == [0, 0]
-    assert "nothing of an earlier call is used again" in caplog.text
+    assert "no earlier result is reused" in caplog.text
 
 
 def test_an_edited_fit_is_trained_again_and_it_is_said(tmp_path, monkeypatch, caplog):

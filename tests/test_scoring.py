@@ -142,7 +142,7 @@ def test_a_criterion_that_writes_to_the_weights_is_a_bug(monkeypatch):
 
     known = Criterion("vandal", vandal, "", (), 0)
     monkeypatch.setattr(layerticket.scoring, "get_criterion", lambda _: known)
-    with pytest.raises(RuntimeError, match="'vandal' wrote to the weights"):
+    with pytest.raises(RuntimeError, match="'vandal' changed the weights"):
         scored(TwoBlocks(), one(), "vandal")
 
 
@@ -172,4 +172,4 @@ def test_a_temperature_is_refused_with_a_loss_of_the_models_own(caplog):
     assert not caplog.records
     with pytest.raises(LayerticketError, match=r"output has no `\.loss`"):
         score(model, found, batch, "grasp")
-    assert "not divided by its usual temperature of 200" in caplog.text
+    assert "without its usual temperature of 200" in caplog.text

@@ -135,9 +135,7 @@ def test_protected_blocks_stay():
     chosen = select(scores, blocks, Budget(remove=2), protect=["s0.[01]", "s1.0"])
     assert chosen.removed == ("s0.2", "s1.1")
     assert select(scores, blocks, Budget(remove=1), protect=("s0.*",)).removed == ("s1.0",)
-    with pytest.raises(
-        LayerticketError, match=r"'layer\*' protects no removable block\. Removable"
-    ):
+    with pytest.raises(LayerticketError, match=r"'layer\*' matches no removable block\. Removable"):
         select(scores, blocks, Budget(remove=1), protect=["s0.0", "layer*"])
 
 
@@ -147,7 +145,7 @@ def test_neighbours_of_a_change_of_shape_stay():
     scores = scores_of(blocks, [9, 8, 0, 0, 0, 0, 7, 6])
     chosen = select(scores, blocks, Budget(remove=4), keep_neighbours=True)
     assert chosen.kept == ("s0.2", "s1.0", "s1.1", "s2.0")
-    with pytest.raises(LayerticketError, match="at most 4 of 8 removable blocks may go"):
+    with pytest.raises(LayerticketError, match="at most 4 of 8 removable blocks can be removed"):
         select(scores, blocks, Budget(remove=5), keep_neighbours=True)
 
 
@@ -188,13 +186,13 @@ def test_scores_must_be_of_these_blocks_and_finite():
         with pytest.raises(LayerticketError, match="name different blocks; score these blocks"):
             select(scores, blocks, Budget(remove=1))
     for value in (math.nan, math.inf):
-        with pytest.raises(LayerticketError, match=r"'s0\.1' is .*; only finite scores"):
+        with pytest.raises(LayerticketError, match=r"'s0\.1' is .*; scores must be finite"):
             select({"s0.0": 1.0, "s0.1": value}, blocks, Budget(remove=1))
 
 
 def test_a_tie_across_the_cut_is_said_and_one_inside_is_not():
     blocks = make([3])
-    with pytest.warns(UserWarning, match=r"2 blocks share the score 1.0 .* s0.2 might as well"):
+    with pytest.warns(UserWarning, match=r"2 blocks have the same score 1.0 .* s0.2 could equally"):
         chosen = select(scores_of(blocks, [2.0, 1.0, 1.0]), blocks, Budget(remove=1))
     assert chosen.removed == ("s0.1",)
     with warnings.catch_warnings():
@@ -246,12 +244,14 @@ def test_measured_budgets_are_met_in_the_order_of_scores(budget, removed):
 
 
 def test_what_cannot_be_met_tells_the_most_that_is_possible():
-    with pytest.raises(LayerticketError, match=r"61\.0% of the time in s.*3 of 3.*98\.4% of what"):
+    with pytest.raises(
+        LayerticketError, match=r"61\.0% of the time in s.*3 of 3.*98\.4% of the target"
+    ):
         select(SCORES, MEASURED, Budget(save_time=0.61), costs=costs())
 
 
 def test_a_network_that_fits_already_is_told_so():
-    with pytest.raises(LayerticketError, match="keeps as it is"):
+    with pytest.raises(LayerticketError, match="meets already"):
         select(SCORES, MEASURED, Budget(max_memory=10), costs=costs())
 
 
@@ -281,7 +281,7 @@ def test_a_budget_is_one_thing_in_its_range(wrong):
 def test_measured_budgets_are_parted_for_rounds():
     assert [part.save_time for part in Budget(save_time=0.4).parts(2)] == [0.2, 0.4]
     assert [part.save_energy for part in Budget(save_energy=0.3).parts(1)] == [0.3]
-    with pytest.raises(LayerticketError, match="in one round"):
+    with pytest.raises(LayerticketError, match="memory budget it must be 1"):
         Budget(max_memory=5).parts(2)
 
 

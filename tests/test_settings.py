@@ -105,5 +105,5 @@ def test_amounts_of_memory(given, bytes_):
 
 @pytest.mark.parametrize("given", [0, True, "0", "2 gigs", "", 1.5, "9" * 5000, -1])
 def test_what_is_no_amount_of_memory(given):
-    with pytest.raises(LayerticketError, match="no amount of memory"):
+    with pytest.raises(LayerticketError, match="is not an amount of memory"):
         Budget(max_memory=given)

@@ -1,7 +1,7 @@
-"""Find winning tickets made of whole layers before training starts, train them, and judge them.
+"""Find winning tickets made of whole layers before training starts, train them, and compare them.
 
-The names for everyday use are loaded when they are asked for, so that importing the package costs
-next to nothing. All others are imported from the file that defines them.
+The public names are loaded on first use, so that importing the package is fast. All other names
+are imported from the file that defines them.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""What a batch is, how a model is called on it, and what its loss is.
+"""Batches: how to call a model on one, and how to compute its loss.
 
 Letters: N examples, K classes. A model's inputs are a tensor (``model(x)``), a tuple or list
 (``model(*inputs)``) or a mapping (``model(**inputs)``). A batch is ``(inputs, targets)`` or one
-mapping that holds both, as Hugging Face models take it.
+mapping with both, as Hugging Face models take it.
 """
 
 import itertools
@@ -27,12 +27,12 @@ def call(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever th
 
     Raises:
         ModelError: If the model raises; out of memory passes unchanged.
-        LayerticketError: If the inputs are something else.
+        LayerticketError: If the inputs have another type.
     """
     if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
         raise LayerticketError(
-            f"inputs are a {type(inputs).__name__}; give a tensor, a tuple or a dict of what the "
-            "model's forward takes."
+            f"inputs are a {type(inputs).__name__}; give a tensor, or a tuple or dict of the "
+            "arguments of the model's forward."
         )
     with raised_by(model, "when called on the inputs"):
         if isinstance(inputs, Tensor):
@@ -41,7 +41,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever th
 
 
 def inputs_of(batch: Batch) -> Inputs:
-    """Return the part of a batch the model is called on."""
+    """Return the part of a batch that the model is called on."""
     if isinstance(batch, Mapping):
         return batch
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
@@ -53,7 +53,7 @@ def inputs_of(batch: Batch) -> Inputs:
 
 
 def logits_of(output: Any) -> Tensor:  # noqa: ANN401 - whatever the model returned
-    """Pick the logits out of an output: the tensor itself, ``.logits``, or the first entry."""
+    """Return the logits of an output: the tensor itself, ``.logits``, or the first entry."""
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else None
@@ -222,10 +222,10 @@ def _form(targets: Tensor) -> str:
 
 
 def model_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the loss the model computes itself (``model(**batch).loss``), a scalar.
+    """Return the loss that the model computes itself (``model(**batch).loss``), a scalar.
 
     Raises:
-        LayerticketError: If the output carries no loss.
+        LayerticketError: If the output has no loss.
     """
     output = call(model, inputs_of(batch))
     loss = getattr(output, "loss", None)
@@ -237,7 +237,7 @@ def model_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def map_tensors(tree: Any, fn: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 - any nesting
-    """Apply `fn` to every tensor of nested tuples, lists and mappings; leave the rest as it is."""
+    """Apply `fn` to every tensor of nested tuples, lists and mappings; keep everything else."""
     if isinstance(tree, Tensor):
         return fn(tree)
     if isinstance(tree, Mapping):
@@ -260,19 +260,19 @@ def size_of(batch: Any) -> int:  # noqa: ANN401 - a batch or inputs
     sizes = {tensor.shape[0] if tensor.ndim else 1 for tensor in tensors_of(batch)}
     if len(sizes) != 1:
         raise LayerticketError(
-            f"cannot tell the number of examples: first dimensions are {sorted(sizes) or 'absent'}."
+            f"the number of examples is unclear: first dimensions are {sorted(sizes) or 'absent'}."
         )
     return sizes.pop()
 
 
 def head(batch: Any, examples: int) -> Any:  # noqa: ANN401 - same type as given
-    """Return the first `examples` examples where all tensors share N, else the batch as it is."""
+    """Return the first `examples` examples if all tensors share N, else the whole batch."""
     sizes = {tensor.shape[0] if tensor.ndim else 1 for tensor in tensors_of(batch)}
     return map_tensors(batch, lambda t: t[:examples]) if len(sizes) == 1 else batch
 
 
 def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
-    """Cut a batch into `parts` micro-batches, each with its share of the examples.
+    """Split a batch into `parts` micro-batches, each with its share of the examples.
 
     The shares add up to 1, so that the share-weighted sum of mean losses is the mean loss of the
     whole batch.
@@ -290,10 +290,10 @@ def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
 
 
 def class_order(batch: Batch) -> Tensor | None:
-    """Return the examples' indices (N,) sorted by class, equal ones in the order given.
+    """Return the indices of the examples (N,) sorted by class, stable within a class.
 
-    The classes are the targets, or in a dict the `labels`; None where they are not one whole
-    number an example.
+    The classes are the targets, or `labels` in a dict; None unless they are one whole number per
+    example.
     """
     targets = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
     if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
@@ -312,7 +312,7 @@ def output_parts(output: Any) -> Any:  # noqa: ANN401 - whatever a module return
 
 
 def first_tensor(output: Any) -> Tensor | None:  # noqa: ANN401 - whatever a module returns
-    """Return the tensor a module's output is or begins with, if any."""
+    """Return the tensor that is, or is first in, a module's output; None if there is none."""
     if isinstance(output, Tensor):
         return output
     parts = output_parts(output)

@@ -1,4 +1,4 @@
-"""A paired study from Python: dense against tickets over seeds, with our training or your own."""
+"""Run a paired study from Python: dense against tickets over seeds, by a recipe or your own fit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ Network = str | Callable[..., Any]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Compared(Shown):
-    """What a comparison came to; everything stands in its folder too, as in that of any study."""
+    """Result of `compare`; the study's folder has the same content."""
 
     folder: Path
     record: Mapping[str, Any]
-    """The object of ``study.json``."""
+    """The content of ``study.json``."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All networks that were trained, or failed."""
+        """All rows: networks that were trained, or failed."""
         return tuple(Row.from_record(one) for one in self.record["runs"])
 
     @property
@@ -46,11 +46,11 @@ class Compared(Shown):
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every method against dense."""
+        """The comparison of every method with dense."""
         return tuple(Comparison.from_record(one) for one in self.record["comparisons"])
 
     def verdict(self, label: str) -> Comparison:
-        """Return the comparison of one method with dense; `sentence` says it in words.
+        """Return the comparison of one method with dense; its `sentence` is the verdict in words.
 
         Raises:
             LayerticketError: If there is no such method, or it has several budgets or networks.
@@ -60,8 +60,8 @@ class Compared(Shown):
             raise unknown_name("method", label, [one.method for one in self.comparisons])
         if len(found) > 1:
             raise LayerticketError(
-                f"method {label!r} was compared {len(found)} times, for several budgets. Choose "
-                "one of .comparisons."
+                f"method {label!r} has {len(found)} comparisons, for several budgets or networks. "
+                "Choose one from .comparisons."
             )
         return found[0]
 
@@ -69,7 +69,7 @@ class Compared(Shown):
         """Load the ticket that a method found for a seed.
 
         Raises:
-            LayerticketError: If there is none.
+            LayerticketError: If there is no such ticket.
         """
         from layerticket.study.folder import StudyFolder
         from layerticket.ticket.ticket import Ticket
@@ -86,7 +86,7 @@ class Compared(Shown):
         )
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the report, beside the study by default, and return its page."""
+        """Write the report, by default in the study's folder, and return the path of its page."""
         from layerticket.report.page import write_report
 
         return write_report(self.folder, None if path is None else Path(path)).page
@@ -145,15 +145,15 @@ def compare(
     value_range: Sequence[int] | None = None,
     workers: "Workers | None" = None,
 ) -> Compared:
-    """Train a dense network and its tickets over paired seeds, and judge them.
+    """Train a dense network and its tickets over paired seeds, and compare them.
 
-    The same call goes on with work that was cut off, and does what was added.
+    The same call resumes interrupted work and runs only what was added.
 
     Args:
         model: A network by name, ``package.module:function``, or a function that builds it; it is
             given ``seed``, ``num_classes`` and ``in_channels`` where it has parameters of these
             names.
-        methods: What is compared with dense: names of criteria, or controls ("last", "first",
+        methods: Methods to compare with dense: names of criteria, or controls ("last", "first",
             "even", "shallower"), or tables as in a study file, such as
             ``{"method": "control", "control": "random", "draws": 5}``.
         out: Folder of the study.
@@ -164,23 +164,23 @@ def compare(
             or the shape that the configuration of a timm or torchvision network states, or
             (3, 32, 32).
         recipe: How every network is trained.
-        fit: Your own training in place of a recipe: ``package.module:function``, or a function
-            that is called with model, seed and folder.
-        version: Names functions that are given as such; without it none of their results is used
-            again by a later call.
-        seeds: How many, or which ones.
+        fit: Your own training instead of a recipe: ``package.module:function``, or a function
+            called with model, seed and folder.
+        version: Version of your Python functions; without it, later calls do not reuse their
+            results.
+        seeds: Number of seeds, or a list of them.
         margin: How much accuracy a winning ticket may lose, as a fraction.
-        confidence: Of all intervals.
-        evaluate: What trained networks are judged on beside the test images.
-        input_shape: Shape of one input, where no data set is named.
-        classes: Outputs of the network, where no data set is named.
+        confidence: Confidence of all intervals.
+        evaluate: Evaluations of the trained networks, in addition to test accuracy.
+        input_shape: Shape of one input, if no data set is named.
+        classes: Outputs of the network, if no data set is named.
         data_dir: Folder of the CIFAR files.
         image_size: Height and width that all images are resized to, or one number for both.
         value_range: Pixel values of black and white, for images of 16 bits.
-        workers: Who does the work; by default this process.
+        workers: Where the jobs run; by default in this process.
 
     Raises:
-        LayerticketError: If anything does not fit; before any training.
+        LayerticketError: If an argument is invalid; before any training.
     """
     from layerticket.study.running.engine import run_study
     from layerticket.study.running.executors import Workers
@@ -214,7 +214,7 @@ def compare(
 
 
 def _budgets(given: Budget | Mapping[str, Any] | Sequence[Budget]) -> tuple[Budget, ...]:
-    """Make budgets of one, of a table, or of several."""
+    """Return the budgets of one budget, a table, or a sequence."""
     if isinstance(given, Mapping):
         return (from_table(Budget, given, "budget"),)
     if not isinstance(given, Sequence):
@@ -226,7 +226,7 @@ def _budgets(given: Budget | Mapping[str, Any] | Sequence[Budget]) -> tuple[Budg
 
 
 def _method(given: "str | Mapping[str, Any] | Method") -> "Method":
-    """Make a method of a name or a table."""
+    """Return the method of a name or a table."""
     from layerticket.study.methods import METHODS, Method, method_of
 
     if isinstance(given, Method):

@@ -1,7 +1,6 @@
-"""What a network costs by counting: multiply-accumulates, parameters, memory for the backward pass.
+"""Count multiply-accumulates, parameters, and memory for the backward pass of a network.
 
-Counts are exact and the same on every machine; what is measured with a clock is in
-`evaluation.timing`.
+Counts are exact and the same on every machine; times are measured in `evaluation.timing`.
 """
 
 import math
@@ -31,7 +30,7 @@ from layerticket.modules import preserved_random_state, reference_kernels, view_
 
 
 def count_params(model: nn.Module) -> int:
-    """Count parameters; one that stands in several places counts once."""
+    """Count parameters; a shared one counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -84,8 +83,8 @@ def training_macs(model: nn.Module, inputs: Inputs) -> int:
     """Count the MACs of one forward and backward pass per example, in train mode.
 
     About three times the forward pass: the backward pass multiplies once for the gradient of the
-    weights and once for that of the inputs, which the first layer does without. The optimizer's
-    work is not counted. The output must hold logits; batch normalization needs two examples.
+    weights and once for that of the inputs, which the first layer does not need. The optimizer is
+    not counted. The output must have logits; batch normalization needs two examples.
 
     Raises:
         UncountedError: As `count_macs` does.
@@ -220,23 +219,23 @@ def _convolved(weight: Shape, out: Shape) -> int:
 
 
 def _per_example(flops: float, inputs: Inputs) -> int:
-    """MACs per example: half of PyTorch's FLOPs over N."""
+    """Return MACs per example: half of PyTorch's FLOPs, divided by N."""
     examples = max(1, next((len(t) for t in tensors_of(inputs) if t.ndim), 1))
     return round(flops / 2 / examples)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """What one network costs; MACs and FLOPs per example, one MAC = one multiply-add = 2 FLOPs."""
+    """Cost of a network; MACs and FLOPs per example, one MAC = one multiply-add = 2 FLOPs."""
 
     macs: int
     """MACs of a forward pass."""
     training_macs: int
     """MACs of a forward and backward pass."""
     params: int
-    """Parameters; one that stands in several places counts once."""
+    """Parameters; a shared one counts once."""
     held_bytes: int
-    """Bytes the forward pass of one batch keeps for the backward pass."""
+    """Bytes that the forward pass of one batch keeps for the backward pass."""
     batch_size: int
     """Examples in that batch."""
 
@@ -247,7 +246,7 @@ class Counts:
 
 
 def count(model: nn.Module, batch: Batch, *, loss_fn: LossFn | None = None) -> Counts:
-    """Count what a network costs; it is not changed.
+    """Count the cost of a network, which is not changed.
 
     Args:
         model: Any network.
@@ -270,11 +269,11 @@ def held_bytes(
 ) -> int:
     """Count the bytes that autograd keeps between the forward and the backward pass.
 
-    Every storage a saved tensor lies in counts once and as a whole; parameters and buffers do not
-    count, the batch itself does where it is needed again. Copies of weights that autocast makes
-    in bfloat16 count, because they are held as well.
+    Every storage of a saved tensor counts once and as a whole. Parameters and buffers do not count;
+    the batch itself does if the backward pass needs it. Copies of weights that autocast makes in
+    bfloat16 count, because they are kept as well.
 
-    The network is run once in train mode on a view, so it is not changed; with `bf16` under
+    The network runs once in train mode on a view, so it is not changed; with `bf16`, under
     autocast.
 
     Example:
@@ -309,9 +308,9 @@ def held_bytes(
 
 
 def realized_share(macs_saved: float, time_saved: float) -> float | None:
-    """Share of the theoretical gain that the clock confirms: time saved over MACs saved.
+    """Return the realized share of the theoretical gain: time saved divided by MACs saved.
 
-    1 when the clock gives all that the count promises; None when nothing was promised.
+    1 if as large a share of time as of MACs is saved; None if no MACs are saved.
 
     Example:
         >>> realized_share(0.5, 0.25)

@@ -1,4 +1,4 @@
-"""How records show themselves: a few lines on a screen, a table in a notebook."""
+"""Print records as a few lines of text, or as a table in a notebook."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ _LEFT = 'style="text-align:left"'
 
 
 class Shown:
-    """A record that prints shortly, whatever it holds, and is a table in a notebook."""
+    """A record that prints a few lines, and a table in a notebook."""
 
     __slots__ = ()
 
     def _headline(self) -> str:
-        """Say in one line what it is."""
+        """Return a title of one line."""
         raise NotImplementedError
 
     def _facts(self) -> Mapping[str, object]:
-        """Name the few figures that stand below."""
+        """Return the values to print below the title."""
         return {}
 
     def _table(self) -> Table:
-        """Header and rows for a notebook; the facts by default."""
+        """Return header and rows for a notebook; by default the facts."""
         return (), list(self._facts().items())
 
     def __repr__(self) -> str:
@@ -38,7 +38,7 @@ class Shown:
 
 
 def shortened(text: object, width: int = WIDTH) -> str:
-    """Keep a text on one line of some width.
+    """Shorten a text to one line of a given width.
 
     Example:
         >>> shortened("layer1.0, layer1.1, layer1.2", 20)
@@ -49,7 +49,7 @@ def shortened(text: object, width: int = WIDTH) -> str:
 
 
 def few(names: Sequence[object], most: int = 8) -> str:
-    """Name the first of several, and how many more there are.
+    """List the first names, and how many more there are.
 
     Example:
         >>> few(["a", "b", "c"], 2)
@@ -62,7 +62,7 @@ def few(names: Sequence[object], most: int = 8) -> str:
 
 
 def saved(dense: float, small: float) -> str:
-    """Write how much less one count is than another.
+    """Write by how much one count is smaller than another.
 
     Example:
         >>> saved(200, 150), saved(0, 0)
@@ -72,7 +72,7 @@ def saved(dense: float, small: float) -> str:
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a table for a notebook; of a long one the first rows."""
+    """Return a table as HTML; of a long table, only the first rows."""
     head = "".join(f"<th {_LEFT}>{html.escape(str(name))}</th>" for name in header)
     lines = [f"<tr>{head}</tr>"] if header else []
     for row in rows[:ROWS]:
@@ -88,7 +88,7 @@ def table_html(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 class Markup(str):
-    """A cell that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -100,14 +100,14 @@ def _cell(value: object) -> str:
 def strip(
     mean: float, low: float | None, high: float | None, worst: float, within: tuple[float, float]
 ) -> Markup:
-    """Draw an interval against no difference and the worst that still wins, as a small picture.
+    """Draw an interval with marks for no difference and the margin, as SVG.
 
     Args:
         mean: Mean difference.
-        low: Lower end of its interval; None: it has none.
+        low: Lower end of its interval; None without an interval.
         high: Upper end.
         worst: The margin, as a difference.
-        within: Smallest and largest difference that the picture shows; ends beyond are cut.
+        within: Smallest and largest difference shown; ends beyond are clipped.
     """
     least, most = within
     width = most - least or 1.0

@@ -1,4 +1,4 @@
-"""The errors of this package, and the two that are built often: unknown name, missing package."""
+"""The exceptions of this package, and helpers for common messages."""
 
 import contextlib
 import difflib
@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-ECHO = "said by process 0 too"
+ECHO = "also raised by process 0"
 """Note on an exception that every process of a training raises, so that it is printed once."""
 
 
 class LayerticketError(ValueError):
-    """What the caller gave is wrong; the message says what to do (exit code 2)."""
+    """An argument is wrong; the message says what to do (exit code 2)."""
 
 
 class ModelError(LayerticketError):
@@ -45,18 +45,18 @@ WAYS_OUT = (
         "normalization='running'.",
     ),
 )
-"""What stands in a message of PyTorch, and what to do then."""
+"""Advice for messages of PyTorch: pattern, advice."""
 
 
 @contextlib.contextmanager
 def raised_by(what: object, doing: str) -> Iterator[None]:
-    """Turn what the caller's network or loss raises inside into a `ModelError`; its cause is kept.
+    """Turn errors of the caller's network or loss into a `ModelError` with the same cause.
 
-    Errors of ours, running out of memory, and interrupts pass unchanged.
+    Our own errors, out of memory and interrupts pass unchanged.
 
     Args:
-        what: The network or the loss that is called.
-        doing: What it was called for, such as "when called on the inputs".
+        what: The network or loss that is called.
+        doing: When it was called, such as "when called on the inputs".
 
     Example:
         >>> with raised_by(len, "when called"):
@@ -79,13 +79,13 @@ def raised_by(what: object, doing: str) -> Iterator[None]:
 
 
 def short(err: BaseException) -> str:
-    """Return the first line of what an error says, at most 200 letters of it."""
+    """Return the first line of an error message, at most 200 characters."""
     line = next((part.strip() for part in str(err).splitlines() if part.strip()), "no message")
     return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def in_words(err: BaseException) -> str:
-    """Say in one line what an exception is about; errors of the system are spelled out.
+    """Return the message of an exception in one line, with clear words for system errors.
 
     Example:
         >>> in_words(FileExistsError(17, "File exists", "/etc/hostname"))
@@ -98,8 +98,8 @@ def in_words(err: BaseException) -> str:
         where = f"{err.filename}: " if err.filename is not None else ""
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
-                f"{where}there is no space left on the disk. Free some and give the same command "
-                "again: what was finished stays."
+                f"{where}there is no space left on the disk. Free some space and repeat the "
+                "command: finished work is kept."
             )
         return f"{where}{err.strerror}."
     if isinstance(err, OUR_ERRORS):
@@ -108,7 +108,7 @@ def in_words(err: BaseException) -> str:
 
 
 def unknown_name(kind: str, given: str, available: Iterable[str]) -> LayerticketError:
-    """Build the error for a name that is not in a list, suggesting the nearest one.
+    """Return the error for an unknown name, with the nearest known one.
 
     Example:
         >>> str(unknown_name("criterion", "grap", ["snip", "grasp"]))
@@ -121,12 +121,12 @@ def unknown_name(kind: str, given: str, available: Iterable[str]) -> Layerticket
 
 
 def need(module: str, *, extra: str = "", why: str = "") -> Any:  # noqa: ANN401 - a module
-    """Import an optional module, or raise an error that says how to install it.
+    """Import an optional module; if it is missing, raise an error that says how to install it.
 
     Args:
-        module: What to import, such as ``ray`` or ``PIL.Image``.
-        extra: The extra of layerticket that brings it; without one, the package's own name.
-        why: What the message says before the command, such as "reading images needs Pillow".
+        module: Module to import, such as ``ray`` or ``PIL.Image``.
+        extra: The extra of layerticket that installs it; by default the package itself.
+        why: Beginning of the message, such as "reading images needs Pillow".
 
     Raises:
         LayerticketError: If the package is not installed.
@@ -141,7 +141,7 @@ def need(module: str, *, extra: str = "", why: str = "") -> Any:  # noqa: ANN401
         return importlib.import_module(module)
     except ModuleNotFoundError as err:
         if err.name is None or err.name.partition(".")[0] != package:
-            raise  # the package is there, and lacks something of its own
+            raise  # the package is installed but lacks a dependency
         command = f'"layerticket[{extra}]"' if extra else package
         raise LayerticketError(
             f"{why or f'{package} is not installed'}: pip install {command}"

@@ -1,4 +1,4 @@
-"""Networks written to files in several formats, each read back and compared."""
+"""Export networks to files in several formats; read each file back and compare the outputs."""
 
 import functools
 import warnings
@@ -18,24 +18,24 @@ from layerticket.modules import copy_of, preserved_random_state
 from layerticket.tensors import save_tensors
 
 RECORD = "export.json"
-TINY = float(torch.finfo(torch.float32).tiny)  # outputs of zero are compared as they are
+TINY = float(torch.finfo(torch.float32).tiny)  # outputs of zero are compared absolutely
 Reloaded = Callable[[Inputs], Sequence[Tensor]]
-"""What was read back from a file, as a function from inputs to tensors."""
+"""The network read back from a file, as a function from inputs to tensors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """One file, and how far what it computes is from what the network computes."""
+    """One file, and the difference of its outputs from those of the network."""
 
     format: str
     path: str
     bytes: int
-    """Size of the file, or of all files of the folder."""
+    """Size of the file, or of all files in the folder."""
     difference: float
-    """Largest difference of an output, over the largest output, each tensor by itself."""
+    """Largest difference of an output, divided by the largest output of its tensor."""
     tolerance: float
     any_batch: bool
-    """Whether it was also compared at another number of examples than the one given."""
+    """Whether outputs were also compared with another number of examples."""
 
 
 def export(
@@ -49,26 +49,26 @@ def export(
 ) -> dict[str, Exported]:
     """Write a network in several formats; read every file back and compare the outputs.
 
-    The network is exported as it evaluates (dropout off, running statistics), from a copy on the
-    CPU; `model` is not modified. The figures are also written to ``export.json``.
+    The network is exported in evaluation mode (dropout off, running statistics), from a copy on the
+    CPU; `model` is not modified. The results are also written to ``export.json``.
 
     Args:
         model: Any network, for example ``ticket.apply(dense)`` after training.
-        folder: Where to write; made if missing. Files of the same name are replaced.
-        example: Inputs to compare on (a tensor, a tuple or a dict), of the shape to be used.
+        folder: Folder to write to; created if missing. Files of the same name are replaced.
+        example: Inputs to compare on (a tensor, a tuple or a dict), in the shape of later use.
         formats: Keys of `FORMATS`: ``safetensors`` (weights only, read back into the class),
             ``transformers`` (`save_pretrained`), ``torch`` (`torch.export`), ``onnx`` (extra of
             that name).
-        tolerance: Largest difference of an output allowed, over the largest of its tensor.
+        tolerance: Largest allowed difference of an output over the largest of its tensor.
         any_batch: Whether the graphs of ``torch`` and ``onnx`` take any number of examples; then
             all files are compared at two numbers of examples.
 
     Returns:
-        What was written and measured, by format.
+        The files written and their differences, by format.
 
     Raises:
         LayerticketError: If a format is unknown, its package is missing, the network cannot be
-            written in it, or what was read back computes something else.
+            written in it, or the outputs differ by more than the tolerance.
     """
     for name in formats:
         if name not in FORMATS:
@@ -80,7 +80,7 @@ def export(
     inputs = map_tensors(example, lambda t: t.detach().cpu())
     trials = [inputs]
     if any_batch:
-        size_of(inputs)  # refuses inputs whose tensors disagree on the number of examples
+        size_of(inputs)  # raises if tensors differ in the number of examples
         trials.append(map_tensors(inputs, lambda t: torch.cat([t, t])))
     traced = Traced(copy_of(model).cpu().eval(), trials[-1], any_batch)
     found: dict[str, Exported] = {}
@@ -94,9 +94,9 @@ def export(
             )
         if not difference <= tolerance:
             raise LayerticketError(
-                f"what was read back from {path} differs from the network by "
-                f"{difference:.2g}, more than the tolerance of {tolerance:g}. Do not use it; "
-                "allow more only if the numbers of the network are known to be that coarse."
+                f"the outputs of {path} differ from the network by {difference:.2g}, more "
+                f"than the tolerance of {tolerance:g}. Do not use it; raise the tolerance only "
+                "if the network is known to be this inexact."
             )
         files = [path, folder / f"{file}.data", *path.rglob("*")]  # .data: of a large ONNX graph
         found[name] = Exported(
@@ -113,11 +113,11 @@ def export(
 
 
 def _difference(name: str, expected: Sequence[Tensor], given: Sequence[Tensor]) -> float:
-    """Compare the outputs of the network and of what was read back; NaN if one of them is."""
+    """Compare the outputs of the network and of the file; NaN if one of them is."""
     if [t.shape for t in expected] != [t.shape for t in given]:
         raise LayerticketError(
-            f"what was read back as {name} gives outputs of shapes "
-            f"{[tuple(t.shape) for t in given]}, the network {[tuple(t.shape) for t in expected]}."
+            f"the {name} file gives outputs of shapes {[tuple(t.shape) for t in given]}, but the "
+            f"network {[tuple(t.shape) for t in expected]}."
         )
     largest = torch.zeros((), dtype=torch.double)
     for a, b in zip(expected, given, strict=True):
@@ -128,7 +128,7 @@ def _difference(name: str, expected: Sequence[Tensor], given: Sequence[Tensor]) 
 
 
 class _Tensors(nn.Module):
-    """Returns of a network's output the tensors only: one, by name, or in order."""
+    """Returns only the tensors of a network's output: one, by name, or in order."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -146,14 +146,14 @@ class _Tensors(nn.Module):
 
 @dataclass(frozen=True)
 class Traced:
-    """A network on the CPU in evaluation mode, with inputs to trace it on."""
+    """A network on the CPU in evaluation mode, with inputs for tracing."""
 
     model: nn.Module
     inputs: Inputs
     any_batch: bool
 
     def outputs(self, inputs: Inputs) -> list[Tensor]:
-        """Run the network itself."""
+        """Return the outputs of the network itself."""
         return tensors_of(call(_Tensors(self.model), inputs))
 
     @functools.cached_property
@@ -184,7 +184,7 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _any_batch(tree: Any) -> Any:  # noqa: ANN401 - any nesting
-    """Say of every tensor that its first dimension may change; what is no tensor has none."""
+    """Mark the first dimension of every tensor as dynamic; other values are None."""
     if isinstance(tree, Tensor):
         return {0: torch.export.Dim.DYNAMIC} if tree.ndim else None
     if isinstance(tree, Mapping):
@@ -194,11 +194,11 @@ def _any_batch(tree: Any) -> Any:  # noqa: ANN401 - any nesting
     return None
 
 
-# One function a format: writes the file, and returns what was read back from it.
+# One function per format: it writes the file and returns the network read back from it.
 
 
 def _safetensors(traced: Traced, path: Path) -> Reloaded:
-    """Write the state dict; read it into a copy whose state was erased."""
+    """Write the state dict; read it into a copy without state."""
     save_tensors(path, traced.model.state_dict(), {})
     again = copy_of(traced.model)
     for value in again.state_dict().values():
@@ -212,8 +212,8 @@ def _transformers(traced: Traced, path: Path) -> Reloaded:
     model: Any = traced.model
     if not hasattr(model, "save_pretrained") or not hasattr(type(model), "from_pretrained"):
         raise LayerticketError(
-            f"{type(model).__name__} has no save_pretrained; the format 'transformers' is for "
-            "networks of Hugging Face's library. Choose another one."
+            f"{type(model).__name__} has no save_pretrained; the format 'transformers' is only for "
+            "networks of that library. Choose another format."
         )
     model.save_pretrained(path)
     try:
@@ -223,7 +223,7 @@ def _transformers(traced: Traced, path: Path) -> Reloaded:
     except RuntimeError as err:
         raise LayerticketError(f"{path} cannot be read back: {_first_line(err)}") from err
     if lost := {key: sorted(map(str, value)) for key, value in told.items() if value}:
-        raise LayerticketError(f"{path} is not read back in full: {lost}.")
+        raise LayerticketError(f"{path} was not read back completely: {lost}.")
     again = again.eval()
     return lambda inputs: tensors_of(call(_Tensors(again), inputs))
 
@@ -246,7 +246,7 @@ def _onnx(traced: Traced, path: Path) -> Reloaded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             written = torch.onnx.export(program, dynamo=True, verbose=False)
-    except Exception as err:  # the exporter has many ways to fail
+    except Exception as err:  # the exporter may raise anything
         raise LayerticketError(
             f"{type(traced.model).__name__} cannot be written as ONNX: "
             f"{_first_line(err.__cause__ or err)} The format 'torch' keeps every operation of "

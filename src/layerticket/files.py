@@ -1,4 +1,4 @@
-"""Files that readers see whole or not at all, JSON in one spelling, and one writer per folder."""
+"""Write files atomically, JSON in a canonical form, and lock folders for one writer."""
 
 import contextlib
 import fnmatch
@@ -20,15 +20,15 @@ from layerticket.errors import LayerticketError, in_words
 
 _LOCK, _HOLDER, _PARTIAL = ".lock", ".holder", ".partial"
 _ABANDONED_SECONDS = 86_400.0
-"""A part-written file of another host is left over after a day; its writer cannot be asked."""
+"""Age at which a temporary file of another host counts as abandoned: one day."""
 
 
 class FolderInUse(LayerticketError):
-    """Another process writes the folder; it is free again when that process ends."""
+    """Another process writes to the folder, until it ends."""
 
 
 def canonical_json(value: object) -> str:
-    """Spell a JSON value in the one way that equal values share.
+    """Return a JSON value as canonical text, equal for equal values.
 
     Args:
         value: Mappings with text keys, lists, texts, finite numbers, booleans, None.
@@ -37,25 +37,25 @@ def canonical_json(value: object) -> str:
         JSON text with sorted keys and no spaces.
 
     Raises:
-        LayerticketError: If the value is no JSON value, or holds a number that is not finite.
+        LayerticketError: If the value is not a JSON value, or has a number that is not finite.
 
     Example:
         >>> canonical_json({"b": [1, 0.5], "a": None})
         '{"a":null,"b":[1,0.5]}'
     """
-    return _spelled(value, sort_keys=True, separators=(",", ":"))
+    return _json_text(value, sort_keys=True, separators=(",", ":"))
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a JSON value, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a JSON value, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def _spelled(value: object, **how: Any) -> str:  # noqa: ANN401 - options of json.dumps
+def _json_text(value: object, **how: Any) -> str:  # noqa: ANN401 - options of json.dumps
     try:
         _check_keys(value)
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, **how)
-        text.encode()  # a lone surrogate, as of a name of a file that is no UTF-8, has no bytes
+        text.encode()  # fails for a lone surrogate, as in a file name that is not UTF-8
         return text
     except LayerticketError:
         raise
@@ -66,7 +66,7 @@ def _spelled(value: object, **how: Any) -> str:  # noqa: ANN401 - options of jso
 
 
 def _check_keys(value: object) -> None:
-    """Refuse keys that JSON would silently turn into texts."""
+    """Raise for keys that JSON would silently convert to texts."""
     if isinstance(value, dict):
         odd = [key for key in value if not isinstance(key, str)]
         if odd:
@@ -77,47 +77,47 @@ def _check_keys(value: object) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON value as text that people can read, in the order of its keys.
+    """Write a JSON value as readable text, in the order of its keys.
 
     Raises:
-        LayerticketError: If the value is no JSON value, or holds a number that is not finite.
+        LayerticketError: If the value is not a JSON value, or has a number that is not finite.
     """
-    write_atomically(path, _spelled(value, indent=1) + "\n")
+    write_atomically(path, _json_text(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
+    """Read a JSON file with one object.
 
     Raises:
-        LayerticketError: If the file is missing, unreadable or holds something else.
+        LayerticketError: If the file is missing, unreadable or not an object.
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         text = path.read_text(encoding="utf-8")
         value = json.loads(text, parse_constant=_no_number)
-        if "\\u" in text:  # half a letter, spelled as an escape, can be read but not written
-            _spelled(value).encode()
+        if "\\u" in text:  # an escaped lone surrogate can be read but not written
+            _json_text(value).encode()
     except (OSError, ValueError, RecursionError) as err:
         raise LayerticketError(
             f"{path} cannot be read as JSON ({err}). Check the path; delete a damaged folder."
         ) from err
     if not isinstance(value, dict):
-        raise LayerticketError(f"{path} holds a {type(value).__name__}, but must hold an object.")
+        raise LayerticketError(f"{path} has a {type(value).__name__}, but must have an object.")
     return value
 
 
 def check_folder(path: Path) -> Path:
-    """Refuse a path that can be no folder of ours; nothing is made.
+    """Raise if a path cannot be used as a folder; nothing is created.
 
     Args:
-        path: Folder to be written into, there or not.
+        path: Folder to write to, which may be missing.
 
     Returns:
         The path.
 
     Raises:
-        LayerticketError: If something on the way is no folder, or may not be written.
+        LayerticketError: If a part of the path is not a folder, or cannot be written.
     """
     for place in (path, *path.absolute().parents):
         try:
@@ -128,7 +128,7 @@ def check_folder(path: Path) -> Path:
             raise LayerticketError(f"{in_words(err)} Choose another folder.") from err
         if not stat.S_ISDIR(found.st_mode):
             inside = "" if place == path else f", so nothing can be written into {path}"
-            raise LayerticketError(f"{place} is no folder{inside}. Choose another folder.")
+            raise LayerticketError(f"{place} is not a folder{inside}. Choose another folder.")
         if not os.access(place, os.W_OK | os.X_OK):
             raise LayerticketError(f"{place} may not be written. Choose another folder.")
         break
@@ -136,15 +136,15 @@ def check_folder(path: Path) -> Path:
 
 
 def _no_number(word: str) -> None:
-    """Refuse NaN and Infinity, which are no JSON."""
-    raise ValueError(f"{word} is no JSON")
+    """Raise for NaN and Infinity, which are not valid JSON."""
+    raise ValueError(f"{word} is not valid JSON")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that readers see whole or not at all, also after a power cut.
+    """Write a file atomically: readers see all of it or nothing, also after a power cut.
 
-    Missing folders are made. A symbolic link in the file's place is replaced, not followed.
-    Part-written files that a killed process left behind for this path are deleted.
+    Missing folders are created. A symbolic link at the path is replaced, not followed. Temporary
+    files that a killed process left for this path are deleted.
 
     Args:
         path: File to write or replace.
@@ -155,7 +155,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _replace(path: Path, content: bytes, *, durable: bool) -> None:
-    """Write beside the file and rename; durable means that a power cut cannot undo it."""
+    """Write a temporary file and rename it; durable means that a power cut cannot undo it."""
     _clear_leftovers(path.parent)
     prefix = f".{path.name}.{Process.current().key}-"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_PARTIAL)
@@ -174,13 +174,13 @@ def _replace(path: Path, content: bytes, *, durable: bool) -> None:
     if durable and os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name itself is on disk only now
+            os.fsync(folder)  # only now is the new name on disk
         finally:
             os.close(folder)
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Delete part-written files of a folder whose writer has died, whatever they were to become."""
+    """Delete temporary files of a folder whose writer has died."""
     here = Process.current()
     for name in os.listdir(folder):
         if not (name.startswith(".") and name.endswith(_PARTIAL)):
@@ -223,24 +223,24 @@ def remove_written(folder: Path, patterns: Iterable[str]) -> list[str]:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse to read what is there but no regular file: a pipe would make the reader wait for ever.
+    """Raise if a path is not a regular file, such as a pipe, which would block the reader.
 
     Raises:
-        LayerticketError: Saying so; a file that is missing is left to whoever opens it.
+        LayerticketError: If the path exists but is not a regular file.
     """
     if path.exists() and not path.is_file():
-        raise LayerticketError(f"{path} is no regular file. Take it away, or give another.")
+        raise LayerticketError(f"{path} is not a regular file. Move it away, or give another.")
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a log to append to, made if missing: a regular file, never through a symbolic link.
+    """Open a log for appending; create it if missing; never follow a symbolic link.
 
     Raises:
-        LayerticketError: If something else stands in its place.
+        LayerticketError: If the path exists but is not a regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
-        flags |= getattr(os, name, 0)  # not every system has each
+        flags |= getattr(os, name, 0)  # not on every system
     _check_regular(path)
     try:
         handle = os.open(path, flags, 0o644)
@@ -248,44 +248,44 @@ def open_to_append(path: Path) -> BinaryIO:
         raise LayerticketError(f"{path} cannot be written ({err}). Move it away.") from err
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise LayerticketError(f"{path} is no regular file. Move it away.")
-    os.set_blocking(handle, True)  # not to wait for a pipe was for opening alone
+        raise LayerticketError(f"{path} is not a regular file. Move it away.")
+    os.set_blocking(handle, True)  # non-blocking was for opening only
     return os.fdopen(handle, "ab")
 
 
 def _check_regular(path: Path) -> None:
-    """Refuse a symbolic link, a pipe or a folder where a file of ours is to be."""
+    """Raise if a path is a symbolic link, a pipe or a folder."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise LayerticketError(
-            f"{path} is no regular file, and nothing is written through links. Move it away."
+            f"{path} is not a regular file, and links are not followed. Move it away."
         )
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process, so that another one can tell later whether it still runs."""
+    """A process, described so that another process can check later whether it still runs."""
 
     pid: int
     host: str
     machine: str
-    """What process numbers are counted by: this start of the system, and its container."""
+    """Scope of process numbers: this boot of the system, and its container."""
     started: str
-    """When it started, in the system's own unit, since numbers are used again; "" if unknown."""
+    """Start time in the system's unit, since process numbers are reused; "" if unknown."""
 
     @classmethod
     def current(cls) -> "Process":
-        """Describe this process."""
+        """Return this process."""
         started = (_state(os.getpid()) or ("", ""))[1]
         return cls(os.getpid(), socket.gethostname(), _machine(), started)
 
     @property
     def key(self) -> str:
-        """The same as a part of a file name: machine, number, start."""
+        """The process as part of a file name: machine, number, start time."""
         machine = hashlib.sha256(f"{self.host} {self.machine}".encode()).hexdigest()[:12]
         return f"{machine}-{self.pid}-{self.started}"
 
     def lives(self) -> bool:
-        """Whether it still runs, as far as that can be asked from here; see `in_use`."""
+        """Whether it still runs, as far as can be checked from here; see `in_use`."""
         here = Process.current()
         if (self.host, self.machine) == (here.host, here.machine):
             return _lives(self.pid, self.started)
@@ -298,7 +298,7 @@ class Process:
 
 @functools.cache
 def _machine() -> str:
-    """Name the start of the system and the set of process numbers; "" where Linux does not."""
+    """Return the boot id and the namespace of process numbers; "" if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -307,7 +307,7 @@ def _machine() -> str:
 
 
 def _state(pid: int) -> tuple[str, str] | None:
-    """State and time of start of a process, as Linux tells them; None where it does not."""
+    """Return state and start time of a process; None if not on Linux."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return words[0], words[19]
@@ -316,12 +316,12 @@ def _state(pid: int) -> tuple[str, str] | None:
 
 
 def _lives(pid: int, started: str) -> bool:
-    """Whether a process of this machine runs; one that cannot be asked is taken to run."""
+    """Whether a process of this machine runs; if this cannot be checked, it is assumed."""
     state = _state(pid)
     if state is not None:
-        return state[0] not in "ZX" and started in ("", state[1])  # Z: dead, its parent asleep
+        return state[0] not in "ZX" and started in ("", state[1])  # Z: dead, not yet reaped
     if os.name != "posix":
-        return True  # os.kill would not ask but end the process
+        return True  # os.kill would end the process there
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -333,20 +333,20 @@ def _lives(pid: int, started: str) -> bool:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keep a folder to ourselves; made if missing.
+    """Lock a folder, which is created if missing, inside a with statement.
 
-    The operating system holds the lock (the file ``.lock``, which stays), so it ends with the
-    process, however that dies. While it is held, ``.holder`` names the process; see `in_use`.
+    The operating system holds the lock (on the file ``.lock``, which stays), so it is released when
+    the process ends for any reason. While locked, ``.holder`` names the process; see `in_use`.
 
     Args:
-        folder: Folder that only one process may write.
+        folder: Folder that only one process may write to.
 
     Yields:
-        Nothing; the folder is ours inside the with statement.
+        Nothing.
 
     Raises:
         FolderInUse: If another process (or another use in this one) holds the folder.
-        LayerticketError: If the lock is no regular file.
+        LayerticketError: If the lock is not a regular file.
     """
     from filelock import FileLock, Timeout
 
@@ -370,26 +370,25 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process holds a folder with `exclusive`, found out by reading alone.
+    """Whether a process has locked a folder with `exclusive`, checked without taking a lock.
 
-    Looking takes no lock, so it is never in the way of a writer. ``.holder`` says who holds the
-    folder. A holder of this host is asked for: it must run, and must have started when the file
-    says (process numbers are used again). A process killed without warning leaves the file
-    behind, and counts as gone. One of another host, or of a container with process numbers of its
-    own, cannot be asked for and is believed until the next writer takes the folder. So this is
-    for showing; a writer decides by `exclusive`, which always knows.
+    So this check never blocks a writer. ``.holder`` names the process. A process of this host must
+    still run, with the start time in the file (process numbers are reused); if it was killed, it
+    counts as gone. A process of another host or container cannot be checked and is assumed to run
+    until the next writer locks the folder. So use this for display only; a writer must use
+    `exclusive`.
 
     Args:
-        folder: Any folder, there or not; nothing in it is changed.
+        folder: Any folder, which may be missing; nothing in it is changed.
     """
     holder = _holder(folder)
     return holder is not None and holder.lives()
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds a folder, for one that would write it: the lock itself decides.
+    """Whether a process has locked a folder, for a caller that wants to write to it.
 
-    Where the holder cannot be asked, as after a node of a cluster has died, the lock is tried.
+    If the holder cannot be checked, for example after a node of a cluster has died, try the lock.
     """
     holder, here = _holder(folder), Process.current()
     if holder is None or not holder.lives():
@@ -409,13 +408,13 @@ def is_held(folder: Path) -> bool:
 
 
 def holder_of(folder: Path) -> str | None:
-    """Name the process that holds a folder, as far as `in_use` can tell: "pid 7 on host"."""
+    """Return the process that has locked a folder, as known to `in_use`: "pid 7 on host"."""
     holder = _holder(folder)
     return str(holder) if holder is not None and holder.lives() else None
 
 
 def _holder(folder: Path) -> Process | None:
-    """Read who holds a folder, or did so when it was killed; None if nobody or unreadable."""
+    """Return the process in ``.holder``, running or killed; None if missing or unreadable."""
     path = folder / _HOLDER
     try:
         return Process(**json.loads(path.read_text())) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""The paper's Algorithm 1 (train, score, cut, rewind, go on) and 2 (at initialization)."""
+"""The paper's Algorithm 1 (train, score, remove, rewind, train) and 2 (at initialization)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,13 +23,13 @@ from layerticket.training.fit import FitResult, fit
 from layerticket.training.recipe import Recipe
 
 Train = Callable[[nn.Module, ResumePoint], Mapping[int, Snapshot]]
-"""Trains a network from where it starts, and returns its snapshots by epoch."""
+"""Trains a network from a start point, and returns its snapshots by epoch."""
 
 
 def draw_batch(
     dataset: Dataset, images: int | None, *, seed: int, balanced: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Draw the images to score on; None: ten of every class, as GraSP's authors take."""
+    """Draw the scoring batch; None: ten images per class, as in GraSP."""
     count = 10 * dataset.classes if images is None else images
     return scoring_batch(dataset, dataset.train, count, seed=seed, balanced=balanced)
 
@@ -45,26 +45,26 @@ def find_in_training(
     within: Ticket | None = None,
     **options: Any,  # noqa: ANN401 - those of `find_ticket`
 ) -> Ticket:
-    """Play one round of Algorithm 1: score a snapshot of a training, cut, rewind to another.
+    """Run one round of Algorithm 1: score one snapshot of a training, rewind to another.
 
-    Parameters, buffers and momentum of what is kept are set back to theta_i, bit for bit.
+    Parameters, buffers and momentum of the kept blocks are reset to theta_i, bit for bit.
 
     Args:
-        dense: A dense network of the architecture that was trained; not modified.
-        batch: What to score on, on the model's device.
+        dense: A dense network with the architecture that was trained; not modified.
+        batch: Scoring batch, on the model's device.
         scored: The weights to score, theta_n, or an earlier theta for an early ticket.
         rewind_to: Theta_i, of the same training or of the dense one before it.
         run: Name of the training; recorded.
         recipe: Recipe of the training; recorded.
-        within: Ticket that the trained network had been cut down to; None: it was the dense one.
-        **options: As in `find_ticket`.
+        within: Ticket that was trained; None: the dense network was trained.
+        **options: Options of `find_ticket`.
 
     Returns:
-        The ticket; its first weights are theta_i.
+        The ticket; its initial weights are theta_i.
 
     Raises:
-        LayerticketError: If the weights are another network's, nothing would be left to train, or
-            as in `find_ticket`.
+        LayerticketError: If the weights belong to another network, no epoch would be left to
+            train, or `find_ticket` fails.
     """
     origin = origin_of(run, recipe, scored=scored, rewind_to=rewind_to)
     network = copy_of(dense) if within is None else within.apply(dense)
@@ -78,13 +78,13 @@ def find_in_training(
     ticket = find_ticket(network, batch, within=within, **options)
     names = _names_in(dense, ticket)
     if within is not None and rewind_to.weights.keys() != dense.state_dict().keys():
-        earlier = _names_in(dense, within)  # theta_i has the names of the network trained last
+        earlier = _names_in(dense, within)  # theta_i has the names of the last trained network
         names = {earlier[name]: now for name, now in names.items()}
     for name, now in names.items():
         if name not in rewind_to.weights or rewind_to.weights[name].shape != ticket.init[now].shape:
             raise LayerticketError(
                 f"theta at epoch {rewind_to.epoch} does not fit the ticket: {name!r} differs or is "
-                "missing. Take it from the training the ticket was found in."
+                "missing. Use a snapshot of the training that the ticket was found in."
             )
     state = {tuple(key.rpartition("/")[::2]): value for key, value in rewind_to.optimizer.items()}
     return replace(
@@ -96,7 +96,7 @@ def find_in_training(
 
 
 def origin_of(run: str, recipe: Recipe, *, scored: Snapshot, rewind_to: Snapshot) -> Origin:
-    """Record the training a ticket was found in; refuse theta_i that leaves nothing to train."""
+    """Return the record of the training of a ticket; raise if no epoch would be left to train."""
     if rewind_to.epoch >= recipe.epochs:
         raise LayerticketError(
             f"rewinding to epoch {rewind_to.epoch} of {recipe.epochs} leaves nothing to train; "
@@ -111,7 +111,7 @@ def origin_of(run: str, recipe: Recipe, *, scored: Snapshot, rewind_to: Snapshot
 
 
 def _names_in(dense: nn.Module, ticket: Ticket) -> dict[str, str]:
-    """Map the names of what a ticket keeps, from the dense network's to the smaller one's."""
+    """Return the names that kept modules have in the smaller network, by dense name."""
     gone = [block for block in ticket.blocks if block.name in ticket.removed]
     now = name_after_removal(dense, [block.name for block in gone if block.branch is None])
     modules = tuple(f"{module}." for block in gone for module in block.modules)
@@ -129,24 +129,24 @@ def find_in_rounds(
     rounds: int = 1,
     **options: Any,  # noqa: ANN401 - those of `find_ticket`
 ) -> Ticket:
-    """Play Algorithm 1 but for the last training: in rounds, each of a training and a cut.
+    """Run Algorithm 1 without the final training: in each round, train and remove blocks.
 
     Args:
         dense: Untrained network; not modified.
-        batch: What to score on.
-        train: Trains a network and returns its snapshots, those of `rewind_to` and of the last
-            epoch among them: `fit`, or a trainer of yours.
-        recipe: How is trained; n is its epochs.
-        budget: How much is to go in all; each round removes an equal part.
+        batch: Scoring batch.
+        train: Trains a network and returns its snapshots, including those of `rewind_to` and of
+            the last epoch; with `fit`, or with your own trainer.
+        recipe: How to train, for n epochs.
+        budget: How much to remove in total; each round removes an equal part.
         rewind_to: Epoch i, less than n.
-        rounds: Rounds; each costs a training.
-        **options: As in `find_ticket`.
+        rounds: Number of rounds; each costs a training.
+        **options: Options of `find_ticket`.
 
     Returns:
-        The ticket at theta_i; `start_of` says where its training begins.
+        The ticket at theta_i; `start_of` gives the start of its training.
 
     Raises:
-        LayerticketError: As `find_in_training` does.
+        LayerticketError: If the weights do not fit, or the budget cannot be met.
     """
     network, start = copy_of(dense), ResumePoint()
     ticket: Ticket | None = None
@@ -171,13 +171,13 @@ def find_in_rounds(
 
 
 def start_of(ticket: Ticket) -> ResumePoint:
-    """Where the training of a ticket begins: epoch i of its schedule, with its momentum."""
+    """Return where the training of a ticket starts: epoch i of the schedule, with momentum."""
     return ResumePoint(epoch=ticket.rewind_epoch, optimizer=ticket.optimizer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draw:
-    """What the lottery gave: a ticket, its network after training, and what training took."""
+    """Result of the lottery: a ticket, its trained network, and the training's result."""
 
     ticket: Ticket
     network: nn.Module
@@ -199,36 +199,36 @@ def draw_after_training(
     where: Where = Where(),  # noqa: B008 - frozen
     **options: Any,  # noqa: ANN401 - rules of selection and options of the criterion
 ) -> Draw:
-    """Play Algorithm 1: train for n epochs, score theta_n, cut, rewind to theta_i, go on from i.
+    """Run Algorithm 1: train n epochs, score theta_n, remove blocks, rewind to theta_i, train.
 
-    With several rounds, each trains the network of the one before from theta_i to theta_n, and
-    removes an equal part of the budget. The same call resumes what was interrupted.
+    With several rounds, each trains the previous network from theta_i to theta_n and removes an
+    equal part of the budget. The same call resumes an interrupted run.
 
     Args:
         model: Untrained network; not modified.
-        dataset: Images to train on; those to score on come from its training split.
-        recipe: How to train; n is its epochs.
+        dataset: Images to train on; the scoring batch comes from its training split.
+        recipe: How to train, for n epochs.
         criterion: A registered name, see `criterion_names`.
-        budget: How much is to go in all.
+        budget: How much to remove in total.
         to: Epoch i to rewind to, less than n, or a share such as "25%".
         rounds: Rounds of training, scoring and removing; each costs a training.
-        seed: Decides the scoring images, and order and augmentation of the training images.
-        folder: Keeps the trainings, in a folder for each.
-        images: Size of the scoring batch; None: ten of every class.
+        seed: Seed of the scoring batch, and of order and augmentation of the training images.
+        folder: Folder for the trainings; each gets its own folder inside.
+        images: Size of the scoring batch; None: ten images per class.
         where: Device and progress bars; energy is not metered here.
-        **options: As in `find_ticket`.
+        **options: Options of `find_ticket`.
 
     Returns:
         The ticket and its network, trained for n - i epochs.
 
     Raises:
-        LayerticketError: If i is not below n, the budget cannot be met, or anything does not fit.
+        LayerticketError: If i is not below n, the budget cannot be met, or an argument is invalid.
 
     References:
         Jordao et al., "When Layers Play the Lottery, all Tickets Win at Initialization",
         Algorithm 1. arXiv:2301.10835. Learning-rate rewinding: Renda et al., "Comparing Rewinding
         and Fine-tuning in Neural Network Pruning", ICLR 2020. arXiv:2003.02389.
-        Differs from the paper: its text leaves open what becomes of the momentum; here it is
+        Differs from the paper: its text does not say what happens to the momentum; here it is
         rewound with the weights.
     """
     i, n = epoch_at(to, recipe.epochs), recipe.epochs
@@ -273,26 +273,26 @@ def draw_at_initialization(
     where: Where = Where(),  # noqa: B008 - frozen
     **options: Any,  # noqa: ANN401 - rules of selection and options of the criterion
 ) -> Draw:
-    """Play Algorithm 2: score theta_0, cut, train what is left for n epochs. No dense training.
+    """Run Algorithm 2: score theta_0, remove blocks, train the rest for n epochs.
 
     Args:
         model: Untrained network; not modified.
-        dataset: Images to train on; those to score on come from its training split.
-        recipe: How to train; n is its epochs.
+        dataset: Images to train on; the scoring batch comes from its training split.
+        recipe: How to train, for n epochs.
         criterion: A registered name, see `criterion_names`.
-        budget: How much is to go in all.
-        rounds: Rounds of scoring and removing; nothing is trained in between.
-        seed: Decides the scoring images, and order and augmentation of the training images.
-        folder: Keeps the training.
-        images: Size of the scoring batch; None: ten of every class.
+        budget: How much to remove in total.
+        rounds: Rounds of scoring and removing, without training in between.
+        seed: Seed of the scoring batch, and of order and augmentation of the training images.
+        folder: Folder for the training.
+        images: Size of the scoring batch; None: ten images per class.
         where: Device and progress bar; energy is not metered here.
-        **options: As in `find_ticket`.
+        **options: Options of `find_ticket`.
 
     Returns:
         The ticket and its network, trained for n epochs.
 
     Raises:
-        LayerticketError: If the budget cannot be met, or anything does not fit.
+        LayerticketError: If the budget cannot be met, or an argument is invalid.
 
     References:
         Jordao et al., Algorithm 2. arXiv:2301.10835.

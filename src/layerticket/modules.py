@@ -1,8 +1,8 @@
-"""A protected view of the caller's model: it shares the weights' memory and owns all the rest.
+"""A protected view of the caller's model: it shares the memory of the weights and nothing else.
 
-Modes, hooks, buffers and gradients of the view are its own, so nothing done to them reaches the
+Modes, hooks, buffers and gradients of the view are its own, so changes to them do not reach the
 caller. Weights are shared (no second copy of a large model), so nothing may write to them;
-`weight_versions` tells whether somebody did.
+`weight_versions` detects if something did.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ WRAPPED = {
     "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
 }
-"""Classes that wrap a network, and the name they put before its own names."""
+"""Classes that wrap a network, and the prefix they add to its names."""
 QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes.")
-"""Where modules come from whose weights are packed."""
+"""Packages whose modules have packed weights."""
 
 
 def network_of(model: object) -> nn.Module:
-    """Return the network itself: checked to be one that can be examined, and without wrappers.
+    """Return the network without wrappers, after checking that it can be examined.
 
-    `torch.compile`, `DataParallel` and `DistributedDataParallel` put a prefix before every name of
-    the network they wrap. It is taken out of them, wherever in it they stand; weights are shared.
+    `torch.compile`, `DataParallel` and `DistributedDataParallel` add a prefix to every name of the
+    network they wrap. They are removed at any depth; weights are shared.
 
     Raises:
-        LayerticketError: If it is no module, is scripted or quantized, lies on the meta device or
-            elsewhere (offloaded), or was made in inference mode.
+        LayerticketError: If it is not a module, is scripted, quantized, offloaded or on the meta
+            device, or was created in inference mode.
 
     Warns:
-        UserWarning: If it was wrapped: what is made of it is not.
+        UserWarning: If it was wrapped, since the result is not wrapped.
     """
     if not isinstance(model, nn.Module):
         shown = f"the text {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
@@ -57,8 +57,8 @@ def network_of(model: object) -> nn.Module:
     if wrappers:
         kinds = sorted({type(m).__name__ for m in model.modules() if id(m) in wrappers})
         warnings.warn(
-            f"the network is wrapped in {', '.join(kinds)}; blocks have the names of the network "
-            "inside, and what is made of it is not wrapped: wrap the smaller network again.",
+            f"the network is wrapped in {', '.join(kinds)}; block names are those of the network "
+            "inside, and the smaller network is not wrapped: wrap it again.",
             stacklevel=3,
         )
         model = _without_wrappers(model, wrappers)
@@ -67,7 +67,7 @@ def network_of(model: object) -> nn.Module:
 
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
-    """Return what a wrapper wraps; None where a module is no wrapper."""
+    """Return the module inside a wrapper; None if the module is not a wrapper."""
     for kind in type(module).__mro__:
         attribute = WRAPPED.get(f"{kind.__module__}.{kind.__qualname__}")
         if attribute is not None:
@@ -90,35 +90,35 @@ def _without_wrappers(model: nn.Module, wrappers: Mapping[int, nn.Module]) -> nn
 
 
 def _check_weights(model: nn.Module) -> None:
-    """Refuse networks whose weights cannot be read, set to zero and differentiated by."""
+    """Raise if weights cannot be read, set to zero, or differentiated."""
     kind = type(model).__name__
     _check_shapes(model)
     for name, module in model.named_modules():
         where = f"{type(module).__module__}.{type(module).__qualname__}"
         if isinstance(module, torch.jit.ScriptModule):
             raise LayerticketError(
-                f"{name or kind} is scripted or traced, so its parts cannot be watched or cut out. "
-                "Give the network it was made from; script the smaller one afterwards."
+                f"{name or kind} is scripted or traced, so its parts cannot be removed. "
+                "Give the original network; script the smaller one afterwards."
             )
         packed = where.startswith(QUANTIZED) or getattr(module, "is_quantized", False) is True
         if packed or any(_is_packed(p) for p in module.parameters(recurse=False)):
             raise LayerticketError(
                 f"{name or kind} is quantized: its weights are packed numbers without gradients. "
-                "Find the ticket in the network as it was before, cut that, then quantize it."
+                "Find the ticket in the original network, then quantize the smaller one."
             )
         if any(p.is_meta for p in module.parameters(recurse=False)):
             hook = getattr(module, "_hf_hook", None)
             raise LayerticketError(
-                f"the weights of {name or kind} are offloaded (accelerate): they are not there to "
-                "be read. Load the network without offloading (no device_map)."
+                f"the weights of {name or kind} are offloaded (accelerate) and cannot be read. "
+                "Load the network without offloading (no device_map)."
                 if hook is not None
-                else f"the weights of {name or kind} lie on the meta device, without values. Build "
+                else f"the weights of {name or kind} are on the meta device, without values. Build "
                 "the network on a real device, or fill it: model.to_empty(device='cpu')."
             )
         if any(p.is_inference() for p in module.parameters(recurse=False)):
             raise LayerticketError(
-                f"the weights of {name or kind} were made in torch.inference_mode(), where no "
-                "gradients exist. Build the network outside of it."
+                f"the weights of {name or kind} were created in torch.inference_mode(), without "
+                "gradients. Build the network outside of it."
             )
 
 
@@ -136,10 +136,10 @@ def _is_packed(parameter: Tensor) -> bool:
 
 
 def copy_of(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
-    """Deep-copy a model; objects whose id is in `memo` are replaced by what stands there.
+    """Deep-copy a model; objects whose id is in `memo` are replaced by the entries of `memo`.
 
-    Tensors that a module holds from its last call with gradients, such as a masked weight, are
-    copied as values; the copy's next call makes its own.
+    Tensors with gradients that a module keeps from its last call, such as a masked weight, are
+    copied as values; the next call of the copy computes them again.
 
     Raises:
         LayerticketError: If the model cannot be copied.
@@ -153,15 +153,15 @@ def copy_of(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Modul
         return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as err:
         raise LayerticketError(
-            f"{type(model).__name__} cannot be copied ({err}); models must support copy.deepcopy "
-            "before they are scored or cut."
+            f"{type(model).__name__} cannot be copied ({err}). Scoring and removing blocks need "
+            "copy.deepcopy of the model."
         ) from err
 
 
 def view_of(model: nn.Module) -> nn.Module:
-    """Return a copy of the module tree whose parameters share memory with the original's.
+    """Return a copy of the modules whose parameters share memory with the original.
 
-    Every floating-point parameter of the view requires a gradient, frozen in the original or not.
+    Every floating-point parameter of the view requires a gradient, even if frozen in the original.
 
     Raises:
         LayerticketError: If a lazy parameter has no shape yet, or the model cannot be copied.
@@ -237,7 +237,7 @@ def _make_plain(module: nn.Module) -> None:
 
 
 class _Differentiable(TorchFunctionMode):
-    """Replaces functions whose derivative cannot be differentiated by equal ones whose can."""
+    """Replaces functions without a second derivative by equal ones that have one."""
 
     def __torch_function__(
         self,
@@ -257,18 +257,18 @@ _HARDSIGMOID = (F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoi
 
 
 def twice_differentiable() -> contextlib.AbstractContextManager[Any]:
-    """Let second derivatives exist where PyTorch implements the first only (`hardsigmoid`)."""
+    """Enable second derivatives where PyTorch implements only the first (`hardsigmoid`)."""
     return _Differentiable()
 
 
 def weight_versions(model: nn.Module) -> dict[str, int]:
-    """Return how often each parameter has been written to in place, as PyTorch counts it."""
+    """Return how often each parameter was written to in place, counted by PyTorch."""
     return {name: parameter._version for name, parameter in model.named_parameters()}
 
 
 @contextlib.contextmanager
 def preserved_modes(model: nn.Module) -> Iterator[None]:
-    """Put every module back into training or evaluation mode on leaving, also on errors."""
+    """Restore the training or evaluation mode of every module at the end, also on errors."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -279,7 +279,7 @@ def preserved_modes(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserved_random_state(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and PyTorch inside; restore their states on leaving, also on errors."""
+    """Seed Python, NumPy and PyTorch inside; restore their states at the end, also on errors."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's global state is what must come back
     devices = list(range(torch.cuda.device_count()))
     try:
@@ -295,7 +295,7 @@ def preserved_random_state(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reference_kernels() -> Iterator[None]:
-    """Run attention in plain matrix products: countable, and differentiable twice."""
+    """Compute attention by plain matrix products: countable, and twice differentiable."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

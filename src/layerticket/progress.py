@@ -1,4 +1,4 @@
-"""What long work tells the person who waits: one bar on stderr."""
+"""A progress bar on stderr."""
 
 import sys
 import time
@@ -8,14 +8,14 @@ from contextlib import ExitStack, contextmanager
 
 @contextmanager
 def progress_bar(total: float, *, shown: bool = True) -> Iterator[Callable[[float, str], None]]:
-    """Open a progress bar with the time that is left; nothing is drawn on stdout, ever.
+    """Open a progress bar with the time left, on stderr.
 
     Args:
-        total: How much there is to do, in any unit.
-        shown: Whether anything is drawn.
+        total: Total amount of work, in any unit.
+        shown: Whether to show the bar.
 
     Yields:
-        A function of how much is done so far and a short text, such as ``epoch 3/200``.
+        A function of the amount done so far and a short text, such as ``epoch 3/200``.
     """
     if not shown:
         yield lambda done, text: None

@@ -1,7 +1,7 @@
-"""The one guarded door to every criterion: scores of blocks, of filters, of single weights.
+"""Score blocks, filters or single weights by a criterion; the scores are checked and timed.
 
-A criterion runs on a protected view, so that the caller's weights, buffers, gradients, hooks, modes
-and random states are as before, also when something raises; what comes back is checked and timed.
+A criterion runs on a protected view, so that the caller's weights, buffers, gradients, hooks,
+modes and random states stay unchanged, also if an error is raised.
 """
 
 import contextlib
@@ -61,19 +61,19 @@ Slices = Literal["filters", "all"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Scores(Shown):
-    """How scores came about."""
+    """Scores, and how they were computed."""
 
     criterion: str
     options: Mapping[str, object]
-    """Every option of the criterion, defaults included, as JSON values."""
+    """All options of the criterion, including defaults, as JSON values."""
     batch_digest: str
-    """SHA-256 of the scoring batch; of filters and weights empty where none was read."""
+    """SHA-256 of the scoring batch; empty for filters and weights if no batch was read."""
     examples: int
-    """Number of examples in it."""
+    """Number of examples in the batch."""
     seconds: float
     """Wall-clock time of the call."""
     values: Mapping[str, Any]
-    """What was scored by name; higher = keep."""
+    """Scores by name; higher = keep."""
 
     def _headline(self) -> str:
         return f"{type(self).__name__} of {len(self.values)} by {self.criterion}"
@@ -110,7 +110,7 @@ class FilterScores(Scores):
     """Scores of every channel."""
 
     values: Mapping[str, list[float]]
-    """First convolution of those coupled -> a score for each channel, higher = keep."""
+    """First of the coupled convolutions -> a score for each channel, higher = keep."""
 
 
 def score(
@@ -123,13 +123,13 @@ def score(
     zero_init: ZeroInit = "as-is",
     **options: Any,  # noqa: ANN401 - handed to the criterion, checked against its signature
 ) -> BlockScores:
-    """Score every removable block of a network, which is left exactly as it was.
+    """Score every removable block of a network, which is not changed.
 
     Dropout and stochastic depth are off while scoring.
 
     Args:
         model: Network; not modified.
-        blocks: What `find_blocks` found in it, or some of these blocks, or the names of some.
+        blocks: The result of `find_blocks`, or some of its blocks or their names.
         batch: ``(inputs, targets)`` or a dict, on the model's device.
         criterion: A registered name, see `criterion_names`.
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
@@ -149,7 +149,7 @@ def score(
 
     Raises:
         LayerticketError: If there is no block, an option is unknown, or the scores are
-            degenerate; the message names the cause and the ways out.
+            degenerate; the message gives the cause and what to do.
     """
     known = get_criterion(criterion)
     if not isinstance(blocks, Blocks):
@@ -201,7 +201,7 @@ def score(
 
 
 def _as_blocks(model: nn.Module, given: Sequence[Block | str], batch: Batch) -> Blocks:
-    """Take some blocks, or the names of some, for what is to be scored."""
+    """Return the blocks to score, given blocks or names."""
     if isinstance(given, str):
         raise LayerticketError(f"blocks is the text {given!r}; give a list: [{given!r}].")
     blocks = tuple(block for block in given if isinstance(block, Block))
@@ -219,17 +219,17 @@ def score_weights(
     normalization: Normalization | None = None,
     **options: Any,  # noqa: ANN401 - handed to the criterion, checked against its signature
 ) -> WeightScores:
-    """Score every single weight of the matrices of a network, which is left exactly as it was.
+    """Score every single weight of the matrices of a network, which is not changed.
 
     Args:
         model: Network; not modified.
-        batch: As in `score`.
-        criterion: One that values single weights, see ``criterion_names("weights")``.
-        normalization: As in `score`.
-        **options: The criterion's own options.
+        batch: ``(inputs, targets)`` or a dict, on the model's device.
+        criterion: One that scores single weights, see ``criterion_names("weights")``.
+        normalization: "batch" or "running", see `score`.
+        **options: Options of the criterion.
 
     Raises:
-        LayerticketError: As in `score`.
+        LayerticketError: If an option is unknown, or the scores are degenerate.
     """
     if criterion not in (allowed := criterion_names("weights")):
         raise unknown_name("criterion for weights", criterion, allowed)
@@ -238,7 +238,9 @@ def score_weights(
     def values_of(view: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         weights = network_weights(view)
         if not weights:
-            raise LayerticketError("the network has no weight matrix, so no weight can go.")
+            raise LayerticketError(
+                "the network has no weight matrix, so there is nothing to prune."
+            )
         saliency = _saliency(known, view, weights, batch, arguments)
         found = {name: saliency[name].detach().double().cpu() for name in weights}
         _check_finite(criterion, "weight", found, view, batch)
@@ -266,23 +268,23 @@ def score_filters(
 ) -> FilterScores:
     """Score every channel of every group of coupled channels.
 
-    A channel's score is the sum over the weights that go with it, divided by the number of filters
-    it takes along, so that channels of the residual stream, which run through a whole stage,
-    compare with those inside a block. Cost: that of the criterion, once.
+    A channel's score is the sum over the weights removed with it, divided by the number of filters
+    removed with it. So channels of the residual stream, which pass through a whole stage, can be
+    compared with those inside a block. Cost: one run of the criterion.
 
     Args:
         model: The dense network; not modified.
         groups: Its coupled channels.
-        batch: As in `score`.
-        criterion: One that values single weights, `l1` (their magnitude), or `random`.
-        slices: `filters`: the weights of the filters that go; `all`: also those of the layers
-            behind that read them. None: `filters` for l1, as Li et al. have it, `all` for the
+        batch: ``(inputs, targets)`` or a dict, on the model's device.
+        criterion: One that scores single weights, `l1` (their magnitude), or `random`.
+        slices: `filters`: the weights of the removed filters; `all`: also the weights of later
+            layers that read them. None: `filters` for l1, as in Li et al., `all` for the
             others.
-        draw: Number of the draw of random.
-        **options: Those of `score_weights`.
+        draw: Number of the random draw.
+        **options: Options of `score_weights`.
 
     Raises:
-        LayerticketError: If the criterion or an option is unknown, or as in `score`.
+        LayerticketError: If the criterion or an option is unknown, or the scores are degenerate.
     """
     if criterion not in (allowed := criterion_names("filters")):
         raise unknown_name("criterion for filters", criterion, allowed)
@@ -290,7 +292,7 @@ def score_filters(
         raise LayerticketError(f"slices is {slices!r}; allowed are 'filters' and 'all'.")
     if criterion == "random":
         if slices or options:
-            raise LayerticketError("criterion 'random' reads nothing; it has no option but draw.")
+            raise LayerticketError("criterion 'random' has no option except draw.")
         source = torch.Generator().manual_seed(draw)
         return FilterScores(
             criterion=criterion,
@@ -304,7 +306,7 @@ def score_filters(
             seconds=0.0,
         )
     if draw:
-        raise LayerticketError(f"draw is {draw}, but only criterion 'random' draws.")
+        raise LayerticketError(f"draw is {draw}, but only criterion 'random' uses it.")
     weights = score_weights(
         model, batch, "magnitude" if criterion == "l1" else criterion, **options
     )
@@ -326,7 +328,7 @@ def _saliency(
     batch: Batch,
     arguments: Mapping[str, Any],
 ) -> Mapping[str, Tensor]:
-    """Let a criterion value single weights: for each weight tensor, one of its shape."""
+    """Score single weights: return a tensor of the same shape for each weight tensor."""
     found = known.fn(view, weights, batch, **arguments)
     _check_names(known.name, "weight", list(weights), found)
     if odd := [name for name, weight in weights.items() if found[name].shape != weight.shape]:
@@ -338,14 +340,14 @@ def _saliency(
 
 
 def _over_channels(group: Group, values: Mapping[str, Tensor], slices: Slices) -> list[float]:
-    """Sum what single weights are worth over the slices of every channel of a group."""
+    """Sum the scores of single weights over the slices of every channel of a group."""
     total = torch.zeros(group.size, dtype=torch.double)
     for part in group.parts:
         value = values.get(f"{part.layer}.weight")
         if value is None or (part.side == "in" and slices == "filters"):
             continue
         along = 0 if part.side == "out" else 1
-        sums = value.sum([d for d in range(value.ndim) if d != along])  # one figure an index
+        sums = value.sum([d for d in range(value.ndim) if d != along])  # one value per index
         total += torch.stack([sums[list(own)].sum() for own in part.indices])
     scores: list[float] = (total / len(group.filters)).tolist()
     return scores
@@ -361,7 +363,7 @@ def _guarded(
     recorded: Mapping[str, object],
     values_of: Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Any]],
 ) -> Made:
-    """Check the options, run the criterion on a protected view, time it, and fill in the record."""
+    """Check the options, run and time the criterion on a protected view, and return its record."""
     mode = normalization or known.normalization[0]
     if mode not in known.normalization:
         allowed = ", ".join(map(repr, known.normalization))
@@ -381,9 +383,7 @@ def _guarded(
             values = values_of(view, arguments)
     seconds = time.perf_counter() - started
     if weight_versions(model) != versions:
-        raise RuntimeError(
-            f"criterion {known.name!r} wrote to the weights; it must only read them."
-        )
+        raise RuntimeError(f"criterion {known.name!r} changed the weights; it must only read them.")
     read = of == "blocks" or bool(known.uses)
     return made(
         criterion=known.name,
@@ -396,19 +396,19 @@ def _guarded(
 
 
 def _check_batch(batch: Batch) -> None:
-    """Refuse a batch that no gradient can pass."""
+    """Raise if gradients cannot flow through a batch."""
     inputs_of(batch)
     if any(tensor.is_inference() for tensor in tensors_of(batch)):
         raise LayerticketError(
-            "the batch holds a tensor made in torch.inference_mode(), which no gradient can pass. "
-            "Give tensor.clone(), or make it outside of inference mode."
+            "the batch has a tensor created in torch.inference_mode(), which has no gradients. "
+            "Give tensor.clone(), or create it outside of inference mode."
         )
 
 
 def _options(
     known: Criterion, of: Literal["blocks", "weights"], batch: Batch, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Complete the options with the criterion's defaults; refuse unknown and contrary ones."""
+    """Complete the options with defaults; raise for unknown and contradicting ones."""
     if unknown := sorted(set(given) - set(known.option_names(of))):
         kind = "" if of == "blocks" else " on single weights"
         raise unknown_name(
@@ -428,8 +428,8 @@ def _options(
     elif "temperature" in options:
         if "loss_fn" in options:
             raise LayerticketError(
-                "temperature and loss_fn are both given; temperature belongs to the cross-entropy "
-                "layerticket takes when it is given no loss_fn. Choose one."
+                "temperature and loss_fn are both given, but temperature applies only to the "
+                "default cross-entropy. Choose one."
             )
         if own_loss:
             raise LayerticketError(
@@ -442,8 +442,8 @@ def _options(
         options["loss_fn"] = model_loss
         if usual not in (None, 1):
             logger.warning(
-                "%s takes the loss that the model computes itself, whose logits are not divided "
-                "by its usual temperature of %g; pass a loss_fn that divides them to have that",
+                "%s uses the loss that the model computes itself, without its usual temperature of "
+                "%g; for that, pass a loss_fn that divides the logits",
                 known.name,
                 usual,
             )
@@ -488,7 +488,7 @@ def _told_of_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[No
 
 
 def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> nn.Module:
-    """Return a view in evaluation mode, its batch normalizations in the mode asked for."""
+    """Return a view in evaluation mode, with batch normalizations in the given mode."""
     view = view_of(model).eval()
     norms = [m for m in view.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if normalization == "batch" and norms:
@@ -504,7 +504,7 @@ def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> 
 
 
 def _check_names(criterion: str, what: str, asked: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Refuse scores of other things than those that were asked about."""
+    """Raise if the names of the scores are not the given ones."""
     if set(given) != set(asked):
         missing, extra = sorted(set(asked) - set(given)), sorted(set(given) - set(asked))
         raise RuntimeError(
@@ -609,7 +609,7 @@ def _take_for_one(view: nn.Module, blocks: Blocks) -> None:
 
 
 def _as_json(arguments: Mapping[str, Any]) -> dict[str, object]:
-    """Show options in a record: plain values as they are, a loss by what it computes."""
+    """Return options for a record: plain values, and the name of a loss function."""
     shown: dict[str, object] = {}
     for name, value in arguments.items():
         if name == "loss_fn":

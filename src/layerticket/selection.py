@@ -1,4 +1,4 @@
-"""From scores and a budget to what goes and what stays."""
+"""Select the blocks to remove, from scores and a budget."""
 
 import fnmatch
 import math
@@ -20,38 +20,38 @@ Saved = Annotated[float, Strict(), Field(gt=0, lt=1)]
 
 @settings
 class Budget:
-    """How much is to go: exactly one of these.
+    """How much to remove: exactly one of these fields.
 
-    The last three are about measured costs, so `select` needs the `Costs` of the blocks for them.
+    The last three use measured costs, so `select` needs the `Costs` of the blocks for them.
     """
 
     remove: Count | None = None
     """Number of blocks to remove, at least 1."""
     save_macs: Saved | None = None
-    """Least share of the network's multiply-accumulates to save, between 0 and 1."""
+    """Minimum share of the network's multiply-accumulates to save, between 0 and 1."""
     save_params: Saved | None = None
-    """Least share of the network's parameters to save, between 0 and 1."""
+    """Minimum share of the network's parameters to save, between 0 and 1."""
     save_time: Saved | None = None
-    """Least share of the measured time of a training step to save, between 0 and 1."""
+    """Minimum share of the measured time of a training step to save, between 0 and 1."""
     save_energy: Saved | None = None
-    """Least share of the measured energy of a training step to save, between 0 and 1."""
+    """Minimum share of the measured energy of a training step to save, between 0 and 1."""
     max_memory: Bytes | None = None
-    """Most memory training may take at its measured peak, in bytes, or as in 2GiB."""
+    """Maximum measured peak memory of training, in bytes or as in 2GiB."""
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in self._given().items() if value is not None}
         if len(given) != 1:
             raise LayerticketError(
-                f"a budget is exactly one of {', '.join(self._given())}; got {given}."
+                f"give exactly one of {', '.join(self._given())} as budget; got {given}."
             )
 
     @property
     def measured(self) -> bool:
-        """Whether it is about costs that have to be measured."""
+        """Whether the budget is about costs that must be measured."""
         return any(v is not None for v in (self.save_time, self.save_energy, self.max_memory))
 
     def parts(self, rounds: int) -> tuple["Budget", ...]:
-        """Return what has to be gone after each of `rounds` equal rounds; the last is the whole.
+        """Return the cumulative budget of each of `rounds` equal rounds.
 
         Raises:
             LayerticketError: If `rounds` is below 1 or above the number of blocks to remove.
@@ -61,7 +61,7 @@ class Budget:
             [3, 5]
         """
         if rounds < 1 or (self.remove is not None and rounds > self.remove):
-            allowed = "1 or more" if self.remove is None else f"1 to {self.remove}, a block a round"
+            allowed = "1 or more" if self.remove is None else f"1 to {self.remove}"
             raise LayerticketError(f"rounds is {rounds}; with this budget it must be {allowed}.")
         if rounds == 1:
             return (self,)
@@ -70,7 +70,7 @@ class Budget:
             early = [Budget(remove=-(-self.remove * step // rounds)) for step in steps]
             return (*early, self)
         if self.max_memory is not None:
-            raise LayerticketError(f"rounds is {rounds}; a budget of memory is met in one round.")
+            raise LayerticketError(f"rounds is {rounds}; with a memory budget it must be 1.")
         name, share = next((n, v) for n, v in self._given().items() if v is not None)
         return (*(Budget(**{name: share * step / rounds}) for step in steps), self)
 
@@ -80,10 +80,10 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """What a network costs as a whole, and by how much each block makes it dearer."""
+    """Measured cost of a network, and of each of its blocks."""
 
     what: str
-    """In words and with the unit, e.g. "step time in s"."""
+    """Name and unit of the cost, e.g. "step time in s"."""
     total: float
     """Cost of the whole network."""
     blocks: Mapping[str, float]
@@ -109,12 +109,12 @@ class Selection(Shown):
     saved_macs: float | None
     """Share of the network's multiply-accumulates; None where they cannot be counted."""
     saved_params: float
-    """Share of the network's parameters."""
+    """Saved share of the network's parameters."""
     following: str | None = None
-    """The block that would have gone next; None: no other may go."""
+    """The block that would be removed next; None if no other can be."""
 
     def _headline(self) -> str:
-        return f"{len(self.removed)} blocks go, {len(self.kept)} stay"
+        return f"{len(self.removed)} blocks removed, {len(self.kept)} kept"
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -135,27 +135,27 @@ def select(
     gone: Sequence[str] = (),
     costs: Costs | None = None,
 ) -> Selection:
-    """Choose the lowest-scored blocks until the budget is met.
+    """Choose the lowest-scoring blocks until the budget is met.
 
-    Of equal scores the block nearer to the input goes first; where that decides between a block
-    that goes and one that stays, a warning says so.
+    Of blocks with equal scores, the one nearer to the input is removed first; a warning says so if
+    this decides which block is kept.
 
     Args:
-        scores: Score of every removable block that is not gone, higher = keep.
+        scores: Score of every removable block not in `gone`, higher = keep.
         blocks: The removable blocks of the dense network.
-        budget: How much is to go.
+        budget: How much to remove.
         protect: Patterns such as ``layer1.*`` (as in file names) of blocks that must stay.
-        min_per_stage: Removable blocks that must remain in every stage.
-        keep_neighbours: Whether the blocks directly before and after each change of shape stay,
-            as in the paper's implementation.
+        min_per_stage: Minimum number of removable blocks to keep in every stage.
+        keep_neighbours: Whether to keep the blocks directly before and after each change of
+            shape, as in the paper's code.
         gone: Blocks removed in earlier rounds; they count towards the budget.
-        costs: What `budget` is about, if that is a measured cost; their sum over the blocks is
-            taken for what their removal saves.
+        costs: Costs of the blocks, for a budget of a measured cost; removing several blocks is
+            assumed to save the sum of their costs.
 
     Raises:
-        LayerticketError: If scores and blocks disagree, a score is not finite, measured costs are
+        LayerticketError: If scores and blocks differ, a score is not finite, measured costs are
             missing, a pattern matches nothing, or the budget cannot be met; the message gives the
-            largest saving possible.
+            largest possible saving.
     """
     check_budget(budget)
     removed = list(blocks.named(gone))
@@ -164,7 +164,7 @@ def select(
         raise LayerticketError("scores and blocks name different blocks; score these blocks first.")
     if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
         raise LayerticketError(
-            f"the score of block {bad[0]!r} is {scores[bad[0]]}; only finite scores rank."
+            f"the score of block {bad[0]!r} is {scores[bad[0]]}; scores must be finite."
         )
     staying = _protected(blocks, protect)
     if keep_neighbours:
@@ -197,10 +197,10 @@ def select(
 
 
 def check_budget(budget: object) -> None:
-    """Refuse what is no `Budget`, such as a number.
+    """Raise unless the argument is a `Budget`.
 
     Raises:
-        LayerticketError: With how to write one.
+        LayerticketError: With an example of a budget.
     """
     if not isinstance(budget, Budget):
         count = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
@@ -212,7 +212,7 @@ def check_budget(budget: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A budget in numbers: what has to add up to how much."""
+    """A budget in numbers: a cost per block, and the sum to reach."""
 
     words: str
     needed: float
@@ -225,7 +225,7 @@ class Target:
 
 
 def _target_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Target:
-    """Put a budget in numbers."""
+    """Return a budget as a target in numbers."""
     if budget.remove is not None:
         return Target(words=f"{budget.remove} blocks", needed=budget.remove, cost=len)
     if budget.save_macs is not None:
@@ -246,14 +246,14 @@ def _target_of(budget: Budget, blocks: Blocks, costs: Costs | None) -> Target:
         )
     if costs is None or set(costs.blocks) != {block.name for block in blocks}:
         raise LayerticketError(
-            "this budget is about a measured cost; pass costs=Costs(...) with the cost of every "
+            "this budget needs measured costs; pass costs=Costs(...) with the cost of every "
             "removable block, or use `layerticket find`, which measures them."
         )
     return _measured_target(budget, costs)
 
 
 def _measured_target(budget: Budget, costs: Costs) -> Target:
-    """Put a budget of measured costs in numbers."""
+    """Return a budget of measured costs as a target in numbers."""
     share = budget.save_time if budget.save_time is not None else budget.save_energy
     if share is not None:
         words, needed = f"{share:.1%} of the {costs.what}", share * costs.total
@@ -263,8 +263,8 @@ def _measured_target(budget: Budget, costs: Costs) -> Target:
         needed = costs.total - budget.max_memory
         if needed <= 0:
             raise LayerticketError(
-                f"the budget asks for {words}, which the dense network keeps as it is. "
-                "Train it without a ticket, or ask for less."
+                f"the budget asks for {words}, which the dense network meets already. "
+                "Train it without a ticket, or use a smaller budget."
             )
     return Target(
         words=words,
@@ -286,7 +286,7 @@ def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise LayerticketError(
-                f"pattern {pattern!r} protects no removable block. Removable: {', '.join(names)}."
+                f"pattern {pattern!r} matches no removable block. Removable: {', '.join(names)}."
             )
         staying.update(matched)
     return staying
@@ -295,14 +295,14 @@ def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
 def _warn_of_ties(
     scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
 ) -> None:
-    """Say where the order of execution, not the score, decided what goes."""
+    """Warn if the order of execution, not the score, decided which block is removed."""
     highest = max((scores[block.name] for block in removed), default=None)
     gone = {block.name for block in removed}
     tied = [name for name in scores if scores[name] == highest and name not in staying]
     if kept := [name for name in tied if name not in gone]:
         warnings.warn(
-            f"{len(tied)} blocks share the score {highest!r} at the cut, and those nearer to the "
-            f"input went; {', '.join(kept)} might as well have gone.",
+            f"{len(tied)} blocks have the same score {highest!r} at the cut. Those nearer to the "
+            f"input were removed; {', '.join(kept)} could equally have been.",
             stacklevel=3,
         )
 

@@ -1,7 +1,7 @@
-"""How a setting is declared once and checked the same way everywhere.
+"""Declare settings once, and check them in the same way everywhere.
 
-A class marked with `settings` is a frozen dataclass whose annotations say what is allowed. The
-constructor, `dataclasses.replace`, a table of a file and the command line all meet that one check.
+A class decorated with `settings` is a frozen dataclass whose annotations define what is allowed.
+The constructor, `dataclasses.replace`, files and the command line all use this check.
 """
 
 import functools
@@ -35,7 +35,7 @@ Flag = Annotated[bool, Strict()]
 """true or false; not 0, 1 or a text."""
 Text = Annotated[str, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
-"""A finite number; whole ones stand for fractions, texts and booleans do not."""
+"""A finite number, whole or not; no text and no boolean."""
 Positive = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0)]
 NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
 Share = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, lt=1)]
@@ -46,32 +46,32 @@ Count = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 """A whole number from 0."""
 Few = Annotated[int, Strict(), Field(ge=1, le=1000)]
-"""From 1 to 1,000: of what is planned, or done, one by one."""
+"""From 1 to 1,000, for things that are planned or done one by one."""
 Many = Annotated[int, Strict(), Field(ge=1, le=100_000)]
-"""From 1 to 100,000: of what takes long, such as epochs."""
+"""From 1 to 100,000, for things that take long, such as epochs."""
 Side = Annotated[int, Strict(), Field(ge=1, le=65_536)]
-"""Channels or pixels of an image along one axis."""
+"""Number of channels, or of pixels along one axis of an image."""
 LARGEST_INPUT = 2**28
-"""Numbers that one input may have, a gigabyte."""
+"""Maximum number of values in one input (1 GB)."""
 
 
 def check_shape(shape: tuple[int, ...], name: str) -> None:
-    """Refuse the shape of one input that no memory holds.
+    """Raise if the shape of one input is too large for memory.
 
     Raises:
         LayerticketError: If its sides multiply to more than `LARGEST_INPUT`.
     """
     if math.prod(shape) > LARGEST_INPUT:
         raise LayerticketError(
-            f"{name} is {shape}, {math.prod(shape):,} numbers an input; at most {LARGEST_INPUT:,} "
+            f"{name} is {shape}, {math.prod(shape):,} values per input; at most {LARGEST_INPUT:,} "
             "are allowed."
         )
 
 
 def _known_device(given: str) -> str:
-    """Refuse what is no name of a device; whether it is there is asked later."""
+    """Raise unless a text is a device name; whether the device exists is checked later."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", given):
-        raise LayerticketError(f"{_shortly(given)} is no device. Use auto, cpu, cuda or cuda:N.")
+        raise LayerticketError(f"{_shortly(given)} is not a device. Use auto, cpu, cuda or cuda:N.")
     return given
 
 
@@ -83,10 +83,10 @@ MOST_BYTES = 2**50
 
 
 def bytes_of(given: object) -> int:
-    """Read an amount of memory: bytes as a number or a text, or with a unit: 2GiB, 900MB.
+    """Return an amount of memory in bytes: a number or text, without or with a unit (2GiB, 900MB).
 
     Raises:
-        LayerticketError: If it is something else.
+        LayerticketError: If it is not an amount of memory.
 
     Example:
         >>> bytes_of("1.5KiB")
@@ -103,8 +103,8 @@ def bytes_of(given: object) -> int:
         if float(number) * unit <= MOST_BYTES:
             return int(float(number) * unit)
     raise LayerticketError(
-        f"{_shortly(given)} is no amount of memory. Give bytes, or a number with kB, MB, GB, KiB, "
-        "MiB or GiB; at most 1024 TiB."
+        f"{_shortly(given)} is not an amount of memory. Give bytes, or a number with kB, MB, GB, "
+        "KiB, MiB or GiB; at most 1024 TiB."
     )
 
 
@@ -179,7 +179,7 @@ if typing.TYPE_CHECKING:
     Range = tuple[int, int]
 else:
     Bytes = Annotated[int | str, PlainValidator(bytes_of)]
-    """An amount of memory in bytes; "2GiB" is one too."""
+    """An amount of memory in bytes, or with a unit, such as "2GiB"."""
     Size = Annotated[str, PlainValidator(size_of)]
     """Height and width in pixels: 64, "64,48" or [64, 48]."""
     Shape = Annotated[str, PlainValidator(shape_of)]
@@ -190,14 +190,14 @@ else:
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass that checks its fields by their annotations.
+    """Turn a class into a frozen dataclass that checks its fields by their annotations.
 
-    Fields are given by name. Lists become tuples and texts paths where the annotation says so; a
-    `__post_init__` sees checked values and may refuse combinations with a LayerticketError.
+    Fields are given by name. Lists become tuples, and texts become paths, as annotated. A
+    `__post_init__` gets checked values and may raise a LayerticketError for combinations.
 
     Raises:
-        LayerticketError: From the constructor and from `dataclasses.replace`: what was given, what
-            is allowed.
+        LayerticketError: From the constructor and from `dataclasses.replace`, with the given and
+            the allowed values.
 
     Example:
         >>> @settings
@@ -225,7 +225,7 @@ def settings(cls: type[T]) -> type[T]:
 
     checked.__wrapped__ = build  # type: ignore[attr-defined]  # signature and help read it
     made.__init__ = checked  # type: ignore[method-assign]
-    # Inside other settings: an object of the class as it is, or a table to make one of.
+    # As a field of other settings: an object of the class, or a table for one.
     made.__get_pydantic_core_schema__ = classmethod(  # type: ignore[attr-defined]
         lambda cls, *_: core_schema.no_info_plain_validator_function(
             lambda given: given if isinstance(given, cls) else cls(**_table(given))
@@ -236,7 +236,7 @@ def settings(cls: type[T]) -> type[T]:
 
 @functools.cache
 def _checks(cls: type) -> dict[str, TypeAdapter[Any]]:
-    """Build what checks each field of a settings class."""
+    """Return a checker for each field of a settings class."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
 
@@ -283,26 +283,26 @@ def _checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa:
         raise LayerticketError(first_problem(name, err)) from None
     paths = found if isinstance(found, tuple) else (found,)
     if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
-        raise LayerticketError(f"{name} holds a null byte, which no path may.")
+        raise LayerticketError(f"{name} has a null byte. Remove it.")
     return found
 
 
 def _table(given: object) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
-        raise LayerticketError(f"{given!r} is no table of keys and values.")
+        raise LayerticketError(f"{given!r} is not a table of keys and values.")
     return given
 
 
 def from_table(cls: type[T], table: object, where: str) -> T:
-    """Make settings of a table in a file; every key is checked.
+    """Return the settings of a table in a file; every key is checked.
 
     Args:
-        cls: A class marked with `settings`.
-        table: Values by name of the field, as a TOML or JSON parser returns them.
+        cls: A class decorated with `settings`.
+        table: Values by field name, as a TOML or JSON parser returns them.
         where: File and table, for messages.
 
     Raises:
-        LayerticketError: If a key is unknown or missing, or a value is refused.
+        LayerticketError: If a key is unknown or missing, or a value is invalid.
 
     Example:
         >>> from layerticket.selection import Budget
@@ -328,25 +328,25 @@ Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,25
 Inside = Annotated[
     str, Strict(), Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*\z")
 ]
-"""Path below the folder that a record is about; it leads nowhere else."""
+"""Relative path inside the folder of the record."""
 
 
 def restored(
     cls: type[T], record: object, where: str, given: Mapping[str, object] | None = None
 ) -> T:
-    """Make a dataclass of a record that was read, every field checked by its annotation.
+    """Build a dataclass from a record; every field is checked by its annotation.
 
-    A record may have been written by another version, or by hand: a right checksum says that it
-    is whole, not that it is right. Lists become tuples; nothing else is converted.
+    A record may have been written by another version or by hand: a correct checksum does not prove
+    that its values are valid. Lists become tuples; nothing else is converted.
 
     Args:
         cls: The dataclass.
-        record: JSON values by name of the field; fields with a default may be left out.
+        record: JSON values by field name; fields with a default may be missing.
         where: File, and place in it, for messages.
-        given: Fields that are made already; they need not stand in the record.
+        given: Fields that are already built; they may be missing in the record.
 
     Raises:
-        LayerticketError: Naming file and field, if one is missing, unknown or has a wrong value.
+        LayerticketError: If a field is missing, unknown or has a wrong value.
 
     Example:
         >>> @dataclass
@@ -363,7 +363,7 @@ def restored(
     if odd := [name for name in values if name not in checks and name not in given]:
         raise LayerticketError(
             f"{where}: key {str(odd[0])[:60]!r} is not known; another version wrote it, or it was "
-            "changed by hand."
+            "edited by hand."
         )
     for field in fields(cls):  # type: ignore[arg-type]  # a dataclass
         lacking = field.default is MISSING and field.default_factory is MISSING
@@ -378,10 +378,10 @@ def restored(
 
 
 def checked_json(name: str, hint: Any, value: object) -> Any:  # noqa: ANN401 - an annotation
-    """Check a JSON value by an annotation, strictly: a text is no number, a list is a tuple.
+    """Check a JSON value by an annotation: no conversion, except lists to tuples.
 
     Raises:
-        LayerticketError: Saying what it is and what is allowed.
+        LayerticketError: With the given and the allowed values.
     """
     return _json_checked(name, _adapter_of(hint), value)
 
@@ -394,7 +394,7 @@ def _mapping(record: object, where: str) -> Mapping[str, Any]:
 
 @functools.cache
 def _record_checks(cls: type) -> dict[str, TypeAdapter[Any]]:
-    """Build what checks each field; a class that cannot be told from JSON has to be given."""
+    """Return a checker for each field."""
     hints = typing.get_type_hints(cls, include_extras=True, localns=_LATER)
     return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
 
@@ -408,11 +408,11 @@ def _json_checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # 
     except ValidationError as err:
         raise LayerticketError(first_problem(name, err)) from None
     except (ValueError, TypeError, RecursionError) as err:
-        raise LayerticketError(f"{name} is {_shortly(value)}, which is no JSON value.") from err
+        raise LayerticketError(f"{name} is {_shortly(value)}, not a JSON value.") from err
 
 
 def to_table(value: object) -> Any:  # noqa: ANN401 - a table, a list or a plain value
-    """Turn settings into tables and lists as TOML has them; what is None is left out.
+    """Return settings as tables and lists for TOML; None values are left out.
 
     Example:
         >>> from layerticket.selection import Budget
@@ -429,7 +429,7 @@ def to_table(value: object) -> Any:  # noqa: ANN401 - a table, a list or a plain
 
 
 def first_problem(name: str, err: ValidationError) -> str:
-    """Say what was given for a setting and what is allowed, for the first thing that is wrong."""
+    """Return a message on the first wrong setting: what was given and what is allowed."""
     problem = err.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"] if not re.search(r"[\[(-]", str(part))]
     name = ".".join([name, *path])
@@ -463,13 +463,13 @@ def first_problem(name: str, err: ValidationError) -> str:
 
 
 def _choices(expected: str) -> list[str]:
-    """Take the words out of pydantic's "'a', 'b' or 'c'"."""
+    """Return the words of pydantic's "'a', 'b' or 'c'"."""
     return [word.strip().strip("'") for word in expected.replace(" or ", ", ").split(", ")]
 
 
 def _shortly(value: object) -> str:
-    """Spell a value, at most 60 letters of it."""
+    """Return a value as text of at most 60 characters."""
     if isinstance(value, int) and value.bit_length() > 1000:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to spell the longest
+        return f"a number of {value.bit_length()} bits"  # Python cannot print the longest
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

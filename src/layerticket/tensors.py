@@ -1,4 +1,4 @@
-"""Named tensors in one file with a checksum, never pickled."""
+"""Read and write named tensors in one file with a checksum, never pickled."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """
     plain = {name: _plain(name, value) for name, value in tensors.items()}
     label = {"facts": facts, "sha256": tensor_digest(plain)}
-    # One entry only: safetensors writes several in random order, and equal runs give equal files.
+    # One entry only: safetensors orders several at random, but equal runs must give equal files.
     header = {_LABEL: json.dumps(label, sort_keys=True, allow_nan=False)}
     write_atomically(path, save(plain, metadata=header))
 
@@ -45,7 +45,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Tensors by name, on the CPU, and the facts.
 
     Raises:
-        LayerticketError: If the file is missing, damaged or foreign.
+        LayerticketError: If the file is missing, damaged or not ours.
     """
     check_regular(path)
     try:
@@ -56,17 +56,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if label["sha256"] != tensor_digest(tensors):
             raise ValueError("checksum differs")
         if not isinstance(facts, dict):
-            raise ValueError("its facts are no table")
+            raise ValueError("its facts are not a table")
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as err:
         raise LayerticketError(
             f"{path} is damaged or was not written by layerticket ({err}). "
-            "Delete it; the work that it held has to be done again."
+            "Delete it; its work must be done again."
         ) from err
     return tensors, facts
 
 
 def _plain(name: str, value: object) -> Tensor:
-    """Copy on the CPU, dense and with memory of its own, as safetensors wants it."""
+    """Return a dense copy on the CPU with its own memory, as safetensors requires."""
     if not isinstance(value, Tensor):
         raise LayerticketError(
             f"state {name!r} is a {type(value).__name__}, but only tensors can be saved. "
@@ -76,7 +76,7 @@ def _plain(name: str, value: object) -> Tensor:
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of tensors, whatever their order.
+    """Return the SHA-256 over names, types, shapes and bytes of tensors, in any order.
 
     Args:
         tensors: Tensors of any device and memory layout, by name.

@@ -51,7 +51,7 @@ def test_which_blocks_go():
     assert names(unequal, "last") == [3, 2, 1]
     for seed in range(20):  # 1 + 1 + 2 is the only sum of 4
         assert sorted(names(unequal, "random", seed=seed)) == [1, 2, 3]
-    with pytest.raises(LayerticketError, match="draw is 1, and only 1 sets"):
+    with pytest.raises(LayerticketError, match="draw is 1, but only 1 sets"):
         names(unequal, "random", 1)
 
 
@@ -171,10 +171,10 @@ def test_shallower_knows_its_limits():
     reference = dataclasses.replace(reference, blocks=four)
     for name, message in (
         ("resnet14", "shallowest"),
-        ("resnet34", "Name a network yourself"),
+        ("resnet34", "Give one by name"),
         ("timm:resnet34", '`model = "NAME"`'),
-        ("torchvision:resnet152", "Name a network yourself"),
-        ("my.module:net", "Name a network yourself"),
+        ("torchvision:resnet152", "Give one by name"),
+        ("my.module:net", "Give one by name"),
         ("resnet56", "have 3"),  # this ticket has four stages
     ):
         with pytest.raises(LayerticketError, match=message):
@@ -188,5 +188,5 @@ def test_equal_compute():
     origin = Origin(run="r", scored_epoch=10, rewind_epoch=2, recipe={"epochs": 10})
     late = dataclasses.replace(reference, origin=origin)
     assert equal_compute_epochs(late, 10) == 16  # 10 dense epochs, then 8 at 0.7
-    with pytest.raises(LayerticketError, match="leave nothing to train"):
+    with pytest.raises(LayerticketError, match="leaves nothing to train"):
         equal_compute_epochs(late, 2)

@@ -268,7 +268,7 @@ def test_padded_shortcuts_are_refused_ours_by_name_and_foreign_ones_by_the_oracl
         without_channels(model, removed, example),
         silence_channels(model, groups, removed),
     )
-    with pytest.raises(LayerticketError, match="computes something else"):
+    with pytest.raises(LayerticketError, match="gives other outputs"):
         require_equal_to_silenced(small, silent, images)
 
 
@@ -288,7 +288,7 @@ def test_removal_equals_silence_where_channels_are_coupled_rightly():
     )
     require_equal_to_silenced(small, silent, images)
     wrong = without_channels(model, removed | {"5.conv1": (0, 3)}, images[:1])
-    with pytest.raises(LayerticketError, match="computes something else"):
+    with pytest.raises(LayerticketError, match="gives other outputs"):
         require_equal_to_silenced(wrong, silent, images)
 
 
@@ -298,8 +298,8 @@ def test_removal_equals_silence_where_channels_are_coupled_rightly():
         ({"criterion": "hrank"}, "criterion for filters 'hrank' is not known"),
         ({"criterion": "magnitude"}, "criterion for filters 'magnitude' is not known"),
         ({"match": "time"}, "match 'time' is not known"),
-        ({"criterion": "random", "slices": "all"}, "no option but draw"),
-        ({"criterion": "l1", "draw": 1}, "only criterion 'random' draws"),
+        ({"criterion": "random", "slices": "all"}, "no option except draw"),
+        ({"criterion": "l1", "draw": 1}, "only criterion 'random' uses it"),
         (
             {"criterion": "l1", "temperature": 2.0},
             "option of criterion 'magnitude' on single weights 'temperature' is not",
@@ -327,9 +327,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
         baseline.apply(model, initialization="seed")
     example = batch[0][:1]
     for removed, message in (
-        ({"3.conv1": (9,)}, "cannot go"),
-        ({"3.conv1": (0, 1, 2, 3)}, "cannot go"),
-        ({"9": (0,)}, "cannot go"),
+        ({"3.conv1": (9,)}, "cannot be removed"),
+        ({"3.conv1": (0, 1, 2, 3)}, "cannot be removed"),
+        ({"9": (0,)}, "cannot be removed"),
         ({"0": (1,), "3.conv2": (2,)}, "coupled with"),
     ):
         with pytest.raises(LayerticketError, match=message):

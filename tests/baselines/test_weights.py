@@ -129,9 +129,9 @@ def test_ranking_by_hand():
     with pytest.warns(UserWarning, match="no weight is left in b"):
         masks = keep_highest(saliency, masks, 1)
     assert masks["a"].tolist() == [[True, False]]
-    with pytest.warns(UserWarning, match="2 weights that stay have the same saliency"):
+    with pytest.warns(UserWarning, match="2 kept weights have the same saliency"):
         keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 2)
-    with pytest.raises(LayerticketError, match="4 weights are to stay of 3"):
+    with pytest.raises(LayerticketError, match="4 of 3 remaining weights"):
         keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 4)
 
 

@@ -218,9 +218,9 @@ NOT_EXAMINED = {
     "text": (lambda: "resnet20", r"the text 'resnet20'; give a torch.nn.Module: layerticket.build"),
     "class": (lambda: CifarResNet, "the model is a type; give a torch.nn.Module"),
     "scripted": (lambda: torch.jit.script(nn.Sequential(nn.Linear(2, 2))), "is scripted or traced"),
-    "meta": (meta_network, "the weights of 0 lie on the meta device"),
+    "meta": (meta_network, "the weights of 0 are on the meta device"),
     "offloaded": (offloaded_network, r"the weights of 0 are offloaded \(accelerate\)"),
-    "inference": (inference_network, "the weights of 0 were made in torch.inference_mode"),
+    "inference": (inference_network, "the weights of 0 were created in torch.inference_mode"),
     "quantized": (quantized_network, "is quantized: its weights are packed"),
 }
 
@@ -262,7 +262,7 @@ def test_wrong_arguments_are_answered_in_one_line():
 def test_a_ticket_is_not_saved_among_other_files(tmp_path):
     ticket = find_ticket(conv_net(), image_batch(), budget=ONE)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(LayerticketError, match=r"holds other files \(notes.txt\). Choose an empty"):
+    with pytest.raises(LayerticketError, match=r"has other files \(notes.txt\). Choose an empty"):
         ticket.save(tmp_path)
     with pytest.raises(LayerticketError, match="is a file; a ticket is a folder"):
         ticket.save(tmp_path / "notes.txt")
@@ -304,7 +304,7 @@ def test_a_wrapped_network_gives_the_names_of_the_bare_one(wrapper, inside):
         bare, wrapped = head, Holder(wrapped)
         wrapped.head = head.head
     plain = find_ticket(bare, batch, budget=ONE)
-    with pytest.warns(UserWarning, match="the network is wrapped in .*wrap the smaller network"):
+    with pytest.warns(UserWarning, match="the network is wrapped in .*wrap it again"):
         ticket = find_ticket(wrapped, batch, budget=ONE)
     assert ticket.removed == plain.removed
     assert dict(ticket.scores) == dict(plain.scores)

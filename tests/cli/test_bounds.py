@@ -21,20 +21,20 @@ TRAIN = ["train", "resnet20", "--epochs", "1", "--out", "OUT"]
     [
         (["blocks", "resnet20", "--input-shape", "3,²,32"], "channels,height,width"),
         (["blocks", "resnet20", "--input-shape", f"3,{DIGITS},32"], "channels,height,width"),
-        (["blocks", "resnet20", "--input-shape", "3,65535,65535"], "numbers an input; at most"),
+        (["blocks", "resnet20", "--input-shape", "3,65535,65535"], "values per input; at most"),
         (["blocks", "resnet20", "--repeats", "9" * 400], "--repeats is a number of 1329 bits"),
-        (["find", "resnet20", "--max-memory", DIGITS, "--out", "OUT"], "no amount of memory"),
+        (["find", "resnet20", "--max-memory", DIGITS, "--out", "OUT"], "not an amount of memory"),
         (["find", "resnet20", "--max-memory", "9" * 400, "--out", "OUT"], "a number of 1329 bits"),
         (["find", "resnet20", "--max-memory", "2000TiB", "--out", "OUT"], "at most 1024 TiB"),
         (["find", "resnet20", "--remove", "9" * 400, "--out", "OUT"], "must be at most"),
         ([*FIND, "--rounds", "99999999"], "--rounds is 99999999; it must be at most 1000"),
         ([*FIND, "--timing-rounds", "99999999"], "it must be at most 1000"),
-        ([*FIND, "--device", "cpu:3"], "'cpu:3' is no device. Use auto, cpu, cuda or cuda:N"),
-        ([*FIND, "--device", "xla"], "'xla' is no device"),
+        ([*FIND, "--device", "cpu:3"], "'cpu:3' is not a device. Use auto, cpu, cuda or cuda:N"),
+        ([*FIND, "--device", "xla"], "'xla' is not a device"),
         ([*FIND, "--seed", "-1"], "at least 0"),
-        ([*TRAIN, "--device", "meta"], "'meta' is no device"),
-        ([*TRAIN, "--keep", DIGITS], "is no point of a training"),
-        ([*TRAIN, "--keep", "²"], "is no point of a training"),
+        ([*TRAIN, "--device", "meta"], "'meta' is not a device"),
+        ([*TRAIN, "--keep", DIGITS], "is not in a training"),
+        ([*TRAIN, "--keep", "²"], "is not in a training"),
         ([*TRAIN, "--seed", "-1"], "--seed is -1; it must be at least 0"),
         ([*TRAIN, "--learning-rate", "1e9"], "it must be at most 100"),
         ([*TRAIN, "--weight-decay", "1e9"], "it must be at most 10"),
@@ -46,7 +46,7 @@ TRAIN = ["train", "resnet20", "--epochs", "1", "--out", "OUT"]
         (["demo", "--epochs", "0", "--out", "OUT"], "--epochs is 0"),
         (["demo", "--criteria", "grap", "--out", "OUT"], "Did you mean 'grasp'"),
         (["demo", "--model", "resnet21", "--out", "OUT"], "'resnet21' is not known. Did you mean"),
-        (["demo", "--remove", "99", "--out", "OUT"], "resnet32 has 13 blocks that can be removed"),
+        (["demo", "--remove", "99", "--out", "OUT"], "resnet32 has only 13 removable blocks"),
         (["find", "resnet20", "--remove", "1", "--out", "a\0b"], "null byte"),
         (["blocks", "torch:zeros"], "'torch:zeros' is a built-in function"),
         (["blocks", "sys:exit"], "'sys:exit' is a built-in function"),
@@ -78,7 +78,7 @@ def test_a_file_where_a_folder_is_to_be(words, tmp_path, capsys):
     for out in (file, file / "inside"):
         assert main([*words, "--out", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"{file} is no folder" in line
+        assert f"{file} is not a folder" in line
     assert file.read_text() == "mine"
 
 
@@ -103,7 +103,7 @@ METHOD = STUDY["methods"][0]
         ({"methods": [{"method": {"a": 1}}]}, "is not known"),
         ({"methods": [METHOD | {"rounds": 99_999_999}]}, "it must be at most 1000"),
         ({"methods": [METHOD | {"seeds": 10**30}]}, "methods.0.: seeds is"),
-        ({"methods": [METHOD | {"rounds": [1] * 2000}]}, "stand for 2,000 methods"),
+        ({"methods": [METHOD | {"rounds": [1] * 2000}]}, "give 2,000 methods"),
         (
             {"methods": [METHOD, {"method": "control", "control": "random", "draws": 10**9}]},
             "draws is 1000000000; it must be at most 1000",
@@ -126,7 +126,7 @@ METHOD = STUDY["methods"][0]
         (
             {"input_shape": [3, 65536, 65536], "fit": "a:b",
              "methods": [METHOD | {"criterion": "random"}]},
-            "numbers an input",
+            "values per input",
         ),
         ({"conditions": {"frost_dir": "a\0b"}}, "null byte"),
         ({"conditions": {"shift_dir": ["a", "a\0b"]}}, "null byte"),
@@ -147,10 +147,10 @@ def test_options_that_fit_are_taken():
 def test_values_at_the_border():
     assert bytes_of("1024TiB") == 2**50
     assert checked("device", DeviceName, "cuda:7") == "cuda:7"
-    with pytest.raises(LayerticketError, match="'cuda:1234567' is no device"):
+    with pytest.raises(LayerticketError, match="'cuda:1234567' is not a device"):
         checked("device", DeviceName, "cuda:1234567")
     assert epoch_at("000000003", 5) == 3
-    with pytest.raises(LayerticketError, match="no point"):
+    with pytest.raises(LayerticketError, match="not in a training"):
         epoch_at("٣", 5)  # a three, but not one of ours
 
 

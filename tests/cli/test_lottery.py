@@ -49,7 +49,7 @@ def test_a_ticket_goes_on_where_it_was_set_back_to(run, dense, tmp_path):
     assert all((tensor == theta.weights[n]).all() for n, tensor in ticket.init.items())
     words = ["train", "resnet20", "--ticket", tmp_path / "t", "--out", tmp_path / "runs"]
     captured = run(*words, "--seed", "2", "--device", "cpu", "--json")
-    assert "goes on from epoch 1" in captured.err  # with the recipe of the run
+    assert "starts at epoch 1" in captured.err  # with the recipe of the run
     trained = answer(captured)
     assert trained["epochs"] == 3
     config = read_json(tmp_path / "runs" / trained["run"].rsplit("/", 1)[1] / "run.json")["config"]
@@ -88,10 +88,10 @@ def test_an_early_ticket_and_the_seed_of_the_run(run, dense, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rewind", "75%"], "did not keep epoch 3 when it was trained (kept: 0, 1, 2)"),
+        (["--rewind", "75%"], "has no snapshot of epoch 3 (saved: 0, 1, 2)"),
         (["--rewind", "4"], "leaves nothing to train"),
-        (["--rewind", "half"], "no point of a training of 4 epochs"),
-        (["--score-epoch", "3"], "did not keep epoch 3"),
+        (["--rewind", "half"], "not in a training of 4 epochs"),
+        (["--score-epoch", "3"], "has no snapshot of epoch 3"),
         (["--data", "cifar10"], "data is 'cifar10', but"),
     ],
 )
@@ -122,7 +122,7 @@ def test_fresh_weights_are_new_and_train_all_epochs(run, dense, tmp_path):
     words = ["train", "resnet20", "--ticket", tmp_path / "t", "--out", tmp_path, "--seed", "2"]
     words += ["--epochs", "1", "--device", "cpu", "--json"]
     fresh = [*words, "--initialization", "seed"]
-    assert "would not be new. Draw others: --init-seed 3" in run(*fresh, code=2).err
+    assert "not new weights. Use another seed: --init-seed 3" in run(*fresh, code=2).err
     trained = answer(run(*fresh, "--init-seed", "3"))
     assert trained["epochs"] == 1
     config = read_json(tmp_path / trained["run"].rsplit("/", 1)[1] / "run.json")["config"]

@@ -53,7 +53,7 @@ def test_numbers_from_elsewhere_have_a_page(tmp_path, capsys):
     ("options", "match"),
     [
         (["--margin", "0.02"], "--margin is for CSV files"),
-        (["r.csv", "--watch"], "give its folder"),
+        (["r.csv", "--watch"], "--watch needs the folder"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, match, folder, capsys):

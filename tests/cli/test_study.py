@@ -68,4 +68,4 @@ def test_bad_input_is_one_line(study, capsys, words, message):
 
 def test_a_folder_without_a_study(tmp_path, capsys):
     assert main(["study", "status", str(tmp_path)]) == 2
-    assert "holds no study" in capsys.readouterr().err
+    assert "has no study" in capsys.readouterr().err

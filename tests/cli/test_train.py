@@ -81,9 +81,9 @@ def test_train_is_one_run_of_all_processes(tmp_path, capsys):
     for said in (
         "is being written by another process",
         "process 1 of 2 differs from process 0 in: run. Give every process the same command.",
-        "energy is metered in one process",
-        "`train --dry-run` is the work of one process",
-        "`layerticket find` is the work of one process",
+        "energy can be metered for one process",
+        "`train --dry-run` runs in one process",
+        "`layerticket find` runs in one process",
     ):
         assert ends[0][2].count(said) == 1, ends[0][2]
     # What process 0 has said is not said again.

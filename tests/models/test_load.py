@@ -82,8 +82,8 @@ def test_torchvision_takes_classes():
     ("name", "said"),
     [
         ("resnet23", r"model 'resnet23' is not known. .* Available: .* resnet14, "),
-        ("resnet18", r"none of this package.* timm:resnet18 or torchvision:resnet18"),
-        ("convnext_atto", r"none of this package. Say whose it is: timm:convnext_atto\.$"),
+        ("resnet18", r"not from this package.* timm:resnet18 or torchvision:resnet18"),
+        ("convnext_atto", r"not from this package. Give its source: timm:convnext_atto\.$"),
         ("convnext_tiny", r"timm:convnext_tiny or torchvision:convnext_tiny\.$"),
         ("resnet23-projection", r"Did you mean 'resnet32-projection'"),
         ("resnett32", r"'resnett32' is not known. Did you mean 'resnet32'\?"),
@@ -117,7 +117,7 @@ def test_numbers_out_of_range(numbers, said):
 
 
 def test_torchvision_refuses_other_channels():
-    with pytest.raises(LayerticketError, match="3 channels, these have 1"):
+    with pytest.raises(LayerticketError, match="3 channels, but these have 1"):
         build("torchvision:resnet18", channels=1)
 
 
@@ -171,7 +171,7 @@ def test_options_follow_a_comma():
     assert float(full.layer1[0].bn2.weight.detach().abs().sum()) == 64
     wide = build_model("timm:resnet18,act_layer=gelu", classes=10, channels=3, seed=0)
     assert "GELU" in str(wide)
-    with pytest.raises(LayerticketError, match="is no option"):
+    with pytest.raises(LayerticketError, match="is not an option"):
         build_model("timm:resnet18,zero_init_last", classes=10, channels=3, seed=0)
     with pytest.raises(LayerticketError, match="cannot be built"):
         build_model("timm:resnet18,zero_init=1", classes=10, channels=3, seed=0)

@@ -74,7 +74,7 @@ def test_an_empty_accuracy_is_a_failed_run(tmp_path):
     (found,) = study.comparisons
     assert (found.failed_seeds, found.outcome) == ((3, 4), "undecided")
     failed = [row.error for row in study.rows if row.status == "failed"]
-    assert failed == ["the file states no accuracy", "out of memory"]
+    assert failed == ["the file has no accuracy", "out of memory"]
 
 
 def test_controls_and_draws_are_told_from_tickets(tmp_path):

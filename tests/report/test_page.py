@@ -270,7 +270,7 @@ def test_what_was_not_measured_is_said(tmp_path, light_page):
     assert "energy not measured carbon not measured" in seen
     assert "Energy and carbon were not measured" in seen
     assert "Similarity was not measured" in seen
-    assert "evaluated on clean test images only" in seen
+    assert "no evaluations other than clean test images" in seen
     assert "one seed has no interval" in seen
     assert "1 paired seed " in seen
     assert not list(tmp_path.rglob("*similarity*"))

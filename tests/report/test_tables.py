@@ -114,7 +114,7 @@ def test_figures_that_are_not_finite_are_not_known():
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path):
-    with pytest.raises(LayerticketError, match=r"holds no study \(study.json is missing\)"):
+    with pytest.raises(LayerticketError, match=r"has no study \(study.json is missing\)"):
         Study.read(tmp_path)
 
 

@@ -96,8 +96,8 @@ def test_figures_are_measured_once(runs, digits, monkeypatch):
     ("name", "said"),
     [
         ("pdg", "Did you mean 'pgd'"),
-        ("cifar10-c", "'cifar10-c' is made for networks trained on 'cifar10'"),
-        ("cifar10.2", "made for networks trained on 'cifar10'; this one was trained on 'digits'"),
+        ("cifar10-c", "'cifar10-c' is for networks trained on 'cifar10'"),
+        ("cifar10.2", "is for networks trained on 'cifar10', but this one was trained on 'digits'"),
         ("imagefolder:absent", "does not exist"),
         ("hf:nobody/nothing", "no folder"),
         ("test,test", "none twice"),

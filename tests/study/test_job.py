@@ -175,10 +175,10 @@ def test_one_study_never_mixes_precisions_or_versions_of_training(tmp_path):
     assert kept["precision"] == "fp32"
     (tmp_path / "precision.json").write_text(json.dumps(kept | {"precision": "bf16"}))
     record = run(tmp_path, seeds=2)
-    assert "never mixes two precisions" in record["runs"][-1]["error"]
+    assert "must not mix precisions" in record["runs"][-1]["error"]
     (tmp_path / "precision.json").write_text(json.dumps(kept | {"revision": -1}))
     record = run(tmp_path, seeds=2)
-    assert "another version of training" in record["runs"][-1]["error"]
+    assert "another version of the training code" in record["runs"][-1]["error"]
 
 
 FIT = '''
@@ -284,11 +284,11 @@ def test_another_text_is_another_training_and_a_worker_that_has_it_refuses(tmp_p
     (tmp_path / "mine_text.py").write_text(FIT + "\nSTEPS = 4\n")
     job = next(iter(StudyFolder(out).read_plan().jobs))
     (StudyFolder(out).record_path(job)).unlink()
-    with pytest.raises(LayerticketError, match="reads otherwise here"):
+    with pytest.raises(LayerticketError, match="differs from when the study was planned"):
         run_job(out, job)
     # This process goes on with what it imported, so it must not do the jobs of the new text.
     refused = run_study(study, out, workers=INLINE)["runs"]
-    assert "goes on with the old text" in refused[0]["error"]
+    assert "the old code would run" in refused[0]["error"]
     monkeypatch.delitem(sys.modules, "mine_text")
     second = run_study(study, out, workers=INLINE)["runs"]
     assert {row["id"] for row in first}.isdisjoint(row["id"] for row in second)
@@ -331,7 +331,7 @@ def test_python_functions_run_in_the_process_that_was_given_them(tmp_path, caplo
     assert len(calls) == count  # named by a version: reused
     run_study(dataclasses.replace(named, version="2"), tmp_path / "named", workers=INLINE)
     assert len(calls) == 2 * count
-    with pytest.raises(LayerticketError, match="known to this process alone"):
+    with pytest.raises(LayerticketError, match="exist only in this process"):
         run_study(named, tmp_path / "other", workers=Workers(workers=1))
 
 
@@ -343,7 +343,7 @@ def test_functions_without_a_version_are_never_reused_and_that_is_said(tmp_path,
         fit, calls = calls_of(lambda model, seed, folder: 0.5)
         run_study(python_study(make, fit), tmp_path, workers=INLINE)
         assert len(calls) >= 2, count
-    assert "nothing of an earlier call is used again" in caplog.text
+    assert "no earlier result is reused" in caplog.text
 
 
 @pytest.mark.parametrize("returned", [None, {"loss": 1.0}, True, "0.5"])
@@ -433,7 +433,7 @@ def test_two_functions_of_one_name_are_refused():
     def made(offset):
         return lambda num_classes, in_channels: toy_study.residual(num_classes, in_channels)
 
-    with pytest.raises(LayerticketError, match="two models are called"):
+    with pytest.raises(LayerticketError, match="two models are named"):
         StudyFile(title="Twice", models=(made(0), made(1)), methods=(TicketMethod(),))
 
 
@@ -457,7 +457,7 @@ def test_a_search_that_was_cut_off_is_cleared_of_what_we_wrote_alone(tmp_path):
     for name in ("ticket.json", "init.safetensors", "bill.json", "rounds/ticket-1/ticket.json"):
         (out / name).write_text("{}")
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(LayerticketError, match=r"holds 'notes.txt', which is not of this study"):
+    with pytest.raises(LayerticketError, match=r"has 'notes.txt', which does not belong"):
         _clear(out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     assert (out / "notes.txt").read_text() == "mine"

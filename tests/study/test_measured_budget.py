@@ -12,15 +12,15 @@ from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
-from layerticket.study import measure as measuring
+from layerticket.study import measured_budget as measuring
 from layerticket.study.forecast import forecast
 from layerticket.study.measured_budget import (
     Steps,
     TimingSetup,
     block_costs,
     find_measured,
-    held_costs,
     measure_steps,
+    memory_costs,
 )
 from layerticket.ticket.find import find_ticket
 from layerticket.training.device import Energy, Where
@@ -103,7 +103,7 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
 def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch):
     model = network()
     blocks = find_blocks(model, BATCH[0][:1])
-    exact = held_costs(model, blocks, SETUP, peak=lambda: 10**7)
+    exact = memory_costs(model, blocks, SETUP, peak=lambda: 10**7)
     dense = 10**7
 
     def peak(name, removed, bench):

@@ -157,7 +157,7 @@ def test_single_rows_bring_what_they_need():
     found = whole.only((row.id[:8],))
     assert found.rows == (row,)
     assert kinds(found) == {"train": 2, "search": 2}  # dense and imp; the reference and imp
-    with pytest.raises(LayerticketError, match="no run of this study is called 'zzz'"):
+    with pytest.raises(LayerticketError, match="no run of this study has id 'zzz'"):
         whole.only(("zzz",))
 
 

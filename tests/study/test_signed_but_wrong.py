@@ -174,7 +174,7 @@ def test_plans(tmp_path):
     for name in ("../../etc", "/etc/passwd", ".hidden", "a/b"):
         with pytest.raises(LayerticketError, match=r"plan.json: jobs: name is"):
             read(record | {"jobs": [record["jobs"][0] | {"name": name}]})
-    with pytest.raises(LayerticketError, match="is no job of the plan"):
+    with pytest.raises(LayerticketError, match="is not a job of the plan"):
         read(record | {"jobs": []})
     assert Plan.from_record(record) == plan
 

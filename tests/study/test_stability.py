@@ -33,7 +33,7 @@ def test_rankings_that_follow_the_initialization():
     assert told["outcome"] == "seed"
     assert told["agreement"]["batches"] == 1
     assert told["agreement"]["seeds"] < 0.6
-    assert "by their place, any block would do" in told["sentence"]
+    assert "by position, any block would do" in told["sentence"]
 
 
 def test_scores_that_say_nothing():

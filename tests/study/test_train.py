@@ -115,7 +115,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     [
         ("run.json", "{", "cannot be read"),
         ("run.json", '{"identity": {"seed": 1}}', "another run"),
-        ("result.json", "{}", "damaged or foreign"),
+        ("result.json", "{}", "damaged or not ours"),
         ("result.json", "[", "cannot be read"),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_snapshot_that_is_wanted_too_late_begins_the_training_anew(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     folder, result = run(tmp_path / "cut", snapshots=(1,))
-    assert "begins anew" in caplog.text
+    assert "restarts from the beginning" in caplog.text
     assert snapshot_path(folder, 1).exists()
     assert result.weights == whole.weights
 

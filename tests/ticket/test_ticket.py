@@ -98,7 +98,7 @@ def test_the_same_ticket_twice_is_fine_and_another_in_its_place_is_refused(saved
     ticket.save(folder)
     assert (folder / "ticket.json").read_bytes() == before
     for other in (find(fresh(1)), find(budget=Budget(remove=1)), find(criterion="snip")):
-        with pytest.raises(LayerticketError, match="holds another ticket; choose an empty folder"):
+        with pytest.raises(LayerticketError, match="has another ticket; choose an empty folder"):
             other.save(folder)
     assert (folder / "ticket.json").read_bytes() == before
 
@@ -205,5 +205,5 @@ def test_what_was_removed_is_told_apart_from_who_chose_it():
 def test_more_blocks_go_only_from_a_ticket_of_blocks():
     ticket = find(budget=Budget(remove=1))
     masked = dataclasses.replace(ticket, kind="masks")
-    with pytest.raises(LayerticketError, match="the ticket given removes masks; only from a"):
+    with pytest.raises(LayerticketError, match="the given ticket removes masks; more blocks"):
         find(within=masked)

@@ -228,7 +228,9 @@ def test_zero_is_a_choice_and_none_is_as_built():
 
 def test_a_network_without_places_is_refused(tmp_path):
     recipe = dataclasses.replace(RECIPE, drop_path=0.1)
-    with pytest.raises(LayerticketError, match=r"drop_path is 0\.1, but the network has no places"):
+    with pytest.raises(
+        LayerticketError, match=r"drop_path is 0\.1, but the network has no drop-path layers"
+    ):
         fit(make_model(), make_data(), recipe, seed=0, folder=tmp_path, where=QUIET)
 
 

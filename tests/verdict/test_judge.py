@@ -243,11 +243,11 @@ def test_refuses_what_no_verdict_can_rest_on(dense, ticket, options):
 @pytest.mark.parametrize(
     ("dense", "options", "said"),
     [
-        ([float("nan")], {}, "a figure is NaN: that run has no result"),
+        ([float("nan")], {}, "a result is NaN: the run failed"),
         ([0.5], {"margin": 0.5}, "0.005 is half a percentage point"),
-        ([0.5], {"unit": "nats"}, "Say how much worse the ticket may be, in nats"),
+        ([0.5], {"unit": "nats"}, "Give how much worse the ticket may be, in nats"),
         ([50.0], {}, "not percent"),
-        ({3: 0.5}, {}, r"\(seed 0 and 3 stands alone\)"),
+        ({3: 0.5}, {}, r"\(seed 0 and 3 has no partner\)"),
     ],
 )
 def test_a_refusal_says_what_to_do(dense, options, said):
@@ -271,7 +271,7 @@ def test_says_it_in_percentage_points(ticket, said):
 
 
 def test_answers_that_are_no_numbers_are_refused():
-    with pytest.raises(LayerticketError, match="answers of seed 0 are no numbers"):
+    with pytest.raises(LayerticketError, match="answers of seed 0 are not numbers"):
         judge([0.5, 0.5], [0.5, 0.5], correct=(["ff00", "ff00"], ["ff00", "ff00"]))
 
 

@@ -1,1 +1,1 @@
-"""What a ticket has to beat: other blocks, filters, single weights, a shallower network."""
+"""Baselines of a ticket: other blocks, filters, single weights, a shallower network."""

@@ -1,4 +1,4 @@
-"""Controls: blocks that no criterion chose, and networks or epochs of the same cost as a ticket."""
+"""Controls: blocks removed without a criterion, and networks or epochs of equal cost."""
 
 import random
 import re
@@ -16,7 +16,7 @@ from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights
 
 Control = Literal["random", "first", "last", "even", "each"]
 CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even", "each")
-PARTS = 10_000  # of the dense MACs: costs that differ by less than one part count as equal
+PARTS = 10_000  # parts of the dense MACs: costs that differ by less than one part count as equal
 
 
 def control_ticket(
@@ -28,40 +28,40 @@ def control_ticket(
     name: str = "",
     seed: int | None = None,
 ) -> Ticket:
-    """Make a ticket that removes blocks without looking at what they are worth.
+    """Return a ticket that removes blocks without a criterion.
 
     `random` draws the blocks, `first` and `last` take those nearest to the input and to the output,
-    `even` spreads them over the depth. So many go that the MACs come as close to those of the
-    reference as they can. `each` matches nothing: it takes one removable block out alone, the one
-    whose number is `draw`, so that all of them together show what every single block is worth.
+    `even` spreads them over the depth. Their number is chosen so that the MACs are as close as
+    possible to those of the reference. `each` is not matched: it removes only the block with number
+    `draw`, so that all draws together show the worth of every single block.
 
-    The draws of one seed are without replacement: of all sets of blocks whose MACs come nearest,
-    told apart to 1/10,000 of the dense network's, each is equally likely and none comes twice. The
-    set of the reference is one of them. Cost: additions, 10,000 per block.
+    The draws of one seed are without replacement: of all sets of blocks with the nearest MACs (to
+    1/10,000 of the dense network's), each is equally likely and none is drawn twice. The set of the
+    reference is one of them. Cost: additions, 10,000 per block.
 
     Args:
         model: The dense network at theta_0; not modified.
-        reference: Ticket of the same network, which names its removable blocks and whose cost is
-            matched.
-        control: Which blocks go.
+        reference: Ticket of the same network; it gives the removable blocks and the cost to
+            match.
+        control: Which blocks are removed.
         draw: Number of the random draw, or of the single block in the order of execution; other
             controls have only draw 0.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded. Random draws of another seed are others.
+        name: Name that the network is built by; recorded.
+        seed: Seed that drew theta_0; recorded. Random draws depend on it.
 
     Returns:
-        A ticket of blocks. Its criterion is the control's name, it has no scores and no batch.
+        A ticket of blocks. Its criterion is the control's name; it has no scores and no batch.
 
     Raises:
-        LayerticketError: If the control is unknown, the draw makes no sense, there are not so many
-            sets of equal cost, or the reference is of another network.
+        LayerticketError: If the control is unknown, the draw is out of range, or the reference
+            belongs to another network.
     """
     if control not in CONTROLS:
         raise unknown_name("control", control, CONTROLS)
     if draw < 0 or (draw and control not in ("random", "each")):
         raise LayerticketError(
-            f"draw is {draw}; it must be 0 or more, and only the controls 'random' and 'each' have "
-            "more than one."
+            f"draw is {draw}; it must be at least 0, and 0 for all controls except 'random' and "
+            "'each'."
         )
     architecture = architecture_digest(model)
     require_same_network(architecture, reference, name or type(model).__name__)
@@ -98,34 +98,34 @@ def control_ticket(
 
 
 def shallower(model: str, reference: Ticket) -> str:
-    """Name the standard shallower network that costs most nearly what a ticket costs.
+    """Return the name of the standard shallower network nearest in MACs to a ticket.
 
     The residual networks of He et al. for small images, 6n + 2 layers deep, have n blocks in each
-    of three stages, so their MACs follow from those of the dense network and of its blocks. Of
-    other networks nothing is known here: name the shallower one.
+    of three stages, so their MACs follow from those of the dense network and its blocks. For other
+    networks, give the shallower network by name.
 
     Args:
-        model: Name of the dense network, one of this package.
-        reference: A ticket of it.
+        model: Name of the dense network, from this package.
+        reference: A ticket of the dense network.
 
     Returns:
-        A name, from above or from below.
+        The name of a network with more or fewer MACs than the ticket.
 
     Raises:
-        LayerticketError: If the network is another, or the shallowest.
+        LayerticketError: If the network is not from this package, or is the shallowest.
     """
     match = re.fullmatch(r"resnet(\d+)(-projection|)", model)
     depth = int(match[1]) if match else 0
     if match is None or depth % 6 != 2:
         raise LayerticketError(
-            f"what is shallower than {model!r} is not known; only the networks resnet20, resnet32 "
-            "and so on of this package, 6n + 2 deep, are. Name a network yourself: in a study file "
-            '`model = "NAME"` beside `method = "shallower"`, else train it by its name.'
+            f"no shallower network is known for {model!r}, only for resnet20, resnet32 and so on "
+            "(6n + 2 layers). Give one by name: in a study file add "
+            '`model = "NAME"` to `method = "shallower"`, else train it by its name.'
         )
     costs = {d: _macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
     if not costs:
         raise LayerticketError(
-            f"{model!r} is the shallowest standard network of its family. Take a deeper one."
+            f"{model!r} is the shallowest standard network of its family. Use a deeper one."
         )
     nearest = min(costs, key=lambda d: abs(costs[d] - reference.counted_macs["ticket"]))
     return f"resnet{nearest}{match[2]}"
@@ -138,35 +138,35 @@ def _macs(reference: Ticket, fewer: int) -> int:
     }  # the last one of each stage
     if len(inner) != 3:
         raise LayerticketError(
-            f"the ticket of {reference.model!r} knows {len(inner)} stages with removable blocks, "
-            "and the networks of this package have 3. Train another network by name in its place."
+            f"the ticket of {reference.model!r} has {len(inner)} stages with removable blocks, but "
+            "the networks of this package have 3. Train another network by name instead."
         )
     return reference.counted_macs["dense"] - fewer * sum(inner.values())
 
 
 def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
-    """Epochs of the dense network that cost what the training of a ticket costs, in MACs.
+    """Return the epochs of the dense network that use as many MACs as the training of a ticket.
 
-    A ticket found at initialization trains `epochs` epochs at its own share of the dense network's
-    MACs. One found in a training also needs that training up to the epoch it was scored at, and
-    goes on from the epoch it was set back to. Scoring itself, the gradient of a few images, is left
-    out: with 100 of 45,000 images it is a few thousandths of one epoch.
+    A ticket found at initialization trains `epochs` epochs at its share of the dense network's
+    MACs. A ticket found in a training also needs that training up to the scored epoch, and then
+    starts at the epoch it was rewound to. Scoring, the gradient of a few images, is not counted:
+    with 100 of 45,000 images it is a few thousandths of one epoch.
 
     Args:
         reference: The ticket.
-        epochs: Epochs of the schedule the ticket is trained by.
+        epochs: Epochs of the schedule that the ticket is trained with.
 
     Returns:
         The nearest whole number, at least 1.
 
     Raises:
-        LayerticketError: If the schedule has no epoch behind the one the ticket was set back to.
+        LayerticketError: If the schedule has no epoch after the one of rewinding.
     """
     left = epochs - reference.rewind_epoch
     if left < 1:
         raise LayerticketError(
-            f"the ticket goes on from epoch {reference.rewind_epoch}, and {epochs} epochs leave "
-            "nothing to train. Give the epochs of its schedule."
+            f"the ticket starts at epoch {reference.rewind_epoch}, so a schedule of {epochs} "
+            "epochs leaves nothing to train. Give the epochs of its schedule."
         )
     before = 0 if reference.origin is None else reference.origin.scored_epoch
     share = reference.counted_macs["ticket"] / reference.counted_macs["dense"]
@@ -176,16 +176,16 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
 def match_record(
     by: str, reference: Ticket, figures: Mapping[Any, Mapping[str, int]]
 ) -> dict[str, Any]:
-    """Say how close a baseline came, in every figure and in the one that was matched.
+    """Return how close a baseline is to its reference, in every quantity.
 
     Args:
-        by: Figure that was matched, a key of `figures`.
+        by: The matched quantity, a key of `figures`.
         reference: The ticket of layers.
-        figures: For each figure, ``dense``, ``reference`` and ``baseline``.
+        figures: ``dense``, ``reference`` and ``baseline`` of each quantity.
 
     Returns:
-        JSON values: what was matched, the digest of the ticket, the figures, and for the matched
-        one the difference (baseline - reference) and its share of what the reference leaves.
+        JSON values: the matched quantity, the digest of the ticket, the figures, and for the
+        matched one the difference (baseline - reference), absolute and relative to the reference.
     """
     reached, wanted = figures[by]["baseline"], figures[by]["reference"]
     return {
@@ -203,12 +203,12 @@ def _three(reference: Ticket, figure: Literal["macs", "params"], reached: int) -
 
 
 def require_same_network(architecture: str, reference: Ticket, given: str) -> None:
-    """Refuse a reference that was found in another network."""
+    """Raise if a reference was found in another network."""
     if architecture != reference.architecture:
         raise LayerticketError(
             f"the reference is a ticket of {reference.model!r} ({reference.params['dense']:,} "
-            f"parameters), and {given!r} is another network. Give a ticket of the same one, "
-            "classes and channels included."
+            f"parameters), but {given!r} is another network. Give a ticket of the same network, "
+            "with the same classes and channels."
         )
     if reference.kind != "blocks":
         raise LayerticketError(
@@ -217,14 +217,14 @@ def require_same_network(architecture: str, reference: Ticket, given: str) -> No
 
 
 def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) -> tuple[Block, ...]:
-    """Choose the blocks that go, in the order of removal."""
+    """Return the blocks to remove, in the order of removal."""
     blocks = reference.blocks
     saved = reference.counted_macs["dense"] - reference.counted_macs["ticket"]
     if control == "each":
         if draw >= len(blocks):
             raise LayerticketError(
-                f"draw is {draw}, and {reference.model!r} has {len(blocks)} removable blocks, each "
-                f"of which is taken out alone once; allowed are 0 to {len(blocks) - 1}."
+                f"draw is {draw}, but {reference.model!r} has {len(blocks)} removable blocks; with "
+                f"control 'each', allowed are 0 to {len(blocks) - 1}."
             )
         return (blocks[draw],)
     if control == "first":
@@ -241,7 +241,7 @@ def _counts(blocks: Sequence[Block]) -> range:
 
 
 def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
-    """Take the middles of `count` equal parts of the depth."""
+    """Return the blocks in the middle of `count` equal parts of the depth."""
     return tuple(blocks[(2 * i + 1) * len(blocks) // (2 * count)] for i in range(count))
 
 
@@ -251,7 +251,7 @@ def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
 
 
 def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[Block, ...]:
-    """Take the draw of that number out of the sets of nearest cost, without replacement."""
+    """Return the draw with a number, from the sets of nearest cost, without replacement."""
     blocks = reference.blocks
     part = max(1, reference.counted_macs["dense"] // PARTS)
     costs = [max(1, round(macs_of([block]) / part)) for block in blocks]
@@ -260,11 +260,11 @@ def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[
     total = ways[0][cost]
     if draw >= total:
         raise LayerticketError(
-            f"draw is {draw}, and only {total} sets of blocks come as close to the MACs of the "
-            f"reference; random draws are all different, so allowed are 0 to {total - 1}."
+            f"draw is {draw}, but only {total} sets of blocks are this close to the MACs of the "
+            f"reference, and all random draws differ; allowed are 0 to {total - 1}."
         )
     source = random.Random(f"blocks {seed}")
-    numbers: dict[int, None] = {}  # in the order they were drawn in
+    numbers: dict[int, None] = {}  # in the order of drawing
     while len(numbers) <= draw:
         numbers[source.randrange(total)] = None
     chosen = [blocks[i] for i in _set_of(list(numbers)[draw], cost, costs, ways)]
@@ -273,7 +273,7 @@ def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[
 
 
 def _ways(costs: Sequence[int]) -> list[dict[int, int]]:
-    """Count for each i in how many ways the costs from i on sum to each sum."""
+    """Count, for each i and each sum, in how many ways the costs from i on give that sum."""
     ways = [{0: 1}]
     for cost in reversed(costs):
         grown = dict(ways[0])
@@ -286,7 +286,7 @@ def _ways(costs: Sequence[int]) -> list[dict[int, int]]:
 def _set_of(
     number: int, cost: int, costs: Sequence[int], ways: Sequence[dict[int, int]]
 ) -> list[int]:
-    """List the positions of the set of that cost that has that number, counted from 0."""
+    """Return the positions of the set with a given number, among the sets of a given cost."""
     positions = []
     for i, one in enumerate(costs):
         taken = ways[i + 1].get(cost - one, 0)

@@ -1,4 +1,4 @@
-"""Fewer filters in place of fewer blocks: the lowest-scored go until a ticket is matched."""
+"""Filter pruning as a baseline: remove the lowest-scoring filters until a ticket is matched."""
 
 import time
 from collections import defaultdict
@@ -20,7 +20,7 @@ from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights
 
 Match = Literal["filters", "macs", "params"]
 MATCHES: tuple[Match, ...] = ("filters", "macs", "params")
-TOLERANCE = 1e-9  # float64; sums in another order differ by 1e-15 or so
+TOLERANCE = 1e-9  # float64; sums in another order differ by about 1e-15
 
 
 def find_filter_ticket(
@@ -36,27 +36,26 @@ def find_filter_ticket(
 ) -> Ticket:
     """Remove filters at initialization until the network is as small as a ticket of layers.
 
-    Blocks are cut first (the reference), what they leave is counted, then channels go, the lowest
-    score first, until the count is met: a channel that would go below it is skipped for the next
-    one that does not. At least one channel stays in every group. Of l1 the lowest of each group
-    are compared, see `ranks`. Cost: one scoring.
+    The count to reach is that of the reference. The lowest-scoring channels are removed first; a
+    channel that would overshoot is skipped. At least one channel stays in every group. With l1,
+    ranks within groups are compared, see `ranks`. Cost: one scoring.
 
     Args:
         model: Dense network at theta_0; not modified.
-        batch: ``(images, labels)`` on the model's device, to score on.
+        batch: Scoring batch ``(images, labels)``, on the model's device.
         criterion: One of ``criterion_names("filters")``: snip, grasp, l1, random, ...
-        match: What is to be equal: the number of filters, as in the paper, or MACs or parameters.
-        reference: Ticket of the same network that is matched.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded.
+        match: Matched quantity: the number of filters, as in the paper, or MACs or parameters.
+        reference: Ticket of the same network to match.
+        name: Name that the network is built by; recorded.
+        seed: Seed that drew theta_0; recorded.
         **options: `slices`, `draw`, and those of the criterion, see `score_filters`.
 
     Returns:
         A ticket of kind `filters`; ``ticket.apply(model)`` is the smaller network.
 
     Raises:
-        LayerticketError: If anything is unknown, the reference is of another network, the network
-            has padded shortcuts, or Torch-Pruning is not installed.
+        LayerticketError: If a name or option is unknown, the reference belongs to another network,
+            the network has padded shortcuts, or Torch-Pruning is not installed.
 
     References:
         Jordao et al., "When Layers Play the Lottery, all Tickets Win at Initialization", section 4.
@@ -69,7 +68,7 @@ def find_filter_ticket(
     images = inputs_of(batch)
     example = head(images, 1)
     if not isinstance(example, Tensor) or example.ndim != 4:
-        raise LayerticketError("filters are removed from networks of images (N, C, H, W) only.")
+        raise LayerticketError("filters can be removed only from networks of images (N, C, H, W).")
     started = time.perf_counter()
     wanted = _figures(reference.apply(model), example)
     groups = coupled_channels(model, example)
@@ -109,16 +108,16 @@ def find_filter_ticket(
 
 
 def ranks(criterion: str, scores: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Return what channels of different groups are compared by; the lowest go first.
+    """Return the values by which channels of all groups are compared; the lowest are removed first.
 
-    Norms of filters say nothing across layers: a filter has as many weights as its layer reads,
-    and these are drawn the smaller the more there are. So l1 counts within a group: the k-th
-    lowest of n channels, from 0, ranks ``(k + 1/2) / n``, which takes the same share of
-    every group as nearly as whole channels allow. All other scores are compared as they are.
+    Norms of filters cannot be compared across layers: layers differ in the number and the initial
+    scale of weights per filter. So l1 ranks within a group: the k-th lowest of n channels, from 0,
+    gets ``(k + 1/2) / n``, which removes about the same share of every group. All other scores are
+    compared directly.
 
     References:
         Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710,
-        section 3.1: filters are sorted layer by layer, and each layer has a share to lose.
+        section 3.1: filters are sorted layer by layer, and each layer loses a share.
     """
     if criterion != "l1":
         return dict(scores)
@@ -132,29 +131,29 @@ def ranks(criterion: str, scores: Mapping[str, list[float]]) -> dict[str, list[f
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """One layer of the dense network; figures for each pair of a read and a written channel."""
+    """Costs of one layer of the dense network, per pair of an input and an output channel."""
 
     entering: int
     leaving: int
     macs: int
-    """MACs an example for each pair of channels."""
+    """MACs per example for each pair of channels."""
     pair_params: int
     """Parameters for each pair of channels: the kernel."""
     params: int
-    """Parameters for each written channel: biases, normalizations."""
+    """Parameters for each output channel: biases, normalizations."""
     filters: int
     """1 for convolutions."""
 
 
 @dataclass(slots=True)
 class ChannelCounts:
-    """What is left of each layer, and what all of it costs; changes as channels are taken."""
+    """Remaining channels of each layer and the total cost, updated as channels are removed."""
 
     layers: Mapping[str, LayerCosts]
     rest: Mapping[str, int]
-    """Figures of what no channel can change."""
+    """Costs that no channel changes."""
     left: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Channels left, by layer and side."""
+    """Remaining channels, by layer and side."""
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor, groups: tuple[Group, ...]) -> "ChannelCounts":
@@ -174,11 +173,11 @@ class ChannelCounts:
         return counts
 
     def total(self, figure: str) -> int:
-        """Return `filters`, `macs` or `params` of what is left."""
+        """Return `filters`, `macs` or `params` of the remaining network."""
         return self.rest.get(figure, 0) + sum(self._of(name, figure) for name in self.layers)
 
     def without(self, group: Group, channel: int, figure: str) -> int:
-        """Return how much of a figure one more channel would take."""
+        """Return how much of a quantity one more removed channel would save."""
         change: dict[tuple[str, str], int] = defaultdict(int)
         for part in group.parts:
             change[part.layer, part.side] += len(part.indices[channel])
@@ -192,7 +191,7 @@ class ChannelCounts:
         return before - after
 
     def take(self, group: Group, channel: int) -> None:
-        """Take a channel."""
+        """Remove a channel."""
         for part in group.parts:
             self.left[part.layer, part.side] -= len(part.indices[channel])
 
@@ -207,13 +206,13 @@ class ChannelCounts:
 
 
 def _layer(module: nn.Module, macs: int) -> LayerCosts:
-    """Read the figures of a layer."""
+    """Return the costs of a layer."""
     own = list(module.parameters(recurse=False))
     if isinstance(module, nn.Conv2d):
         entering, leaving = module.in_channels, module.out_channels
     elif isinstance(module, nn.Linear):
         entering, leaving = module.in_features, module.out_features
-    else:  # a normalization: one written channel for each it reads
+    else:  # a normalization: one output channel per input channel
         leaving = next((len(p) for p in own if p.ndim == 1), 1)
         per_channel = sum(p.numel() for p in own) // leaving
         return LayerCosts(1, leaving, 0, 0, per_channel, 0)
@@ -230,10 +229,10 @@ def take_channels(
     figure: Match,
     wanted: int,
 ) -> dict[str, tuple[int, ...]]:
-    """Take the lowest-scored channels until a figure is as near to what is wanted as it gets.
+    """Remove the lowest-scoring channels until a quantity is as near as possible to its target.
 
-    The counts are of the dense network before, and of what is left afterwards. Returns the channels
-    that go, by root.
+    `counts` is updated from the dense to the remaining network. Returns the removed channels, by
+    root.
     """
     ranked = sorted(
         (score, order, channel)
@@ -265,7 +264,7 @@ def _step_over(
     figure: Match,
     above: int,
 ) -> None:
-    """Take one channel more if that ends nearer to what is wanted."""
+    """Remove one more channel if the result is nearer to the target."""
     nearest = above
     best: tuple[Group, int] | None = None
     for _, group, channel in spare:
@@ -280,7 +279,7 @@ def _step_over(
 
 
 def count_filters(model: nn.Module) -> int:
-    """Count the filters of a network: the output channels of its convolutions, shortcuts too."""
+    """Count the filters of a network: output channels of its convolutions, including shortcuts."""
     return sum(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
@@ -295,7 +294,7 @@ def _figures(model: nn.Module, example: Tensor) -> dict[str, int]:
 def silence_channels(
     model: nn.Module, groups: Sequence[Group], removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
-    """Return a copy of the network in which the filters, and what normalizes them, are zero."""
+    """Return a copy of the network in which the filters and their normalizations are zero."""
     silent = copy_of(model)
     with torch.no_grad():
         for group in groups:
@@ -308,9 +307,9 @@ def silence_channels(
 
 
 def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tensor) -> None:
-    """Refuse a network without channels that computes something else than with silent ones.
+    """Raise if a network without channels gives other outputs than with these channels zero.
 
-    Wrong coupling shows here: outputs are compared in evaluation mode and float64.
+    This detects wrong coupling: outputs are compared in evaluation mode and float64.
     """
     with torch.no_grad(), preserved_random_state(0):
         one, other = (
@@ -319,8 +318,8 @@ def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tenso
         )
     if not torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
         raise LayerticketError(
-            f"without its channels this {type(small).__name__} computes something else than with "
-            "silent ones: shortcuts padded with zeros couple channels at an offset, or a "
-            "normalization mixes channels. Take projection shortcuts and batch normalization, or "
+            f"this {type(small).__name__} without its channels gives other outputs than with these "
+            "channels zero: shortcuts padded with zeros couple channels at an offset, or a "
+            "normalization mixes channels. Use projection shortcuts and batch normalization, or "
             "--baseline weights."
         )

@@ -1,4 +1,4 @@
-"""Masks on single weights in place of fewer blocks: at initialization, or in rounds of training."""
+"""Weight pruning as a baseline: mask single weights at initialization, or in training rounds."""
 
 import math
 import time
@@ -37,28 +37,28 @@ def find_weight_ticket(
     seed: int | None = None,
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score_weights`
 ) -> Ticket:
-    """Mask single weights at initialization until as many parameters are left as in a ticket.
+    """Mask single weights at initialization until as many parameters stay as in a ticket.
 
     The weights of linear layers, convolutions and embeddings are ranked over the whole network; all
-    other parameters stay, see `prunable_weights`. With several rounds the masked network is scored
-    anew after each, and round r of R leaves the share ``target ** (r / R)``. Cost: R scorings.
+    other parameters stay, see `prunable_weights`. With several rounds, the masked network is scored
+    again after each, and round r of R keeps the share ``target ** (r / R)``. Cost: R scorings.
 
     Args:
         model: Dense network at theta_0; not modified.
-        batch: ``(inputs, targets)`` on the model's device, to score on.
-        criterion: One that values single weights: snip, grasp, synflow, magnitude.
-        reference: Ticket of the same network; its number of parameters is met exactly.
+        batch: Scoring batch ``(inputs, targets)``, on the model's device.
+        criterion: One that scores single weights: snip, grasp, synflow, magnitude.
+        reference: Ticket of the same network; its number of parameters is matched exactly.
         rounds: Rounds of scoring and masking; None: 100 for synflow, as in its paper, else 1.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded.
-        **options: The criterion's own, such as `normalization` and `temperature`.
+        name: Name that the network is built by; recorded.
+        seed: Seed that drew theta_0; recorded.
+        **options: Options of the criterion, such as `normalization` and `temperature`.
 
     Returns:
         A ticket of kind `masks`; ``ticket.apply(model)`` is the masked network.
 
     Raises:
-        LayerticketError: If anything is unknown, a weight is tied, the saliencies are degenerate,
-            or the reference is of another network or keeps fewer parameters than weights can give.
+        LayerticketError: If a name or option is unknown, a weight is tied, the saliencies are
+            degenerate, or the reference belongs to another network or keeps too few parameters.
 
     References:
         Lee et al., ICLR 2019, arXiv:1810.02340; Wang et al., ICLR 2020, arXiv:2002.07376; Tanaka et
@@ -107,30 +107,30 @@ def next_mask_ticket(
     name: str = "",
     seed: int | None = None,
 ) -> Ticket:
-    """Play one round of iterative magnitude pruning: mask the weights that ended smallest, rewind.
+    """Run one round of iterative magnitude pruning: mask the smallest trained weights, rewind.
 
-    Those that are left are set back to theta_i. Each round but the last is then trained, as any
-    other ticket is, and the next round scores what that gave.
+    The remaining weights are reset to theta_i. Each round except the last is then trained like any
+    other ticket, and the next round scores the result.
 
     Args:
-        model: Dense network of the architecture that was trained; not modified.
+        model: Dense network with the architecture that was trained; not modified.
         example: Inputs to count MACs on.
-        scored: Weights at the end of the training, of the dense or of a masked network.
-        rewind_to: Theta_i of the dense training, with its optimizer.
-        within: Ticket of the round before; None: the dense network was trained.
-        share: Share of all weights that is left after this round, but never fewer than the
-            reference has; see `shares_of`.
-        reference: Ticket of layers whose number of parameters is aimed at.
+        scored: Final weights of the training of the dense or a masked network.
+        rewind_to: Theta_i of the dense training, with its optimizer state.
+        within: Ticket of the previous round; None: the dense network was trained.
+        share: Share of all weights to keep in this round, but at least as many as the reference
+            has; see `shares_of`.
+        reference: Ticket of layers whose number of parameters is the target.
         run: Name of the training that was scored; recorded.
         recipe: Recipe of the training; recorded.
-        name: What the network is built by; recorded.
-        seed: Seed theta_0 was drawn with; recorded.
+        name: Name that the network is built by; recorded.
+        seed: Seed that drew theta_0; recorded.
 
     Returns:
         A ticket of kind `masks`, at theta_i.
 
     Raises:
-        LayerticketError: If the weights do not fit, or nothing would be left to train.
+        LayerticketError: If the weights do not fit, or no epoch would be left to train.
 
     References:
         Frankle & Carbin, "The Lottery Ticket Hypothesis", ICLR 2019, arXiv:1803.03635; rewinding:
@@ -167,22 +167,20 @@ def next_mask_ticket(
 
 
 def shares_of(model: nn.Module, reference: Ticket, rounds: int | None) -> tuple[float, ...]:
-    """Shares of all weights that are left after each round, the last as in the reference."""
+    """Return the shares of all weights kept after each round; the last matches the reference."""
     total = sum(weight.numel() for weight in prunable_weights(model).values())
     return kept_shares(weights_to_keep(model, reference) / total, rounds)
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights that single weights may go from, by name.
+    """Return the weight tensors that can be masked, by name.
 
     These are the ``weight`` of linear layers, convolutions and embeddings. Class tokens, position
-    embeddings that are bare parameters, layer scales, biases and normalizations stay, as do
-    the projections of ``nn.MultiheadAttention``, which reads them without calling a layer, so that
-    no mask could act.
+    embeddings that are bare parameters, layer scales, biases and normalizations are not masked, nor
+    are the projections of ``nn.MultiheadAttention``, which uses them without calling a layer.
 
     Raises:
-        LayerticketError: If one of them stands in several places (tied), which masks would tear
-            apart.
+        LayerticketError: If one of them is tied, since its masks would differ.
     """
     modules = dict(model.named_modules())
     inside = [f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)]
@@ -196,34 +194,34 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     places = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
     if tied := [name for name, weight in found.items() if places.count(id(weight)) > 1]:
         raise LayerticketError(
-            f"weight {tied[0]!r} is tied: it stands in several places of this "
-            f"{type(model).__name__}, and a mask would tear them apart. Untie it in the network's "
-            "configuration, or take filters or blocks as baselines."
+            f"weight {tied[0]!r} is tied: this {type(model).__name__} uses it in several places, "
+            "which masks would make different. Untie it in the network's configuration, or use "
+            "filters or blocks as baselines."
         )
     return found
 
 
 def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
-    """Return how many weights may stay for as many parameters in all as the reference has."""
+    """Return how many weights to keep for the same total of parameters as the reference."""
     ranked = sum(weight.numel() for weight in prunable_weights(model).values())
     count = reference.params["ticket"] - (count_params(model) - ranked)
     if not 0 < count < ranked:
         raise LayerticketError(
-            f"the reference keeps {reference.params['ticket']:,} parameters, of the network's "
-            f"{count_params(model):,} {ranked:,} are weights that may go. Take a ticket that "
-            "removes fewer parameters, but some."
+            f"the reference keeps {reference.params['ticket']:,} parameters, but only {ranked:,} "
+            f"of the network's {count_params(model):,} are weights that can be masked. Use a "
+            "ticket that removes fewer parameters, but some."
         )
     return count
 
 
 def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> tuple[float, ...]:
-    """Share of the weights that is left after each round, down to `target`.
+    """Return the share of weights kept after each round, down to `target`.
 
     Args:
-        target: Share that is left in the end, in (0, 1).
-        rounds: Equal rounds; None: as many as it takes when each keeps `step` of what is left, the
-            last one less, as Frankle & Carbin have it.
-        step: Share that each round keeps, in (0, 1), where `rounds` is None.
+        target: Share kept in the end, in (0, 1).
+        rounds: Number of equal rounds; None: as many as needed if each keeps the share `step` of
+            the rest, and the last one less, as in Frankle & Carbin.
+        step: Share that each round keeps, in (0, 1), if `rounds` is None.
 
     Raises:
         LayerticketError: If a number is out of range.
@@ -236,8 +234,8 @@ def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> 
     """
     if not 0 < target < 1 or not 0 < step < 1 or (rounds is not None and rounds < 1):
         raise LayerticketError(
-            f"target is {target}, step {step}, rounds {rounds}; shares must lie between 0 and 1, "
-            "rounds be 1 or more."
+            f"target is {target}, step {step}, rounds {rounds}; shares must be between 0 and 1, "
+            "and rounds at least 1."
         )
     if rounds is None:
         rounds = max(1, math.ceil(round(math.log(target) / math.log(step), 9)))
@@ -248,16 +246,16 @@ def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> 
 def keep_highest(
     saliency: Mapping[str, Tensor], masks: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
-    """Keep exactly `count` weights, those of the highest saliency among those that are left.
+    """Keep exactly `count` of the remaining weights, those with the highest saliency.
 
-    Of equal saliencies the one that comes first in the network goes; where that decides between a
-    weight that goes and one that stays, a warning says so.
+    Of equal saliencies, the one first in the network is pruned; a warning says so if this decides
+    which weight is kept.
     """
     alive = torch.cat([masks[name].flatten() for name in saliency])
     left = int(alive.sum())
     if not 1 <= count <= left:
         raise LayerticketError(
-            f"{count:,} weights are to stay of {left:,} that are left. The reference must keep "
+            f"{count:,} of {left:,} remaining weights would be kept. The reference must keep "
             "fewer parameters than the network has, and more than its biases and normalizations."
         )
     values = torch.cat([saliency[name].flatten() for name in saliency])
@@ -280,7 +278,7 @@ def _masked(
     /,
     **known: Any,  # noqa: ANN401 - the other fields of the record
 ) -> Ticket:
-    """Write down what masks leave of a network."""
+    """Return the ticket of a masked network."""
     macs = module_macs(model, example)
     gone = {name: int((~mask).sum()) for name, mask in masks.items()}
     dense = count_params(model)
@@ -302,7 +300,7 @@ def _masked(
 
 
 def _sparse_macs(model: nn.Module, macs: Mapping[str, int], gone: Mapping[str, int]) -> int | None:
-    """MACs without those of pruned weights; None if a masked weight is no layer's own."""
+    """Return MACs without those of pruned weights; None if a masked weight has no own layer."""
     left = macs[""]
     for name, count in gone.items():
         module = model.get_submodule(name.rpartition(".")[0])
@@ -315,7 +313,7 @@ def _sparse_macs(model: nn.Module, macs: Mapping[str, int], gone: Mapping[str, i
 
 
 def _zero(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set the weights that are gone to zero, in place."""
+    """Set the pruned weights to zero, in place."""
     with torch.no_grad():
         for name, mask in masks.items():
             weight = network.get_parameter(name)
@@ -326,8 +324,8 @@ def _warn_of_ties(values: Tensor, kept: Tensor, alive: Tensor) -> None:
     gone = alive & ~kept
     if gone.any() and (ties := int((values[kept] == values[gone].max()).sum())):
         warnings.warn(
-            f"{ties:,} weights that stay have the same saliency as one that goes; their place in "
-            "the network decided.",
+            f"{ties:,} kept weights have the same saliency as a pruned one; their order in the "
+            "network decided.",
             stacklevel=3,
         )
 
@@ -335,6 +333,6 @@ def _warn_of_ties(values: Tensor, kept: Tensor, alive: Tensor) -> None:
 def _warn_of_empty_layers(masks: Mapping[str, Tensor]) -> None:
     if empty := [name for name, mask in masks.items() if not mask.any()]:
         warnings.warn(
-            f"no weight is left in {', '.join(empty)}; these layers put out a constant.",
+            f"no weight is left in {', '.join(empty)}; the output of these layers is constant.",
             stacklevel=3,
         )

@@ -1,1 +1,1 @@
-"""The command line: parses, calls one function, prints."""
+"""The command line: each verb parses its options, calls one function, and prints."""

@@ -1,4 +1,4 @@
-"""Lets ``python -m layerticket.cli`` stand for the installed program."""
+"""Run the command line with ``python -m layerticket.cli``."""
 
 import sys
 

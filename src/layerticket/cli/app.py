@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints.
+"""The program `layerticket`: its verbs, help texts and exit codes.
 
 Exit codes: 0 done, 1 failed while running, 2 bad input, 130 interrupted (the work resumes).
 """
@@ -15,7 +15,7 @@ import cyclopts.config
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from layerticket.cli.output import complain
+from layerticket.cli.output import fail
 from layerticket.errors import OUR_ERRORS, LayerticketError, ModelError, in_words, unknown_name
 from layerticket.settings import first_problem, to_table
 
@@ -29,7 +29,7 @@ VERBS = {
         "layerticket blocks my_package.nets:build --data digits",
     ),
     "find": (
-        "Find a ticket at initialization or in a run: score the blocks, cut the lowest.",
+        "Find a ticket at initialization or in a run: score the blocks, remove the lowest.",
         "layerticket find resnet32 --remove 5 --out tickets/a",
         "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
         "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
@@ -40,7 +40,7 @@ VERBS = {
         "--out baselines/r3",
     ),
     "train": (
-        "Train a network, or the ticket found in it; the same command resumes.",
+        "Train a network, or a ticket of it; the same command resumes.",
         "layerticket train resnet32 --epochs 10",
         "layerticket train resnet32 --ticket tickets/a --epochs 10",
         "layerticket train resnet32 --epochs 10 --keep 0,25%,50%,75%",
@@ -65,7 +65,7 @@ VERBS = {
         "layerticket report my-study --out paper --json",
     ),
     "demo": (
-        "The whole story on embedded data: find, train over paired seeds, judge.",
+        "A complete example on built-in data: find tickets, train over paired seeds, compare.",
         "layerticket demo",
         "layerticket demo --criteria grasp random --seeds 5 --out demo-2",
     ),
@@ -81,7 +81,7 @@ PARTS = {
 
 app = App(
     name="layerticket",
-    help="Find winning tickets made of whole layers before training, train them, judge them.",
+    help="Find winning tickets made of whole layers before training, train and compare them.",
     help_epilogue=(
         "Start with `layerticket demo`; `layerticket VERB --help` shows examples. Every verb takes "
         "--json and then prints one JSON object on stdout."
@@ -104,11 +104,11 @@ for _verb, (_help, *_examples) in VERBS.items():
 
 
 def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
-    """Run one verb.
+    """Run one verb and return the exit code.
 
     Args:
-        argv: Words after the program's name; those of the process by default.
-        program: What reads them; `layerticket` by default.
+        argv: Words after the program's name; by default those of this process.
+        program: The program that reads them; by default `layerticket`.
 
     Returns:
         The exit code.
@@ -118,35 +118,35 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
     formatting, warnings.formatwarning = warnings.formatwarning, _in_one_line
     try:
         if odd := [word for word in words if "\0" in word]:
-            raise LayerticketError(f"argument {odd[0]!r} holds a null byte, which no argument may.")
+            raise LayerticketError(f"argument {odd[0]!r} has a null byte. Remove it.")
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
             _alone(words)
         program.config = _defaults(words)
         program(words, exit_on_error=False, print_error=False)
     except CycloptsError as err:
-        return complain(_wording(err), 2)
+        return fail(_wording(err), 2)
     except KeyboardInterrupt:
-        return complain("interrupted; give the same command again to go on", 130)
+        return fail("interrupted; repeat the command to resume", 130)
     except (Exception, SystemExit) as err:  # whatever happens, a command ends in one line
         if isinstance(err, LayerticketError) and not isinstance(err, ModelError):
-            return complain(err, 2)
+            return fail(err, 2)
         if os.environ.get(TRACEBACK):
             raise
         if isinstance(err, (*OUR_ERRORS, OSError)):
-            return complain(in_words(err), 1)
-        return complain(f"{in_words(err)} ({TRACEBACK}=1 shows where)", 1)
+            return fail(in_words(err), 1)
+        return fail(f"{in_words(err)} ({TRACEBACK}=1 shows where)", 1)
     finally:
         warnings.formatwarning = formatting
     return 0
 
 
 def _in_one_line(message: Warning | str, *_where: object, **_line: object) -> str:
-    """Spell a warning as the command line does: what is to be known, not where it was written."""
+    """Format a warning as one line, without its place in the code."""
     return f"layerticket: {' '.join(str(message).split())}\n"
 
 
 def _defaults(words: Sequence[str]) -> tuple[cyclopts.config.Dict, ...]:
-    """Options of `train` that --preset gives, under those that are given on the command line."""
+    """Return the options of `train` set by --preset, which the command line may override."""
     text = " ".join(words).replace("=", " ").split()
     if words[:1] != ["train"] or ("--preset", "he2016") not in itertools.pairwise(text):
         return ()
@@ -158,7 +158,7 @@ def _defaults(words: Sequence[str]) -> tuple[cyclopts.config.Dict, ...]:
 
 
 def _wording(err: CycloptsError) -> object:
-    """Say what an option may be as the library does; anything else is said by cyclopts."""
+    """Return our message for a wrong value of an option; otherwise that of cyclopts."""
     cause, argument = err.__cause__, getattr(err, "argument", None)
     if argument is not None and isinstance(cause, ValidationError):
         return first_problem(argument.name, cause)
@@ -170,7 +170,7 @@ def _wording(err: CycloptsError) -> object:
 
 
 def _choices(hint: object) -> tuple[object, ...]:
-    """List the words of a Literal, also of an optional one."""
+    """Return the values of a Literal, also of an optional one."""
     parts = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return parts
@@ -178,7 +178,7 @@ def _choices(hint: object) -> tuple[object, ...]:
 
 
 def _alone(words: Sequence[str]) -> None:
-    """Refuse what a launcher started several times."""
+    """Raise if a launcher started several processes for this verb."""
     from layerticket.cli.options import alone
 
     alone(" ".join(["layerticket", *words[:1]]))

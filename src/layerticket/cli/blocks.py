@@ -1,4 +1,4 @@
-"""`layerticket blocks`: which blocks of a network can be removed, and why others must stay."""
+"""`layerticket blocks`: which blocks of a network can be removed, and why others cannot."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity, block_record
 from layerticket.cli.options import InputOptions, Json, input_line, shape_named
-from layerticket.cli.output import say
+from layerticket.cli.output import emit
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.models.names import check_model_name
@@ -37,7 +37,7 @@ def blocks(
         resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
         hf:CONFIG-OR-FOLDER, or package.module:function.
     granularity
-        block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
+        block: remove whole blocks; branch: attention and multilayer perceptron separately.
     repeats
         For --spread: number of initializations, and of batches of --data for each.
     """
@@ -71,21 +71,21 @@ def blocks(
     lines += [f"stays: {r.name} {r.reason}" for r in found.rejected]
     lines += [found.uncounted] if found.uncounted else []
     if spread is not None:
-        record["spread"] = told = _spread(model, data, spread, repeats, granularity)
-        lines += ["", f"{spread}: {told['sentence']}"]
-    say(record, "\n".join(lines), as_json=json)
+        record["spread"] = stability = _spread(model, data, spread, repeats, granularity)
+        lines += ["", f"{spread}: {stability['sentence']}"]
+    emit(record, "\n".join(lines), as_json=json)
 
 
 def _spread(
     model: str, data: InputOptions, criterion: str, repeats: int, granularity: Granularity
 ) -> dict[str, Any]:
-    """Score over initializations and batches of a data set."""
+    """Score the blocks over initializations and batches of a data set."""
     from layerticket.lottery import draw_batch
     from layerticket.study.stability import ranking_stability
     from layerticket.study.train import Networks
 
     if data.data is None:
-        raise LayerticketError("--spread scores on images: say which with --data, e.g. digits.")
+        raise LayerticketError("--spread scores on images: name them with --data, e.g. digits.")
     dataset = data.load()
     return ranking_stability(
         lambda seed: Networks.of(dataset).build(model, seed),

@@ -1,10 +1,10 @@
-"""`layerticket demo`: a small study that comes with the package, run and reported."""
+"""`layerticket demo`: run a small shipped study and write its report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerticket.cli.options import Device, Folder, Json, command_line
-from layerticket.cli.output import say
+from layerticket.cli.output import emit
 from layerticket.cli.study import watched
 from layerticket.errors import LayerticketError
 from layerticket.settings import Count, Few, Many, Share
@@ -27,18 +27,18 @@ def demo(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Show the whole story: find tickets at initialization, train, compare over paired seeds.
+    """Run a complete example: find tickets at initialization, train, compare over paired seeds.
 
-    It is `layerticket study run demo` and `layerticket report`; options change the study.
+    The same as `layerticket study run demo` and `layerticket report`; options change the study.
 
     Parameters
     ----------
     model
         Name of the dense network.
     remove
-        Blocks every ticket removes.
+        Number of blocks that every ticket removes.
     criteria
-        Criteria to find tickets by.
+        Criteria to find tickets with.
     seeds
         Number of paired seeds, from 0 up.
     epochs
@@ -78,7 +78,7 @@ def demo(
             workers=Workers(device=device),
             data_dir=data_dir,
             command=command_line(),
-            tell=show,
+            report=show,
         )
     written = write_report(out, figures=False)
     comparisons = record["comparisons"]
@@ -90,16 +90,16 @@ def demo(
     }
     lines = [f"{record['title']} ({record['data']})", "", table_text(verdict_table(written.study))]
     lines += [record["verdict"], f"Report: {written.page}"]
-    say(summary, "\n".join(lines), as_json=json)
+    emit(summary, "\n".join(lines), as_json=json)
 
 
 def _check_remove(study: "StudyFile", remove: int, data_dir: Path | None) -> None:
-    """Refuse to remove more blocks than there are, before anything is trained."""
+    """Raise, before any training, if more blocks are to be removed than exist."""
     from layerticket.study.job import count_blocks, dataset_of
 
     dataset = dataset_of(study, data_dir)
     for model in study.models:
         if remove > (most := count_blocks(study, dataset, str(model))):
             raise LayerticketError(
-                f"--remove is {remove}, but {model} has {most} blocks that can be removed."
+                f"--remove is {remove}, but {model} has only {most} removable blocks."
             )

@@ -1,4 +1,4 @@
-"""`layerticket evaluate`: figures of a trained network."""
+"""`layerticket evaluate`: accuracy and robustness of a trained network."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from layerticket.cli.options import Device, Json
-from layerticket.cli.output import news, say
+from layerticket.cli.output import emit, log
 from layerticket.data.sources import Reading
 from layerticket.evaluation.robustness import EVALUATIONS, Conditions
 from layerticket.settings import range_of
@@ -25,15 +25,14 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Evaluate the trained network of a run; what was measured before is not measured again.
+    """Evaluate the trained network of a run; results are cached by their settings.
 
     Parameters
     ----------
     run
-        Folder `layerticket train` printed, or a folder with a single run in it.
+        Folder that `layerticket train` printed, or a folder with a single run in it.
     data_dir
-        Folder with the CIFAR files, for a run on them; files of shifted images are looked for here
-        too.
+        Folder with the CIFAR files, for a run on them; also searched for files of shifted images.
     """
     from layerticket.data.sources import load_data
     from layerticket.study.evaluate import evaluate_run
@@ -52,13 +51,13 @@ def evaluate(
         reading=reading,
     )
     names = [name.strip() for name in on.split(",") if name.strip()]
-    record = evaluate_run(folder, dataset, names, conditions=conditions, device=device, tell=news)
+    record = evaluate_run(folder, dataset, names, conditions=conditions, device=device, log=log)
     lines = [_line(name, result) for name, result in record["results"].items()]
-    say(record, "\n".join(lines), as_json=json)
+    emit(record, "\n".join(lines), as_json=json)
 
 
 def _line(name: str, result: Mapping[str, Any]) -> str:
-    """Tell one evaluation's figures."""
+    """Return the result of one evaluation as text."""
     text = (
         f"{name}: accuracy {100 * result['accuracy']:.2f} % on {result['images']:,} images "
         f"({result['precision']}; {result['settings']['title']}"
@@ -74,5 +73,5 @@ def _line(name: str, result: Mapping[str, Any]) -> str:
         steps = " ".join(f"{100 * value:6.2f}" for value in found["severities"])
         text += f"\n  {corruption:18} {100 * found['accuracy']:6.2f} %   severities {steps}"
     for corruption, why in result["settings"].get("not_applicable", {}).items():
-        text += f"\n  {corruption}: left out, {why}"
+        text += f"\n  {corruption}: skipped, {why}"
     return text

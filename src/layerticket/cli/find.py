@@ -1,4 +1,4 @@
-"""`layerticket find`: a ticket, or a baseline that is matched to one."""
+"""`layerticket find`: find a ticket, or a baseline matched to a ticket."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity
 from layerticket.cli.options import Device, Folder, InputOptions, Json, input_line, shape_named
-from layerticket.cli.output import say
+from layerticket.cli.output import emit
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
 from layerticket.models.names import check_model_name
@@ -34,36 +34,36 @@ CONTROLS = ("random", "first", "last", "even")
 @Parameter(name="*", group="Scoring")
 @settings
 class Scoring:
-    """How blocks are scored; what is not given is as in the criterion's paper."""
+    """How blocks are scored; by default as in the criterion's paper."""
 
     reduction: Literal["sum", "mean"] | None = None
     """Block score: sum (default) or mean over the block's weights."""
     normalization: Literal["batch", "running"] | None = None
-    """Batch norm by the statistics of the batch (default) or the running averages."""
+    """Batch norm with the statistics of the batch (default) or the running averages."""
     temperature: Positive | None = None
     """Divides the logits in the loss; by default 200 for grasp, 1 for snip."""
     micro_batches: Count | None = None
-    """Parts the scoring batch is processed in, to bound memory."""
+    """Number of parts to process the scoring batch in, to limit memory."""
     hessian: Literal["auto", "shortcut", "exact"] | None = None
-    """GraSP through the shortcut where it holds (auto, default), or as said."""
+    """GraSP with the shortcut if it is valid (auto, default), or always shortcut or exact."""
     halves: Flag | None = None
     """GraSP on the two halves of the batch sorted by class, as in its authors' code."""
     redraw: Whole | None = None
-    """Draw the classifier (grasp) or all weights (snip) anew by this seed before scoring, as in
+    """Redraw the classifier (grasp) or all weights (snip) with this seed before scoring, as in
     their authors' code."""
     zero_init: Literal["as-one"] | None = None
     """as-one: score as if gains that start at zero (zero-initialized branches) were one."""
     images: Count | None = None
-    """Images to score on; by default ten of every class."""
+    """Number of images to score on; by default ten per class."""
     balanced: Flag = True
-    """Draw equally many images of every class."""
+    """Draw equally many images of each class."""
     noise: Flag = True
-    """Score two halves of the batch as well, at about double the cost, and warn where the gap
-    between the last block removed and the first one kept is below its noise."""
+    """Also score two halves of the batch, at about twice the cost, and warn if the score gap
+    between the last removed and the first kept block is below its noise."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the criterion that were given."""
+        """The given options of the criterion."""
         apart = ("images", "balanced", "noise")
         return {k: v for k, v in asdict(self).items() if v is not None and k not in apart}
 
@@ -71,12 +71,12 @@ class Scoring:
 @Parameter(name="*", group="In a trained network")
 @settings
 class InTraining:
-    """Find the ticket in a trained network and set it back (Algorithm 1)."""
+    """Find the ticket in a trained network and rewind it (Algorithm 1)."""
 
     run: Path | None = None
     """Run that trained the network, with --keep; gives model, data and theta_0."""
     rewind: Text | None = None
-    """Epoch i the kept weights are set back to, or a share such as 25%; by default 0."""
+    """Epoch i that the kept weights are rewound to, or a share such as 25%; by default 0."""
     score_epoch: Text | None = None
     """Epoch whose weights are scored, for early tickets; by default the last."""
 
@@ -84,21 +84,21 @@ class InTraining:
 @Parameter(name="*", group="Baselines")
 @settings
 class Baseline:
-    """Find what a ticket is compared with, at its cost, in place of a ticket."""
+    """Find a baseline with the cost of a ticket, instead of a ticket."""
 
     baseline: Literal["filters", "weights", "random", "first", "last", "even"] | None = None
-    """filters: fewer of them (--criterion snip, grasp, l1, random); weights: masks (snip, grasp,
-    synflow, magnitude; with --run and --rounds iterative magnitude pruning); random, first, last,
-    even: blocks without a criterion."""
+    """filters: remove filters (--criterion snip, grasp, l1, random); weights: mask weights (snip,
+    grasp, synflow, magnitude; with --run and --rounds: iterative magnitude pruning); random, first,
+    last, even: remove blocks without a criterion."""
     reference: Path | None = None
-    """Folder of the ticket that is matched."""
+    """Folder of the ticket to match."""
     match: Literal["filters", "macs", "params"] | None = None
-    """What --baseline filters makes equal, by default their number. Blocks are matched in MACs,
-    weights in parameters."""
+    """What --baseline filters matches; by default the number of filters. Blocks are matched in
+    MACs, weights in parameters."""
     draw: Whole | None = None
     """Number of the draw of random blocks (by default 0) or random filters (by default --seed)."""
     slices: Literal["filters", "all"] | None = None
-    """Score a channel by its filters (default of l1), or by all weights that go with it."""
+    """Score a channel by its filters (default of l1), or by all weights removed with it."""
 
     def __post_init__(self) -> None:
         if (self.baseline is None) != (self.reference is None):
@@ -111,14 +111,14 @@ class Baseline:
 @Parameter(name="*", group="Measuring")
 @settings
 class Measuring:
-    """What is measured on, for a measured budget and for a forecast."""
+    """Measurement of steps, for a measured budget and for a forecast."""
 
     batch_size: Count = 128
-    """Images a training step."""
+    """Images per training step."""
     forecast_epochs: Many | None = None
     """Forecast time, energy and carbon of this many epochs of training."""
     timing_rounds: Few = 7
-    """Rounds of steps that are timed, dense network and ticket in turns."""
+    """Rounds of timed steps, with dense network and ticket in alternation."""
 
 
 def find(
@@ -141,23 +141,23 @@ def find(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Find a winning-ticket candidate: score the blocks, cut the lowest.
+    """Find a candidate for a winning ticket: score the blocks, remove the lowest.
 
-    At initialization, or with --run in a trained network, then set back to an epoch of training.
-    With --baseline, what such a ticket has to beat, at the cost of the ticket in --reference.
+    By default at initialization; with --run in a trained network, which is then rewound. With
+    --baseline, find a baseline with the cost of the ticket in --reference.
 
     Parameters
     ----------
     model
         resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        hf:CONFIG-OR-FOLDER, or package.module:function. With --run it is taken from there.
+        hf:CONFIG-OR-FOLDER, or package.module:function. With --run, that of the run.
     out
-        Folder the ticket is written to.
+        Folder to write the ticket to.
     granularity
-        block: a block goes as a whole; branch: attention and multilayer perceptron by themselves.
+        block: remove whole blocks; branch: attention and multilayer perceptron separately.
     seed
-        Draws theta_0, the scoring images, and the scores of criterion random; by default 0, that of
-        --run, which has its theta_0 already, or that of --reference.
+        Seed of theta_0, the scoring images, and criterion random; by default 0, or the seed of
+        --run (which has its own theta_0) or of --reference.
     rounds
         Number of rounds; each scores the smaller network anew. By default 1; for synflow on weights
         100; for weights of a --run as many as needed when each removes a fifth.
@@ -172,7 +172,7 @@ def find(
         method = _ticket(training, criterion, rounds, scoring, granularity, rules)
         if budget is None:
             words = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(Budget))
-            raise LayerticketError(f"nothing says how much is to go. Give one of {words}.")
+            raise LayerticketError(f"the budget is missing. Give one of {words}.")
 
     from layerticket.study.record import run_folder
     from layerticket.study.search import Search
@@ -214,7 +214,7 @@ def find(
         else _baseline_text(model, record, baseline, where)
     )
     record |= {"input": {"shape": list(dataset.shape), "from": origin}}
-    say(record, f"{input_line(dataset.shape, origin)}\n{text}", as_json=json)
+    emit(record, f"{input_line(dataset.shape, origin)}\n{text}", as_json=json)
 
 
 def _without_images() -> list[str]:
@@ -230,8 +230,8 @@ def _ticket(
     granularity: Granularity,
     rules: Rules,
 ) -> Method:
-    """Say how the ticket is found, as a method of a study."""
-    how: dict[str, Any] = {
+    """Return the method that finds the ticket."""
+    options: dict[str, Any] = {
         "criterion": criterion,
         "granularity": granularity,
         "rounds": 1 if rounds is None else rounds,
@@ -241,9 +241,9 @@ def _ticket(
         "balanced": scoring.balanced,
     }
     if training.run is None:
-        return TicketMethod(**how)
-    how |= {"rewind": training.rewind or "0", "score_at": training.score_epoch or "100%"}
-    return LotteryMethod(**how)
+        return TicketMethod(**options)
+    options |= {"rewind": training.rewind or "0", "score_at": training.score_epoch or "100%"}
+    return LotteryMethod(**options)
 
 
 def _baseline(
@@ -255,18 +255,18 @@ def _baseline(
     granularity: Granularity,
     idle: Mapping[str, object],
 ) -> Method:
-    """Say how the baseline is found, as a method of a study; refuse options it would ignore."""
+    """Return the method that finds the baseline; raise for options it would ignore."""
     for name, value in idle.items():
         if value not in (None, Rules(), Measuring()):
             raise LayerticketError(
-                f"options about the {name} of a ticket make no sense with --baseline, which is "
+                f"options for the {name} of a ticket cannot be used with --baseline, which is "
                 "matched to the ticket in --reference. Leave them out."
             )
     kind = "imp" if training.run is not None else str(choice.baseline)
     if kind == "imp" and choice.baseline != "weights":
         raise LayerticketError(
-            f"--run with --baseline {choice.baseline} makes no sense: only weights are pruned in "
-            "a training. Give MODEL in place of --run."
+            f"--run cannot be used with --baseline {choice.baseline}, only with --baseline "
+            "weights. Give MODEL instead of --run."
         )
     scored = {"--criterion", "options of a criterion", "--images"}
     read: Mapping[str, set[str]] = {
@@ -289,27 +289,27 @@ def _baseline(
     for name, is_given in given.items():
         if is_given and name not in read.get(kind, ()):
             raise LayerticketError(
-                f"--baseline {choice.baseline} does not read {name} here. Leave it out."
+                f"--baseline {choice.baseline} does not use {name} here. Leave it out."
             )
     if kind == "imp":
         return ImpMethod(rounds=rounds, rewind=training.rewind or "0")
     if kind in CONTROLS:
         return ControlMethod(control=kind)  # type: ignore[arg-type]  # one of them
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "criterion": criterion,
         "options": scoring.options,
         "images": scoring.images,
         "balanced": scoring.balanced,
     }
     if kind == "weights":
-        return WeightsMethod(rounds=rounds, **how)
+        return WeightsMethod(rounds=rounds, **options)
     if choice.slices is not None:
-        how["options"] |= {"slices": choice.slices}
-    return FiltersMethod(match=choice.match or "filters", **how)
+        options["options"] |= {"slices": choice.slices}
+    return FiltersMethod(match=choice.match or "filters", **options)
 
 
 def _baseline_text(model: str, record: Mapping[str, Any], choice: Baseline, data: str) -> str:
-    """Tell what was found, how close it came, and how to go on."""
+    """Return as text the baseline, how close it is to the ticket, and the next command."""
     match, macs, params = record["match"], record["macs"], record["params"]
     by = match["by"]
     figures = match[by]
@@ -321,14 +321,14 @@ def _baseline_text(model: str, record: Mapping[str, Any], choice: Baseline, data
     )
     lines = [
         f"{choice.baseline} baseline of {choice.reference} in {model}: {what}.",
-        f"Matched in {by}: {figures['baseline']:,} to the ticket's {figures['reference']:,} of "
-        f"{figures['dense']:,} ({match['relative_difference']:+.3%}).",
+        f"Matched in {by}: baseline {figures['baseline']:,}, ticket {figures['reference']:,}, "
+        f"dense {figures['dense']:,} ({match['relative_difference']:+.3%}).",
         f"MACs {macs['dense'] / 1e6:.2f} M -> {macs['ticket'] / 1e6:.2f} M, parameters "
         f"{params['dense']:,} -> {params['ticket']:,}.",
     ]
     if record["kind"] == "weights":
         sparse = record["sparse_macs"]
-        count = "" if sparse is None else f" (without the zeros {sparse / 1e6:.2f} M would do)"
+        count = "" if sparse is None else f" ({sparse / 1e6:.2f} M MACs without the zeros)"
         lines.append(f"Masks save no time on ordinary hardware{count}.")
     lines.append(
         f"Saved in {record['ticket']}. Train it: layerticket train {model} "
@@ -338,14 +338,14 @@ def _baseline_text(model: str, record: Mapping[str, Any], choice: Baseline, data
 
 
 def _sum(gone: Mapping[str, Any]) -> int:
-    """Count what is gone: numbers for weights, lists for filters."""
+    """Count the removed weights (numbers) or filters (lists)."""
     return sum(len(some) if isinstance(some, list) else some for some in gone.values())
 
 
 def _network(
     model: str | None, run: Path | None, training: InTraining, choice: InputOptions
 ) -> tuple[str, InputOptions]:
-    """Tell which network on which data, as given or as in a run."""
+    """Return the network and the data, as given or from a run."""
     if run is not None:
         return _of_run(run, model, choice)
     if model is not None and training == InTraining():
@@ -353,12 +353,12 @@ def _network(
     raise LayerticketError(
         "--rewind and --score-epoch need a trained network: give --run RUN."
         if model
-        else "there is no network to find a ticket in: give MODEL, or --run RUN."
+        else "the network is missing: give MODEL, or --run RUN."
     )
 
 
 def _of_run(run: Path, model: str | None, choice: InputOptions) -> tuple[str, InputOptions]:
-    """Take model and data from a run; what is given as well has to agree with it."""
+    """Return model and data of a run; raise if other ones were given."""
     from layerticket.study.record import read_config
 
     config = read_config(run)
@@ -377,7 +377,7 @@ def _of_run(run: Path, model: str | None, choice: InputOptions) -> tuple[str, In
 
 
 def _cut_text(cut: Mapping[str, Any]) -> str:
-    """Tell how sure the choice between the two blocks at the cut is."""
+    """Return the score gap at the cut and its noise, as text."""
     return (
         f"The scores of {cut['kept']} (kept) and {cut['removed']} (removed) differ by "
         f"{cut['gap']:.3g}, with a noise of {cut['noise']:.3g} over two halves of the batch "
@@ -386,7 +386,7 @@ def _cut_text(cut: Mapping[str, Any]) -> str:
 
 
 def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
-    """Tell what was found, and how to go on."""
+    """Return as text the ticket and the next command."""
     macs, params, origin = record["macs"], record["params"], record["origin"]
     counted = (
         "MACs not counted"
@@ -395,7 +395,7 @@ def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
         f"({1 - macs['ticket'] / macs['dense']:.1%} saved)"
     )
     history = (
-        f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, set back to epoch "
+        f"Scored at epoch {origin['scored_epoch']} of {origin['run']}, rewound to epoch "
         f"{origin['rewind_epoch']} of {origin['recipe']['epochs']}.\n"
         if origin
         else ""

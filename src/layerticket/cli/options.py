@@ -1,4 +1,4 @@
-"""Options several verbs share, each written once."""
+"""Options that several verbs share."""
 
 import shlex
 import sys
@@ -43,7 +43,7 @@ Json = Annotated[
 
 Device = Annotated[DeviceName, Parameter(help="auto, cpu, cuda or cuda:N.")]
 Folder = Annotated[Path, AfterValidator(check_folder)]
-"""Where something is written: a folder that is there, or can be made."""
+"""A folder to write to: it exists, or can be created."""
 
 
 _DATA = f"Images: {', '.join(DATASETS)}; by default digits."
@@ -52,15 +52,15 @@ _DATA = f"Images: {', '.join(DATASETS)}; by default digits."
 @Parameter(name="*", group="Data")
 @settings
 class DataOptions:
-    """Which images to work on."""
+    """Images to work on."""
 
     data: Annotated[Text | None, Parameter(help=_DATA)] = None
     data_dir: Path | None = None
     """Folder with the CIFAR files (parquet or the original python batches)."""
     validation_fraction: Share = 0.1
-    """Share of the training images set aside for every choice; the test set is for the end."""
+    """Share of the training images used for validation; the test set is used only at the end."""
     download: Annotated[Flag, Parameter(negative=())] = False
-    """Fetch missing CIFAR files from their authors' site."""
+    """Download missing CIFAR files from their authors' site."""
     image_size: Size | None = None
     """Height and width that all images are resized to: 64 or 64,48."""
     value_range: Range | None = None
@@ -186,7 +186,7 @@ for _group, _classes in _GROUPS.items():
 
 
 def alone(what: str) -> None:
-    """Refuse several processes for what one process does.
+    """Raise if several processes were started for a command that needs only one.
 
     Raises:
         LayerticketError: If a launcher started several.
@@ -195,11 +195,11 @@ def alone(what: str) -> None:
 
     if (count := launched()) > 1:
         raise LayerticketError(
-            f"`{what}` is the work of one process, but {count} were started. Run it without "
-            "torchrun or accelerate launch; only `train` is spread over processes."
+            f"`{what}` runs in one process, but {count} were started. Run it without torchrun or "
+            "accelerate launch; only `train` can use several processes."
         )
 
 
 def command_line() -> str:
-    """Return the command this process was started with, as one would type it."""
+    """Return the command that started this process, as typed in a shell."""
     return shlex.join(["layerticket", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""`layerticket report`: a page, tables and figures of a study, or of a table of results."""
+"""`layerticket report`: page, tables and figures of a study, or of a CSV file of results."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from layerticket.cli.options import Folder, Json
-from layerticket.cli.output import news, say
+from layerticket.cli.output import emit, log
 from layerticket.errors import LayerticketError
 from layerticket.settings import Share
 from layerticket.verdict import words
@@ -15,8 +15,8 @@ from layerticket.verdict import words
 if TYPE_CHECKING:
     from layerticket.report.page import Written
 
-LOOK = 1.0  # seconds between two looks at study.json
-REFRESH = 10.0  # seconds after which an open page is read again
+POLL = 1.0  # seconds between two reads of study.json
+REFRESH = 10.0  # seconds after which an open page reloads
 
 
 def report(
@@ -37,11 +37,11 @@ def report(
         Folder of a study, with its study.json; or a CSV file of results from anywhere, with columns
         method (dense, ...), seed, accuracy, and if known model, macs, seconds, ...
     out
-        Folder to write into; by default that of the study, or one named like the CSV file.
+        Folder to write to; by default that of the study, or one named like the CSV file.
     figures
-        Whether figures are also drawn as PNG and SVG.
+        Whether to write figures also as PNG and SVG.
     watch
-        Write the page whenever the study gets further, until it is done; an open page follows.
+        Rewrite the page while the study runs, until it is done; an open page reloads.
     margin
         How much accuracy a winning ticket may lose, as a fraction; of CSV files, 0.01 by default.
     """
@@ -49,11 +49,11 @@ def report(
 
     if study.suffix.lower() == ".csv" or study.is_file():
         if watch:
-            raise LayerticketError("--watch follows a running study; give its folder.")
+            raise LayerticketError("--watch needs the folder of a running study.")
         written = _of_numbers(study, out, margin, figures=figures)
     elif margin is not None:
         raise LayerticketError(
-            "--margin is for CSV files; a study has the margin that its file states."
+            "--margin is for CSV files; a study has the margin of its study file."
         )
     elif watch:
         written = _watched(study, out, figures=figures)
@@ -65,24 +65,24 @@ def report(
         "verdict": verdict,
         "files": [str(path) for path in written.files],
     }
-    text = f"{verdict}\n\n{written.page}\nand {len(written.files) - 1} files beside it"
-    say(record, text, as_json=json)
+    text = f"{verdict}\n\n{written.page}\nand {len(written.files) - 1} more files in its folder"
+    emit(record, text, as_json=json)
 
 
 def _of_numbers(path: Path, out: Path | None, margin: float | None, *, figures: bool) -> "Written":
-    """Report on a CSV file."""
+    """Write the report of a CSV file."""
     from layerticket.report.numbers import read_numbers
     from layerticket.report.page import write_study
 
     study = read_numbers(path, **({} if margin is None else {"margin": margin}))
     if study.columns:
         names = ", ".join(study.columns)
-        news(f"shown as they are, since reports know no such columns: {names}")
+        log(f"unknown columns, shown unchanged: {names}")
     return write_study(study, path.parent, out or path.with_suffix(""), figures=figures)
 
 
 def _watched(folder: Path, out: Path | None, *, figures: bool) -> "Written":
-    """Write the page whenever study.json is new, until nothing of the study is left to do."""
+    """Write the page whenever study.json changes, until the study is done."""
     from layerticket.report.page import write_report, write_study
     from layerticket.report.tables import Study
 
@@ -96,8 +96,8 @@ def _watched(folder: Path, out: Path | None, *, figures: bool) -> "Written":
             if stamp != seen:
                 seen = stamp
                 page = write_study(study, folder, out, figures=False, refresh=REFRESH).page
-                news(f"{left} of {words.counted(len(study.rows), 'run')} left: {page}")
-            time.sleep(LOOK)
+                log(f"{left} of {words.counted(len(study.rows), 'run')} left: {page}")
+            time.sleep(POLL)
     except KeyboardInterrupt:
-        write_report(folder, out, figures=False)  # a page that is not read again and again
+        write_report(folder, out, figures=False)  # a page that does not reload
         raise

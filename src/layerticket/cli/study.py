@@ -1,4 +1,4 @@
-"""`layerticket study run` and `study status`: many runs from one file, watched while they run."""
+"""`layerticket study`: run many trainings from one file, and show their status."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from layerticket.cli.options import Folder, Json, command_line
-from layerticket.cli.output import StudyFailedError, news, say
+from layerticket.cli.output import StudyFailedError, emit, log
 from layerticket.study.running.executors import Workers
 from layerticket.verdict import words
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def new(file: Path, /, *, json: Json = False) -> None:
-    """Write a study file in which every setting is explained, to change and run.
+    """Write a study file with every setting explained, to edit and run.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def new(file: Path, /, *, json: Json = False) -> None:
     from layerticket.study.toml import write_template
 
     write_template(file.expanduser())
-    text = f"Wrote {file}. Change it, then: layerticket study run {file} --out {file.stem}"
-    say({"file": str(file)}, text, as_json=json)
+    text = f"Wrote {file}. Edit it, then: layerticket study run {file} --out {file.stem}"
+    emit({"file": str(file)}, text, as_json=json)
 
 
 def run(
@@ -49,7 +49,7 @@ def run(
     workers: Workers = Workers(),
     json: Json = False,
 ) -> None:
-    """Run a study. The same command goes on with one that was cut off, or does what was added.
+    """Run a study. The same command resumes it, or runs only what was added.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def run(
     """
     from layerticket.study.toml import read_study
 
-    study = read_study(file, change)  # what is wrong in a file is said before torch is imported
+    study = read_study(file, change)  # a wrong file fails before torch is imported
     from layerticket.study.running.engine import run_study
 
     with watched() as show:
@@ -78,13 +78,13 @@ def run(
             shift_dir=shift_dir,
             only=only,
             command=command_line(),
-            tell=show,
+            report=show,
         )
-    say(record, _summary(record, out), as_json=json)
+    emit(record, _summary(record, out), as_json=json)
     failed = [row for row in record["runs"] if row["status"] == "failed"]
     if failed:
         for row in failed:
-            news(f"failed: {_name(row)}: {row['error']} (log: {out / str(row['log'])})")
+            log(f"failed: {_name(row)}: {row['error']} (log: {out / str(row['log'])})")
         raise StudyFailedError(f"{len(failed)} of {len(record['runs'])} runs failed; see above.")
 
 
@@ -101,12 +101,12 @@ def status(folder: Path, /, *, json: Json = False) -> None:
     record = study_status(folder)
     lines = [_line(record)]
     lines += [f"failed: {run}: {error}" for run, error in record["failures"].items()]
-    say(record, "\n".join(lines), as_json=json)
+    emit(record, "\n".join(lines), as_json=json)
 
 
 @contextmanager
 def watched() -> Iterator[Callable[["StudyStatus"], None]]:
-    """Show how a study stands: live on a terminal, else a line whenever something ended."""
+    """Show the status of a study: live on a terminal, else one line when a row ends."""
     console = Console(stderr=True)
     if not console.is_terminal:
         shown: list[tuple[int, ...]] = []
@@ -115,7 +115,7 @@ def watched() -> Iterator[Callable[["StudyStatus"], None]]:
             now = (status.done, status.failed)
             if now not in shown:
                 shown.append(now)
-                news(_line(asdict(status)))
+                log(_line(asdict(status)))
 
         yield line
         return
@@ -124,7 +124,7 @@ def watched() -> Iterator[Callable[["StudyStatus"], None]]:
 
 
 def _picture(status: Mapping[str, Any]) -> Table:
-    """Draw how a study stands."""
+    """Return the status of a study as a table for the terminal."""
     table = Table.grid(padding=(0, 2))
     for name in ("done", "running", "failed", "waiting"):
         table.add_row(name, f"{status[name]:>5} of {status['total']} runs")
@@ -137,7 +137,7 @@ def _picture(status: Mapping[str, Any]) -> Table:
 
 
 def _line(status: Mapping[str, Any]) -> str:
-    """Tell how a study stands in one line."""
+    """Return the status of a study in one line."""
     counts = ", ".join(f"{status[n]} {n}" for n in ("done", "running", "failed", "waiting"))
     return (
         f"{counts} of {status['total']} runs; {status['epochs_done']} of {status['epochs']} "
@@ -152,7 +152,7 @@ def _left(status: Mapping[str, Any]) -> str:
 
 
 def _summary(record: Mapping[str, Any], out: Path) -> str:
-    """Tell what a study came to: mean accuracy of each method, and the verdict if there is one."""
+    """Return as text the mean accuracy of each method, and the verdict if there is one."""
     cells: dict[tuple[str, ...], list[float]] = {}
     for row in record["runs"]:
         key = (row["model"], row["budget"] or "-", row["method"])
@@ -166,9 +166,9 @@ def _summary(record: Mapping[str, Any], out: Path) -> str:
         for (model, budget, method), v in cells.items()
     ]
     lines += [record["verdict"]] if record["verdict"] else []
-    return "\n".join([*lines, f"Saved in {out}: study.json, runs.csv, runs/, tickets/, logs/"])
+    return "\n".join([*lines, f"Saved in {out}: study.json, runs.csv, trainings/, searches/"])
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    """Name a row for people."""
+    """Return a readable name of a row."""
     return f"{row['model']}, {row['method']}, {row['budget'] or 'dense'}, seed {row['seed']}"

@@ -1,4 +1,4 @@
-"""`layerticket train`: a dense network or a ticket, resumable."""
+"""`layerticket train`: train a dense network or a ticket, or resume its training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from layerticket.cli.options import (
     command_line,
     input_line,
 )
-from layerticket.cli.output import news, say
+from layerticket.cli.output import emit, log
 from layerticket.models.names import check_model_name
 from layerticket.settings import Whole
 from layerticket.training.device import Metering, Where
@@ -48,30 +48,30 @@ def train(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> None:
-    """Train a network, or the ticket found in it. The same command resumes what was interrupted.
+    """Train a network, or a ticket of it. The same command resumes an interrupted training.
 
     Parameters
     ----------
     model
-        Name of the dense network, as given to `find`.
+        Name of the dense network, as for `find`.
     ticket
-        Folder of a ticket, or of a baseline, to train in place of the dense network.
+        Folder of a ticket or baseline to train in place of the dense network.
     preset
-        What recipe options are by default: those shown here, or he2016: the step schedule of He et
-        al., 182 epochs, plain momentum, weight decay 1e-4, no warm-up.
+        Defaults of the recipe: those shown here, or he2016: the step schedule of He et al., 182
+        epochs, plain momentum, weight decay 1e-4, no warm-up.
     seed
-        Draws theta_0 of a dense network, and order and augmentation of the images.
+        Seed of the dense theta_0, and of order and augmentation of the images.
     initialization
-        A ticket starts at its own weights (a rewound one goes on with the schedule from its
-        epoch), or at random weights and trains all epochs.
+        ticket: start from the ticket's own weights (a rewound ticket continues the schedule from
+        its epoch); seed: start from random weights and train all epochs.
     init_seed
-        Draws the random weights of --initialization seed, or of a dense network; by default --seed.
+        Seed of random weights, for --initialization seed or a dense network; by default --seed.
     keep
-        Epochs whose weights and optimizer are kept, to rewind to and to score: 0,25%,50%,75%.
+        Epochs whose weights and optimizer are saved, to rewind to or to score: 0,25%,50%,75%.
     out
-        Folder of all runs; the run's folder in it is named by its configuration.
+        Folder of all runs; each run has a folder in it, named by its configuration.
     dry_run
-        Train nothing: time a few steps of dense network and ticket, and forecast the training.
+        Do not train; time a few steps of dense network and ticket, and forecast the training.
     """
     check_model_name(model)
     from layerticket.study.forecast import forecast_run
@@ -83,14 +83,14 @@ def train(
 
     where = Where(device=device, metering=energy)
     with processes(device) as group:
-        dataset = group.in_turn(data.load)
+        dataset = group.rank0_first(data.load)
         source = f"data {data.source}"
         given, inputs = (
             {"shape": list(dataset.shape), "from": source},
             input_line(dataset.shape, source),
         )
         if ticket is not None and initialization == "ticket":
-            recipe = _recipe_for(Ticket.load(ticket), recipe, seed, aloud=group.rank == 0)
+            recipe = _recipe_for(Ticket.load(ticket), recipe, seed, show=group.rank == 0)
         recipe = recipe or Recipe()
         if dry_run:
             alone("train --dry-run")
@@ -98,7 +98,7 @@ def train(
             networks = Networks.of(dataset)
             predicted = forecast_run(networks, model, seed=seed, setup=setup, ticket=ticket)
             text = f"{words.forecast(predicted).rstrip()}\n{inputs}"
-            say(predicted | {"input": given}, text, as_json=json)
+            emit(predicted | {"input": given}, text, as_json=json)
             return
         record = train_network(
             model,
@@ -118,11 +118,11 @@ def train(
         )
     if group.rank == 0:
         text = f"{_text(model, record, ticket)}\n{inputs}"
-        say(record | {"input": given}, text, as_json=json)
+        emit(record | {"input": given}, text, as_json=json)
 
 
 def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
-    """Tell how training ended, and what it took."""
+    """Return the result and cost of a training as text."""
     return (
         f"{model}{' (ticket)' if ticket else ''}: test accuracy "
         f"{100 * record['test_accuracy']:.2f} % after {record['epochs']} epochs, "
@@ -132,22 +132,18 @@ def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     )
 
 
-def _recipe_for(ticket: "Ticket", given: Recipe | None, seed: int, *, aloud: bool) -> Recipe | None:
-    """Tell what a ticket's own weights entail; a rewound one brings the recipe of its run."""
-    tell = news if aloud else _hush
-    if ticket.seed != seed:
-        tell(
-            f"note: the ticket starts at its own theta_{ticket.rewind_epoch}, and seed {seed} "
-            "decides the data order only; --initialization seed draws weights anew."
+def _recipe_for(ticket: "Ticket", given: Recipe | None, seed: int, *, show: bool) -> Recipe | None:
+    """Return the recipe of a ticket: as given, or that of its run if it was rewound."""
+    if show and ticket.seed != seed:
+        log(
+            f"note: the ticket starts from its own theta_{ticket.rewind_epoch}, so seed {seed} "
+            "only sets the data order; for new weights add --initialization seed."
         )
     if ticket.origin is None or not ticket.rewind_epoch or given is not None:
         return given
-    tell(
-        f"note: the ticket goes on from epoch {ticket.rewind_epoch} of {ticket.origin.run}, with "
-        f"the recipe of that run ({ticket.origin.recipe['epochs']} epochs)."
-    )
+    if show:
+        log(
+            f"note: the ticket starts at epoch {ticket.rewind_epoch} of {ticket.origin.run}, with "
+            f"the recipe of that run ({ticket.origin.recipe['epochs']} epochs)."
+        )
     return Recipe(**ticket.origin.recipe)
-
-
-def _hush(line: str) -> None:
-    """Leave a line to process 0."""

@@ -1,1 +1,1 @@
-"""Figures of a network: accuracy, robustness, similarity, time, memory, energy."""
+"""Evaluate a network: accuracy, robustness, similarity, time, memory, energy."""

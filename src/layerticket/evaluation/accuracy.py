@@ -1,4 +1,4 @@
-"""How many labels a network gets right, and on which images."""
+"""Accuracy of a network, and the images that it classifies correctly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +19,18 @@ from layerticket.training.device import resolve_device, resolve_precision
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a network gets right."""
+    """Accuracy of a network, with its answer on each image."""
 
     accuracy: float
     """Share of the images, in [0, 1]."""
     correct: str
-    """One bit an image, as hexadecimal digits; see `packed`."""
+    """One bit per image, as hexadecimal digits; see `packed`."""
 
 
 def packed(right: Tensor) -> str:
-    """Write one bit an image as hexadecimal digits; the first image is the highest bit.
+    """Return one bit per image as hexadecimal digits; the first image is the highest bit.
 
-    The last byte is filled up with zeros.
+    The last byte is padded with zeros.
 
     Example:
         >>> packed(torch.tensor([True, False, False, True, True]))
@@ -40,7 +40,7 @@ def packed(right: Tensor) -> str:
 
 
 def unpacked(correct: str, images: int) -> Array:
-    """Return one 0 or 1 for each of the images, as `packed` wrote them: (N,) uint8."""
+    """Return 0 or 1 for each image, from the text of `packed`: (N,) uint8."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(correct), np.uint8), count=images)
 
 
@@ -53,26 +53,26 @@ def judged(
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     device: str = "auto",
 ) -> Judged:
-    """Judge a network by the images whose largest logit is that of their label.
+    """Compute the accuracy of a network: the share of images whose largest logit is their label.
 
     Args:
         model: Network from images (N, C, H, W) to logits (N, K); its modes and its device are
-            put back at the end.
-        dataset: Tells how images are normalized.
-        split: Images and labels to judge by; taken in order, not augmented.
-        batch_size: Images at a time; changes memory and speed, not the meaning.
-        precision: As in training: "auto" is bf16 where the hardware has it, else fp32.
+            restored at the end.
+        dataset: Gives the normalization of images.
+        split: Images and labels; used in order, not augmented.
+        batch_size: Images per batch; changes memory and speed only.
+        precision: As in training: "auto" is bf16 if the hardware supports it, else fp32.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
-        Accuracy, and which images were answered rightly.
+        The accuracy, and which images were classified correctly.
 
     Raises:
-        LayerticketError: If the split is empty, the batch size is below 1, the device is absent,
-            or the network gives outputs that are not finite.
+        LayerticketError: If the split is empty, the batch size is below 1, the device is missing,
+            or an output of the network is not finite.
     """
     if not len(split):
-        raise LayerticketError("the split to evaluate is empty. Choose one that holds images.")
+        raise LayerticketError("the split to evaluate is empty. Choose one with images.")
     if batch_size < 1:
         raise LayerticketError(f"batch_size is {batch_size}, but it must be 1 or more.")
     where = resolve_device(device)
@@ -92,7 +92,7 @@ def judged(
             finite &= logits.isfinite().all()
     if not finite:
         raise LayerticketError(
-            "the network gives outputs that are not finite, so its accuracy means nothing. "
+            "the network gives outputs that are not finite, so its accuracy is meaningless. "
             "Check its weights; train it again with a lower learning_rate."
         )
     found = torch.cat(right)
@@ -101,7 +101,7 @@ def judged(
 
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
-    """Lend a model in evaluation mode, on a device; modes and device are put back."""
+    """Put a model in evaluation mode, on a device; restore modes and device at the end."""
     home = next((tensor.device for tensor in model.state_dict().values()), device)
     with preserved_modes(model):
         try:

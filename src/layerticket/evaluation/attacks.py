@@ -1,7 +1,7 @@
-"""Attacks of a network by its own gradient, in pixels.
+"""Gradient attacks on a network, in pixels.
 
 Letters: N images, C channels, H and W pixels, K classes. Images are float32 in [0, 1]; the network
-is wrapped together with its normalization, so a budget means the same for every data set.
+is wrapped with its normalization, so that a budget has the same meaning for every data set.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ from layerticket.evaluation.robustness import Attack, Kind
 from layerticket.training.device import resolve_device
 
 Network = Callable[[Tensor], Tensor]
-STEP = 2.5  # budgets walked in all steps together, so that PGD can reach and follow the border
-TOLERATED = 0.01  # share of the images at which a sign of masked gradients is reported
+STEP = 2.5  # total length of all steps in budgets, so that PGD can reach and follow the border
+TOLERATED = 0.01  # share of images above which a sign of masked gradients is reported
 
 
 class PixelModel(nn.Module):
@@ -44,9 +44,9 @@ class PixelModel(nn.Module):
 
 @contextmanager
 def under_attack(model: nn.Module, dataset: Dataset, device: torch.device) -> Iterator[PixelModel]:
-    """Lend a model for attacks: eval mode, float32 throughout, weights that take no gradient.
+    """Prepare a model for attacks: eval mode, float32, no gradients of weights.
 
-    Modes, device, ``requires_grad`` and ``.grad`` of the model are afterwards as they were.
+    Modes, device, ``requires_grad`` and ``.grad`` of the model are restored at the end.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     cudnn = torch.backends.cudnn
@@ -75,7 +75,7 @@ def fgsm(network: Network, images: Tensor, labels: Tensor, epsilon: float) -> tu
         network: Pixels (N, C, H, W) to logits (N, K), in eval mode.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
-        epsilon: Largest change of a value, with white at 1.
+        epsilon: Largest change of a pixel value; white is 1.
 
     Returns:
         Attacked images (N, C, H, W), and whether the gradient of each is zero everywhere, (N,).
@@ -101,19 +101,19 @@ def pgd(
     """Projected gradient descent in the maximum norm, from one random start.
 
     ``x <- clip(clip(x + a sign(d CE / d x), x0 - epsilon, x0 + epsilon), 0, 1)`` with
-    ``a = 2.5 epsilon / steps``. An image counts as broken when any iterate is misclassified.
+    ``a = 2.5 epsilon / steps``. An image counts as broken if any iterate is misclassified.
     Cost: `steps` gradients and one forward pass.
 
     Args:
         network: Pixels (N, C, H, W) to logits (N, K), in eval mode.
         images: (N, C, H, W) float32 in [0, 1].
         labels: (N,) int64.
-        epsilon: Largest change of a value, with white at 1.
-        steps: At least 1.
-        start: (N, C, H, W) in [-1, 1]: the start, in budgets away from the image.
+        epsilon: Largest change of a pixel value; white is 1.
+        steps: Number of steps, at least 1.
+        start: (N, C, H, W) in [-1, 1]: offset of the start from the image, in budgets.
 
     Returns:
-        The last iterate (N, C, H, W), and which images (N,) no iterate broke.
+        The last iterate (N, C, H, W), and which images (N,) were broken by no iterate.
 
     References:
         Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
@@ -132,12 +132,12 @@ def pgd(
 
 
 def noised(images: Tensor, epsilon: float, start: Tensor) -> Tensor:
-    """Move every value by the whole budget, up or down as the sign of `start` says: the control."""
+    """Change every value by the whole budget, with the sign of `start`: the control."""
     return (images + epsilon * start.sign()).clamp(0, 1)
 
 
 def _gradient(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the summed cross-entropy by the images, (N, C, H, W), and the logits (N, K)."""
+    """Return the gradient of the summed cross-entropy by the images, and the logits (N, K)."""
     images = images.detach().requires_grad_(True)
     logits = network(images)
     loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -156,28 +156,28 @@ def attacked_accuracy(
     device: str = "auto",
     batch_size: int = 250,
 ) -> dict[str, Any]:
-    """Share of images recognized under attack, for each budget.
+    """Compute the share of images classified correctly under attack, for each budget.
 
     Args:
-        model: Network; modes, gradients and device are afterwards as they were.
+        model: Network; modes, gradients and device are restored at the end.
         dataset: Gives the normalization and K.
         split: Images to attack, all of them.
-        kind: "noise" (the control alone), "fgsm", "pgd" or "autoattack".
+        kind: "noise" (only the control), "fgsm", "pgd" or "autoattack".
         attack: Budgets and effort.
-        seed: Decides random starts and noise.
+        seed: Seed of random starts and noise.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        batch_size: Images at a time.
+        batch_size: Images per batch.
 
     Returns:
-        ``accuracy`` at the largest budget, ``epsilon_255`` of it, ``correct`` (one bit an image
-        for it), ``clean_accuracy``, ``budgets`` with the figures of each, and ``warnings`` (signs
-        that gradients are masked).
+        ``accuracy`` at the largest budget, its ``epsilon_255``, ``correct`` (one bit per image),
+        ``clean_accuracy``, ``budgets`` with the results of each, and ``warnings`` (signs of
+        masked gradients).
 
     Raises:
-        LayerticketError: If the split is empty, the device or an optional package is absent.
+        LayerticketError: If the split is empty, or the device or an optional package is missing.
     """
     if not len(split):
-        raise LayerticketError("there are no images to attack. Choose a split that holds some.")
+        raise LayerticketError("there are no images to attack. Choose a split with images.")
     where = resolve_device(device)
     images = unit_pixels(dataset, split.fetch(slice(None)).to(where))
     labels = split.labels.to(where)
@@ -191,7 +191,7 @@ def attacked_accuracy(
             now, facts = attacked.under(kind, attack, epsilon / 255, starts, clean, seed)
             facts["regained_share"] = _share(now[kind] & ~masks.get(kind, clean) & clean)
             facts["alone_accuracy"] = _share(now[kind] & clean)
-            # What a weaker attack or a smaller budget broke stays broken.
+            # An image that a weaker attack or a smaller budget broke stays broken.
             weaker = torch.stack([*now.values()]).all(dim=0)
             masks = {name: mask & masks.get(name, clean) for name, mask in now.items()}
             masks[kind] &= weaker
@@ -212,9 +212,9 @@ def attacked_accuracy(
 
 
 def suspicions(kind: Kind, budgets: Sequence[dict[str, Any]]) -> list[str]:
-    """List signs that gradients are masked and the figures too good (Athalye et al., 2018).
+    """List signs that gradients are masked and accuracies too high (Athalye et al., 2018).
 
-    One sentence for each sign and budget; none is no proof of robustness.
+    One sentence for each sign and budget; an empty list does not prove robustness.
     """
     found = []
     for figures in budgets:
@@ -234,14 +234,14 @@ def suspicions(kind: Kind, budgets: Sequence[dict[str, Any]]) -> list[str]:
             if ahead > TOLERATED:
                 found.append(
                     f"gradients may be masked: {weaker} breaks {ahead:.1%} more images than {kind} "
-                    f"{at}; do not trust the figure"
+                    f"{at}; do not trust this accuracy"
                 )
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Attacked:
-    """A network and the images it is attacked with."""
+    """A network and the images to attack."""
 
     network: PixelModel
     images: Tensor
@@ -249,13 +249,13 @@ class _Attacked:
     batch_size: int
 
     def batched(self, act: Callable[[slice], Tensor]) -> Tensor:
-        """Put together what is found for batches of images."""
+        """Apply a function to batches of images and join the results."""
         starts = range(0, len(self.labels), self.batch_size)
         return torch.cat([act(slice(start, start + self.batch_size)) for start in starts])
 
     @torch.no_grad()
     def recognized(self, images: Tensor) -> Tensor:
-        """Which images (N,) get their label."""
+        """Return which images (N,) are classified correctly."""
         return self.batched(lambda n: self.network(images[n]).argmax(dim=1) == self.labels[n])
 
     def under(
@@ -267,7 +267,7 @@ class _Attacked:
         clean: Tensor,
         seed: int,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Who survives an attack and the weaker ones (N,), and facts about the gradients."""
+        """Return which images survive an attack and weaker ones (N,), and gradient statistics."""
         network, images, labels = self.network, self.images, self.labels
         masks = {"noise": self.recognized(noised(images, epsilon, starts[0]))}
         facts = {}
@@ -302,11 +302,11 @@ class _Attacked:
 
 
 def _share(mask: Tensor) -> float:
-    """Share of the entries of (N,) that are true."""
+    """Return the share of true entries of (N,)."""
     return int(mask.sum()) / len(mask)
 
 
 def _start(images: Tensor, seed: int, number: int) -> Tensor:
-    """Draw where a restart begins: uniform in [-1, 1], on the images' device."""
+    """Draw the start of a restart: uniform in [-1, 1], on the images' device."""
     drawn = torch.rand(images.shape, generator=generator("attack", seed, number))
     return (2 * drawn - 1).to(images.device)

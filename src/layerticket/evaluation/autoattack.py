@@ -1,4 +1,4 @@
-"""AutoAttack by its authors' code, in a random state of its own."""
+"""AutoAttack by its authors' code, with its own random state."""
 
 from typing import Any, Literal
 
@@ -18,14 +18,14 @@ SLACK = 1e-6  # rounding of float32
 
 
 def require_autoattack(classes: int) -> Any:  # noqa: ANN401 - an optional module
-    """Import pyautoattack, or say how to install it.
+    """Import pyautoattack; if it is missing, raise an error that says how to install it.
 
     Raises:
         LayerticketError: If it is not installed, or there are too few classes for its attacks.
     """
     if classes < FEWEST_CLASSES:
         raise LayerticketError(
-            f"AutoAttack needs at least {FEWEST_CLASSES} classes, there are {classes}. Use pgd."
+            f"AutoAttack needs at least {FEWEST_CLASSES} classes, but there are {classes}. Use pgd."
         )
     return need("pyautoattack", extra="attacks", why="AutoAttack needs pyautoattack")
 
@@ -41,10 +41,10 @@ def autoattack(
     seed: int,
     batch_size: int,
 ) -> Tensor:
-    """Attack by the standard ensemble in the maximum norm, or its two cheap members.
+    """Attack by the standard ensemble in the maximum norm, or by its two cheap attacks.
 
-    What the library returns is checked here: inside the budget and [0, 1], and classified anew.
-    Cost: up to about 8,000 forward passes a batch (standard), 1,000 (cheap).
+    The attacked images are checked: inside the budget and [0, 1], and classified again. Cost: up
+    to about 8,000 forward passes per batch (standard), 1,000 (cheap).
 
     Args:
         network: Pixels (N, C, H, W) in [0, 1] to logits (N, K), in eval mode.
@@ -54,20 +54,20 @@ def autoattack(
         preset: "standard": APGD on cross-entropy, targeted APGD, targeted FAB, Square; "cheap":
             the first two.
         classes: K.
-        seed: Decides the random starts.
-        batch_size: Images at a time.
+        seed: Seed of the random starts.
+        batch_size: Images per batch.
 
     Returns:
-        Which images (N,) are recognized after the attack.
+        Which images (N,) are classified correctly after the attack.
 
     Raises:
         LayerticketError: If pyautoattack is not installed, or K is below 4.
-        RuntimeError: If the library left the budget.
+        RuntimeError: If the library exceeded the budget.
 
     References:
         Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
-        Parameter-free Attacks", ICML 2020. arXiv:2003.01690. For fewer than ten classes the
-        targeted attacks go through all other classes.
+        Parameter-free Attacks", ICML 2020. arXiv:2003.01690. For fewer than ten classes, the
+        targeted attacks use all other classes.
     """
     module = require_autoattack(classes)
     with preserved_random_state(seed):
@@ -88,8 +88,8 @@ def autoattack(
     low, high = float(attacked.min()), float(attacked.max())
     if away > epsilon + SLACK or low < 0 or high > 1:
         raise RuntimeError(
-            f"AutoAttack left its budget: changes up to {away:.6f} of {epsilon:.6f}, values from "
-            f"{low:g} to {high:g}; its result means nothing."
+            f"AutoAttack exceeded its budget: changes up to {away:.6f}, allowed {epsilon:.6f}; "
+            f"values from {low:g} to {high:g}. Its result is invalid."
         )
     with torch.no_grad():
         found = [network(x).argmax(dim=1) for x in attacked.split(batch_size)]

@@ -1,9 +1,8 @@
-"""Electrical energy and carbon of what runs here, metered by CodeCarbon.
+"""Measure electrical energy with CodeCarbon, and compute carbon from it.
 
-Nothing is measured unless the user states something about electricity and processor, and nothing is
-guessed: where a counter is absent and no power was stated, metering is refused. Only CodeCarbon's
-energies are used. Its own carbon is not: for a country that it does not know it falls back on 475
-g/kWh with no more than a line in a log.
+Energy is measured only if the user describes the electricity or the processor. Nothing is guessed:
+without a counter and a stated power, metering raises an error. Only CodeCarbon's energies are used,
+not its carbon: for an unknown country it uses 475 g/kWh and only writes a log line.
 """
 
 import logging
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 WHY = (
-    "metering energy needs CodeCarbon. Leave out country, carbon intensity, CPU and RAM power (the "
-    "figures are then null), or install it"
+    "metering energy needs CodeCarbon. Leave out country, carbon intensity, CPU and RAM power "
+    "(energy is then null), or install it"
 )
 
 
@@ -49,17 +48,17 @@ class CodeCarbonMeter:
 
 @contextmanager
 def metered(where: Where) -> Iterator[tuple[Meter | None, str | None]]:
-    """Lend a running meter; starting it takes seconds, which are before the first lap.
+    """Start an energy meter; this takes seconds, which are not in the first lap.
 
     Args:
-        where: What the user states about energy, and the device, whose GPU is counted if it is one.
+        where: Energy settings, and the device; a GPU is metered too.
 
     Yields:
-        The meter and a sentence on how it measures; None and None when nothing was stated.
+        The meter and a sentence on how it measures; None and None without energy settings.
 
     Raises:
-        LayerticketError: If CodeCarbon is not installed, the country is not known to it, or there
-            is neither a counter nor a stated power for the processor.
+        LayerticketError: If CodeCarbon is not installed or does not know the country, or the
+            processor has neither a readable counter nor a stated power.
     """
     if not where.metering.wanted:
         yield None, None
@@ -72,11 +71,11 @@ def metered(where: Where) -> Iterator[tuple[Meter | None, str | None]]:
 
 
 def carbon_kg(kwh: float | None, metering: Metering) -> float | None:
-    """Carbon of an energy: kWh times intensity; None where either is not known.
+    """Return the carbon of an energy: kWh times intensity; None if either is not known.
 
     Args:
         kwh: Energy.
-        metering: States the intensity, or the country it is looked up for.
+        metering: Gives the intensity, or the country to look it up.
 
     Returns:
         kg CO2e.
@@ -90,7 +89,7 @@ def carbon_kg(kwh: float | None, metering: Metering) -> float | None:
 
 
 def intensity_of(metering: Metering) -> tuple[float, str] | None:
-    """Carbon intensity in kg CO2e per kWh, and where it comes from; None when none was stated.
+    """Return the carbon intensity in kg CO2e per kWh, and its source; None if not given.
 
     Raises:
         LayerticketError: If CodeCarbon is not installed or does not know the country.
@@ -118,7 +117,7 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
     codecarbon = _codecarbon()
     logger = logging.getLogger("codecarbon")
     before = logger.level
-    logger.setLevel(logging.ERROR)  # its own log_level comes too late for the first lines
+    logger.setLevel(logging.ERROR)  # its log_level is set too late for the first lines
     try:
         method = _method(metering, device)
         tracker = codecarbon.OfflineEmissionsTracker(
@@ -126,7 +125,7 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
             force_cpu_power=metering.cpu_tdp,
             force_ram_power=metering.ram_power or 0,
             force_carbon_intensity_g_co2e_kwh=1.0,  # not used, see above
-            country_iso_code="DEU",  # not used either, but must be known
+            country_iso_code="DEU",  # not used either, but must be valid
             gpu_ids=_gpu_ids(device),
             pue=1.0,
             output_methods=[],
@@ -134,7 +133,7 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
             log_level="error",
         )
         tracker.start()
-        if getattr(tracker, "_start_time", None) is None:  # it swallows its own errors
+        if getattr(tracker, "_start_time", None) is None:  # it hides its own errors
             raise RuntimeError(
                 "CodeCarbon did not start, so energy cannot be metered. Leave out the energy "
                 f"options, or install another version than {version('codecarbon')}."
@@ -148,15 +147,15 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
 
 
 def _method(metering: Metering, device: "torch.device") -> str:
-    """Say in a sentence how energy is measured here; refuse what would be a guess."""
+    """Return a sentence on how energy is measured here; raise if it would be a guess."""
     if metering.cpu_tdp is not None:
         cpu = f"CPU time of the process x {metering.cpu_tdp:g} W (stated) / hardware threads"
     elif _codecarbon("codecarbon.core.cpu").is_rapl_available():
         cpu = "CPU by its RAPL counters (the whole package)"
     else:
         raise LayerticketError(
-            "the energy counters of this processor (RAPL) cannot be read. State its power at full "
-            "load in W with --cpu-tdp, or leave out all of the energy options: figures are null."
+            "the energy counters of this processor (RAPL) cannot be read. Give its power at full "
+            "load in W with --cpu-tdp, or leave out all energy options (energy is then null)."
         )
     gpu = "GPU by its NVML counter (the whole board)" if device.type == "cuda" else "no GPU"
     ram = f"RAM {metering.ram_power:g} W (stated)" if metering.ram_power else "RAM left out"
@@ -166,7 +165,7 @@ def _method(metering: Metering, device: "torch.device") -> str:
 
 
 def _gpu_ids(device: "torch.device") -> list[int] | None:
-    """Number of the GPU as NVML counts, which CUDA_VISIBLE_DEVICES does not change."""
+    """Return the number of the GPU in NVML, which CUDA_VISIBLE_DEVICES does not change."""
     if device.type != "cuda":
         return None
     import pynvml
@@ -178,5 +177,5 @@ def _gpu_ids(device: "torch.device") -> list[int] | None:
 
 
 def _codecarbon(module: str = "codecarbon") -> Any:  # noqa: ANN401 - a module without types
-    """Import CodeCarbon, or a module of it, or say how to install it."""
+    """Import CodeCarbon, or a module of it; if missing, raise with the install command."""
     return need(module, extra="carbon", why=WHY)

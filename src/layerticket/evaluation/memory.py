@@ -1,7 +1,7 @@
-"""Peak memory of training steps, measured in a process of its own.
+"""Measure the peak memory of training steps in a new process.
 
-A process remembers its peak for life, so a network's own peak shows only in a fresh one: this
-module is run as ``python -m layerticket.evaluation.memory`` with one JSON object as its argument.
+A process keeps its peak until it ends, so the peak of one network needs a new process: this module
+is run as ``python -m layerticket.evaluation.memory`` with one JSON object as its argument.
 """
 
 import json
@@ -27,7 +27,7 @@ _STEPS = 3
 
 @settings
 class MemoryRequest:
-    """A network by name, and how it would be trained."""
+    """A network by name, and the recipe to train it."""
 
     model: Text
     """Name of the dense network."""
@@ -35,9 +35,9 @@ class MemoryRequest:
     """(C, H, W) of its images."""
     classes: Count
     removed: tuple[Text, ...] = ()
-    """Blocks or branches that are taken out first."""
+    """Blocks or branches to remove first."""
     granularity: Granularity = "block"
-    """Which of the two they are."""
+    """Whether these are blocks or branches."""
     recipe: Recipe = Recipe()
     """Batch size, precision and memory format."""
     device: Text = "auto"
@@ -45,24 +45,24 @@ class MemoryRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeakMemory:
-    """Memory of a fresh process that took a few training steps."""
+    """Peak memory of a new process that ran a few training steps."""
 
     peak_bytes: int
-    """Most memory: of torch's allocator on a GPU, of the whole process on a CPU."""
+    """Peak memory: of torch's allocator on a GPU, of the whole process on a CPU."""
     before_bytes: int
-    """The same before the first step: on a CPU this is Python, torch and the network."""
+    """Peak memory before the first step: on a CPU this is Python, torch and the network."""
 
     @property
     def training_bytes(self) -> int:
-        """What training itself added."""
+        """Memory added by training."""
         return self.peak_bytes - self.before_bytes
 
 
 def peak_memory(request: MemoryRequest) -> PeakMemory:
-    """Measure the peak memory of a few training steps in a fresh process.
+    """Measure the peak memory of a few training steps in a new process.
 
     Args:
-        request: What to train; on noise, since the pixels do not matter.
+        request: The network and recipe; trained on noise, since pixels do not matter.
 
     Raises:
         LayerticketError: If the network, a block or the device is not known.
@@ -79,7 +79,7 @@ def peak_memory(request: MemoryRequest) -> PeakMemory:
 
 
 def _measure(request: MemoryRequest) -> PeakMemory:
-    """Measure in this process."""
+    """Measure the peak memory in this process."""
     channels, classes = request.shape[0], request.classes
     model = build_model(request.model, classes=classes, channels=channels, seed=0)
     if request.removed:

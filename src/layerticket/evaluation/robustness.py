@@ -1,6 +1,6 @@
-"""What networks can be judged on beside their test images, by name: shifts, corruptions, attacks.
+"""Robustness evaluations by name: distribution shifts, corruptions, attacks.
 
-Names and settings stand here, and importing them imports no PyTorch.
+Names and settings are defined here, and importing this module does not import PyTorch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "bf16", "fp32"]
 Kind = Literal["noise", "fgsm", "pgd", "autoattack"]
 
-REVISION = 1  # raise it when the same settings should give other figures
+REVISION = 1  # increase it if the same settings should give other results
 ATTACKS: tuple[Kind, ...] = ("noise", "fgsm", "pgd", "autoattack")
 REGENERATED = ("corruptions", "corruptions-extra")
 FILES = tuple(f"{data}-c{extra}" for extra in ("", "-extra") for data in PUBLISHED)
@@ -41,18 +41,18 @@ EVALUATIONS = (
 
 @settings
 class Attack:
-    """How networks are attacked."""
+    """Settings of attacks."""
 
     epsilons: tuple[Number, ...] = (1.0, 2.0, 8.0)
-    """Budgets in the maximum norm, in units of 1/255; an ordinary network is lost at 8."""
+    """Budgets in the maximum norm, in units of 1/255; an undefended network fails at 8."""
     steps: Few = 20
     """Steps of PGD."""
     restarts: Few = 1
     """Random starts of PGD."""
     attack_images: Count = 1000
-    """First test images that are attacked; AutoAttack takes up to 8,000 passes a batch."""
+    """Number of test images to attack; AutoAttack takes up to 8,000 passes per batch."""
     autoattack: Literal["standard", "cheap"] = "standard"
-    """The whole ensemble, or only its two variants of PGD."""
+    """standard: the whole ensemble; cheap: only its two variants of PGD."""
 
     def __post_init__(self) -> None:
         if not self.epsilons or not all(0 < epsilon <= 255 for epsilon in self.epsilons):
@@ -64,20 +64,20 @@ class Attack:
 
 @settings
 class Conditions:
-    """Where files lie, how many images are judged, how networks are attacked."""
+    """Files, number of images, and settings of attacks."""
 
     shift_dir: tuple[Path, ...] = ()
-    """Where published files of shifted and corrupted images may lie."""
+    """Folders with published files of shifted and corrupted images."""
     frost_dir: Path | None = None
-    """Folder with the recipe's photographs of frost."""
+    """Folder with the photographs of frost for the corruption recipe."""
     image_size: Size | None = None
     """Height and width, those of the network, that a user's own images are resized to."""
     images: Count | None = None
-    """Only the first so many images of every set; None: all."""
+    """Number of images of every set, taken from the start; None: all."""
     seed: Whole = 0
-    """Draws corruptions, noise and the starts of attacks."""
+    """Seed of corruptions, noise and starts of attacks."""
     attack: Attack = Attack()
-    """How networks are attacked."""
+    """Settings of attacks."""
 
 
 Measure = Callable[["nn.Module", Precision, str, "Judged"], dict[str, Any]]
@@ -85,20 +85,20 @@ Measure = Callable[["nn.Module", Precision, str, "Judged"], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Evaluation:
-    """One thing to judge networks on, checked and ready."""
+    """One evaluation, checked and ready to run."""
 
     name: str
     settings: Mapping[str, Any]
-    """All its figures depend on, beside the network."""
+    """Everything that its results depend on, except the network."""
     measure: Measure
-    """(network, precision, device, what it gets right of the clean images) -> figures."""
+    """(network, precision, device, its answers on clean images) -> results."""
 
 
 def check_evaluations(names: Sequence[str]) -> None:
-    """Refuse names of evaluations that are unknown or given twice; no file is looked at."""
+    """Raise if a name of an evaluation is unknown or given twice; no file is read."""
     if not names or len(set(names)) != len(names):
         raise LayerticketError(
-            f"evaluations are {', '.join(names) or 'empty'}; give at least one, and none twice. "
+            f"evaluations are {', '.join(names) or 'empty'}; give at least one, each only once. "
             f"Available: {', '.join(EVALUATIONS)}."
         )
     for name in names:
@@ -109,19 +109,19 @@ def check_evaluations(names: Sequence[str]) -> None:
 def prepare(
     names: Sequence[str], dataset: "Dataset", conditions: Conditions
 ) -> tuple[Evaluation, ...]:
-    """Look up what networks are to be judged on, and read and check every file it needs.
+    """Return the evaluations of some names, after reading and checking every file they need.
 
     Args:
-        names: Of `EVALUATIONS`.
+        names: Names from `EVALUATIONS`.
         dataset: The data of the networks.
-        conditions: Files, number of images, attacks.
+        conditions: Files, number of images, settings of attacks.
 
     Returns:
         One evaluation for each name, in order.
 
     Raises:
-        LayerticketError: If a name is unknown, given twice or makes no sense for the data, or a
-            file or an optional package is absent or damaged.
+        LayerticketError: If a name is unknown, given twice or does not apply to the data, or a
+            file or an optional package is missing or damaged.
     """
     check_evaluations(names)
     found = []
@@ -184,7 +184,7 @@ def shift_accuracy(
     precision: Precision,
     device: str,
 ) -> dict[str, Any]:
-    """Judge a network on images of another source; `clean` is its accuracy on the test images."""
+    """Evaluate a network on images of another source; `clean` is its test accuracy."""
     from layerticket.evaluation.accuracy import judged
 
     found = judged(model, dataset, split, precision=precision, device=device)
@@ -199,15 +199,15 @@ def shift_accuracy(
 
 
 def relative(shifted: float, clean: float) -> float | None:
-    """Share of the clean accuracy that is left; None where nothing is right on clean images."""
+    """Return shifted / clean accuracy; None if the clean accuracy is 0."""
     return shifted / clean if clean > 0 else None
 
 
 def _check_belongs(name: str, data: str, dataset: "Dataset") -> None:
-    """Refuse images whose classes are not those of the data."""
+    """Raise if images have other classes than the data."""
     if dataset.name != data:
         raise LayerticketError(
-            f"{name!r} is made for networks trained on {data!r}; this one was trained on "
+            f"{name!r} is for networks trained on {data!r}, but this one was trained on "
             f"{dataset.name!r}. Use corruptions, an attack, imagefolder:PATH or hf:NAME."
         )
 
@@ -241,7 +241,7 @@ Stacks = Mapping[str, Callable[[], Sequence["ImageSource"]]]
 def _regenerated(
     name: str, wanted: Sequence[str], dataset: "Dataset", conditions: Conditions
 ) -> tuple[dict[str, Any], Stacks]:
-    """Corruptions made from the test images; without photographs, frost_like stands for frost."""
+    """Make corruptions of the test images; without photographs, frost_like replaces frost."""
     from layerticket.data.corruptions.frost import read_photographs
     from layerticket.data.corruptions.recipe import REVISION as RECIPE_REVISION
     from layerticket.data.corruptions.recipe import all_severities, obstacle
@@ -257,11 +257,11 @@ def _regenerated(
     possible = [n for n in names if not obstacles[n]]
     if not possible:
         raise LayerticketError(
-            f"{name!r} cannot be made from images of shape {shape}: {obstacles[names[0]]}."
+            f"{name!r} cannot be made for images of shape {shape}: {obstacles[names[0]]}."
         )
     if {"pixelate", "jpeg_compression"} & set(possible):
         pillow()
-    # These are not the published images, and the constants may not fit their size.
+    # These are not the published images; constants may not fit the image size.
     how = "regenerated"
     if shape[1:] != (32, 32):
         how += f"; constants of 32x32 images, not scaled to {shape[1]}x{shape[2]}"
@@ -287,7 +287,7 @@ def _regenerated(
 def _published(
     wanted: Sequence[str], folder: Path, dataset: "Dataset", images: int | None
 ) -> tuple[dict[str, Any], Stacks]:
-    """Corruptions as published."""
+    """Read published corruptions."""
     from layerticket.data.corruptions.recipe import SEVERITIES
     from layerticket.data.shifts import open_published
 
@@ -311,12 +311,12 @@ def corruption_accuracy(
     precision: Precision,
     device: str,
 ) -> dict[str, Any]:
-    """Judge a network on every corruption at every severity.
+    """Evaluate a network on every corruption at every severity.
 
-    `clean` is its accuracy on the same images uncorrupted. In the result ``accuracy`` is the mean
-    over corruptions and severities, ``severities`` the mean over the corruptions at each,
-    ``images`` counts one severity of one corruption, and ``correct_counts`` has two hexadecimal
-    digits an image: how many of its ``versions`` were answered rightly.
+    `clean` is its accuracy on the same images without corruption. In the result, ``accuracy`` is
+    the mean over corruptions and severities, ``severities`` the mean over corruptions at each
+    severity, ``images`` the number of images of one severity of one corruption, and
+    ``correct_counts`` has two hexadecimal digits per image: how many ``versions`` are correct.
     """
     from layerticket.evaluation.accuracy import judged, unpacked
 
@@ -357,7 +357,7 @@ def corruption_accuracy(
 def _attack(
     name: str, dataset: "Dataset", conditions: Conditions
 ) -> tuple[dict[str, Any], Measure]:
-    """Attacks on the first test images."""
+    """Attack the first test images."""
     from layerticket.data.dataset import fingerprint, first_images
     from layerticket.evaluation.attacks import attacked_accuracy
     from layerticket.evaluation.autoattack import require_autoattack

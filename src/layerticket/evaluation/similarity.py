@@ -1,4 +1,4 @@
-"""How alike two networks represent the same images, layer by layer: linear CKA."""
+"""Similarity of the representations of two networks, layer by layer: linear CKA."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,28 +22,30 @@ def similarity(
     *,
     counterparts: Mapping[str, str] | None = None,
 ) -> dict[str, float | None]:
-    """Compare what two networks make of the same inputs, layer by layer.
+    """Compute the similarity of two networks on the same inputs, layer by layer.
 
-    For every layer ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius norms, where X and Y hold a
+    For every layer ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius norms, where X and Y have a
     row for each example, centered over the examples: linear CKA on all examples at once (the full,
-    not the minibatch estimate; N examples bias it upwards where a layer is wider than N, equally
-    for all networks compared). Both networks are in evaluation mode and are not modified.
+    not the minibatch estimate; it is biased upwards if a layer is wider than N, equally for all
+    networks compared). Both networks are in evaluation mode and are not modified.
 
     Cost: two forward passes, and N^2 D multiplications for a layer of width D. Memory: the widest
-    layer, and an (N, N) matrix for each.
+    layer, and one (N, N) matrix per layer.
 
     Args:
         dense: The dense network, trained.
-        other: The other one.
+        other: The other network.
         names: Layers to compare, as in ``named_modules()`` of the dense network; the input of the
             first is compared as `stem`, the logits as `head`.
-        inputs: What both are called on, at least 3 examples.
-        counterparts: What the layers are called in the other; one that is left out has none there.
-            By default every layer has its own name, and one that is not there has no counterpart.
-            At `stem`, the layer of the other whose input is its stem, by default that of the first.
+        inputs: Inputs of both networks, at least 3 examples.
+        counterparts: Names of the layers in the other network; a layer left out has no
+            counterpart. By default every layer keeps its name, and a missing one has no
+            counterpart. `stem` is the layer of the other network whose input is its stem; by
+            default the counterpart of the first.
 
     Returns:
-        `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the other lacks.
+        `stem`, the names and `head` -> CKA from 0 to 1; None for a layer that the other does not
+        have.
 
     Raises:
         LayerticketError: If there are fewer than three examples, or a layer is not called.
@@ -54,7 +56,7 @@ def similarity(
     """
     if size_of(inputs) < 3:
         raise LayerticketError(
-            f"{size_of(inputs)} examples always look alike; give at least 3, better 500."
+            f"{size_of(inputs)} examples always give CKA 1; give at least 3, better 500."
         )
     called = {name: name for name in names} if counterparts is None else dict(counterparts)
     first = next(iter(names), "")
@@ -64,7 +66,7 @@ def similarity(
     theirs = {n: found[c] for n, c in (called | {STEM: STEM, HEAD: HEAD}).items() if c in found}
     if missing := [name for name in (*names, STEM, HEAD) if name not in own]:
         raise LayerticketError(
-            f"the dense network has no layer {missing[0]!r} that was called. Name its blocks."
+            f"the dense network has no layer {missing[0]!r} that is called. Give names of blocks."
         )
     return {
         name: gram_cka(own[name], theirs[name]) if name in theirs else None
@@ -75,10 +77,10 @@ def similarity(
 def representations(
     model: nn.Module, names: Sequence[str], inputs: Inputs, *, stem: str | None = None
 ) -> dict[str, Tensor]:
-    """Return the centered Gram matrix (N, N) of every layer that the network has and calls.
+    """Return the centered Gram matrix (N, N) of every layer that the network calls.
 
-    A block that was removed, and an identity in its place, has no representation of its own.
-    The input of the layer `stem` is called so; None: it is left out.
+    A removed block, or an identity in its place, has no representation. The entry `stem` is the
+    input of the layer of that name; None: no such entry.
     """
     grams: dict[str, Tensor] = {}
     modules = dict(model.named_modules())

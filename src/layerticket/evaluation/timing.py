@@ -1,7 +1,7 @@
-"""Times side by side, and their ratios with intervals.
+"""Time several functions in alternation, and compute ratios with intervals.
 
-A machine's speed drifts, so what is compared takes turns: every round calls each side once, every
-other round in reversed order, and only times of one round are divided by each other.
+The speed of a machine drifts. So every round calls each side once, every other round in reversed
+order, and ratios are computed only within a round.
 """
 
 import statistics
@@ -43,13 +43,13 @@ def interleave(
     warmup: int = 1,
     after: Callable[[str], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Call every side once a round, in reversed order every other time, and time each call.
+    """Call and time every side once per round, in reversed order every other round.
 
     Args:
-        sides: What to time, by name; each call returns when its work is done.
-        rounds: Timed rounds, from 1 up.
-        warmup: Rounds before them that are not timed.
-        after: Called with the name after every timed call, outside the time taken.
+        sides: Functions to time, by name; each must return after its work is done.
+        rounds: Number of timed rounds, at least 1.
+        warmup: Number of earlier rounds that are not timed.
+        after: Called with the name after every timed call; its time does not count.
 
     Returns:
         Seconds of each side, one per round, in the order of the rounds.
@@ -59,7 +59,7 @@ def interleave(
     """
     if rounds < 1 or warmup < 0:
         raise LayerticketError(
-            f"rounds is {rounds} and warmup is {warmup}; give at least 1 round and 0 of warm-up."
+            f"rounds is {rounds} and warmup is {warmup}; they must be at least 1 and 0."
         )
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, rounds):
@@ -75,16 +75,16 @@ def interleave(
 
 
 def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Figure:
-    """Median of values with the percentile bootstrap interval of the median.
+    """Return the median of values with its percentile bootstrap interval.
 
-    The values are drawn again with replacement 2000 times, always by the same random numbers.
+    The values are resampled 2000 times with replacement, always with the same random numbers.
 
     Args:
-        values: At least one.
-        confidence: Of the two-sided interval, in (0, 1).
+        values: At least one value.
+        confidence: Confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The figure; fewer than three values have no interval.
+        The median; fewer than three values have no interval.
 
     Raises:
         LayerticketError: If there is no value.
@@ -94,7 +94,7 @@ def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Figure:
         2.0
     """
     if not values:
-        raise LayerticketError("there is no value to take the median of. Give at least one.")
+        raise LayerticketError("the median needs at least one value.")
     low = high = None
     if len(values) > 2:
         drawn = np.random.default_rng(0).choice(np.asarray(values), (_RESAMPLES, len(values)))
@@ -106,21 +106,21 @@ def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Figure:
 
 
 def ratio_of(above: Sequence[float], below: Sequence[float]) -> Figure:
-    """Median of the ratios within each round, with its interval.
+    """Return the median of the ratios within each round, with its interval.
 
     Args:
         above: Seconds of one side, one per round.
         below: Seconds of the other side in the same rounds, above 0.
 
     Returns:
-        The figure; above / below = dense / ticket is a speed-up.
+        The median ratio; with dense above and ticket below it is a speed-up.
 
     Raises:
         LayerticketError: If the lists are empty or differ in length.
     """
     if len(above) != len(below):
         raise LayerticketError(
-            f"{len(above)} values stand against {len(below)}, but rounds are paired. "
+            f"there are {len(above)} and {len(below)} values, but rounds must be paired. "
             "Give one of each for every round."
         )
     return median_of([a / b for a, b in zip(above, below, strict=True)])
@@ -129,14 +129,15 @@ def ratio_of(above: Sequence[float], below: Sequence[float]) -> Figure:
 def inference_seconds(
     models: Mapping[str, nn.Module], inputs: torch.Tensor, *, batch_size: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Time forward passes of several networks in turns, in eval mode and without gradients.
+    """Time forward passes of several networks in alternation, in eval mode without gradients.
 
-    With one example the median is the latency; N over the median of N examples the throughput.
+    With one example, the median is the latency; N divided by the median of N examples is the
+    throughput.
 
     Args:
         models: Networks by name, on the device of the inputs; copied, so not modified.
         inputs: (N, ...), at least `batch_size` examples.
-        batch_size: Examples a call.
+        batch_size: Examples per call.
         rounds: Timed rounds.
 
     Returns:
@@ -147,7 +148,7 @@ def inference_seconds(
     """
     if not 1 <= batch_size <= len(inputs):
         raise LayerticketError(
-            f"batch_size is {batch_size}; with {len(inputs)} examples it must be 1 to that."
+            f"batch_size is {batch_size}; it must be from 1 to the number of inputs, {len(inputs)}."
         )
     some = head(inputs, batch_size)
 

@@ -2,7 +2,7 @@
 
 Letters: N examples, C channels, H and W pixels, K classes. A 3x3 convolution, three stages of n
 basic blocks with 16, 32 and 64 channels (each stage after the first halves H and W), the mean over
-the pixels, a linear classifier. Weights are as initialized; nothing is ever loaded here.
+the pixels, a linear classifier. Weights are as initialized; none are loaded.
 
 References:
     He, Zhang, Ren, Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2;
@@ -19,7 +19,7 @@ WIDTHS = (16, 32, 64)
 
 
 class PaddedShortcut(nn.Module):
-    """A shortcut without weights: every `stride`-th pixel, new channels at zero behind the old.
+    """A shortcut without weights: every `stride`-th pixel, with new channels of zeros appended.
 
     This is option A of the paper.
     """
@@ -35,7 +35,7 @@ class PaddedShortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
 
     def extra_repr(self) -> str:
-        """Name the two numbers for ``print(model)``."""
+        """Return the two numbers for ``print(model)``."""
         return f"new_channels={self.new_channels}, stride={self.stride}"
 
 
@@ -77,17 +77,17 @@ class CifarResNet(nn.Module):
             depth: Layers with weights, shortcuts not counted; one of `DEPTHS`.
             classes: K, the number of outputs.
             channels: C of the images.
-            projection: Whether stages are joined by 1x1 convolutions with batch normalization
-                (option B of the paper) instead of sub-sampling and zeros (option A).
+            projection: Whether shortcuts between stages are 1x1 convolutions with batch
+                normalization (option B of the paper) or sub-sampling and zeros (option A).
 
         Raises:
             LayerticketError: If `depth` is not one of the published ones.
         """
         if depth not in DEPTHS:
             raise LayerticketError(
-                f"a CIFAR ResNet of depth {depth} is not offered. "
+                f"a CIFAR ResNet of depth {depth} is not available. "
                 f"Available: {', '.join(f'resnet{d}' for d in DEPTHS)}. "
-                "ImageNet's networks are timm:NAME and torchvision:NAME."
+                "For ImageNet networks use timm:NAME or torchvision:NAME."
             )
         super().__init__()
         self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False)
@@ -113,7 +113,7 @@ class CifarResNet(nn.Module):
 def _stage(
     entering: int, leaving: int, count: int, stride: int, *, projection: bool
 ) -> nn.Sequential:
-    """Chain `count` blocks; the first one changes the shape."""
+    """Return a stage of `count` blocks; the first one changes the shape."""
     first = BasicBlock(entering, leaving, stride, projection=projection)
     rest = (BasicBlock(leaving, leaving, 1, projection=projection) for _ in range(count - 1))
     return nn.Sequential(first, *rest)

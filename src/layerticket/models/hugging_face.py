@@ -1,4 +1,4 @@
-"""A network of Hugging Face's library from a configuration on disk; nothing is ever downloaded."""
+"""Build Hugging Face networks from a configuration on disk, without downloads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,14 +26,14 @@ OURS = ("task", "weights", "dtype")
 def hugging_face_model(
     path: str, *, classes: int, channels: int, options: Mapping[str, object]
 ) -> nn.Module:
-    """Build a network from a ``config.json``; weights are read only when asked for.
+    """Build a network from a ``config.json``; weights are read only if asked for.
 
     Args:
-        path: The file, or the folder it lies in.
-        classes: Outputs of a classifier; language models keep the vocabulary they have.
-        channels: Channels of the images, where the network takes images.
-        options: `task`, a key of `TASKS` (default: the class the configuration names);
-            `weights=True` to read the weights beside the configuration, a new classifier apart;
+        path: The file, or its folder.
+        classes: Outputs of a classifier; language models keep their vocabulary.
+        channels: Channels of the images, if the network takes images.
+        options: `task`, a key of `TASKS` (default: the class in the configuration);
+            `weights=True` to read the weights in the same folder, except a new classifier;
             `dtype` of the weights (default float32); and fields of the configuration.
 
     Raises:
@@ -66,18 +66,18 @@ def hugging_face_model(
 
 
 def _config_file(path: str) -> Path:
-    """Find the configuration; names of the hub are not looked up."""
+    """Return the path of the configuration; names of the hub are not looked up."""
     file = Path(path) / CONFIG if Path(path).is_dir() else Path(path)
     if path and file.is_file():
         return file
     raise LayerticketError(
-        f"'hf:{path}': there is no {file}. Give a folder with a {CONFIG}, or such a file; nothing "
-        f"is downloaded here. To fetch one: hf download OWNER/NAME {CONFIG} --local-dir FOLDER."
+        f"'hf:{path}': there is no {file}. Give a folder with a {CONFIG}, or such a file; it is "
+        f"not downloaded. To get one: hf download OWNER/NAME {CONFIG} --local-dir FOLDER."
     )
 
 
 def _kind(transformers: Any, record: Mapping[str, Any], task: object, path: str) -> Any:  # noqa: ANN401
-    """Return the class: the one of the task, or the one the configuration names."""
+    """Return the class of the task, or the one in the configuration."""
     if task is not None:
         if task not in TASKS:
             raise unknown_name("task", str(task), TASKS)
@@ -87,7 +87,7 @@ def _kind(transformers: Any, record: Mapping[str, Any], task: object, path: str)
     if kind is None:
         raise LayerticketError(
             f"the configuration of 'hf:{path}' names {named[0] if named else 'no class'}, which "
-            f"transformers does not have. Say which with hf:{path},task=TASK; allowed: "
+            f"transformers does not have. Give the task: hf:{path},task=TASK; allowed: "
             f"{', '.join(TASKS)}."
         )
     return kind
@@ -101,12 +101,12 @@ def _configuration(transformers: Any, record: Mapping[str, Any], path: str) -> A
         return transformers.AutoConfig.for_model(kind, **fields)
     except Exception as err:  # each class validates in its own way
         raise LayerticketError(
-            f"'hf:{path}' is no valid configuration of model_type {kind!r}: {_one_line(err)}"
+            f"'hf:{path}' is not a valid configuration of model_type {kind!r}: {_one_line(err)}"
         ) from err
 
 
 def _labelled(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop names of labels, which a number of labels given would contradict."""
+    """Drop names of labels, which may contradict the given number of labels."""
     return {key: value for key, value in record.items() if key not in ("id2label", "label2id")}
 
 
@@ -118,7 +118,7 @@ def _dtype(name: object) -> torch.dtype:
 
 
 def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
-    """Read the weights; only those of a head may be drawn anew."""
+    """Read the weights; only those of a head may be newly initialized."""
     model, told = kind.from_pretrained(
         folder,
         config=config,
@@ -131,8 +131,8 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Modu
     body = f"{model.base_model_prefix}."
     if lost := sorted(k for k in drawn if k.startswith(body) or model.base_model is model):
         raise LayerticketError(
-            f"the weights in {folder} do not fit: {lost[0]} is missing or of another shape "
-            f"({len(lost)} in all). Leave out weights=True, or change no field of the body."
+            f"the weights in {folder} do not fit: {lost[0]} is missing or has another shape "
+            f"({len(lost)} in total). Leave out weights=True, or do not change fields of the body."
         )
     assert isinstance(model, nn.Module)
     return model

@@ -1,4 +1,4 @@
-"""From a name to a freshly initialized network; weights are loaded only if asked for."""
+"""Build a newly initialized network by name; weights are loaded only if asked for."""
 
 import ast
 import difflib
@@ -22,16 +22,16 @@ from layerticket.modules import preserved_random_state
 
 Options = dict[str, object]
 OFFERED: Mapping[str, object] = {"num_classes": 10, "in_channels": 3, "seed": 0}
-"""What a function that builds a network may have as parameters."""
+"""Parameters that a function that builds a network may have."""
 
 
 def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Module:
-    """Build an untrained network whose weights follow from `seed` alone.
+    """Build an untrained network whose weights depend only on `seed`.
 
-    The global random states of Python, NumPy and PyTorch are left as they were found.
+    The global random states of Python, NumPy and PyTorch are restored.
 
     Args:
-        name: ``resnet32`` and its like (identity shortcuts), ``resnet32-projection``,
+        name: ``resnet32`` and similar (identity shortcuts), ``resnet32-projection``,
             ``timm:NAME``, ``torchvision:NAME``, ``hf:CONFIG-OR-FOLDER`` for a ``config.json`` of
             Hugging Face's library (see `hugging_face_model` for its options `task` and
             `weights`), or ``package.module:function`` for a function that returns a network; the
@@ -41,7 +41,7 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
-        seed: Decides the initial weights; at least 0.
+        seed: Seed of the initial weights, at least 0.
 
     Raises:
         LayerticketError: If the name is unknown, its package is not installed, the network
@@ -73,14 +73,14 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
 
 
 def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
-    """Split ``NAME,key=value,...``; values are Python literals, or text where they are none."""
+    """Split ``NAME,key=value,...``; values are Python literals, or otherwise text."""
     target, *pairs = rest.split(",")
     options: dict[str, object] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
             raise LayerticketError(
-                f"model {name!r}: {pair!r} is no option; write NAME,key=value,key=value."
+                f"model {name!r}: {pair!r} is not an option; write NAME,key=value,key=value."
             )
         try:
             options[key] = ast.literal_eval(text)
@@ -98,7 +98,7 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
 
 
 def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
-    """Build a timm model without pretrained weights; names that need the network are refused."""
+    """Build a timm model without pretrained weights; raise for names that need a download."""
     timm = need("timm", extra="timm", why="timm models need timm")
     if not timm.is_model(name):
         raise _unlisted("timm", name, timm.list_models())
@@ -123,8 +123,8 @@ def _torchvision_model(name: str, classes: int, channels: int, options: Options)
         raise _unlisted("torchvision", name, names)
     if channels != 3:
         raise LayerticketError(
-            f"'torchvision:{name}' takes images of 3 channels, these have {channels}. "
-            "Use a resnet of this package, timm:NAME or a function of yours."
+            f"'torchvision:{name}' takes images with 3 channels, but these have {channels}. "
+            "Use a resnet of this package, timm:NAME or your own function."
         )
     options = _undecided(models.get_model_builder(name)) | options
     try:
@@ -136,7 +136,7 @@ def _torchvision_model(name: str, classes: int, channels: int, options: Options)
 
 
 def _undecided(builder: Callable[..., object]) -> Options:
-    """Say that weights are to be drawn where a class leaves it open, which warns of slowness."""
+    """Return the option that initializes weights, for classes that warn without it."""
     built = typing.get_type_hints(builder).get("return")
     parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
     asks = "init_weights" in parameters and parameters["init_weights"].default is None
@@ -194,7 +194,7 @@ def stated_shape(name: str) -> tuple[int, int, int] | None:
 
 
 def _network_of(built: object, name: str) -> nn.Module:
-    """Insist on a network."""
+    """Return the built object; raise if it is not a network."""
     if isinstance(built, nn.Module):
         return built
     raise LayerticketError(
@@ -203,17 +203,17 @@ def _network_of(built: object, name: str) -> nn.Module:
 
 
 def _unlisted(source: str, name: str, names: Iterable[str]) -> LayerticketError:
-    """Build the error for a name that a library does not have; its whole list would be too long."""
+    """Return the error for an unknown name of a library, without its long list of names."""
     near = difflib.get_close_matches(name, list(names), n=3)
     hint = f" Did you mean {' or '.join(repr(f'{source}:{n}') for n in near)}?" if near else ""
     return LayerticketError(
         f"model '{source}:{name}' is not known.{hint} "
-        f"{source.capitalize()}'s own documentation lists what is available."
+        f"See {source.capitalize()}'s documentation for available names."
     )
 
 
 def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> LayerticketError:
-    """Build the error for a model that does not take these classes and channels."""
+    """Return the error for a model that cannot have these classes and channels."""
     return LayerticketError(
         f"{name!r} cannot be built for {classes} classes and {channels} channels: {err}"
     )
@@ -249,7 +249,7 @@ def accepted(
 def _from_function(
     module_name: str, function_name: str, offered: Options, options: Options
 ) -> nn.Module:
-    """Import a module and call a function of it."""
+    """Import a module and call one of its functions."""
     full = f"{module_name}:{function_name}"
     with _current_directory_importable():
         function = _attribute(_imported(module_name, full), function_name, full)
@@ -262,7 +262,7 @@ def _from_function(
 
 
 def _imported(module_name: str, full: str) -> ModuleType:
-    """Import a module; only its own absence is bad input, an error inside it is shown as it is."""
+    """Import a module; raise if it is missing; an error inside it is passed on."""
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise unknown_name("model", full, model_names())
     try:
@@ -271,13 +271,13 @@ def _imported(module_name: str, full: str) -> ModuleType:
         if not f"{module_name}.".startswith(f"{err.name}."):
             raise
         raise LayerticketError(
-            f"model {full!r}: there is no module {err.name!r}. Install it, or run from the folder "
-            f"it lies in. Available: {', '.join(model_names())}."
+            f"model {full!r}: there is no module {err.name!r}. Install it, or run from its folder. "
+            f"Available: {', '.join(model_names())}."
         ) from err
 
 
 def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..., object]:
-    """Look up a callable of a module."""
+    """Return a callable of a module."""
     found = getattr(module, function_name, None)
     if inspect.isbuiltin(found) or isinstance(found, types.BuiltinMethodType):
         raise LayerticketError(
@@ -292,7 +292,7 @@ def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..
 
 @contextmanager
 def _current_directory_importable() -> Iterator[None]:
-    """Put the current directory first on the import path, as ``python -m`` does."""
+    """Put the current directory first on the import path, as with ``python -m``."""
     here = os.getcwd()
     sys.path.insert(0, here)
     importlib.invalidate_caches()

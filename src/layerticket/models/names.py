@@ -1,4 +1,4 @@
-"""Names of networks: those of this package, and what a bare name of a library is answered with."""
+"""Names of networks of this package, and help for names without their source."""
 
 import difflib
 import importlib
@@ -10,20 +10,20 @@ from layerticket.errors import LayerticketError, unknown_name
 DEPTHS = (14, 20, 32, 44, 56, 110, 1202)
 PROJECTION = "-projection"
 OTHER_SOURCES = ("timm:NAME", "torchvision:NAME", "hf:CONFIG-OR-FOLDER", "package.module:function")
-_IMAGENET_DEPTHS = (18, 34, 50, 101, 152)  # of the networks that both libraries call resnetN
+_IMAGENET_DEPTHS = (18, 34, 50, 101, 152)  # networks named resnetN in both libraries
 
 
 def model_names() -> tuple[str, ...]:
-    """List what `build_model` takes: own names first, then the forms of the other sources."""
+    """List the names that `build_model` takes: own names, then the forms of other sources."""
     own = [f"resnet{depth}{suffix}" for suffix in ("", PROJECTION) for depth in DEPTHS]
     return (*own, *OTHER_SOURCES)
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name without a source that is none of ours; libraries are asked last.
+    """Raise if a name without a source is not one of this package.
 
     Raises:
-        LayerticketError: Naming the source where timm or torchvision has such a network.
+        LayerticketError: With the source, if timm or torchvision has such a network.
 
     Example:
         >>> check_model_name("resnet20")
@@ -40,13 +40,13 @@ def check_model_name(name: str) -> None:
         found = [] if is_slip else _elsewhere(name)
     if found:
         raise LayerticketError(
-            f"model {name!r} is none of this package. Say whose it is: {' or '.join(found)}."
+            f"model {name!r} is not from this package. Give its source: {' or '.join(found)}."
         )
     raise unknown_name("model", name, own)
 
 
 def _elsewhere(name: str) -> list[str]:
-    """Full names under which installed libraries have a network of this bare name."""
+    """Return the full names of a network in the installed libraries."""
     found = []
     if importlib.util.find_spec("timm") is not None:
         timm = importlib.import_module("timm")

@@ -1,1 +1,1 @@
-"""Tables and pages of measured figures; pure: never trains, never measures."""
+"""Tables, charts and the page of a study; this package never trains or measures."""

@@ -1,6 +1,6 @@
 """The charts of a study. Each is a function from a study to a Vega-Lite specification.
 
-To add one: write its table in tables.py and its function here, marked with `chart`.
+To add one: write its table in tables.py and its function here, decorated with `chart`.
 """
 
 import itertools
@@ -25,22 +25,22 @@ class Chart:
     """One kind of chart."""
 
     name: str
-    """Begins the names of its files."""
+    """First part of its file names."""
     section: str
-    """Section of the page it stands in."""
+    """Section of the page."""
     title: str
     per: Literal["study", "model", "budget"]
-    """What it is drawn for: the whole study, each network, or each network and budget."""
+    """Scope of one drawing: the whole study, each network, or each network and budget."""
     table: Callable[[Study], Table]
-    """The figures behind it; without rows it is not drawn."""
+    """Its data; without rows it is not drawn."""
     function: Callable[[Study], Spec]
-    """The chart; its "description" says how to read it."""
+    """Returns the chart; its "description" says how to read it."""
     figures: Callable[[Study], Table] | None = None
-    """The table shown beside it, if not that of its points."""
+    """The table shown with it, if not the table of its points."""
 
 
 CHARTS: list[Chart] = []
-"""All charts, in the order they are read."""
+"""All charts, in their order on the page."""
 
 
 def chart(
@@ -52,7 +52,7 @@ def chart(
     per: Literal["study", "model", "budget"] = "budget",
     figures: Callable[[Study], Table] | None = None,
 ) -> Callable[[Callable[[Study], Spec]], Callable[[Study], Spec]]:
-    """Mark a function as a chart of every report; for the arguments see `Chart`."""
+    """Register a function as a chart of every report; for the arguments see `Chart`."""
 
     def add(function: Callable[[Study], Spec]) -> Callable[[Study], Spec]:
         CHARTS.append(
@@ -76,7 +76,7 @@ class Drawing:
     """A chart of one study, or of one part of it."""
 
     name: str
-    """Name of its files and its place on the page; no other has it."""
+    """Unique name for its files and its anchor on the page."""
     section: str
     title: str
     caption: str
@@ -85,7 +85,7 @@ class Drawing:
 
 
 def drawings(study: Study) -> list[Drawing]:
-    """Draw every chart a study has figures for, in the order they are read."""
+    """Return every chart that a study has data for, in their order on the page."""
     taken: set[str] = set()
     return [
         Drawing(
@@ -113,7 +113,7 @@ def _parts(study: Study, chart: Chart) -> Iterator[tuple[str, str, Study]]:
 
 
 def _slim(spec: Spec) -> Spec:
-    """Leave figures out of the points that the chart does not use, and digits nobody sees."""
+    """Remove values that the chart does not use, and round the others to 6 digits."""
     text = json.dumps({key: one for key, one in spec.items() if key != "data"})
     used = set(re.findall(r'(?:"field": "|datum\.)(\w+)', text)) | {"method"}
 
@@ -128,7 +128,7 @@ def _slim(spec: Spec) -> Spec:
 
 
 def slug(text: str) -> str:
-    """Spell a name so that every file system and every link takes it.
+    """Return a name in a form that is valid in every file system and link.
 
     Example:
         >>> slug("accuracy timm:resnet18, remove 5")
@@ -157,7 +157,7 @@ def _unique(name: str, taken: set[str]) -> str:
     table=tables.networks_table,
 )
 def networks_chart(study: Study) -> Spec:
-    """Accuracy over MACs of all networks."""
+    """Draw accuracy over MACs of all networks."""
     points = tables.networks_table(study).points
     for point in points:
         _percent(point, "accuracy")
@@ -173,7 +173,7 @@ def networks_chart(study: Study) -> Spec:
     return {
         "description": (
             "Test accuracy over multiply-accumulates per image, mean over seeds; up and to the "
-            "left is better. The name of a network stands at its dense form. The intervals are "
+            "left is better. The name of a network is next to its dense form. The intervals are "
             "below, network by network."
         ),
         **_SIZE,
@@ -188,7 +188,7 @@ def networks_chart(study: Study) -> Spec:
                 },
                 _dots(place),
             ],
-            _looks(study, points),
+            _style(study, points),
         ),
     }
 
@@ -202,7 +202,7 @@ def networks_chart(study: Study) -> Spec:
     figures=tables.comparisons_table,
 )
 def comparisons_chart(study: Study) -> Spec:
-    """Every method's difference to dense with its intervals, against the margin."""
+    """Draw the difference of every method to dense with its intervals, and the margin."""
     points = []
     known = [one for one in study.judged if one.difference.mean is not None]
     for one, point in zip(known, tables.differences_table(study).points, strict=True):
@@ -215,14 +215,14 @@ def comparisons_chart(study: Study) -> Spec:
     ends = [*_ends(points, "mean"), 0.0, -100 * study.margin]
     ends.append(0.12 * (max(ends) - min(ends)))  # room for the name of the line at 0
     x = _axis("mean", "test accuracy, method minus dense, pp", _span(ends, least, least + 100))
-    shared = {"y": y, **_looks(study, points, legend=False)}
+    shared = {"y": y, **_style(study, points, legend=False)}
     return {
         "description": (
             f"Mean over paired seeds with the {words.interval_name(study.confidence)} that decides "
-            "(thin bar) and, where it differs, the one over seeds alone (thick bar). A method wins "
-            f"if its whole thin bar lies right of the margin of {words.points(study.margin)} "
-            "(percentage points), and loses if all of it lies left; a point without a bar is one "
-            "seed. An arrow marks a bar that is cut where no difference is possible."
+            "(thin bar) and, where it differs, the one over seeds only (thick bar). A method wins "
+            f"if its whole thin bar is right of the margin of {words.points(study.margin)} "
+            "(percentage points), and loses if all of it is left; a point without a bar is one "
+            "seed. An arrow marks a bar that is clipped where no difference is possible."
         ),
         **_SIZE,
         "height": {"step": 34},
@@ -238,7 +238,7 @@ def comparisons_chart(study: Study) -> Spec:
 
 @chart("seeds", section="differences", title="Seed by seed", table=tables.seeds_table)
 def seeds_chart(study: Study) -> Spec:
-    """Every method's difference to dense in each seed."""
+    """Draw the difference of every method to dense in each seed."""
     points = tables.seeds_table(study).points
     for point in points:
         _percent(point, "difference")
@@ -263,7 +263,7 @@ def seeds_chart(study: Study) -> Spec:
                     {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y}},
                     _dots({"x": x, "y": y}),
                 ],
-                _looks(study, points),
+                _style(study, points),
             ),
         ],
     }
@@ -277,7 +277,7 @@ def seeds_chart(study: Study) -> Spec:
     table=tables.accuracy_table,
 )
 def accuracy_chart(study: Study) -> Spec:
-    """Accuracy over MACs of one network: dense, tickets, baselines."""
+    """Draw accuracy over MACs of one network: dense, tickets, baselines."""
     points = tables.accuracy_table(study).points
     for point in points:
         _percent(point, "accuracy", "low", "high")
@@ -292,22 +292,22 @@ def accuracy_chart(study: Study) -> Spec:
         "description": (
             "Test accuracy over multiply-accumulates per image; up and to the left is better. "
             f"Bars: the {words.interval_name(study.confidence)} of the paired difference to dense, "
-            "drawn about each method; for dense one standard deviation over seeds. An arrow marks "
-            "a bar that is cut at 0 or 100 %. Methods of equal cost are set side by side. Networks "
-            "with masked weights stand at the cost of dense: masks save no time."
+            "drawn around each method; for dense one standard deviation over seeds. An arrow marks "
+            "a bar that is clipped at 0 or 100 %. Methods of equal cost are side by side. Networks "
+            "with masked weights are at the cost of dense: masks save no time."
         ),
         **_SIZE,
         "height": 360,
         "data": {"values": list(points)},
         "layer": _layers(
             [*line * several, *_interval("y", y, place={"x": x}), _dots({"x": x, "y": y})],
-            _looks(study, points),
+            _style(study, points),
         ),
     }
 
 
 def _side_by_side(points: Sequence[Point]) -> None:
-    """Set points of equal cost a little apart, so that none hides another."""
+    """Move points of equal cost a little apart, so that all are visible."""
     step = 0.009 * max(point["macs"] for point in points)
     true = [point["macs"] for point in points]
     taken: dict[int, int] = {}
@@ -325,7 +325,7 @@ def _side_by_side(points: Sequence[Point]) -> None:
     figures=tables.tickets_table,
 )
 def removed_chart(study: Study) -> Spec:
-    """Which blocks each ticket of a network and a budget removed, and the rank of their scores."""
+    """Draw which blocks each ticket removed, and the ranks of their scores."""
     points = tables.removed_table(study).points
     rows: dict[str, list[Point]] = {}
     for point in points:
@@ -361,9 +361,9 @@ def removed_chart(study: Study) -> Spec:
         edges=edges,
         splits=splits,
         description=(
-            "Each row is one ticket, from the first block on the left to the last; × marks what "
-            "was removed. The darker a block, the higher its score among those of its row; rows "
-            "without scores are not shaded. Lines separate the stages."
+            "Each row is one ticket, from the first block on the left to the last; × marks removed "
+            "blocks. The darker a block, the higher its score within its row; rows without scores "
+            "are not shaded. Lines separate the stages."
         ),
     )  # fmt: skip
 
@@ -376,7 +376,7 @@ def removed_chart(study: Study) -> Spec:
     table=tables.worth_table,
 )
 def worth_chart(study: Study) -> Spec:
-    """What each block is worth, and below it how each criterion ranks the blocks."""
+    """Draw what each block is worth, and below it the ranks that each criterion gives."""
     lost = [point | {"of": "worth"} for point in tables.worth_table(study).points]
     for point in lost:
         _percent(point, "mean", "low", "high")
@@ -432,7 +432,7 @@ def worth_chart(study: Study) -> Spec:
     table=tables.similarity_table,
 )
 def similarity_chart(study: Study) -> Spec:
-    """How alike each method's layers are to those of the dense network."""
+    """Draw the similarity of each method's layers to those of the dense network."""
     points = tables.similarity_table(study).points
     shown = {point["layer"] for point in points}
     measured = [row.similarity["layers"] for row in study.rows if row.similarity]
@@ -445,19 +445,19 @@ def similarity_chart(study: Study) -> Spec:
         points,
         x=("layer", layers),
         y=("method", list(dict.fromkeys(point["method"] for point in points))),
-        # From the tenth below the least value, so that differences show.
+        # Start at the tenth below the smallest value, so that differences are visible.
         shade=("shade", "CKA", min(max(math.floor(10 * least) / 10, 0.0), 0.9)),
         texts=("number", "true" if len(layers) <= 32 else "false", {"field": "text"}),
         description=(
             "Centred kernel alignment (CKA) of each layer's outputs with those of the dense "
-            "network of the same seed, mean over seeds: 1 is alike up to rotation and scale. "
-            "Layers a method removed are left empty."
+            "network of the same seed, mean over seeds: 1 means equal up to rotation and scale. "
+            "Removed layers are empty."
         ),
     )
 
 
 def _merged(orders: Sequence[Iterable[str]]) -> list[str]:
-    """Put names in one order, each after the one that it follows where it was first named."""
+    """Merge orders of names: each name comes after its predecessor in the first list with it."""
     merged: list[str] = []
     for order in orders:
         place = 0
@@ -471,12 +471,12 @@ def _merged(orders: Sequence[Iterable[str]]) -> list[str]:
 @chart(
     "cost",
     section="cost",
-    title="Cost of training beside dense",
+    title="Cost of training relative to dense",
     table=tables.need_table,
     figures=tables.cost_table,
 )
 def cost_chart(study: Study) -> Spec:
-    """What each method needs of what the dense network needs, figure by figure."""
+    """Draw the cost of each method relative to the dense network, one quantity per row."""
     points = tables.need_table(study).points
     for point in points:
         _percent(point, "need", "low", "high")
@@ -496,9 +496,9 @@ def cost_chart(study: Study) -> Spec:
         row=("figure", list(tables.SAVINGS.values())),
         at=100.0,
         description=(
-            "Percent of what the dense network needs; left is cheaper. MACs and parameters are "
-            "counted, the rest is measured on the same machine; what was not measured is left out. "
-            f"An arrow marks a bar that goes on beyond the chart. {shared}"
+            "Percent of the cost of the dense network; left is cheaper. MACs and parameters are "
+            "counted, the rest is measured on the same machine, or not shown if not measured. "
+            f"An arrow marks a bar that continues outside the chart. {shared}"
         ),
     )
 
@@ -510,7 +510,7 @@ def cost_chart(study: Study) -> Spec:
     table=tables.robustness_table,
 )
 def robustness_chart(study: Study) -> Spec:
-    """Differences to dense on shifted, corrupted and attacked images."""
+    """Draw differences to dense on shifted, corrupted and attacked images."""
     points = tables.robustness_table(study).points
     for point in points:
         _percent(point, "mean", "low", "high")
@@ -539,7 +539,7 @@ def robustness_chart(study: Study) -> Spec:
     figures=tables.validation_accuracy_by_epoch,
 )
 def validation_accuracy_chart(study: Study) -> Spec:
-    """Validation accuracy over the epochs: mean over seeds, and every run."""
+    """Draw validation accuracy over the epochs: mean over seeds, and every run."""
     points = tables.validation_accuracy_table(study).points
     runs = _run_points(study, "validation_accuracy", 100)
     for point in points:
@@ -555,13 +555,13 @@ def validation_accuracy_chart(study: Study) -> Spec:
     figures=tables.train_loss_by_epoch,
 )
 def train_loss_chart(study: Study) -> Spec:
-    """Training loss over the epochs."""
+    """Draw training loss over the epochs."""
     points = tables.train_loss_table(study).points
     return _curves(study, points, _run_points(study, "train_loss", 1), "training loss, nats")
 
 
 def _run_points(study: Study, figure: str, factor: float) -> list[Point]:
-    """Give every point of every single run's curve."""
+    """Return every point of the curve of every run."""
     return [
         {
             "method": row.method,
@@ -576,10 +576,10 @@ def _run_points(study: Study, figure: str, factor: float) -> list[Point]:
 
 
 _POINTS = 60
-"""Most points of a line; of a longer training equally spaced epochs are drawn, with the last."""
+"""Maximum number of points per line; longer trainings show equally spaced epochs and the last."""
 
 
-def _thinned(points: Sequence[Point]) -> list[Point]:
+def _subsampled(points: Sequence[Point]) -> list[Point]:
     epochs = sorted({point["epoch"] for point in points}, reverse=True)
     kept = set(epochs[:: -(-len(epochs) // _POINTS)])
     return [point for point in points if point["epoch"] in kept]
@@ -593,7 +593,7 @@ def _curves(
     *,
     most: float = math.inf,
 ) -> Spec:
-    means, runs = _thinned(means), _thinned(runs)
+    means, runs = _subsampled(means), _subsampled(runs)
     points = [{k: v for k, v in one.items() if k not in ("low", "high")} for one in means]
     epochs = sorted({point["epoch"] for point in points})
     step = next(s for s in _STEPS if epochs[-1] <= 8 * s)
@@ -602,11 +602,11 @@ def _curves(
     x = _axis("epoch", "epoch", axis=whole)
     ends = [*_ends(points, "mean"), *_ends(runs, "value")]
     y = _axis("mean", title, _span(ends, 0.0, most))
-    looks = _looks(study, points, shapes=False)
+    looks = _style(study, points, shapes=False)
     single = {"y": y | {"field": "value"}, "x": x, "detail": {"field": "run"}}
     mean = {"filter": "isValid(datum.mean)"}
-    # A wide line nobody sees, so that a pointer near the line is told of its point.
-    few = len(epochs) < 4  # too few for a line to be seen
+    # An invisible wide line, so that a pointer near the line shows its point.
+    few = len(epochs) < 4  # too few for a visible line
     near = {
         "type": "point",
         "fillOpacity": int(few),
@@ -637,7 +637,7 @@ def _curves(
     }
 
 
-# What charts are made of.
+# Parts of charts.
 
 _SIZE: Spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
 _STEPS = [one * 10**power for power in range(9) for one in (1, 2, 5)]
@@ -651,7 +651,7 @@ def _percent(point: Point, *keys: str) -> None:
 
 
 def _cut(point: Point, least: float, most: float, low: str = "low", high: str = "high") -> None:
-    """Cut an interval where figures end, and mark the ends that were cut."""
+    """Clip an interval at the possible range, and mark the clipped ends."""
     for key, beyond in ((low, _below(point[low], least)), (high, _above(point[high], most))):
         point[f"{key}_cut"] = beyond
         if beyond:
@@ -667,7 +667,7 @@ def _above(value: float | None, most: float) -> bool:
 
 
 def _possible_difference(point: Point, one: Comparison) -> Point:
-    """Cut intervals at the differences that an accuracy of 0 or of 100 % would make."""
+    """Clip intervals at the differences that an accuracy of 0 or 100 % would give."""
     dense = 100 * (one.dense_accuracy.get("mean") or 0.0)
     _cut(point, -dense, 100 - dense)
     _cut(point, -dense, 100 - dense, "seeds_low", "seeds_high")
@@ -678,13 +678,13 @@ def _possible_difference(point: Point, one: Comparison) -> Point:
 
 
 def _ends(points: Sequence[Point], key: str) -> list[float]:
-    """Figures and ends of intervals that are drawn."""
+    """Return the drawn values and ends of intervals."""
     keys = (key, "low", "high", "seeds_low", "seeds_high")
     return [value for point in points for one in keys if (value := point.get(one)) is not None]
 
 
 def _span(values: Sequence[float], least: float, most: float) -> tuple[float, float]:
-    """Where an axis begins and ends: a little beyond the values, never beyond what is possible."""
+    """Return the range of an axis: a little beyond the values, within the possible range."""
     low, high = min(values), max(values)
     room = 0.04 * (high - low) or 0.01 * abs(high) or 1.0
     return max(low - room, least), min(high + room, most)
@@ -709,16 +709,16 @@ def _names(
     axis: Mapping[str, Any] | None = None,
     scale: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """Names in their order; a scale takes them as they are, where a sort would make them code."""
+    """Return a nominal axis; the order is in the scale, since a sort could be read as code."""
     found: Spec = {"field": field, "type": "nominal", "title": None}
     found["scale"] = {"domain": list(order), **(scale or {})}
     return found | ({"axis": dict(axis)} if axis else {})
 
 
-def _looks(
+def _style(
     study: Study, points: Sequence[Point], *, legend: bool = True, shapes: bool = True
 ) -> Spec:
-    """Give each method the colour and the shape it has in every chart of the study."""
+    """Return colours and shapes of the methods, the same in every chart of the study."""
     shown = {point["method"] for point in points}
     methods = list(study.methods)
     listed: Spec | None = (
@@ -733,7 +733,7 @@ def _looks(
 
 
 def _layers(layers: Sequence[Spec], shared: Spec) -> list[Spec]:
-    """Give layers what they share; only the last one, the points, has shapes."""
+    """Add shared settings to layers; only the last layer, the points, has shapes."""
     plain = {key: one for key, one in shared.items() if key != "shape"}
     return [
         layer | {"encoding": (shared if layer is layers[-1] else plain) | layer["encoding"]}
@@ -754,7 +754,7 @@ def _interval(
     high: str = "high",
     style: str = "interval",
 ) -> list[Spec]:
-    """Layers of an interval, with an arrow at each end that was cut."""
+    """Return the layers of an interval, with an arrow at each clipped end."""
     ends = {axis: figure | {"field": low}, f"{axis}2": {"field": high}} | (place or {})
     layers: list[Spec] = [
         {
@@ -776,7 +776,7 @@ def _interval(
 
 
 def _line(axis: str, at: float, name: str, *, style: str, side: str = "left") -> Spec:
-    """A line across the chart, named at its end."""
+    """Return a line across the chart, with its name at the end."""
     text: Spec = {"type": "text", "text": name, "baseline": "bottom"}
     if axis == "x":
         text |= {"y": -4, "align": side}
@@ -801,14 +801,14 @@ def _rows_of_dots(
     at: float,
     description: str,
 ) -> Spec:
-    """One row for each figure, with one point for each method, below each other."""
+    """Return one row per quantity, with one point per method below each other."""
     field, order = row
     shown = {point["method"] for point in points}
     methods = [name for name in study.methods if name in shown]
     rows = [name for name in order if any(point[field] == name for point in points)]
     y = _names(field, rows, axis=_ROWS)
     offset = _names("method", methods)
-    shared = {"y": y, "yOffset": offset, **_looks(study, points)}
+    shared = {"y": y, "yOffset": offset, **_style(study, points)}
     return {
         "description": description,
         **_SIZE,
@@ -832,7 +832,7 @@ def _map(
     edges: Sequence[str] = (),
     splits: Sequence[str] = (),
 ) -> Spec:
-    """Cells in rows and columns, shaded by a figure, with a text in some."""
+    """Return cells in rows and columns, shaded by a value, some with text."""
     field, title, least = shade
     style, marked, text = texts
     gaps = {"paddingInner": 0.06, "paddingOuter": 0}

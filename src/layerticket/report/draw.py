@@ -1,4 +1,4 @@
-"""The one way to draw: Vega-Lite specifications, in a browser by JavaScript and as SVG and PNG."""
+"""Draw Vega-Lite specifications: in a browser by JavaScript, and as SVG and PNG."""
 
 import base64
 import functools
@@ -12,10 +12,10 @@ from typing import Any
 from layerticket.errors import need
 
 Spec = dict[str, Any]
-"""A Vega-Lite specification; colours, fonts and width are left to the one who draws."""
+"""A Vega-Lite specification without colours, fonts and width."""
 
 # source: M. Okabe, K. Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/,
-# without the yellow that paper swallows, and lighter for dark pages.
+# without yellow, which is invisible on paper, and lighter for dark pages.
 METHODS = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 THEMES: Mapping[str, Mapping[str, str]] = {
     "light": {
@@ -76,7 +76,7 @@ THEMES: Mapping[str, Mapping[str, str]] = {
 
 
 def config(theme: str) -> dict[str, Any]:
-    """Vega-Lite's configuration for a light or a dark page."""
+    """Return Vega-Lite's configuration for a light or a dark page."""
     of = THEMES[theme]
     methods = [of["ink"], *[of[name] for name in METHODS] * 8]
     axis = {
@@ -132,7 +132,7 @@ def config(theme: str) -> dict[str, Any]:
 
 
 def _polygon(corners: int, *, inner: float = 1.0, size: float = 1.0) -> str:
-    """Path of a regular polygon, or of a star."""
+    """Return the path of a regular polygon or a star."""
     turns = 2 * corners if inner < 1 else corners
     points = []
     for turn in range(turns):
@@ -160,11 +160,11 @@ SHAPES = {
 
 
 WIDTH = 620
-"""Of a picture, in pixels of the SVG."""
+"""Width of a picture, in pixels of the SVG."""
 
 
 def pictures(spec: Spec, title: str) -> dict[str, bytes]:
-    """Draw a specification on white: "svg", and "png" at 192 dots per inch.
+    """Draw a specification on white; return "svg", and "png" at 192 dots per inch.
 
     Raises:
         LayerticketError: If vl-convert-python is not installed.
@@ -181,13 +181,13 @@ def pictures(spec: Spec, title: str) -> dict[str, bytes]:
 
 @functools.cache
 def library() -> str:
-    """Return the JavaScript libraries that draw in a page, packed."""
+    """Return the JavaScript libraries of the page, packed."""
     names = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js")
     return packed("\n".join(asset(name) for name in names))
 
 
 def packed(text: str) -> str:
-    """Compress a text and spell it in letters that no HTML can mistake (gzip, base64).
+    """Compress a text and encode it in characters that are safe in HTML (gzip, base64).
 
     Example:
         >>> unpacked(packed("</script>"))
@@ -197,7 +197,7 @@ def packed(text: str) -> str:
 
 
 def unpacked(text: str) -> str:
-    """Return the text that was packed."""
+    """Return the original of a packed text."""
     return gzip.decompress(base64.b64decode(text)).decode()
 
 
@@ -207,5 +207,5 @@ def packed_json(value: object) -> str:
 
 
 def asset(name: str) -> str:
-    """Read a file that is shipped with the package."""
+    """Return the text of a file shipped with the package."""
     return (files("layerticket.report") / "assets" / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A study made of numbers from anywhere: a CSV file with one row for each trained network."""
+"""Read a study from a CSV file of results, with one row for each trained network."""
 
 import csv
 import difflib
@@ -14,28 +14,28 @@ from layerticket.verdict.pairs import Row, compare_rows
 
 NEEDED = ("method", "seed", "accuracy")
 CONTROLS = ("random", "random blocks", "first blocks", "last blocks", "even blocks", "shallower")
-"""Methods that are controls by their name, as studies name them; all others are tickets."""
+"""Names of methods that are controls; all others are tickets."""
 ROLES = ("criterion", "control", "baseline")
 KINDS = ("ticket", "control", "shallower", "filters", "weights", "imp", "lottery", "equal_compute")
 
 
 def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) -> Study:
-    """Read a table of results, and judge it as the runs of a study.
+    """Read a table of results, and compare its rows like the runs of a study.
 
-    Columns that are known: method ("dense" is the dense network), seed and accuracy (a fraction;
+    Known columns: method ("dense" is the dense network), seed and accuracy (a fraction;
     empty: the run failed) are needed; model, budget, draw, role, kind, reference, error, folder,
-    validation_accuracy, macs, params, epochs, seconds (search included, unless search_seconds
-    stands beside it), images_per_second, energy_kwh, co2_kg, peak_memory_bytes, device and
-    precision may be there. All others are shown in the table of runs as they are.
+    validation_accuracy, macs, params, epochs, seconds (including the search, unless there is a
+    column search_seconds), images_per_second, energy_kwh, co2_kg, peak_memory_bytes, device and
+    precision are optional. Other columns are shown unchanged in the table of runs.
 
     Args:
-        path: The file: commas between columns, names of columns in the first line.
+        path: The file: columns separated by commas, column names in the first line.
         margin: How much accuracy a winning ticket may lose, as a fraction.
-        confidence: Of all intervals, in (0, 1).
+        confidence: Confidence of all intervals, in (0, 1).
 
     Raises:
-        LayerticketError: If the file cannot be read, a needed column is missing, a value does not
-            fit, or two rows are the same run; the message names the line.
+        LayerticketError: If the file cannot be read, a needed column is missing, a value is
+            invalid, or two rows are the same run; the message gives the line.
     """
     for name, value, most in (("margin", margin, 0.5), ("confidence", confidence, 1.0)):
         if not 0 <= value < most:
@@ -50,13 +50,13 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
         key = (row.model, row.budget, row.method, row.draw, row.seed)
         if key in rows:
             raise LayerticketError(
-                f"{where}: {row.method}, seed {row.seed} of {row.model} is there twice. Number "
-                "random choices of one seed in a column draw, name budgets in a column budget, or "
-                "leave one row out."
+                f"{where}: {row.method}, seed {row.seed} of {row.model} appears twice. Add a "
+                "column draw to number random choices of a seed, or a column budget, or remove one "
+                "row."
             )
         rows[key] = row
     if not rows:
-        raise LayerticketError(f"{path} has no rows below its first line. Add one for each run.")
+        raise LayerticketError(f"{path} has no rows after its first line. Add one for each run.")
     dense = {row.model for row in rows.values() if row.kind == "dense"}
     if lacking := sorted({row.model for row in rows.values()} - dense):
         raise LayerticketError(
@@ -85,7 +85,7 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
 
 
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read the names of the columns, and every row that is not empty with its line."""
+    """Return the column names, and every non-empty row with its line number."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
@@ -106,14 +106,14 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     for number, cells in rows:
         if len(cells) != len(header):
             raise LayerticketError(
-                f"{path.name}, line {number} has {len(cells)} cells, but {len(header)} columns are "
-                "named. Separate cells by commas, and put texts with commas into double quotes."
+                f"{path.name}, line {number} has {len(cells)} cells, but there are {len(header)} "
+                "columns. Separate cells by commas, and put texts with commas in double quotes."
             )
     return header, rows
 
 
 def _known(header: Sequence[str], path: Path) -> dict[str, int]:
-    """Find the columns that are known, each with its place."""
+    """Return the known columns and their positions."""
     names = [name.lower().replace(" ", "_") for name in header]
     for name in header:
         if not name or header.count(name) > 1:
@@ -136,7 +136,7 @@ def _row(
     others: Sequence[str],
     where: str,
 ) -> Row:
-    """Make a row of a study of one line."""
+    """Return the row of a study for one line."""
     values: dict[str, Any] = {}
     for name, at in known.items():
         text = cells[header[at]]
@@ -161,7 +161,7 @@ def _row(
             "model": values.get("model") or "network",
             "budget": None if method == "dense" else values.get("budget"),
             "status": "failed" if failed else "done",
-            "error": error or ("the file states no accuracy" if failed else None),
+            "error": error or ("the file has no accuracy" if failed else None),
             "test_accuracy": accuracy,
             "train_seconds": seconds,
             "cost": None if failed else bill,
@@ -171,7 +171,7 @@ def _row(
 
 
 def _part(method: str, given: Mapping[str, Any]) -> dict[str, str]:
-    """Kind and role of a method, where the file does not state them."""
+    """Return kind and role of a method, if the file does not give them."""
     if method == "dense":
         return {"kind": "dense", "role": "dense"}
     named = method in CONTROLS
@@ -181,7 +181,7 @@ def _part(method: str, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _within(most: float, asked: str) -> Callable[[str], float | None]:
-    """Read a number from 0 to `most`; nan is not known."""
+    """Return a reader of numbers from 0 to `most`; nan means not known."""
 
     def read(text: str) -> float | None:
         try:
@@ -242,4 +242,4 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "device": str,
     "precision": str,
 }
-"""How a cell of each known column is read; an empty one is not known."""
+"""Reader of each known column; an empty cell means not known."""

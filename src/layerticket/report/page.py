@@ -1,6 +1,6 @@
-"""The report of a study: one page that needs nothing but itself, the same as Markdown, and files.
+"""Write the report of a study: one self-contained page, the same as Markdown, tables and figures.
 
-Nothing is trained or measured here: all it shows stands in study.json.
+Nothing is trained or measured here: everything comes from study.json.
 """
 
 import json
@@ -35,11 +35,11 @@ from layerticket.verdict.statistics import Difference
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a report left."""
+    """The files of a report."""
 
     page: Path
     files: tuple[Path, ...]
-    """All of them, the page first."""
+    """All files, the page first."""
     study: Study
 
 
@@ -52,20 +52,20 @@ def write_report(
 ) -> Written:
     """Write ``report.html``, ``report.md``, tables as CSV, figures as PNG and SVG.
 
-    Old files of the same names are replaced, each as a whole.
+    Files with the same names are replaced atomically.
 
     Args:
         folder: Folder of a study, with its study.json.
-        out: Folder to write into; that of the study by default.
-        figures: Whether PNG and SVG are drawn; needs the extra "figures".
-        refresh: Seconds after which a browser reads the page again, while a study is running.
+        out: Folder to write to; by default that of the study.
+        figures: Whether to write PNG and SVG; needs the extra "figures".
+        refresh: Seconds after which a browser reloads the page, while a study is running.
 
     Returns:
         The files and the study.
 
     Raises:
-        LayerticketError: If there is no study, or figures are wanted and vl-convert-python is not
-            installed.
+        LayerticketError: If there is no study, or figures are asked for and vl-convert-python is
+            not installed.
     """
     return write_study(Study.read(folder), folder, out, figures=figures, refresh=refresh)
 
@@ -78,7 +78,7 @@ def write_study(
     figures: bool = True,
     refresh: float | None = None,
 ) -> Written:
-    """Write the report of a study that was read already; the rest is as in `write_report`."""
+    """Write the report of a study that was already read; see `write_report`."""
     target = Path(folder if out is None else out)
     report = Report.of(study, base=_way(target, Path(folder)))
     content: dict[str, str | bytes] = {
@@ -96,7 +96,7 @@ def write_study(
 
 
 def _way(start: Path, end: Path) -> str:
-    """Address of one folder as seen from another, with a slash at its end unless it is the same."""
+    """Return the relative address of a folder, with a final slash; empty for the same folder."""
     if start.resolve() == end.resolve():
         return ""
     try:
@@ -106,7 +106,7 @@ def _way(start: Path, end: Path) -> str:
     return f"{quote(Path(way).as_posix())}/"
 
 
-# The report from top to bottom, as values.
+# The content of the report, from top to bottom.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,19 +114,19 @@ class Section:
     """One part of the report."""
 
     name: str
-    """Its place on the page, and the section that charts name."""
+    """Its anchor on the page, and the name that charts use."""
     title: str
     short: str
-    """Its title in one word, for navigation."""
+    """Title of one word, for navigation."""
     absent: str
-    """Why it is empty, if it is."""
+    """Text to show if it is empty."""
     remark: str = ""
-    """A paragraph above its charts."""
+    """Paragraph above its charts."""
     is_open: bool = False
-    """Whether the tables behind its charts are shown from the start."""
+    """Whether the tables of its charts are open at first."""
     drawings: Sequence[Drawing] = ()
     tables: Mapping[str, Table] | None = None
-    """Tables that belong to no chart, by name."""
+    """Tables without a chart, by name."""
 
     @property
     def is_empty(self) -> bool:
@@ -134,12 +134,12 @@ class Section:
         return not self.drawings and not self.tables
 
 
-_UNPAIRED = "No method has a finished run beside a dense one of the same seed."
+_UNPAIRED = "No method has a finished run with a finished dense run of the same seed."
 _BASELINES = (
-    "Baselines are matched to the ticket of the same seed in the figure named under match. "
-    "Networks with masked weights compute every masked product all the same: masks save no time, "
-    "memory or energy on this hardware, so their MACs are those of dense; the count without masked "
-    "weights stands beside it."
+    "Baselines are matched to the ticket of the same seed in the quantity in column match. "
+    "Networks with masked weights still compute every masked product: masks save no time, memory "
+    "or energy on this hardware, so their MACs are those of dense; the count without masked "
+    "weights is in its own column."
 )
 
 
@@ -153,8 +153,8 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             title="All networks and methods",
             short="Overview",
             absent="",
-            remark="Every method against the dense network of the same seeds; outcomes are those "
-            "after correction for all comparisons of the study.",
+            remark="Every method against the dense network of the same seeds; outcomes are after "
+            "correction for all comparisons of the study.",
             tables={"overview": overview} if overview.rows else None,
         ),
         Section(
@@ -180,14 +180,14 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             name="worth",
             title="What each block is worth",
             short="Worth",
-            absent="No run took out a single block alone (control = each).",
+            absent="No run removed a single block alone (control = each).",
             tables={"agreement": agreement} if agreement.rows else None,
         ),
         Section(
             name="baselines",
             title="What the tickets had to beat",
             short="Baselines",
-            absent="The study names no baselines; without controls of equal cost a ticket proves "
+            absent="The study has no baselines; without controls of equal cost a ticket proves "
             "little.",
             remark=_BASELINES,
             tables={"baselines": baselines} if baselines.rows else None,
@@ -204,7 +204,7 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             name="robustness",
             title="Robustness",
             short="Robustness",
-            absent="The study evaluated on clean test images only: it names no evaluations.",
+            absent="The study has no evaluations other than clean test images.",
         ),
         Section(
             name="similarity",
@@ -231,14 +231,14 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What the first screen says about one ticket."""
+    """Summary of one ticket on the first screen."""
 
     label: str
     comparison: Comparison
     saved: Sequence[words.Remark]
     trust: Sequence[words.Remark]
     bar: Mapping[str, float | None]
-    """Places of the interval, the mean, dense and the margin on one line, in percent of it."""
+    """Positions of the interval, the mean, dense and the margin on one line, in percent."""
 
 
 def _card(one: Comparison, study: Study) -> Card:
@@ -267,7 +267,7 @@ def _is_unchanged(row: Row) -> bool:
 
 
 def _bar(found: Difference, margin: float, dense: float) -> dict[str, float | None]:
-    """Place an interval, 0 and the margin on one line, cut where no difference is possible."""
+    """Return positions of an interval, 0 and the margin on one line, clipped if impossible."""
     places = {"low": found.low, "high": found.high, "mean": found.mean, "zero": 0.0}
     places |= {"margin": -margin}
     known = {
@@ -284,20 +284,20 @@ def _bar(found: Difference, margin: float, dense: float) -> dict[str, float | No
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything a report shows."""
+    """The content of a report."""
 
     study: Study
     cards: Sequence[Card]
-    """One for each ticket with a finished pair: the first is the one planned first."""
+    """One card for each ticket with a finished pair, in the order of the plan."""
     sections: Sequence[Section]
     drawings: Sequence[Drawing]
     runs: Table
     base: str = ""
-    """Where the study's folder is, as seen from the page."""
+    """Address of the study's folder, relative to the page."""
 
     @classmethod
     def of(cls, study: Study, *, base: str = "") -> "Report":
-        """Put a report together."""
+        """Return the report of a study."""
         drawn = drawings(study)
         tickets = [one for one in study.judged if one.role == "criterion"]
         return cls(
@@ -311,14 +311,14 @@ class Report:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What the configurations of all runs have in common."""
+        """The settings that all runs share."""
         known = [row.config for row in self.study.rows if row.config is not None]
         first = known[0] if known else {}
         return {k: v for k, v in first.items() if all(one.get(k, one) == v for one in known)}
 
     @property
     def tables(self) -> dict[str, Table]:
-        """Every table by the name of its file."""
+        """All tables by file name."""
         found = {
             name: table for part in self.sections for name, table in (part.tables or {}).items()
         }
@@ -327,7 +327,7 @@ class Report:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """Data, margin, machine, versions."""
+        """Data, margin, machine and versions, by name."""
         study = self.study
         seeds = sorted({row.seed for row in study.rows})
         devices = dict.fromkeys(str(row.device) for row in study.rows if row.device)
@@ -355,11 +355,11 @@ class Report:
 
 
 def page(report: Report, *, refresh: float | None = None) -> str:
-    """Fill the template; every text of the study is escaped.
+    """Return the page; every text of the study is escaped.
 
     Args:
-        report: What is shown.
-        refresh: Seconds after which a browser reads the page again; None: it never does.
+        report: The report.
+        refresh: Seconds after which a browser reloads the page; None: never.
     """
     maker = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -393,22 +393,22 @@ def page(report: Report, *, refresh: float | None = None) -> str:
 
 
 def _methods_drawn(report: Report) -> list[str]:
-    """Name the methods that some chart shows, in the order of the study."""
+    """List the methods shown in a chart, in the order of the study."""
     shown = {point.get("method") for one in report.drawings for point in one.spec["data"]["values"]}
     return [method for method in report.study.methods if method in shown]
 
 
 def _tie(text: str) -> str:
-    """Keep figures beside their unit, and write a minus as one."""
+    """Join numbers and units by non-breaking spaces, and use a real minus sign."""
     tied = re.sub(r"(?<=\d) (?=(%|pp|Wh|kWh|s|min|h|g|kg|M)\b|%)", "\u00a0", text)
     return re.sub(r"(?<![\w.])-(?=\d)", "\u2212", tied)
 
 
-# Markdown: the same words and tables without drawings.
+# Markdown: the same texts and tables, without drawings.
 
 
 def text(report: Report, *, figures: bool = True) -> str:
-    """Write the report as Markdown; with links to figures if they lie beside it."""
+    """Return the report as Markdown; with links to figures if they are in its folder."""
     study = report.study
     lines = [
         f"# {_line(study.title)}",
@@ -432,7 +432,7 @@ def text(report: Report, *, figures: bool = True) -> str:
 
 
 def _line(text: str) -> str:
-    """Keep a text on one line and out of the syntax of tables and tags."""
+    """Return a text on one line, escaped for tables and tags."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,4 +1,4 @@
-"""A study as it stands in study.json, and its tables: raw figures, to be read or computed with."""
+"""A study read from study.json, and its tables of raw values."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Study(display.Shown):
-    """What study.json holds, or the part of it about one network and one budget."""
+    """The content of study.json, or its part for one network and one budget."""
 
     title: str
     verdict: str
@@ -42,13 +42,13 @@ class Study(display.Shown):
     environment: Mapping[str, Any]
     command: str
     study: Mapping[str, Any]
-    """The study file, resolved."""
+    """The study file, with all settings."""
     methods: Mapping[str, str]
-    """Kind of each method of the whole study by label, dense first; a part keeps them all."""
+    """Kind of each method by label, dense first; a part keeps those of the whole study."""
     cost: Mapping[str, Any] | None = None
-    """What the whole study needed, every training and search once."""
+    """Cost of the whole study, each training and search once."""
     columns: tuple[str, ...] = ()
-    """Further figures of every row, which stand in its `config`: columns of the table of runs."""
+    """Further columns of the table of runs; their values are in the `config` of each row."""
 
     @classmethod
     def read(cls, folder: Path) -> "Study":
@@ -56,14 +56,14 @@ class Study(display.Shown):
         path = Path(folder) / "study.json"
         if not path.exists():
             raise LayerticketError(
-                f"{folder} holds no study (study.json is missing). Run one: layerticket study run "
+                f"{folder} has no study (study.json is missing). Run one: layerticket study run "
                 f"quick --out {folder}"
             )
         return cls.from_record(read_json(path))
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Study":
-        """Read the object of study.json; signs that no page can hold are replaced."""
+        """Return the study of a study.json; characters that are invalid in a page are replaced."""
         made = ("rows", "methods", "cost", "columns")
         lacking = [
             name
@@ -72,8 +72,8 @@ class Study(display.Shown):
         ]
         if lacking:
             raise LayerticketError(
-                f"the study lacks {lacking[0]!r}. Give a study.json as `layerticket study run` "
-                "writes it."
+                f"the study has no key {lacking[0]!r}. Give a study.json written by `layerticket "
+                "study run`."
             )
         if record["schema"] != SCHEMA:
             raise LayerticketError(
@@ -127,12 +127,12 @@ class Study(display.Shown):
 
     @property
     def models(self) -> list["Study"]:
-        """The part about each network."""
+        """The part of each network."""
         return [self._part(model) for model in dict.fromkeys(row.model for row in self.rows)]
 
     @property
     def budgets(self) -> list["Study"]:
-        """The part about each network and budget, the dense network beside it."""
+        """The part of each network and budget, with the dense network."""
         pairs = dict.fromkeys((row.model, row.budget) for row in self.rows if row.budget)
         return [self._part(model, budget) for model, budget in pairs]
 
@@ -147,14 +147,14 @@ class Study(display.Shown):
         )
 
     def by_method(self, rows: Iterable[Row]) -> dict[str, list[Row]]:
-        """Rows of each method, its draws together, in the order of the study."""
+        """Return the rows of each method, with all draws, in the order of the study."""
         found: dict[str, list[Row]] = {method: [] for method in self.methods}
         for row in rows:
             found[row.method].append(row)
         return {method: of for method, of in found.items() if of}
 
     def label(self, one: Comparison) -> str:
-        """Name a comparison; network and budget only where this study has several."""
+        """Return the name of a comparison; with network and budget if the study has several."""
         several = [
             str(value)
             for name in ("budget", "model")
@@ -165,14 +165,14 @@ class Study(display.Shown):
 
 
 def row_name(row: Row) -> str:
-    """Name the method of a row, with the number of its draw."""
+    """Return the method of a row, with the number of its draw."""
     return row.method if row.draw is None else f"{row.method} {row.draw}"
 
 
 def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    r"""Replace control characters and lone surrogates, and figures that are not finite.
+    r"""Replace control characters, lone surrogates, and numbers that are not finite.
 
-    XML and HTML cannot hold the first two, JSON not the last; such a figure is not known.
+    The first two are invalid in XML and HTML, the last in JSON; it becomes None (not known).
 
     Example:
         >>> clean({"error": "a\x00b"})
@@ -194,27 +194,27 @@ def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """How one column is headed and shown."""
+    """Title and format of a column."""
 
     title: str
     key: str = ""
-    """Name of its figure in a chart, the title by default; of several, what comes before each."""
+    """Name of its value in a chart, by default the title; with several parts, their prefix."""
     show: Callable[[Any], str] = str
-    """Text of a value that is not None."""
+    """Formats a value that is not None."""
     parts: tuple[str, ...] = ()
-    """Names of the figures a cell holds, if it holds several; each gets a column in CSV."""
+    """Names of the values in a cell with several; each gets a column in CSV."""
     absent: str = words.ABSENT
-    """Text of None."""
+    """Text for None."""
     words: bool = False
-    """Whether cells are words, set flush left, not figures."""
+    """Whether cells are texts (aligned left), not numbers."""
     context: bool = False
-    """Whether it is shown only where it varies from row to row; CSV always has it."""
+    """Whether it is shown only if it varies between rows; CSV always has it."""
     rare: bool = False
-    """Whether it is shown only where some row has it; CSV always has it."""
+    """Whether it is shown only if a row has a value; CSV always has it."""
     link: bool = False
-    """Whether cells are paths in the study's folder, to be linked."""
+    """Whether cells are paths in the study's folder, shown as links."""
     tone: Callable[[Any], str] = str
-    """For a cell of words, the outcome or status that colours it, if it is one."""
+    """For text cells, the outcome or status that decides the colour, if any."""
 
 
 TONES = ("wins", "loses", "undecided", "failed")
@@ -222,12 +222,12 @@ TONES = ("wins", "loses", "undecided", "failed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One cell as a page shows it."""
+    """One cell of a page."""
 
     text: str
     column: Column
     sort: str = ""
-    """The raw figure it is sorted by; of words nothing, they are sorted as they are read."""
+    """The raw number to sort by; empty for texts, which are sorted as shown."""
     tone: str = ""
 
 
@@ -245,7 +245,7 @@ class Table:
 
     @property
     def shown(self) -> list[tuple[int, Column]]:
-        """Columns that are worth reading, each with its place in a row."""
+        """The columns to show, each with its position in a row."""
         return [
             (at, column)
             for at, column in enumerate(self.columns)
@@ -255,7 +255,7 @@ class Table:
 
     @property
     def text(self) -> Text:
-        """Every cell for people."""
+        """All cells as text."""
         return [column.title for _, column in self.shown], [
             [column.absent if row[at] is None else column.show(row[at]) for at, column in shown]
             for shown in [self.shown]
@@ -264,12 +264,12 @@ class Table:
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """Every cell for a page."""
+        """All cells for a page."""
         return [[_cell(row[at], column) for at, column in self.shown] for row in self.rows]
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """One point of a chart for each row: its figures by key, and what a pointer is told."""
+        """One point of a chart per row: its values by key, and the text for the pointer."""
         found = []
         for row in self.rows:
             point: dict[str, Any] = {}
@@ -290,9 +290,9 @@ class Table:
 
     @property
     def csv(self) -> str:
-        """CSV with raw figures: fractions, seconds, kWh; None is empty.
+        """The table as CSV with raw values: fractions, seconds, kWh; None is empty.
 
-        A word that a spreadsheet would take for a formula gets an apostrophe in front.
+        A text that a spreadsheet would read as a formula gets an apostrophe in front.
         """
         target = io.StringIO()
         writer = csv.writer(target, lineterminator="\n")
@@ -329,14 +329,14 @@ def _no_formula(cell: object) -> object:
 
 
 def markdown(text: Text) -> str:
-    """Write a table as Markdown, ending in a line break."""
+    """Return a table as Markdown, with a final line break."""
     header, rows = text
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def table_text(text: Text, width: int | None = None) -> str:
-    """Draw a table for a terminal; `width` in characters, that of the terminal by default."""
+    """Return a table for a terminal; `width` in characters, by default that of the terminal."""
     header, rows = text
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for index, title in enumerate(header):
@@ -348,7 +348,7 @@ def table_text(text: Text, width: int | None = None) -> str:
     return target.getvalue()
 
 
-# The tables of a study; a table without rows has nothing to show.
+# The tables of a study; a table without rows is not shown.
 
 NETWORK = Column(title="network", words=True, context=True)
 BUDGET = Column(title="budget", words=True, absent="", context=True)
@@ -375,19 +375,19 @@ def _ends(found: Difference | None) -> tuple[Any, ...] | None:
 
 
 def _over_seeds(found: Difference) -> tuple[float, float] | None:
-    """The interval over seeds alone, where another one decides."""
+    """Return the interval over seeds only, if another one decides."""
     low, high = found.seeds_low, found.seeds_high
     return None if found.images is None or low is None or high is None else (low, high)
 
 
 def _mean(rows: Iterable[Row], key: str) -> float | None:
-    """Mean of a figure over the rows that have it."""
+    """Return the mean of a value over the rows that have it."""
     values = [value for row in rows if (value := getattr(row, key)) is not None]
     return fmean(values) if values else None
 
 
 def verdict_table(study: Study) -> Text:
-    """The study on a screen: one line for dense and for each method."""
+    """Return a short table for a terminal: one line for dense and for each method."""
     header = ("", "accuracy", "difference to dense", "MACs", "speed", "verdict")
     rows = [
         (row.model, words.accuracy(_mean(of, "test_accuracy")), "", "", "", "")
@@ -410,19 +410,19 @@ def verdict_table(study: Study) -> Text:
 
 
 def _seeds(numbers: str) -> str:
-    """Write which seeds they are, so that no one reads a number of seeds."""
+    """Write the numbers of seeds, clearly not a count."""
     return f"seed{'s' if ' ' in numbers else ''} {numbers}"
 
 
 def differences_table(study: Study) -> Table:
-    """List the same as `comparisons_table`, where there is a difference."""
+    """List the rows of `comparisons_table` that have a difference."""
     table = comparisons_table(study)
     known = zip(study.comparisons, table.rows, strict=True)
     return replace(table, rows=[r for one, r in known if one.n and one.difference.mean is not None])
 
 
 def comparisons_table(study: Study) -> Table:
-    """List every method against dense: difference, verdict, what was saved."""
+    """List every method against dense: difference, verdict, savings."""
     two_seeds = "needs 2 seeds"
     columns = [
         NETWORK,
@@ -432,7 +432,7 @@ def comparisons_table(study: Study) -> Table:
         Column(title="accuracy", show=words.accuracy),
         Column(title="difference to dense", show=_interval, parts=ENDS),
         Column(
-            title="over seeds alone",
+            title="over seeds only",
             key="seeds",
             show=_range,
             parts=("low", "high"),
@@ -549,7 +549,7 @@ def _overview(value: Sequence[Any]) -> str:
 
 
 def seeds_table(study: Study) -> Table:
-    """List each method beside dense, seed by seed; draws are averaged."""
+    """List the difference of each method to dense, seed by seed; draws are averaged."""
     columns = [
         METHOD,
         Column(title="seed"),
@@ -569,7 +569,7 @@ def seeds_table(study: Study) -> Table:
 
 
 def networks_table(study: Study) -> Table:
-    """List what `accuracy_table` does, for all networks together."""
+    """List the rows of `accuracy_table` for all networks."""
     parts = [(part.rows[0].model, accuracy_table(part)) for part in study.models]
     rows = [(model, *row) for model, table in parts for row in table.rows]
     several = len({row[0] for row in rows}) > 1
@@ -578,7 +578,7 @@ def networks_table(study: Study) -> Table:
 
 
 def accuracy_table(study: Study) -> Table:
-    """List what each method needs and how accurate it is: dense first, then method by method."""
+    """List cost and accuracy of each method, dense first."""
     columns = [
         METHOD,
         BUDGET,
@@ -650,17 +650,17 @@ def _curves(study: Study, figure: str, title: str) -> Table:
 
 
 def validation_accuracy_by_epoch(study: Study) -> Table:
-    """List the validation accuracies with one column for each method."""
+    """List the validation accuracies, with one column per method."""
     return _by_epoch(validation_accuracy_table(study), words.accuracy)
 
 
 def train_loss_by_epoch(study: Study) -> Table:
-    """List the training losses with one column for each method."""
+    """List the training losses, with one column per method."""
     return _by_epoch(train_loss_table(study), words.figure)
 
 
 def _by_epoch(table: Table, show: Callable[[float], str]) -> Table:
-    """Turn rows of (method, epoch, mean, low, high, runs) into one row an epoch."""
+    """Turn rows of (method, epoch, mean, low, high, runs) into one row per epoch."""
     found = {(row[0], row[1]): row[2:5] for row in table.rows}
     methods = list(dict.fromkeys(method for method, _ in found))
     columns = [
@@ -685,7 +685,7 @@ def _curve_cell(value: Sequence[float], show: Callable[[float], str]) -> str:
 
 
 def tickets_table(study: Study) -> Table:
-    """List what each ticket removed: one row a ticket, one column a block, with its score."""
+    """List the blocks of each ticket: one row per ticket, one column per block, with its score."""
     points = removed_table(study).rows
     blocks = list(dict.fromkeys(row[3] for row in points))
     tickets: dict[tuple[Any, ...], dict[str, tuple[Any, ...]]] = defaultdict(dict)
@@ -711,7 +711,7 @@ def _block_cell(value: Sequence[Any]) -> str:
 
 
 def removed_table(study: Study) -> Table:
-    """List which blocks each ticket removed, with their scores and how often its method does so."""
+    """List the blocks that each ticket removed, with scores and how often they are removed."""
     columns = [
         METHOD,
         DRAW,
@@ -742,7 +742,7 @@ def removed_table(study: Study) -> Table:
 
 
 def worth_table(study: Study) -> Table:
-    """List what is lost without each block alone, with its interval."""
+    """List the accuracy lost without each single block, with its interval."""
     columns = [
         Column(title="block", words=True),
         Column(title="seeds"),
@@ -781,7 +781,7 @@ def rank_table(study: Study) -> Table:
 
 
 def agreement_table(study: Study) -> Table:
-    """List how far each criterion ranks the blocks by what they are worth."""
+    """List the agreement of each criterion's ranking with the worth of blocks."""
     columns = [
         Column(title="network", words=True, context=True),
         METHOD,
@@ -801,14 +801,14 @@ def agreement_table(study: Study) -> Table:
 
 
 def _clipped(tau: Difference) -> tuple[float | None, float | None]:
-    """Ends of an interval of tau, which lies in [-1, 1]."""
+    """Return the ends of an interval of tau, clipped to [-1, 1]."""
     if tau.low is None or tau.high is None:
         return None, None
     return max(tau.low, -1.0), min(tau.high, 1.0)
 
 
 def block_order(study: Study) -> list[str]:
-    """Blocks in order of depth, then any others that a row names."""
+    """Return the blocks in order of depth, then others that a row names."""
     known = [
         block["name"]
         for model in dict.fromkeys(row.model for row in study.rows)
@@ -821,7 +821,7 @@ def block_order(study: Study) -> list[str]:
 
 
 def cost_table(study: Study) -> Table:
-    """List what one row of each method needs, the mean over its finished rows."""
+    """List the cost of one row of each method, as the mean over its finished rows."""
     figures = (
         ("macs", Column(title="MACs", show=words.millions)),
         ("params", Column(title="parameters", show=words.count)),
@@ -843,7 +843,7 @@ def cost_table(study: Study) -> Table:
 
 
 def _mean_bill(rows: Sequence[Row], key: str) -> float | None:
-    """Mean of what a row needs to exist; of its own figure where no bill has it."""
+    """Return the mean full cost of a row; of its own value if there is no full cost."""
     values = [(row.cost or {}).get(key, getattr(row, key)) for row in rows]
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
@@ -860,7 +860,7 @@ SAVINGS = {
 
 
 def need_table(study: Study) -> Table:
-    """List what each method needs of what the dense network needs, figure by figure."""
+    """List the cost of each method relative to the dense network, one quantity per row."""
     columns = [
         METHOD,
         Column(title="figure", words=True),
@@ -878,7 +878,7 @@ def need_table(study: Study) -> Table:
             if mean:
                 ends = (1 / high, 1 / low) if low and high else None
                 rows.append((one.method, figure, 1 / mean, ends))
-    return Table(title="Cost beside dense", columns=columns, rows=rows)
+    return Table(title="Cost relative to dense", columns=columns, rows=rows)
 
 
 def _of_dense_range(value: Sequence[float]) -> str:
@@ -922,7 +922,7 @@ def robustness_table(study: Study) -> Table:
 
 
 def similarity_table(study: Study) -> Table:
-    """List how alike each method's layers are to those of dense, the mean over its rows."""
+    """List the similarity of each method's layers to those of dense, as the mean over its rows."""
     columns = [
         METHOD,
         Column(title="layer", words=True),
@@ -941,7 +941,7 @@ def similarity_table(study: Study) -> Table:
 
 
 def baselines_table(study: Study) -> Table:
-    """List what the tickets are compared with, and how closely its cost was matched."""
+    """List the baselines of the tickets, and how closely their cost was matched."""
     columns = [
         NETWORK,
         BUDGET,
@@ -986,7 +986,7 @@ def baselines_table(study: Study) -> Table:
 
 
 def runs_table(study: Study) -> Table:
-    """List every row with its figures."""
+    """List every row with its values."""
     figures = {
         "seed": Column(title="seed"),
         "status": Column(title="status", words=True),
@@ -1000,7 +1000,7 @@ def runs_table(study: Study) -> Table:
         "co2_kg": Column(title="CO2e", show=words.carbon),
         "device": Column(title="device", words=True, rare=True),
         "precision": Column(title="precision", words=True, rare=True),
-        "jobs_beside": Column(title="jobs beside", absent="not recorded", context=True),
+        "jobs_beside": Column(title="parallel jobs", absent="not recorded", context=True),
         "folder": Column(title="folder", words=True, rare=True, link=True),
     }
     own = [Column(title=name, words=True, absent="") for name in study.columns]
@@ -1017,7 +1017,7 @@ def runs_table(study: Study) -> Table:
 
 
 def blocks_table(record: Mapping[str, Any]) -> Text:
-    """List removable blocks, as `layerticket blocks` finds them, with their share of the cost."""
+    """List the removable blocks of `layerticket blocks`, with their share of the cost."""
     header = ("block", "stage", "params", "MACs", "share of MACs")
     rows = [
         (

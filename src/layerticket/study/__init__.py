@@ -1,1 +1,1 @@
-"""Many runs as values, and the verdict over paired runs."""
+"""Studies: many trainings from one file, and the verdict over paired seeds."""

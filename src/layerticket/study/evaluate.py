@@ -1,4 +1,4 @@
-"""Figures of trained networks: robustness by name; beside the dense one similarity and speed."""
+"""Evaluate trained networks: robustness; similarity and speed against the dense network."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -30,7 +30,7 @@ EVALUATION, PAIRS = "evaluation.json", "pairs.json"
 
 
 class WeightsGone(LayerticketError):
-    """Weights that have to be looked at were deleted; training the run again brings them back."""
+    """The weights that must be evaluated were deleted; training the run again restores them."""
 
 
 def evaluate_run(
@@ -41,7 +41,7 @@ def evaluate_run(
     networks: Networks | None = None,
     conditions: Conditions = Conditions(),  # noqa: B008 - frozen
     device: str = "auto",
-    tell: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate the trained network of a finished run; results are cached there by their settings.
 
@@ -52,15 +52,15 @@ def evaluate_run(
         networks: Builds its network; by default by name, for the data.
         conditions: Files, number of images, attacks.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        tell: Called with one line of news before each evaluation, and for each warning.
+        log: Called with one line before each evaluation, and for each warning.
 
     Returns:
         What `layerticket evaluate --json` prints.
 
     Raises:
-        LayerticketError: If a name is unknown or makes no sense for the data, a file is damaged,
-            the run is not finished, or the data are others; before anything is evaluated.
-        FolderInUse: If another process is evaluating the run, and something is left to do.
+        LayerticketError: If a name is unknown or does not apply to the data, a file is damaged,
+            the run is not finished, or the data differ; before anything is evaluated.
+        FolderInUse: If another process is evaluating the run and some results are missing.
     """
     result = Result.load(folder)
     _check_data(folder, dataset)
@@ -77,7 +77,7 @@ def evaluate_run(
             clean = judged(network, dataset, test, precision=precision, device=device)
             for one in prepared:
                 if one.name not in results:
-                    tell(f"{folder.name}: {one.name}")
+                    log(f"{folder.name}: {one.name}")
                     found = one.measure(network, precision, device, clean)
                     known[one.name] = results[one.name] = found | {"settings": asked[one.name]}
                     record = {"run": folder.name, "weights": result.weights, "results": known}
@@ -85,12 +85,12 @@ def evaluate_run(
                     write_json(folder / EVALUATION, record)
     for name in asked:
         for warning in results[name].get("warnings", ()):
-            tell(f"warning: {name}: {warning}")
+            log(f"warning: {name}: {warning}")
     return {"run": str(folder), "results": {name: results[name] for name in asked}}
 
 
 def _known(folder: Path, result: Result) -> dict[str, Any]:
-    """Figures that were measured on the weights of a run, by name."""
+    """Return the results measured on the weights of a run, by name."""
     path = folder / EVALUATION
     record = read_json(path) if path.exists() else {}
     if record.get("weights") != result.weights:
@@ -104,7 +104,7 @@ def _known(folder: Path, result: Result) -> dict[str, Any]:
 
 
 def _cached(folder: Path, result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures that were measured with the settings asked for, by name."""
+    """Return the cached results measured with the same settings, by name."""
     known = _known(folder, result)
     return {
         name: known[name]
@@ -116,15 +116,15 @@ def _cached(folder: Path, result: Result, asked: Mapping[str, Any]) -> dict[str,
 def trained_network(folder: Path, networks: Networks) -> nn.Module:
     """Build the network of a finished run, dense or not, with its trained weights.
 
-    Masks are made permanent: pruned weights are ordinary zeros.
+    Masks are applied for good: pruned weights become ordinary zeros.
 
     Raises:
-        LayerticketError: If its weights were deleted, or its files do not fit together.
+        LayerticketError: If its weights were deleted, or its files contradict each other.
     """
     if not (folder / WEIGHTS).exists():
         raise WeightsGone(
-            f"the weights of {folder} are gone (keep_weights = none). Train it again: its figures "
-            "stay as they are."
+            f"the weights of {folder} were deleted (keep_weights = none). Train it again: its "
+            "results stay the same."
         )
     config = read_config(folder)
     network = networks.build(config["model"], config["seed"])
@@ -136,7 +136,7 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
 
 
 def _check_data(folder: Path, dataset: Dataset) -> None:
-    """Refuse data the run was not trained on."""
+    """Raise if the data are not those that the run was trained on."""
     wanted = read_config(folder)["data_fingerprint"]
     if wanted is not None and dataset.fingerprint != wanted:
         raise LayerticketError(
@@ -146,7 +146,7 @@ def _check_data(folder: Path, dataset: Dataset) -> None:
 
 
 class Pair(TypedDict):
-    """A comparison of two trained networks, as it is kept."""
+    """A cached comparison of two trained networks."""
 
     of: dict[str, Digest]
     figures: dict[str, Any]
@@ -154,12 +154,12 @@ class Pair(TypedDict):
 
 
 def pair_figures(
-    what: str, run: Path, dense: Path, measure: Callable[[Path, Path], dict[str, Any]]
+    comparison: str, run: Path, dense: Path, measure: Callable[[Path, Path], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Compare two trained networks, or look up what an earlier comparison of them found.
+    """Compare two trained networks, or return the cached result of the same comparison.
 
     Args:
-        what: Name of the comparison.
+        comparison: Name of the comparison.
         run: A finished run.
         dense: The run of the dense network.
         measure: Compares the two.
@@ -173,7 +173,7 @@ def pair_figures(
         return found
 
     def cached() -> dict[str, Any] | None:
-        found: dict[str, Any] = known().get(what, {}).get(dense.name, {})
+        found: dict[str, Any] = known().get(comparison, {}).get(dense.name, {})
         return found["figures"] if found.get("of") == both else None
 
     if (figures := cached()) is None:
@@ -181,18 +181,18 @@ def pair_figures(
             figures = measure(run, dense)
             pairs = known()
             made = {"of": both, "figures": figures, "environment": environment()}
-            entry = {**pairs.get(what, {}), dense.name: made}
-            write_json(run / PAIRS, {**pairs, what: entry})
+            entry = {**pairs.get(comparison, {}), dense.name: made}
+            write_json(run / PAIRS, {**pairs, comparison: entry})
     return figures
 
 
-BATCH, ROUNDS = 128, 20  # images a call for the throughput, and timed calls of each network
+BATCH, ROUNDS = 128, 20  # images per call for throughput; timed calls per network
 
 
 def inference_of(
     dataset: Dataset, networks: Networks, device: str, run: Path, dense_run: Path
 ) -> dict[str, Any]:
-    """Time inference of a trained network beside the dense one, in turns.
+    """Time inference of a trained network and of the dense one, in alternation.
 
     Returns:
         `latency_seconds` of one image and `images_per_second` in batches, for `dense` and `ticket`;
@@ -229,20 +229,20 @@ def similarity_of(
 ) -> dict[str, Any]:
     """Compare the network of a run with that of a dense run, layer by layer, on test images.
 
-    Every layer is compared with itself, under whatever name it has in the smaller network; a block
-    that was removed has no figure. Of a network of another name, such as a shallower one, the last
-    blocks of the stages are compared, if it has as many stages.
+    Every layer is compared with the same layer of the smaller network, which may have another name
+    there; a removed block has no value. For another architecture, such as a shallower one, the last
+    blocks of the stages are compared if it has as many stages.
 
     Args:
         dataset: The data of both.
         networks: Builds both.
         run: A finished run: a ticket, a baseline, a shallower network, or dense.
         dense_run: A finished run of the dense network.
-        images: The first so many test images are compared on, at least 3.
+        images: Number of test images, taken from the start; at least 3.
 
     Returns:
         `layers` (CKA by name in the dense network, None where the other has no such layer), `mean`
-        over the layers both have, `mean_over` (their names), `images`, `measure`.
+        over the layers that both have, `mean_over` (their names), `images`, `measure`.
 
     Raises:
         LayerticketError: If a run is not finished or damaged, or there are too few images.
@@ -270,16 +270,16 @@ def similarity_of(
 
 
 def counterparts(dense: nn.Module, names: Sequence[str], removed: Iterable[str]) -> dict[str, str]:
-    """Tell what the layers of a network are called in the one without some of its blocks.
+    """Return the names that the layers of a network have after some blocks are removed.
 
     Args:
         dense: The dense network.
-        names: Layers of it.
-        removed: Blocks that are gone.
+        names: Layers of the dense network.
+        removed: Names of the removed blocks.
 
     Returns:
-        Name in the dense network -> name in the smaller one, without the removed; at `stem`, what
-        stands at the place of the first layer.
+        Name in the dense network -> name in the smaller one, without the removed layers; `stem`
+        maps to the layer at the place of the first one.
     """
     gone = set(removed)
     renamed = name_after_removal(dense, gone)
@@ -288,18 +288,18 @@ def counterparts(dense: nn.Module, names: Sequence[str], removed: Iterable[str])
 
 
 def stage_ends(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
-    """Match the last block of every stage of two networks, in order of depth.
+    """Match the last blocks of the stages of two networks, in order of depth.
 
-    A stage is the blocks that one list of the network holds: all before the last dot of their
-    names is the same.
+    The blocks of a stage are in one list of the network: their names differ only after the last
+    dot.
 
     Args:
-        names: Blocks of the one network.
-        others: Blocks of the other.
+        names: Blocks of the first network.
+        others: Blocks of the second.
 
     Returns:
-        Name in the one -> name in the other, and at `stem` the first block of the other; nothing
-        more if the numbers of stages differ.
+        Name in the first -> name in the second; `stem` maps to the first block of the second. Only
+        `stem` if the numbers of stages differ.
     """
     first = {STEM: others[0]} if others else {}
     ends = [{name.rpartition(".")[0]: name for name in blocks} for blocks in (names, others)]
@@ -313,12 +313,12 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _removed(run: Path) -> tuple[str, ...]:
-    """List the blocks a run did without; none of dense networks, thinner and masked ones."""
+    """List the blocks removed in a run; none for dense, filter-pruned and masked networks."""
     removal = Removal.load(run)
     return () if removal is None else tuple(block.name for block in removal.blocks)
 
 
 def _blocks(dense: nn.Module, example: Inputs) -> list[str]:
-    """List the blocks of a network: the removable ones, and those of their kind that must stay."""
+    """List the blocks of a network: the removable ones, and those of the same type that stay."""
     kinds = {type(dense.get_submodule(block.name)) for block in find_blocks(dense, example)}
     return [name for name, module in dense.named_modules() if type(module) in kinds]

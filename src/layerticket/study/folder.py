@@ -1,8 +1,8 @@
-"""The folder of a study: where each thing in it lies, and what its jobs have left.
+"""The folder of a study: its paths, and the records that its jobs wrote.
 
-``study.toml`` the study as it was run; ``plan.json`` its rows and jobs; ``context.json`` where and
-with what it is run; ``searches/`` and ``trainings/`` a folder for each; ``rows/`` which training a
-row has come to; ``jobs/`` logs and failures; ``study.json``, ``runs.csv`` everything together.
+``study.toml`` is the study as it was run; ``plan.json`` its rows and jobs; ``context.json`` its
+device, threads and data folders; ``searches/`` and ``trainings/`` have a folder for each; ``rows/``
+the training of each row; ``jobs/`` logs and failures; ``study.json``, ``runs.csv`` all results.
 """
 
 import functools
@@ -42,44 +42,44 @@ from layerticket.settings import (
 )
 from layerticket.study.plan import Plan
 
-RECORD, FAILURE, RESULT, BESIDE = "record.json", "failure.json", "result.json", "beside.json"
+RECORD, FAILURE, RESULT, PARALLEL = "record.json", "failure.json", "result.json", "beside.json"
 CONTEXT = "context.json"
 logger = logging.getLogger(__name__)
-BEGUN = "training.json"  # in the folder of a job: the training that it is at
+TRAINING = "training.json"  # in the folder of a job: the training that it runs
 AGAIN = "Delete the file and run the study again; finished trainings are kept."
-PAUSE = 0.05  # seconds until a folder that another runner writes is tried again
-SAID_AFTER = 1.0  # seconds of waiting until it is said what is waited for
+PAUSE = 0.05  # seconds between two tries to lock a folder that another runner writes
+LOG_AFTER = 1.0  # seconds of waiting before the reason is logged
 
 
 @settings
 class Context:
-    """Where and with what a study is run; decides nothing about how jobs end but their threads."""
+    """Where and with what a study runs; only the number of threads can change results."""
 
     data_dir: Path | None = None
     """Folder of the images."""
     shift_dirs: tuple[Path, ...] = ()
-    """Folders of shifted images, beside those of the study file."""
+    """Folders of shifted images, in addition to those of the study file."""
     tracking_dir: Path | None = None
-    """Folder of the trackers of the study file, as seen from anywhere."""
+    """Folder of the trackers of the study file, as an absolute path."""
     device: DeviceName = "auto"
     threads: Count = 1
-    """Of each worker."""
+    """Threads of each worker."""
     workers: Count | None = None
-    """Most jobs that the study was ever done with at a time; None: not known."""
+    """Largest number of parallel jobs that the study was ever run with; None: not known."""
     command: Text = ""
-    """Command that the study was run with."""
+    """Command that ran the study."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """Paths in the folder of a study; reads and writes what stands in them."""
+    """Paths in the folder of a study, and methods that read and write its records."""
 
     root: Path
-    looks: dict[Path, Any] | None = field(default=None, compare=False)
-    """What was read in this look at the folder; None: files are read as they are now."""
+    cached: dict[Path, Any] | None = field(default=None, compare=False)
+    """What this view has read so far; None: files are read again each time."""
 
-    def look(self) -> "StudyFolder":
-        """The same folder as it is now, every file of it read at most once."""
+    def view(self) -> "StudyFolder":
+        """Return a view of the folder in which every file is read at most once."""
         return StudyFolder(self.root, {})
 
     @property
@@ -89,7 +89,7 @@ class StudyFolder:
 
     @property
     def plan(self) -> Path:
-        """Jobs and rows."""
+        """File of the jobs and rows."""
         return self.root / "plan.json"
 
     @property
@@ -102,7 +102,7 @@ class StudyFolder:
         return self.trainings / name
 
     def search(self, name: str) -> Path:
-        """Folder of what a search found."""
+        """Folder of the result of a search."""
         return self.root / "searches" / name
 
     def job(self, name: str) -> Path:
@@ -110,11 +110,11 @@ class StudyFolder:
         return self.root / "jobs" / name
 
     def log(self, name: str) -> Path:
-        """Everything a job printed."""
+        """File with everything a job printed."""
         return self.job(name) / "log.txt"
 
     def record_path(self, name: str) -> Path:
-        """Where a job writes down what it ended with."""
+        """Path of the record that a finished job writes."""
         if name.startswith("search-"):
             return self.search(name) / RECORD
         if name.startswith("train-"):
@@ -122,21 +122,21 @@ class StudyFolder:
         return self.job(name) / RECORD
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """What a job ended with; None if it never did."""
+        """Return the record of a finished job; None if it has not finished."""
         path = self.record_path(name)
         found = self.read(path)
         return None if found is None else self._once_checked(path, found, _check_record)
 
     def result(self, training: str) -> dict[str, Any] | None:
-        """What a training ended with; None if it did not end."""
+        """Return the result of a training; None if it has not finished."""
         path = self.training(training) / RESULT
         found = self.read(path)
         return None if found is None else self._once_checked(path, found, _check_result)
 
     def is_done(self, name: str) -> bool:
-        """Whether nothing is left to do: a record stands, and all it was made of is still so.
+        """Whether a job is done: it has a record, and the inputs of that record are unchanged.
 
-        That is the weights it read, and what the jobs before it came to.
+        Inputs are the weights that it read and the results of the jobs before it.
         """
         record = self.record(name)
         if record is None:
@@ -155,55 +155,55 @@ class StudyFolder:
         )
 
     def outcome(self, name: str) -> str | None:
-        """What a search found, or which training a row came to; None if it is not known."""
+        """Return what a search found, or the training of a row; None if it is not known."""
         record = self.record(name) or {}
         return record.get("found", record.get("training"))
 
     def begun(self, name: str) -> dict[str, Any] | None:
-        """The training that a job is at, and its epochs; None if it has not got there."""
-        path = self.job(name) / BEGUN
+        """Return the training that a job runs, and its epochs; None before it starts."""
+        path = self.job(name) / TRAINING
         found = self.read(path)
         return None if found is None else self._once_checked(path, found, _check_begun)
 
     def begin_training(self, name: str, begun: Mapping[str, Any]) -> None:
-        """Write down which training a job is at."""
-        write_json(self.job(name) / BEGUN, begun)
+        """Write which training a job runs."""
+        write_json(self.job(name) / TRAINING, begun)
 
     def failure(self, name: str) -> str | None:
-        """Why a job failed when it was tried last; None if it did not."""
+        """Return why the last attempt at a job failed; None if it did not fail."""
         found = self.read(self.job(name) / FAILURE)
         return None if found is None else str(found.get("error"))
 
     def is_running(self, name: str) -> bool:
-        """Whether a process is at work on a job."""
+        """Whether a process is running a job, as of this view."""
         return bool(self._once(self.job(name), in_use))
 
     def is_taken(self, name: str) -> bool:
-        """Whether a process is at work on a job, for one that would begin it otherwise."""
+        """Whether a process is running a job right now; ask before starting it."""
         return is_held(self.job(name))
 
     def finish(self, name: str, record: Mapping[str, Any]) -> None:
-        """Write down how a job ended well; an old failure is forgotten."""
+        """Write the record of a finished job and delete an earlier failure."""
         write_json(self.record_path(name), record)
-        self.forget_failure(name)
+        self.clear_failure(name)
 
     def fail(self, name: str, error: str) -> None:
-        """Write down why a job failed."""
+        """Write why a job failed."""
         write_json(self.job(name) / FAILURE, {"error": error})
 
-    def forget_failure(self, name: str) -> None:
-        """Let a job that failed count as not yet tried."""
+    def clear_failure(self, name: str) -> None:
+        """Delete the failure of a job, so that it is run again."""
         (self.job(name) / FAILURE).unlink(missing_ok=True)
 
-    def note_beside(self, name: str, count: int) -> None:
-        """Note how many jobs ran beside one at some moment; the most stays."""
+    def record_parallel(self, name: str, count: int) -> None:
+        """Write how many other jobs run at the same time; the largest number is kept."""
         write_json(
-            self.job(name) / BESIDE, {"jobs_beside": max(count, self.jobs_beside(name) or 0)}
+            self.job(name) / PARALLEL, {"jobs_beside": max(count, self.jobs_beside(name) or 0)}
         )
 
     def jobs_beside(self, name: str) -> int | None:
-        """The most jobs that ran beside one at any moment; None: nobody counted them."""
-        path = self.job(name) / BESIDE
+        """Return the largest number of other jobs that ran at the same time; None: not counted."""
+        path = self.job(name) / PARALLEL
         found = self.read(path)
         if found is None:
             return None
@@ -211,32 +211,32 @@ class StudyFolder:
         return count
 
     @contextmanager
-    def held(self, say: Callable[[str], None] = logger.warning) -> Iterator[None]:
-        """Write what belongs to the whole study alone; another runner is waited for.
+    def held(self, log: Callable[[str], None] = logger.warning) -> Iterator[None]:
+        """Lock the files of the whole study; wait while another runner holds them.
 
-        Jobs have locks of their own, so this one is held for moments only. A longer wait is said.
+        Jobs have their own locks, so this one is held only briefly. A longer wait is logged.
         """
         with ExitStack() as stack:
-            begun, said = time.monotonic(), False
+            begun, logged = time.monotonic(), False
             while True:
                 try:
                     stack.enter_context(exclusive(self.root))
                     break
                 except FolderInUse as err:
-                    if not said and time.monotonic() - begun > SAID_AFTER:
-                        say(f"waiting: {err}")
-                        said = True
+                    if not logged and time.monotonic() - begun > LOG_AFTER:
+                        log(f"waiting: {err}")
+                        logged = True
                 time.sleep(PAUSE)
             yield
 
     def write_plan(self, plan: Plan, text: str) -> None:
-        """Write rows, jobs and the study file down, unless they stand there already."""
-        if not self.holds(plan, text):
+        """Write the rows, the jobs and the study file, unless they are there already."""
+        if not self.matches(plan, text):
             write_atomically(self.study, text)
             write_json(self.plan, plan.as_record())
 
-    def holds(self, plan: Plan, text: str) -> bool:
-        """Whether the folder is about this plan of this study file, and not of another version."""
+    def matches(self, plan: Plan, text: str) -> bool:
+        """Whether the folder holds this plan and this study file, not another version."""
         if not self.plan.exists() or not self.study.exists():
             return False
         same_text = self.study.read_text(encoding="utf-8") == text
@@ -245,7 +245,7 @@ class StudyFolder:
         )
 
     def read_plan(self) -> Plan:
-        """Read rows and jobs back.
+        """Read the rows and jobs.
 
         Raises:
             LayerticketError: If there is no plan.
@@ -253,34 +253,34 @@ class StudyFolder:
         return Plan.from_record(read_json(self.plan), str(self.plan))
 
     def read_context(self) -> Context:
-        """Read where and with what the study is run; by default as `Context` says."""
+        """Read the context of the study; the defaults if there is none yet."""
         found = self.read(self.root / CONTEXT)
         return Context() if found is None else from_table(Context, found, CONTEXT)
 
-    def settle(
+    def save_context(
         self, context: Context, *, threads: int | None, share: int, workers: int | None
     ) -> Context:
-        """Write down where and with what the study is run, with the threads it was begun with.
+        """Write the context of the study; its threads stay as they were at the start.
 
-        A study keeps its threads, so that it ends with the same bits when it goes on with other
-        workers. Of the workers it keeps the most; what was not known once stays unknown.
+        A study keeps its threads, so that it gives the same bits when resumed with other workers.
+        It keeps the largest number of workers; once unknown, that number stays unknown.
 
         Args:
-            context: As it is run now.
-            threads: Of each worker, as the user wishes; None: no wish.
-            share: What they are in a new folder, without a wish.
-            workers: Jobs at a time from now on; None: not known.
+            context: The context of this run.
+            threads: Threads of each worker that the user asked for; None: not given.
+            share: Default number of threads for a new folder.
+            workers: Number of parallel jobs from now on; None: not known.
 
         Raises:
-            LayerticketError: If the study was begun with other threads than asked.
+            LayerticketError: If the study was started with another number of threads.
         """
         begun = (self.root / CONTEXT).exists()
         known = self.read_context()
         if begun and threads not in (None, known.threads):
             raise LayerticketError(
-                f"the study in {self.root} was begun with {known.threads} threads for each "
-                f"worker; with {threads} its runs would differ in their last bits. Leave out "
-                "--threads, or take another folder."
+                f"the study in {self.root} was started with {known.threads} threads for each "
+                f"worker; with {threads}, its runs would differ in the last bits. Leave out "
+                "--threads, or use another folder."
             )
         most = None if workers is None else max(workers, known.workers or 0)
         settled = replace(
@@ -292,7 +292,7 @@ class StudyFolder:
         return settled
 
     def read(self, path: Path) -> dict[str, Any] | None:
-        """Read a file as long as it changes; None if it is not there."""
+        """Read a JSON file, again only if it changed; None if it does not exist."""
         found: dict[str, Any] | None = self._once(path, _read_if_there)
         return found
 
@@ -302,19 +302,19 @@ class StudyFolder:
         found: dict[str, Any],
         check: Callable[[str, Mapping[str, Any]], None],
     ) -> dict[str, Any]:
-        """Check a record the first time it is seen; the same object is not checked again."""
+        """Check a record once; the same object is not checked again."""
         if _checked_records.get(path) is not found:
             check(str(path), found)
             _checked_records[path] = found
         return found
 
     def _once(self, path: Path, read: Callable[[Path], Any]) -> Any:  # noqa: ANN401
-        """Read something once in a look at the folder."""
-        if self.looks is None:
+        """Read something at most once in a view of the folder."""
+        if self.cached is None:
             return read(path)
-        if path not in self.looks:
-            self.looks[path] = read(path)
-        return self.looks[path]
+        if path not in self.cached:
+            self.cached[path] = read(path)
+        return self.cached[path]
 
 
 _checked_records: dict[Path, dict[str, Any]] = {}
@@ -339,7 +339,7 @@ RECORDED: Mapping[str, Any] = {
     "search_energy_kwh": NotNegative | None,
     "search_co2_kg": NotNegative | None,
 }
-"""What jobs write down and others read. Names are those of folders here; paths stay inside."""
+"""Types of the records that jobs write. Names are those of folders; paths stay inside."""
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "rows": ("training",),
     "evaluate": ("training", "results"),
@@ -347,7 +347,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 
 def _check_record(where: str, record: Mapping[str, Any]) -> None:
-    """Refuse the record of a job that lacks something, or holds it in another form."""
+    """Raise if the record of a job lacks a field, or a field has the wrong type."""
     place = Path(where)
     kind = "rows" if place.parent.name == "rows" else place.parent.name.partition("-")[0]
     for name in REQUIRED.get(kind, ()):
@@ -381,11 +381,11 @@ def _read_if_there(path: Path) -> dict[str, Any] | None:
 
 @functools.lru_cache(maxsize=100_000)
 def _read_once(path: Path, version: tuple[int, int, int]) -> dict[str, Any]:
-    """Read a file once, as long as it stays as it is; times alone are as coarse as the kernel's."""
+    """Read a file once per version; a time alone is too coarse to identify a version."""
     return read_json(path)
 
 
 def _digest_in(result: Mapping[str, Any], part: str) -> str | None:
-    """Digest of the end weights of a training, or of a snapshot of it."""
+    """Return the digest of the final weights of a training, or of one of its snapshots."""
     found = result["weights"] if part == "end" else result["snapshots"].get(part)
     return None if found is None else str(found)

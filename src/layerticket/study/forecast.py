@@ -1,4 +1,4 @@
-"""The forecast of a training from a few steps of it."""
+"""Forecast the time and energy of a training from a few measured steps."""
 
 import statistics
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from layerticket.study.train import Networks
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import place, resolve_device
 
-_VALIDATED = 512  # images that validation is timed on
+_VALIDATED = 512  # images used to time validation
 
 
 def forecast(
@@ -27,21 +27,21 @@ def forecast(
 ) -> dict[str, Any]:
     """Forecast the full training of several networks from a few steps of each.
 
-    Seconds of training are ``epochs * steps * median step + start-up``, the same span that
-    `train_seconds` of a finished run measures; validation comes on top. Energy covers both, as
-    that of a run does. Loading data, saving checkpoints and the final test are left out.
+    Training time is ``epochs * steps * median step + start-up``, the same as `train_seconds` of a
+    finished run; validation time is separate. Energy covers both, as in a run. Loading data, saving
+    checkpoints and the final test are not included.
 
     Args:
         models: "dense", and "ticket" if there is one; not modified.
-        setup: What they would be trained on, and how.
-        start: Epoch of the schedule that a rewound ticket goes on from.
+        setup: Data, recipe and device of the training.
+        start: Epoch of the schedule at which a rewound ticket starts.
 
     Returns:
-        JSON values: the figures of each network, and what the ticket saves; None for what was
-        not measured.
+        JSON values: the forecast of each network, and what the ticket saves; None for what was not
+        measured.
 
     Raises:
-        LayerticketError: If the device is absent or energy cannot be metered as stated.
+        LayerticketError: If the device is missing or energy cannot be metered as configured.
     """
     steps = measure_steps(models, setup)
     checks = _validation_seconds(models, setup)
@@ -65,13 +65,13 @@ def forecast(
 def _one(
     name: str, steps: Steps, checks: Mapping[str, float], setup: TimingSetup, epochs: int
 ) -> dict[str, Any]:
-    """Figures of one network."""
+    """Return the forecast of one network."""
     step = statistics.median(steps.seconds[name])
     count = epochs * steps.steps_per_epoch
     training = count * step + steps.startup_seconds[name]
     checking = epochs * checks[name]
     kwh = None
-    if steps.kwh is not None:  # validation at the power of a training step
+    if steps.kwh is not None:  # validation is assumed to draw the power of a training step
         kwh = statistics.median(steps.kwh[name]) * (training + checking) / step
     return {
         "step_seconds": step,
@@ -84,7 +84,7 @@ def _one(
 
 
 def _saving(record: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
-    """What the ticket saves, as shares of the dense network's figures."""
+    """Return what the ticket saves, as shares of the dense network's cost."""
     dense, ticket = record["dense"], record["ticket"]
     speedup = ratio_of(steps.seconds["dense"], steps.seconds["ticket"])
     macs = 1 - ticket["macs"] / dense["macs"]
@@ -102,7 +102,7 @@ def _saving(record: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
 
 
 def _validation_seconds(models: Mapping[str, nn.Module], setup: TimingSetup) -> dict[str, float]:
-    """Seconds of one validation by network, from some of its images."""
+    """Return the seconds of one validation by network, timed on some of the images."""
     whole = setup.dataset.validation
     if not len(whole):
         return dict.fromkeys(models, 0.0)
@@ -125,20 +125,20 @@ def _validation_seconds(models: Mapping[str, nn.Module], setup: TimingSetup) -> 
 def forecast_run(
     networks: Networks, model: str, *, seed: int, setup: TimingSetup, ticket: Path | None = None
 ) -> dict[str, Any]:
-    """Forecast the training that `train_network` would do, without doing it.
+    """Forecast the training that `train_network` would do, without training.
 
     Args:
         networks: Builds the dense network.
         model: Its name.
-        seed: As in `train_network`.
-        setup: What would be trained on, and how; how many rounds are measured.
-        ticket: Folder of a ticket; forecast beside the dense network.
+        seed: Seed of the training.
+        setup: Data, recipe and device of the training, and the number of timed rounds.
+        ticket: Folder of a ticket; it is forecast in addition to the dense network.
 
     Returns:
         What `layerticket train --dry-run --json` prints.
 
     Raises:
-        LayerticketError: If anything given does not fit.
+        LayerticketError: If an argument is invalid.
     """
     models, start = {"dense": networks.build(model, seed)}, 0
     if ticket is not None:

@@ -1,4 +1,4 @@
-"""What names a training: everything that decides how it ends, and nothing about who chose it."""
+"""The name of a training: a hash of everything that decides its result, not of who chose it."""
 
 import hashlib
 import importlib.util
@@ -20,8 +20,8 @@ from layerticket.tensors import tensor_digest
 from layerticket.training.checkpoint import load_snapshot, snapshot_path
 from layerticket.training.recipe import TRAINING_REVISION
 
-# Values that mean "not there". They never change, so that a field which is added later leaves the
-# names of older trainings as they are.
+# Values that mean "not used". They never change, so that adding a field later keeps the names of
+# older trainings.
 NEUTRAL: Mapping[str, Any] = {
     "removed": None,
     "recipe": None,
@@ -34,28 +34,28 @@ NEUTRAL: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingIdentity:
-    """One training, whoever asks for it."""
+    """Everything that decides the result of one training."""
 
     network: str
     """Digest of the dense network's architecture."""
     start: Mapping[str, Any]
-    """First weights: as drawn, as a snapshot of another training, or a digest of them."""
+    """Initial weights: drawn by a seed, a snapshot of another training, or a digest."""
     removed: Any = None
-    """JSON value for what was removed; None for the dense network."""
+    """What was removed, as a JSON value; None for the dense network."""
     recipe: Mapping[str, Any] | None = None
-    """What its name takes of the recipe; None where a user's own `fit` trains."""
+    """The part of the recipe that identifies it; None where a user's own `fit` trains."""
     seed: int
-    """Seed of order, augmentation and dropout."""
+    """Seed of the order of images, augmentation and dropout."""
     data: Mapping[str, Any] | None = None
-    """What `data_identity` says; None where no data set is named."""
+    """From `data_identity`; None where no data set is named."""
     fit: Mapping[str, Any] | None = None
-    """The user's own training, as `callable_identity` names it."""
+    """The user's own training, from `callable_identity`."""
     processes: int = 1
     """Processes that train together."""
     sync_batch_norm: bool = False
     """Whether batch norms see the images of all processes."""
     revision: int = TRAINING_REVISION
-    """Raised whenever the golden curve of a training changes."""
+    """Increased whenever the frozen training curve changes."""
 
     def as_record(self) -> dict[str, Any]:
         """All fields but the neutral ones, as JSON values."""
@@ -64,13 +64,13 @@ class TrainingIdentity:
 
     @property
     def name(self) -> str:
-        """Name of its folder: readable, and as unique as 64 bits of the digest."""
+        """Name of its folder: readable, with 64 bits of the digest."""
         kind = "dense" if self.removed is None else str(self.removed["kind"])
         return f"{kind}-seed{self.seed}-{digest(self.as_record())[:16]}"
 
 
 def data_identity(dataset: Dataset) -> dict[str, Any]:
-    """What a name takes of a data set: the bytes of its splits, their type and normalization."""
+    """Return what identifies a data set: fingerprint of its splits, type and normalization."""
     return {
         "fingerprint": dataset.fingerprint,
         "type": str(dataset.train.dtype).removeprefix("torch."),
@@ -82,7 +82,7 @@ def data_identity(dataset: Dataset) -> dict[str, Any]:
 
 
 def drawn(model: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """First weights that a network had when it was built by a seed."""
+    """Return the identity of initial weights that a seed drew."""
     return {"drawn": {**model, "seed": seed}}
 
 
@@ -96,20 +96,20 @@ def start_of(
     origin: Path | None = None,
     smaller: Callable[[Mapping[str, Tensor]], nn.Module | None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Name the weights that a training starts from, by where they can be had again.
+    """Return the identity of the initial weights of a training.
 
     Args:
-        first: The network as its training starts.
-        epoch: Epoch of the schedule it starts at.
-        optimizer: State of the optimizer there.
-        draws: By seed, builds the same network with the weights of that seed; empty where its
-            weights are not drawn.
-        model: What the network is built by, as `callable_identity` names it.
-        origin: Folder of the training whose snapshot the weights may be.
-        smaller: Makes the same network of the weights of that snapshot, if it can.
+        first: The network with its initial weights.
+        epoch: Epoch of the schedule at which training starts.
+        optimizer: State of the optimizer at that epoch.
+        draws: By seed, a function that builds the network with the weights of that seed; empty if
+            its weights are not drawn.
+        model: Identity of the function that builds the network, from `callable_identity`.
+        origin: Folder of a training; the weights may come from one of its snapshots.
+        smaller: Builds the same network from the weights of that snapshot; None if they do not fit.
 
     Returns:
-        The draw or the snapshot if every tensor is bit for bit that of it; else a digest of all.
+        The seed or the snapshot if every tensor equals it bit for bit; otherwise a digest.
     """
     weights = tensor_digest(first.state_dict())
     if not epoch:
@@ -133,15 +133,15 @@ def start_of(
 
 
 def callable_identity(thing: str | Callable[..., Any], version: str = "") -> dict[str, Any]:
-    """Name a network or a training by what it is.
+    """Return what identifies a network or a user's own training.
 
-    `package.module:function` is named by the text of its module's file, which sees helpers and
-    constants beside the function too, but nothing imported from elsewhere. Any other Python
-    function is named by `version`; without one, by this call alone, so that nothing of an earlier
-    call is used again. Names that the package knows stand for themselves.
+    `package.module:function` is identified by a hash of its module's file, which covers helpers and
+    constants in that file but nothing imported from other files. A Python function is identified by
+    `version`; without one, by this call alone, so that no earlier result is reused. Names that the
+    package knows identify themselves.
 
     Raises:
-        LayerticketError: If the module has no file that can be read.
+        LayerticketError: If the file of the module cannot be found.
 
     Example:
         >>> callable_identity("resnet20")
@@ -160,7 +160,7 @@ _CALLS: dict[int, tuple[Callable[..., Any], str]] = {}
 
 
 def _call_of(thing: Callable[..., Any]) -> str:
-    """A name that a function keeps as long as this process lives, and no other function has."""
+    """Return a unique name of a function, constant within this process."""
     known = _CALLS.get(id(thing))
     if known is None or known[0] is not thing:
         _CALLS[id(thing)] = known = (thing, uuid.uuid4().hex)
@@ -171,9 +171,9 @@ _LOADED: dict[str, tuple[object, str]] = {}
 
 
 def check_loaded(name: str, text: str) -> None:
-    """Refuse a module whose file was changed after this process had used it.
+    """Raise if the file of a module was changed after this process had imported it.
 
-    Python goes on with what it imported, so the results would bear the name of the new text.
+    Python keeps the imported code, so the results would be stored under the hash of the new file.
     """
     module = name.partition(":")[0]
     spec = getattr(sys.modules.get(module), "__spec__", None)
@@ -184,27 +184,27 @@ def check_loaded(name: str, text: str) -> None:
         _LOADED[module] = (spec, text)
     elif known[1] != text:
         raise LayerticketError(
-            f"the module of {name!r} was changed after this process had used it, which goes on "
-            "with the old text. Start Python again, or use another executor than inline."
+            f"the module of {name!r} was changed after this process had imported it, so the old "
+            "code would run. Restart Python, or use another executor than inline."
         )
 
 
 def module_text(name: str) -> str | None:
-    """SHA-256 of the file of the module in `package.module:function`; None for other names."""
+    """Return the SHA-256 of the module file of `package.module:function`; None for other names."""
     module = name.partition(":")[0]
     if ":" not in name or module in ("timm", "torchvision", "hf"):
         return None
     path = _module_file(module)
     if path is None:
         raise LayerticketError(
-            f"{name!r}: there is no file of module {module!r} to be read. Run from the folder it "
-            "lies in, or install it."
+            f"{name!r}: the file of module {module!r} was not found. Run from the folder that "
+            "contains it, or install it."
         )
     return _text_of(path, path.stat().st_mtime_ns)
 
 
 def _module_file(module: str) -> Path | None:
-    """The file of a module; the current directory is importable."""
+    """Return the file of a module; the current directory is searched too."""
     loaded = sys.modules.get(module)
     known = None if loaded is None else getattr(loaded, "__file__", None)
     if known is not None:

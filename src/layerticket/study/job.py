@@ -1,4 +1,4 @@
-"""What each job of a study does. `run_job` does one, reading all it has to know from the folder."""
+"""The jobs of a study. `run_job` runs one job, with everything read from the study's folder."""
 
 import functools
 import importlib
@@ -60,11 +60,11 @@ if TYPE_CHECKING:
     import torch
 
 PRECISION = "precision.json"
-NOISE_SHAPE = (3, 32, 32)  # of one input, where a study names neither data nor shape
+NOISE_SHAPE = (3, 32, 32)  # shape of one input, where a study names neither data nor shape
 
 
 class Resolved(TypedDict):
-    """What the first job of a study resolved of its recipe, for all that follow."""
+    """Precision and compilation that the first job of a study chose, for all later jobs."""
 
     precision: Literal["bf16", "fp32"]
     revision: int
@@ -72,38 +72,38 @@ class Resolved(TypedDict):
 
 
 def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
-    """Do a job of a study, or find that it is done.
+    """Run a job of a study, unless it is done.
 
     Args:
         root: Folder of the study.
-        name: The job.
-        study: The study as it is in this process, where it holds Python functions.
+        name: Name of the job.
+        study: The study itself, needed if it contains Python functions.
 
     Raises:
-        FolderInUse: If another process is at it, or at what it shares with another job.
-        Exception: Whatever the job raised; why it failed then stands in its folder.
+        FolderInUse: If another process runs the job, or a training that it needs.
+        Exception: Whatever the job raised; the reason is also written to its folder.
     """
     folder = StudyFolder(Path(root))
     with exclusive(folder.job(name)):
         if folder.is_done(name):
             return
-        folder.forget_failure(name)
-        _note(folder.log(name), f"begins: pid {os.getpid()} on {socket.gethostname()}")
+        folder.clear_failure(name)
+        _log_line(folder.log(name), f"begins: pid {os.getpid()} on {socket.gethostname()}")
         try:
-            record = Work(folder, study).do(name)
+            record = JobRunner(folder, study).run(name)
         except FolderInUse:
             raise
-        except (Exception, SystemExit) as err:  # whatever a model or a file does
-            said = " ".join(str(err).split())
+        except (Exception, SystemExit) as err:  # a user's model may raise anything
+            message = " ".join(str(err).split())
             known = isinstance(err, LayerticketError)
-            folder.fail(name, said if known else f"{type(err).__name__}: {said}")
+            folder.fail(name, message if known else f"{type(err).__name__}: {message}")
             raise
         folder.finish(name, record)
-        _note(folder.log(name), "done")
+        _log_line(folder.log(name), "done")
 
 
-def _note(log: Path, text: str) -> None:
-    """Add a line with the time to a log."""
+def _log_line(log: Path, text: str) -> None:
+    """Add a line with the time to a log file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open_to_append(log) as file:
         file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n".encode())
@@ -118,7 +118,7 @@ def _loaded(
     value_range: tuple[int, int] | None,
     reading: Reading,
 ) -> Dataset:
-    """Load images once a process."""
+    """Load images once per process."""
     return load_data(
         data,
         data_dir=data_dir,
@@ -130,7 +130,7 @@ def _loaded(
 
 
 def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
-    """The images of a study; noise of its shape where it names none."""
+    """Load the images of a study; random noise of its input shape if it names no data."""
     if isinstance(study.data, str) and study.data:
         how = (study.validation_fraction, study.image_size, study.value_range, study.reading)
         return _loaded(study.data, data_dir, *how)
@@ -141,13 +141,13 @@ def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
 
 
 def _input_shape(study: StudyFile) -> tuple[int, ...]:
-    """Shape of one input: that of the batch, as stated, or as the networks' configurations say."""
+    """Return the shape of one input: from the batch, the study, or the networks' configurations."""
     if study.batch is not None:
         images, labels = study.batch
         if images.ndim != 4 or not images.is_floating_point():
             raise LayerticketError(
-                f"the batch holds {images.dtype} of shape {tuple(images.shape)}; images must be "
-                "floating-point numbers of shape (N, C, H, W), as the network takes them."
+                f"images are {images.dtype} of shape {tuple(images.shape)}; images must be "
+                "floating-point numbers of shape (N, C, H, W), ready for the network."
             )
         if labels.shape != images.shape[:1]:
             raise LayerticketError(
@@ -162,8 +162,8 @@ def _input_shape(study: StudyFile) -> tuple[int, ...]:
         known = sorted({one for one in stated if one is not None})
         if len(known) > 1:
             raise LayerticketError(
-                f"the networks are made for inputs of different shapes, {known[0]} and {known[1]}. "
-                "Give input_shape."
+                f"the networks need inputs of different shapes, {known[0]} and {known[1]}. Give "
+                "input_shape."
             )
         shape = known[0] if known else NOISE_SHAPE
     if len(shape) != 3:
@@ -172,17 +172,17 @@ def _input_shape(study: StudyFile) -> tuple[int, ...]:
 
 
 def scored_on(study: StudyFile, dataset: Dataset) -> dict[str, Any] | None:
-    """What a name takes of the images that a study scores on; None where there are none."""
+    """Return the identity of the images that a study scores on; None if there are none."""
     if study.batch is not None:
         return {"batch": batch_digest(study.batch)}
     return data_identity(dataset) if study.has_data else None
 
 
 def networks_of(study: StudyFile, dataset: Dataset) -> Networks:
-    """Builds the networks of a study, those from Python functions too.
+    """Return the builder of the study's networks, including those from Python functions.
 
     Raises:
-        LayerticketError: If a function needs what it cannot be given.
+        LayerticketError: If a function needs an argument that cannot be given.
     """
     functions = {name_of(model): model for model in study.models if not isinstance(model, str)}
     for name, function in functions.items():
@@ -191,13 +191,13 @@ def networks_of(study: StudyFile, dataset: Dataset) -> Networks:
 
 
 def count_blocks(study: StudyFile, dataset: Dataset, model: str) -> int:
-    """Number of removable blocks of a network."""
+    """Count the removable blocks of a network."""
     dense = networks_of(study, dataset).build(model, 0)
     return len(find_blocks(dense, dataset.train.fetch(slice(2)).float()))
 
 
-class Work:
-    """One job at work, with what all jobs of a study share."""
+class JobRunner:
+    """Runs one job, with the data, networks and plan that all jobs of a study share."""
 
     def __init__(self, folder: StudyFolder, study: StudyFile | None = None) -> None:
         self.folder = folder
@@ -210,12 +210,12 @@ class Work:
         self.networks = networks_of(self.study, self.dataset)
         self.where = Where(device=self.context.device, progress=False, metering=self.study.energy)
 
-    def do(self, name: str) -> dict[str, Any]:
-        """Do a job, and return its record."""
+    def run(self, name: str) -> dict[str, Any]:
+        """Run a job and return its record."""
         if name not in self.plan.jobs:
             raise LayerticketError(
-                f"the study in {self.folder.root} was changed meanwhile, and {name!r} is no job of "
-                "it any more."
+                f"the study in {self.folder.root} was changed in the meantime: it has no job "
+                f"{name!r} any more."
             )
         job = self.plan.jobs[name]
         steps = {
@@ -229,17 +229,17 @@ class Work:
         return record | ({"made_of": made_of} if made_of else {})
 
     def _check_texts(self) -> None:
-        """Refuse functions whose module reads otherwise here than where the study was planned."""
+        """Raise if the module file of a function differs from the one that was planned with."""
         for name, text in self.plan.texts.items():
             if module_text(name) != text:
                 raise LayerticketError(
-                    f"the module of {name!r} reads otherwise here than when the study was planned. "
+                    f"the file of the module of {name!r} differs from when the study was planned. "
                     "Give every worker the same file, and run the study again after a change."
                 )
             check_loaded(name, text)
 
     def _check_data(self) -> None:
-        """Refuse other images than those the study was planned with."""
+        """Raise if the images are not those the study was planned with."""
         wanted = self.plan.data
         here = scored_on(self.study, self.dataset)
         if wanted is not None and here != wanted:
@@ -254,7 +254,7 @@ class Work:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, its precision and compilation as the first job of the study resolved them."""
+        """The recipe, with the precision and compilation that the first job chose."""
         path = self.folder.root / PRECISION
         if not path.exists():
             with self.folder.held():
@@ -266,15 +266,15 @@ class Work:
         kept: dict[str, Any] = checked_json(str(path), Resolved, read_json(path))
         if kept["revision"] != TRAINING_REVISION:
             raise LayerticketError(
-                f"the study in {self.folder.root} was begun with another version of training "
-                f"({kept['revision']}; this is {TRAINING_REVISION}), and one study never mixes "
-                "two. Run it in another folder."
+                f"the study in {self.folder.root} was started with another version of the training "
+                f"code ({kept['revision']}; this is {TRAINING_REVISION}); a study must not mix "
+                "them. Run it in another folder."
             )
         asked = self.study.recipe.precision
         if asked not in ("auto", kept["precision"]):
             raise LayerticketError(
-                f"the study in {self.folder.root} was begun in {kept['precision']}, and one study "
-                f"never mixes two precisions; asked is {asked}. Take another folder."
+                f"the study in {self.folder.root} was started with precision {kept['precision']}; "
+                f"a study must not mix precisions, but {asked} was given. Use another folder."
             )
         compiled = self.study.recipe.compile
         return replace(
@@ -284,13 +284,13 @@ class Work:
         )
 
     def _compiled(self, device: "torch.device") -> Literal["on", "off"]:
-        """Whether compiling pays for a whole training of the study on this device."""
+        """Whether compilation saves time in a whole training of the study on this device."""
         recipe = self.study.recipe
         steps = max(1, len(self.dataset.train) // recipe.batch_size) * recipe.epochs
         return "on" if compile_pays(recipe.compile, steps, device) else "off"
 
     def network(self, job: Job) -> dict[str, Any]:
-        """Look at the dense network: its cost, and which blocks can go."""
+        """Measure the dense network: its cost, and its removable blocks."""
         model = self.networks.build(job.model, 0)
         blocks = find_blocks(model, self.dataset.train.fetch(slice(2)).float())
         fields = ("name", "position", "stage", "macs", "params")
@@ -301,7 +301,7 @@ class Work:
         }
 
     def search(self, job: Job) -> dict[str, Any]:
-        """Find what is to be trained in place of the dense network."""
+        """Find what is trained in place of the dense network."""
         method, out = self.study.method(job.method), self.folder.search(job.name)
         _clear(out)
         recipe = self.study.recipe if self.study.fit else self.recipe
@@ -335,7 +335,7 @@ class Work:
         return record
 
     def _ticket(self, search: str | None) -> Path | None:
-        """Folder of what a search found; None if it found no ticket."""
+        """Return the folder of the ticket that a search found; None if it found no ticket."""
         record = None if search is None else self.folder.record(search)
         return (
             None
@@ -347,7 +347,7 @@ class Work:
         return path.resolve().relative_to(self.folder.root.resolve()).as_posix()
 
     def training(self, job: Job) -> Training:
-        """Name the training that a row has come to."""
+        """Return the training of a row."""
         found = self.folder.record(job.needs["search"]) if "search" in job.needs else None
         found, ticket = found or {}, self._ticket(job.needs.get("search"))
         new = ticket is not None and self.study.method(job.method).new_weights
@@ -371,21 +371,21 @@ class Work:
         )
 
     def _ensure_start(self, job: Job, epoch: int) -> None:
-        """Have the snapshot that a ticket starts at: it is named by it, not by its digest."""
+        """Make sure that the snapshot a ticket starts from exists: it is part of the name."""
         dense = self.plan.jobs[self.plan.jobs[job.needs["search"]].needs["dense"]]
         place = self.folder.training(str(self.folder.outcome(dense.name)))
         if epoch and not snapshot_path(place, epoch).exists():
-            self._do(dense, self.training(dense), (epoch,))
+            self._train(dense, self.training(dense), (epoch,))
 
     def own_training(self) -> tuple[Callable[..., Any], Mapping[str, Any]] | None:
-        """The user's own training and what names it; None where we train by a recipe."""
+        """Return the user's own training and its identity; None if a recipe is used."""
         fit = self.study.fit
         if not fit:
             return None
         function = function_of(fit) if isinstance(fit, str) else fit
         return function, callable_identity(fit, self.study.version)
 
-    def _do(
+    def _train(
         self,
         job: Job,
         training: Training,
@@ -393,7 +393,7 @@ class Work:
         *,
         weights: bool = False,
     ) -> tuple[Path, Result]:
-        """Do a training in the folder of the study."""
+        """Run a training in the folder of the study."""
         provenance = Provenance(
             command=self.context.command,
             workers=self.context.workers,
@@ -410,13 +410,13 @@ class Work:
         )
 
     def train(self, job: Job) -> dict[str, Any]:
-        """Train the dense network, or what a search found."""
+        """Train the dense network, or the network that a search found."""
         training = self.training(job)
         epochs = 0 if self.study.fit else training.recipe.epochs - training.start.epoch
         begun = {"training": training.identity.name, "epochs": epochs}
         self.folder.begin_training(job.name, begun)
         dense = job.method == "dense" and not self.study.fit
-        folder, _ = self._do(job, training, snapshot_epochs(self.study) if dense else ())
+        folder, _ = self._train(job, training, snapshot_epochs(self.study) if dense else ())
         origin, inputs = training.identity.start.get("snapshot"), {}
         if origin is not None:
             known = Result.load(self.folder.training(origin["training"])).snapshots
@@ -425,7 +425,7 @@ class Work:
         return {"training": folder.name, "search": job.needs.get("search"), "inputs": inputs}
 
     def train_round(self, job: Job, ticket: Path) -> Path:
-        """Train the ticket of a round of a search, as one more training of the study."""
+        """Train the ticket of one round of a search, as a training of the study."""
         training = plan_training(
             self.networks,
             job.model,
@@ -437,39 +437,38 @@ class Work:
             device=self.context.device,
             validation_fraction=self.study.validation_fraction,
         )
-        return self._do(job, training, weights=True)[0]
+        return self._train(job, training, weights=True)[0]
 
     def ensure(self, job: Job, *, snapshots: tuple[int, ...] = ()) -> Path:
-        """Folder of the training of a row, its weights and snapshots in it.
+        """Return the folder of the training of a row, with its weights and snapshots.
 
-        Where they are gone, the training is done once more.
+        If they were deleted, the training is run again.
         """
         record = self.folder.record(job.name)
-        assert record is not None  # it stands before this job in the plan
+        assert record is not None  # it comes before this job in the plan
         place = self.folder.training(record["training"])
         there = (place / WEIGHTS).exists() and all(
             snapshot_path(place, e).exists() for e in snapshots
         )
         if not there:
-            self._do(job, self.training(job), snapshots, weights=True)
+            self._train(job, self.training(job), snapshots, weights=True)
         return place
 
     def evaluate(self, job: Job) -> dict[str, Any]:
-        """Judge a trained network, alone and beside the dense one.
+        """Evaluate a trained network, alone and against the dense one.
 
-        What was judged before is known by the record alone: weights that are gone are trained
-        again only if something has to be measured on them.
+        Results are cached, so deleted weights are trained again only if a result is missing.
         """
         parts = [part for part in ("train", "dense") if part in job.needs]
         trained = [self.plan.jobs[job.needs[part]] for part in parts]
         places = [self.folder.training(str(self.folder.outcome(one.name))) for one in trained]
         try:
-            return self._judged(*places)
+            return self._evaluated(*places)
         except WeightsGone:
-            return self._judged(*(self.ensure(one) for one in trained))
+            return self._evaluated(*(self.ensure(one) for one in trained))
 
-    def _judged(self, place: Path, dense: Path | None = None) -> dict[str, Any]:
-        """Judge the network of one training, and compare it with that of another."""
+    def _evaluated(self, place: Path, dense: Path | None = None) -> dict[str, Any]:
+        """Evaluate the network of one training, and compare it with the dense one."""
         study, context = self.study, self.context
         record: dict[str, Any] = {"training": place.name, "results": {}, "similarity": None}
         record["inputs"] = {place.name: {"end": Result.load(place).weights}}
@@ -500,10 +499,10 @@ class Work:
 
 
 def _clear(out: Path) -> None:
-    """Remove what a search that was cut off has left; its trainings lie elsewhere.
+    """Delete the files of an interrupted search; its trainings are in another folder.
 
     Raises:
-        LayerticketError: If there is something else in its folder, which is left as it is.
+        LayerticketError: If its folder has other files, which are not deleted.
     """
     rounds = out / "rounds"
     for ticket in rounds.glob("ticket-*"):
@@ -511,13 +510,13 @@ def _clear(out: Path) -> None:
     remove_written(rounds, ())
     if left := remove_written(out, (*TICKET_FILES, RECORD, BILL)):
         raise LayerticketError(
-            f"{out} holds {left[0]!r}, which is not of this study. Move it away; the search then "
-            "begins anew."
+            f"{out} has {left[0]!r}, which does not belong to this study. Move it away; the search "
+            "then starts again."
         )
 
 
 def function_of(name: str) -> Callable[..., Any]:
-    """Import the function that `package.module:function` names; the current folder is importable.
+    """Import `package.module:function`; the current folder is searched too.
 
     Raises:
         LayerticketError: If there is no such module or function.
@@ -536,7 +535,7 @@ def function_of(name: str) -> Callable[..., Any]:
         sys.path.remove(here)
     if not callable(found):
         raise LayerticketError(
-            f"{name!r} is no function that can be imported. Write package.module:function, and run "
-            "from the folder it lies in."
+            f"{name!r} cannot be imported as a function. Write package.module:function, and run "
+            "from the folder that contains the module."
         )
     return found  # type: ignore[no-any-return]  # whatever the module holds

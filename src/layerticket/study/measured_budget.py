@@ -1,4 +1,4 @@
-"""What training steps cost, measured: of blocks, for a budget in time, energy or memory."""
+"""Measure the cost of training steps and of blocks, for a budget in time, energy or memory."""
 
 import math
 import statistics
@@ -24,65 +24,65 @@ from layerticket.training.device import Meter, Where, resolve_device, resolve_pr
 from layerticket.training.recipe import Recipe
 from layerticket.training.steps import TimedSteps, timed_steps
 
-# A meter needs windows that are long against its resolution: 10 ms of CPU time; on a GPU
-# a sensor that looks at a part of the time only.
+# A meter needs windows much longer than its resolution: 10 ms for CPU time; a GPU sensor samples
+# only part of the time.
 _WINDOW_SECONDS = {"cpu": 1.0, "cuda": 5.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimingSetup:
-    """What steps are measured on."""
+    """What steps are measured on: data, recipe and device."""
 
     dataset: Dataset
     recipe: Recipe
     where: Where = Where()  # noqa: RUF009 - frozen
     rounds: int = 7
-    """Timed rounds; every network takes its turn in each."""
+    """Timed rounds; every network is timed once in each."""
     granularity: Granularity = "block"
     """Granularity of the blocks whose memory is measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """Measured training steps by network; one figure per round."""
+    """Measured training steps by network; one value per round."""
 
     seconds: Mapping[str, list[float]]
-    """Seconds per step, fetching its batch included."""
+    """Seconds per step, including the time to fetch its batch."""
     kwh: Mapping[str, list[float]] | None
-    """Energy per step; None when it was not metered."""
+    """Energy per step; None if it was not metered."""
     data_wait_share: Mapping[str, float]
     """Share of the time spent fetching batches."""
     startup_seconds: Mapping[str, float]
-    """By how much the first step took longer than later ones."""
+    """Extra seconds of the first step, compared with later ones."""
     steps_per_epoch: int
     method: str | None
     """How energy was metered."""
 
 
-class _Side:
-    """Steps of one network in one go, with the time spent fetching."""
+class _Timed:
+    """Runs a number of steps of one network, and adds up the time spent fetching batches."""
 
-    def __init__(self, rehearsal: TimedSteps) -> None:
-        self._rehearsal, self.steps = rehearsal, 1
+    def __init__(self, single: TimedSteps) -> None:
+        self._single, self.steps = single, 1
         start = time.perf_counter()
-        rehearsal.step()
+        single.step()
         self.first = time.perf_counter() - start
         self.waited = 0.0
 
     def __call__(self) -> None:
         for _ in range(self.steps):
             start = time.perf_counter()
-            self._rehearsal.fetch()
+            self._single.fetch()
             self.waited += time.perf_counter() - start
-            self._rehearsal.step()
+            self._single.step()
 
 
 def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
-    """Time training steps of several networks in turns, and meter them if something is stated.
+    """Time training steps of several networks in alternation; meter energy if configured.
 
     Args:
         models: Networks by name; not modified.
-        setup: What they are measured on.
+        setup: Data, recipe and device.
 
     Returns:
         The measurement.
@@ -93,9 +93,9 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
     device = resolve_device(setup.where.device)
     with (
         metered(setup.where) as (meter, method),
-        timed_steps(models, setup.dataset, setup.recipe, device=setup.where.device) as lent,
+        timed_steps(models, setup.dataset, setup.recipe, device=setup.where.device) as timed,
     ):
-        sides = {name: _Side(rehearsal) for name, rehearsal in lent.items()}
+        sides = {name: _Timed(single) for name, single in timed.items()}
         interleave(sides, rounds=1, warmup=1)
         if meter is not None:
             taken = interleave(sides, rounds=1, warmup=0)
@@ -104,7 +104,7 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
                 side.steps = math.ceil(_WINDOW_SECONDS[device.type] / longest)
         for side in sides.values():
             side.waited = 0.0
-        seconds, kwh = _take_turns(sides, setup.rounds, meter)
+        seconds, kwh = _alternate(sides, setup.rounds, meter)
     return Steps(
         seconds={name: [s / sides[name].steps for s in found] for name, found in seconds.items()},
         kwh=kwh,
@@ -113,15 +113,15 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
             name: max(0.0, side.first - statistics.median(seconds[name]) / side.steps)
             for name, side in sides.items()
         },
-        steps_per_epoch=next(iter(lent.values())).steps_per_epoch,
+        steps_per_epoch=next(iter(timed.values())).steps_per_epoch,
         method=method,
     )
 
 
-def _take_turns(
-    sides: Mapping[str, _Side], rounds: int, meter: Meter | None
+def _alternate(
+    sides: Mapping[str, _Timed], rounds: int, meter: Meter | None
 ) -> tuple[dict[str, list[float]], dict[str, list[float]] | None]:
-    """Seconds of every go, and kWh per step where there is a meter."""
+    """Return the seconds of every round, and kWh per step if there is a meter."""
     if meter is None:
         return interleave(sides, rounds=rounds, warmup=0), None
     kwh: dict[str, list[float]] = {name: [] for name in sides}
@@ -141,26 +141,26 @@ def block_costs(
     """Measure what each block adds to the time, or the energy, of a training step.
 
     Blocks of equal stage, parameters and MACs cost the same, so the network is measured without
-    each such group, and the difference is shared out among its blocks. The network without any
-    block sets the scale: the costs of all blocks together are what removing all of them saves.
+    each such group, and the difference is divided among its blocks. All costs are then scaled so
+    that their sum is what removing all blocks saves.
 
     Args:
         model: Dense network; not modified.
         blocks: Its removable blocks.
-        setup: What it is measured on.
-        energy: Whether energy is measured, in kWh, and not time, in s.
+        setup: Data, recipe and device.
+        energy: Whether energy (kWh) is measured instead of time (s).
 
     Returns:
         The costs.
 
     Raises:
-        LayerticketError: If energy is asked for and nothing about it is stated, or the blocks
-            make no measurable difference.
+        LayerticketError: If energy is asked for but no meter is configured, or the blocks make no
+            measurable difference.
     """
     if energy and not setup.where.metering.wanted:
         raise LayerticketError(
-            "a budget of energy needs a meter. State the electricity and the processor: "
-            "--country or --carbon-intensity, and --cpu-tdp where counters cannot be read."
+            "an energy budget needs a meter. Describe the electricity and the processor: "
+            "--country or --carbon-intensity, and --cpu-tdp if counters cannot be read."
         )
     groups = _groups(blocks)
     models = {f"without {i}": remove_blocks(model, group) for i, group in enumerate(groups)}
@@ -168,13 +168,13 @@ def block_costs(
     steps = measure_steps(models, setup)
     found = steps.seconds if not energy else steps.kwh
     assert found is not None
-    # What the clock cannot tell from nothing is nothing.
+    # Differences below zero are noise of the clock.
     raw = [max(0.0, _difference(found, f"without {i}")) for i in range(len(groups))]
     everything = _difference(found, "bare")
     if sum(raw) <= 0 or everything <= 0:
         raise LayerticketError(
-            "removing blocks makes no measurable difference here: the network is too small or the "
-            "machine too busy. Measure more rounds, or budget MACs."
+            "removing blocks makes no measurable difference: the network is too small or the "
+            "machine is too busy. Measure more rounds, or use a budget of MACs."
         )
     each = {
         block.name: value * everything / sum(raw) / len(group)
@@ -187,16 +187,16 @@ def block_costs(
 
 
 def _difference(found: Mapping[str, list[float]], other: str) -> float:
-    """Median over the rounds of dense minus another network."""
+    """Return the median over the rounds of dense minus another network."""
     return statistics.median(a - b for a, b in zip(found["dense"], found[other], strict=True))
 
 
-def held_costs(
+def memory_costs(
     model: nn.Module, blocks: Blocks, setup: TimingSetup, *, peak: Callable[[], int]
 ) -> Costs:
-    """Count the bytes each block adds to the memory of training.
+    """Count the bytes that each block adds to the memory of training.
 
-    A block costs what it holds for the backward pass of a batch, counted exactly, and three times
+    A block costs what it stores for the backward pass of a batch, counted exactly, and three times
     its parameters (weights, gradients, momentum).
 
     Args:
@@ -230,7 +230,7 @@ def _weight_bytes(model: nn.Module, block: Block) -> int:
 
 
 def _groups(blocks: Blocks) -> list[Sequence[Block]]:
-    """Blocks that cost the same, together."""
+    """Group the blocks that cost the same."""
     groups: dict[tuple[object, ...], list[Block]] = {}
     for block in blocks:
         groups.setdefault((block.stage, block.shape, block.params, block.macs), []).append(block)
@@ -247,21 +247,21 @@ def find_measured(
 ) -> tuple[Ticket, dict[str, Any]]:
     """Find a ticket that meets a budget of time, energy or memory when it is measured.
 
-    Block costs add up only roughly, so the ticket is measured against the dense network; when it
-    falls short, the block costs are corrected by as much and the ticket is found anew.
+    The costs of single blocks add up only roughly, so the ticket is measured against the dense
+    network. If it misses the budget, the block costs are corrected and a new ticket is found.
 
     Args:
-        name: What the network is built by.
+        name: Name of the network.
         dense: The network; not modified.
         budget: `save_time`, `save_energy` or `max_memory`.
-        find: Finds a ticket, given what measures the blocks.
-        setup: What is measured on.
+        find: Finds a ticket, given a function that measures the blocks.
+        setup: Data, recipe and device.
 
     Returns:
-        The ticket, and what was measured: asked, and saved with its interval or the peak in bytes.
+        The ticket, and the measurement: `asked`, and `saved` with its interval or `peak_bytes`.
 
     Raises:
-        LayerticketError: If the budget cannot be met; the message tells the most that was reached.
+        LayerticketError: If the budget cannot be met; the message gives the best that was reached.
     """
     known: list[Costs] = []
     scale, best = 1.0, ""
@@ -274,32 +274,32 @@ def find_measured(
             return replace(known[0], blocks=scaled)
 
         ticket = find(costs)
-        saved, met, record = _hold_against(name, dense, ticket, budget, known[0], setup)
+        saved, met, record = _measure_ticket(name, dense, ticket, budget, known[0], setup)
         if met:
             return ticket, record
-        best = f"{len(ticket.removed)} removed blocks reach {_reached(record)}"
+        best = f"removing {len(ticket.removed)} blocks reaches {_reached(record)}"
         if saved <= 0:
             break
         scale = saved / sum(known[0].blocks[block] for block in ticket.removed)
     raise LayerticketError(
-        f"the budget cannot be met as measured on this machine: {best}, asked is "
-        f"{record['asked']:g}. Ask for less, protect fewer blocks, or measure more rounds."
+        f"the budget cannot be met as measured on this machine: {best}, but {record['asked']:g} "
+        "was asked for. Ask for less, protect fewer blocks, or measure more rounds."
     )
 
 
 def _costs(
     name: str, dense: nn.Module, blocks: Blocks, budget: Budget, setup: TimingSetup
 ) -> Costs:
-    """Measure the blocks in what the budget is about."""
+    """Measure the costs of the blocks in the unit of the budget."""
     if budget.max_memory is not None:
-        return held_costs(dense, blocks, setup, peak=lambda: _peak(name, (), setup))
+        return memory_costs(dense, blocks, setup, peak=lambda: _peak(name, (), setup))
     return block_costs(dense, blocks, setup, energy=budget.save_energy is not None)
 
 
-def _hold_against(
+def _measure_ticket(
     name: str, dense: nn.Module, ticket: Ticket, budget: Budget, costs: Costs, setup: TimingSetup
 ) -> tuple[float, bool, dict[str, Any]]:
-    """Measure a ticket: what it saves in the unit of the costs, whether that is enough, figures."""
+    """Return what a ticket saves in the unit of the costs, whether it is enough, and the record."""
     if budget.max_memory is not None:
         peak = _peak(name, ticket.removed, setup)
         facts = {"asked": budget.max_memory, "peak_bytes": peak, "dense_peak_bytes": costs.total}
@@ -326,7 +326,7 @@ def _reached(record: dict[str, Any]) -> str:
 
 
 def _peak(name: str, removed: tuple[str, ...], setup: TimingSetup) -> int:
-    """Peak memory of training, in a fresh process."""
+    """Return the peak memory of training, measured in a new process."""
     channels, height, width = setup.dataset.shape
     request = MemoryRequest(
         model=name,

@@ -1,4 +1,4 @@
-"""What a study compares with the dense network: one class a method, its fields the keys."""
+"""The methods of a study: one class each; its fields are the keys of a [[methods]] table."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ from layerticket.settings import (
     to_table,
 )
 
-if TYPE_CHECKING:  # searching imports torch, and a study file is read without it
+if TYPE_CHECKING:  # searching imports torch; reading a study file must not
     from layerticket.study.search import Search
 
 Kind = Literal[
@@ -36,9 +36,9 @@ Role = Literal["criterion", "control", "baseline"]
 Need = Literal["dense", "reference"]
 MOST_SEEDS = 10_000
 MOST_METHODS = 1000
-"""That one table with lists in it may stand for."""
+"""Maximum number of methods that one table with lists may give."""
 Control = Literal["random", "first", "last", "even", "each"]
-# Fields that decide which rows there are and what is done with a find, not what is found.
+# Fields that decide the rows and the training of a ticket, not which ticket is found.
 NOT_SEARCHED = ("label", "seeds", "budgets", "initialization", "draws", "reference")
 
 
@@ -49,30 +49,30 @@ class Rules:
     protect: tuple[Text, ...] = ()
     """Patterns of names, e.g. "layer1.*"."""
     min_per_stage: Whole = 0
-    """Removable blocks that must remain in every stage."""
+    """Minimum number of removable blocks that stay in every stage."""
     keep_neighbours: Flag = False
-    """Keep the blocks next to each down-sampling, as the paper's implementation does."""
+    """Keep the blocks next to each down-sampling, as in the paper's code."""
 
 
 @settings
 class Method(ABC):
-    """One way to a network, as a value."""
+    """One method: how to get the network that is compared with the dense one."""
 
     kind: ClassVar[Kind]
-    """Its name as `method` in a study file."""
+    """Value of `method` in a study file."""
     wording: ClassVar[str]
-    """Its label by default, with the names of fields in braces."""
+    """Default label, with field names in braces."""
     wants: ClassVar[tuple[Need, ...]] = ()
-    """What has to be there before: the trained dense network, the reference ticket."""
-    own_training_only: ClassVar[bool] = False
+    """What must exist before: the trained dense network, the reference ticket."""
+    needs_recipe: ClassVar[bool] = False
     """Whether it needs epochs or snapshots, which only trainings by a recipe have."""
 
     label: Text = ""
     """Its name in tables; by default made from its settings."""
     seeds: tuple[Whole, ...] | None = None
-    """Seeds of this method alone; by default those of the study."""
+    """Seeds of this method only; by default those of the study."""
     budgets: tuple[Budget, ...] | None = None
-    """Budgets of this method alone; by default those of the study."""
+    """Budgets of this method only; by default those of the study."""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -83,30 +83,30 @@ class Method(ABC):
 
     @property
     def default_label(self) -> str:
-        """Its label where none is given."""
+        """Label if none is given."""
         return self.wording.format(**{f.name: getattr(self, f.name) for f in fields(self)})
 
     @property
     def role(self) -> Role:
-        """What it is for: a criterion's choice, a control of it, or another way to be small."""
+        """Its part in comparisons: criterion, control, or another baseline."""
         return "baseline"
 
     @abstractmethod
     def search(self, at: "Search") -> dict[str, Any]:
-        """Find what is to be trained: a record with `ticket` (a folder), `model` or `epochs`.
+        """Find what to train: return a record with `ticket` (a folder), `model` or `epochs`.
 
         Raises:
-            LayerticketError: If there is none.
+            LayerticketError: If nothing is found.
         """
 
     @property
     def snapshot_points(self) -> tuple[str, ...]:
-        """Points of the dense training that it goes back to."""
+        """Epochs of the dense training whose snapshots it needs."""
         return ()
 
     @property
     def new_weights(self) -> bool:
-        """Whether it is trained from other random weights than those it was found in."""
+        """Whether it is trained from new random weights, not those of the search."""
         return False
 
     @property
@@ -116,56 +116,56 @@ class Method(ABC):
 
     @property
     def searched(self) -> Mapping[str, Any]:
-        """Settings that decide what is found, as JSON values; methods that share them share it."""
+        """Settings that decide what is found, as JSON values; equal settings share one search."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_SEARCHED}
         return {"method": self.kind, **to_table(values)}
 
 
 @settings
 class _Scored(Method):
-    """What tickets have in common, however they are found."""
+    """Settings that all ticket methods share."""
 
     criterion: Text = "grasp"
     """Registered name."""
     granularity: Granularity = "block"
-    """block: blocks go as a whole; branch: each residual branch of them by itself."""
+    """block: whole blocks are removed; branch: single residual branches."""
     rounds: Few = 1
     """Rounds of scoring and removing."""
     initialization: Literal["ticket", "seed"] = "ticket"
-    """ticket: trained from its own weights; seed: from new random ones."""
+    """ticket: train from the ticket's own weights; seed: from new random weights."""
     images: Count | None = None
-    """Size of the scoring batch; by default ten of every class."""
+    """Size of the scoring batch; by default ten images per class."""
     balanced: Flag = True
-    """Whether every class appears equally often in it."""
+    """Whether the batch has equally many images of each class."""
     rules: Rules = Rules()
     """Which blocks must stay."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The criterion's own options."""
+    """Options of the criterion."""
 
     def __post_init__(self) -> None:
-        # A wrong name, or a wrong option, is refused before any training.
+        # A wrong name or option fails before any training.
         known = get_criterion(self.criterion)
         check_options(known.name, known.option_names(), self.options)
         super().__post_init__()
 
     @property
     def default_label(self) -> str:
-        """As of every method; new weights are said."""
+        """The default label, plus "new weights" if they are new."""
         return super().default_label + (", new weights" if self.new_weights else "")
 
     @property
     def role(self) -> Role:
-        """A ticket of a criterion; drawn at random or with new weights, a control of it."""
+        """criterion; control if drawn at random or trained from new weights."""
         return "control" if self.new_weights or self.criterion == "random" else "criterion"
 
     @property
     def new_weights(self) -> bool:
-        """As `initialization` says."""
+        """Whether `initialization` is `seed`."""
         return self.initialization == "seed"
 
     @property
     def needs_labels(self) -> bool:
-        """As the criterion says."""
+        """Whether the criterion reads images."""
         return _reads_data(self.criterion)
 
 
@@ -185,24 +185,24 @@ class TicketMethod(_Scored):
 
 @settings
 class LotteryMethod(_Scored):
-    """A ticket found in the trained network and set back to an epoch of it (Algorithm 1)."""
+    """A ticket found in the trained network and rewound to an earlier epoch (Algorithm 1)."""
 
     kind: ClassVar[Kind] = "lottery"
     wording: ClassVar[str] = "lottery {criterion} {rewind}"
     wants: ClassVar[tuple[Need, ...]] = ("dense",)
-    own_training_only: ClassVar[bool] = True
+    needs_recipe: ClassVar[bool] = True
     rewind: Text = "0"
-    """Epoch the weights are set back to, or a share such as "25%"."""
+    """Epoch that the weights are rewound to, or a share such as "25%"."""
     score_at: Text = "100%"
     """Epoch whose weights are scored."""
 
     @property
     def snapshot_points(self) -> tuple[str, ...]:
-        """The epoch it goes back to, and the one that is scored."""
+        """The epoch of rewinding and the epoch of scoring."""
         return tuple(point for point in (self.rewind, self.score_at) if point != "100%")
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Find the ticket in the trained network, and set it back."""
+        """Find the ticket in the trained network and rewind it."""
         from layerticket.study.search import find_in_training_of
 
         return find_in_training_of(self, at)
@@ -210,43 +210,43 @@ class LotteryMethod(_Scored):
 
 @settings
 class _Matched(Method):
-    """A baseline whose cost is that of a ticket."""
+    """A baseline matched to a ticket in cost."""
 
     wants: ClassVar[tuple[Need, ...]] = ("reference",)
     reference: Text = ""
-    """Label of the method whose tickets it is matched to; by default the first ticket."""
+    """Label of the ticket method it is matched to; by default the first one."""
 
 
 @settings
 class ControlMethod(_Matched):
-    """Blocks that no criterion chose."""
+    """Blocks removed without a criterion."""
 
     kind: ClassVar[Kind] = "control"
     wording: ClassVar[str] = "{control} blocks"
     control: Control
-    """Which blocks go; each: every removable block alone, in a row of its own."""
+    """Which blocks are removed; each: every removable block alone, one row per block."""
     draws: Few = 1
-    """Random choices a seed."""
+    """Random choices per seed."""
 
     def __post_init__(self) -> None:
         if self.draws > 1 and self.control != "random":
             raise LayerticketError(
-                f"draws is {self.draws} for control {self.control!r}; it must be 1 for all but "
-                "random, which alone draws."
+                f"draws is {self.draws} for control {self.control!r}; only control random may "
+                "have more than 1."
             )
         if self.control == "each" and self.budgets is not None:
             raise LayerticketError(
-                "control 'each' takes out one block a row, so it has no budgets; leave them out."
+                "control 'each' removes one block per row, so budgets do not apply; leave them out."
             )
         super().__post_init__()
 
     @property
     def role(self) -> Role:
-        """A control, as its name says; every block alone is no choice that a ticket is up to."""
+        """control; baseline for `each`, which removes one block whatever the budget."""
         return "baseline" if self.control == "each" else "control"
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Take blocks out until the cost is that of the reference."""
+        """Remove blocks until the cost is that of the reference."""
         from layerticket.study.search import find_control
 
         return find_control(self, at)
@@ -254,14 +254,14 @@ class ControlMethod(_Matched):
 
 @settings
 class _Smaller(_Matched):
-    """A baseline found by scoring something smaller than blocks."""
+    """A baseline found by scoring filters or weights."""
 
     images: Count | None = None
-    """Size of the scoring batch; by default ten of every class."""
+    """Size of the scoring batch; by default ten images per class."""
     balanced: Flag = True
-    """Whether every class appears equally often in it."""
+    """Whether the batch has equally many images of each class."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The criterion's own options."""
+    """Options of the criterion."""
 
     def __post_init__(self) -> None:
         name: str = self.criterion  # type: ignore[attr-defined]  # every subclass has one
@@ -276,22 +276,22 @@ class _Smaller(_Matched):
 
 @settings
 class FiltersMethod(_Smaller):
-    """Filters in place of blocks."""
+    """Filters removed instead of blocks."""
 
     kind: ClassVar[Kind] = "filters"
     wording: ClassVar[str] = "filters {criterion} ({match})"
     criterion: Literal["snip", "grasp", "l1", "random"]
     """How filters are scored."""
     match: Literal["filters", "macs", "params"] = "filters"
-    """In what it equals the reference."""
+    """Quantity in which it equals the reference."""
 
     @property
     def needs_labels(self) -> bool:
-        """As the criterion says."""
+        """Whether the criterion reads images and labels."""
         return self.criterion in ("snip", "grasp")
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Take filters out until the network matches the reference."""
+        """Remove filters until the network matches the reference."""
         from layerticket.study.search import find_filters
 
         return find_filters(self, at)
@@ -299,7 +299,7 @@ class FiltersMethod(_Smaller):
 
 @settings
 class WeightsMethod(_Smaller):
-    """Single weights in place of blocks; as many parameters are left."""
+    """Single weights pruned instead of blocks; as many parameters stay."""
 
     kind: ClassVar[Kind] = "weights"
     wording: ClassVar[str] = "weights {criterion}"
@@ -310,11 +310,11 @@ class WeightsMethod(_Smaller):
 
     @property
     def needs_labels(self) -> bool:
-        """As the criterion says."""
+        """Whether the criterion reads images and labels."""
         return self.criterion in ("snip", "grasp")
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Prune weights until as many are left as in the reference."""
+        """Prune weights until as many stay as in the reference."""
         from layerticket.study.search import find_weights
 
         return find_weights(self, at)
@@ -327,16 +327,16 @@ class ImpMethod(_Matched):
     kind: ClassVar[Kind] = "imp"
     wording: ClassVar[str] = "weights imp"
     wants: ClassVar[tuple[Need, ...]] = ("dense", "reference")
-    own_training_only: ClassVar[bool] = True
+    needs_recipe: ClassVar[bool] = True
     rounds: Few | None = 3
-    """Times it is pruned; all but the last are trained on the way. From Python None: as many as it
-    takes when each takes a fifth of what is left."""
+    """Rounds of pruning; the network is trained between them. From Python, None: as many as needed
+    if each prunes a fifth of the remaining weights."""
     rewind: Text = "0"
-    """Epoch the weights are set back to, or a share such as "25%"."""
+    """Epoch that the weights are rewound to, or a share such as "25%"."""
 
     @property
     def snapshot_points(self) -> tuple[str, ...]:
-        """The epoch it goes back to."""
+        """The epoch of rewinding."""
         return (self.rewind,)
 
     def search(self, at: "Search") -> dict[str, Any]:
@@ -353,20 +353,20 @@ class ShallowerMethod(_Matched):
     kind: ClassVar[Kind] = "shallower"
     wording: ClassVar[str] = "shallower"
     model: Text = ""
-    """Its name; by default the standard one nearest in MACs, for networks of the package."""
+    """Its name; by default the standard network nearest in MACs, for networks of the package."""
 
     @property
     def default_label(self) -> str:
-        """A named network is named."""
+        """The default label, plus the name of the network if one is given."""
         return f"shallower {self.model}".strip()
 
     @property
     def role(self) -> Role:
-        """A control: does it matter which layers are fewer?"""
+        """control: does it matter which layers are removed?"""
         return "control"
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Look the network up, or take the one that is named."""
+        """Use the named network, or the standard one nearest in MACs."""
         from layerticket.study.search import find_shallower
 
         return find_shallower(self, at)
@@ -374,22 +374,22 @@ class ShallowerMethod(_Matched):
 
 @settings
 class EqualComputeMethod(_Matched):
-    """The dense network for as many epochs as cost what the ticket's training costs.
+    """The dense network, stopped when it has used as much compute as the ticket's training.
 
-    The warm-up is shortened in proportion.
+    Its warm-up is shortened in proportion.
     """
 
     kind: ClassVar[Kind] = "equal_compute"
     wording: ClassVar[str] = "dense, equal compute"
-    own_training_only: ClassVar[bool] = True
+    needs_recipe: ClassVar[bool] = True
 
     @property
     def role(self) -> Role:
-        """A control: does fewer epochs do as well as fewer layers?"""
+        """control: are fewer epochs as good as fewer layers?"""
         return "control"
 
     def search(self, at: "Search") -> dict[str, Any]:
-        """Count the epochs."""
+        """Compute the number of epochs."""
         from layerticket.study.search import find_equal_compute
 
         return find_equal_compute(self, at)
@@ -411,7 +411,7 @@ METHODS: Mapping[str, type[Method]] = {
 
 
 def check_distinct(name: str, values: tuple[Any, ...]) -> None:
-    """Refuse an empty list, and one that names a thing twice."""
+    """Raise if a list is empty or has a value twice."""
     if not values or len(dict.fromkeys(values)) < len(values):
         shown = repr(values) if len(values) <= 10 else f"{len(values)}, one of them twice"
         raise LayerticketError(f"{name} are {shown}; give at least one, and none twice.")
@@ -438,10 +438,10 @@ def with_seeds(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def method_of(table: Mapping[str, Any], where: str) -> Method:
-    """Make a method of its table in a study file.
+    """Return the method that a table of a study file describes.
 
     Raises:
-        LayerticketError: If `method` is missing or unknown, or as in `from_table`.
+        LayerticketError: If `method` is missing or unknown, or a key is invalid.
 
     Example:
         >>> method_of({"method": "ticket", "criterion": "snip"}, "study.toml").label
@@ -458,9 +458,9 @@ def method_of(table: Mapping[str, Any], where: str) -> Method:
 
 
 def methods_of(table: object, where: str) -> tuple[Method, ...]:
-    """Make methods of a table in which a list may stand where one value does.
+    """Return the methods of a table; a list in place of one value gives one method per entry.
 
-    ``criterion = ["snip", "grasp"]`` gives two methods, two such lists one for each pair.
+    ``criterion = ["snip", "grasp"]`` gives two methods; two lists give one method per combination.
 
     Raises:
         LayerticketError: As in `method_of`.
@@ -484,7 +484,7 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
     number = math.prod(len(table[key]) for key in listed)
     if number > MOST_METHODS:
         raise LayerticketError(
-            f"{where}: its lists stand for {number:,} methods; at most {MOST_METHODS:,} are "
+            f"{where}: its lists give {number:,} methods; at most {MOST_METHODS:,} are "
             "allowed. Shorten them."
         )
     choices = itertools.product(*(table[key] for key in listed))
@@ -499,14 +499,14 @@ def table_of_method(method: Method) -> dict[str, Any]:
 
 
 def _is_list(hint: Any) -> bool:  # noqa: ANN401 - any annotation
-    """Whether a field holds a list itself."""
+    """Whether the type of a field is a list."""
     if typing.get_origin(hint) is tuple:
         return True
     return any(typing.get_origin(part) is tuple for part in typing.get_args(hint))
 
 
 def _reads_data(criterion: str) -> bool:
-    """Whether a criterion of blocks looks at more than weights."""
+    """Whether a criterion for blocks reads data, not only weights."""
     return criterion not in ("synflow", "magnitude", "random") and bool(
         get_criterion(criterion).uses
     )

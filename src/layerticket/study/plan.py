@@ -1,7 +1,7 @@
-"""A study unfolds into rows, and jobs that share work.
+"""Plan a study: its rows, and the jobs that they share.
 
-Rows and searches are named here, by content; a training is named once its search is done. There is
-one theta_0 and one dense training for each seed. Rows of one seed stand together, so that pairs are
+Rows and searches are named here by a hash of their content; a training is named once its search is
+done. Each seed has one theta_0 and one dense training. Rows are ordered by seed, so that pairs are
 complete early.
 """
 
@@ -24,37 +24,37 @@ from layerticket.training.checkpoint import epochs_at
 JobKind = Literal["network", "search", "train", "evaluate"]
 
 log = logging.getLogger(__name__)
-NEW_WEIGHTS = 10_000  # added to a seed to draw other weights, away from the seeds of a study
-ALONE = Budget(remove=1)  # of the control that takes out every block alone
+NEW_WEIGHTS = 10_000  # added to a seed to draw new weights, outside the range of a study's seeds
+ALONE = Budget(remove=1)  # for control each, which removes every block alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One piece of work; its settings stand in the study file."""
+    """One job; its settings are in the study file."""
 
     name: Name
     kind: JobKind
     model: str
-    """The dense network it is about, as the study names it."""
+    """The dense network, as named in the study."""
     seed: Whole | None
     needs: Mapping[str, Name] = field(default_factory=dict)
-    """Names of the jobs that come before, by the part they play."""
+    """Names of the jobs that must be done before, by their part."""
     method: str = "dense"
     """Label of the method."""
     budget: Mapping[str, Any] | None = None
     draw: Whole | None = None
     row: Name | Literal[""] = ""
-    """Id of the row that it trains or evaluates."""
+    """Id of the row that the job trains or evaluates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRow:
-    """One row of a study: a network that is trained and judged."""
+    """One row of a study: a network that is trained and evaluated."""
 
     id: Name
     model: str
     budget: str | None
-    """As in "remove 5"; None for the dense network."""
+    """For example "remove 5"; None for the dense network."""
     method: str
     """Label of the method, or dense."""
     kind: str
@@ -62,7 +62,7 @@ class PlannedRow:
     role: str
     """dense, criterion, control or baseline."""
     reference: str | None
-    """Label of the method it is compared with."""
+    """Label of the method that it is compared with."""
     draw: Whole | None
     seed: Whole
     jobs: Mapping[str, Name]
@@ -71,27 +71,27 @@ class PlannedRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Jobs in an order they can be done in, and the rows they are for."""
+    """Rows, and their jobs in an order in which they can be done."""
 
     jobs: Mapping[str, Job]
     rows: tuple[PlannedRow, ...]
     data: Mapping[str, Any] | None
-    """Identity of the data; None where the study names none."""
+    """Identity of the data; None if the study names no data."""
     texts: Mapping[str, Digest]
-    """SHA-256 of the module of every package.module:function."""
+    """SHA-256 of the module file of every package.module:function."""
     epochs: Whole
-    """Of a training by the recipe; 0 where a user's own `fit` trains."""
+    """Epochs of a training by the recipe; 0 where a user's own `fit` trains."""
 
     def only(self, ids: tuple[str, ...]) -> "Plan":
-        """Keep what these rows need; an id may be shortened.
+        """Return the plan of these rows only; an id may be shortened.
 
         Raises:
-            LayerticketError: If an id is that of no row.
+            LayerticketError: If no row has the id.
         """
         for given in ids:
             if not any(row.id.startswith(given) for row in self.rows):
                 raise LayerticketError(
-                    f"no run of this study is called {given!r}; study.json and runs.csv name them."
+                    f"no run of this study has id {given!r}; study.json and runs.csv list the ids."
                 )
         rows = tuple(row for row in self.rows if row.id.startswith(ids))
         wanted = {name for row in rows for name in row.jobs.values()}
@@ -102,7 +102,7 @@ class Plan:
         return replace(self, jobs=jobs, rows=rows)
 
     def as_record(self) -> dict[str, Any]:
-        """Spell the plan as JSON values."""
+        """Return the plan as JSON values."""
         return {
             "data": self.data,
             "texts": dict(self.texts),
@@ -130,8 +130,8 @@ class Plan:
         wanted += [job for row in rows for job in row.jobs.values()]
         if odd := [name for name in wanted if name not in named]:
             raise LayerticketError(
-                f"{where}: {odd[0]!r} is no job of the plan. It was changed by hand: delete the "
-                "file and give the same command again; finished work is kept."
+                f"{where}: {odd[0]!r} is not a job of the plan. The file was edited by hand: "
+                "delete it and repeat the command; finished work is kept."
             )
         return plan
 
@@ -147,13 +147,12 @@ def unfold(
     *,
     count_blocks: Callable[[str], int] = lambda model: 0,
 ) -> Plan:
-    """Plan a study.
+    """Return the plan of a study.
 
     Args:
         study: The study.
-        data: Identity of its data, see `data_identity`; results of other data are other rows.
-        count_blocks: Counts the removable blocks of a network, for the control that takes out
-            each of them.
+        data: Identity of its data, see `data_identity`; other data give other rows.
+        count_blocks: Counts the removable blocks of a network, for control each.
 
     Returns:
         The plan.
@@ -162,7 +161,7 @@ def unfold(
 
 
 class _Planner:
-    """Collects jobs while the rows of a study are gone through."""
+    """Collects the jobs of a study, row by row."""
 
     def __init__(
         self,
@@ -183,8 +182,8 @@ class _Planner:
         )
         if any("call" in value for value in (*self.models.values(), *fit.values())):
             log.warning(
-                "a Python function without version= is named by this call alone: nothing of an "
-                "earlier call is used again."
+                "a Python function without version= is identified by this call alone: no earlier "
+                "result is reused."
             )
         self.texts = {
             value["name"]: value["text"]
@@ -193,7 +192,7 @@ class _Planner:
         }
 
     def plan(self) -> Plan:
-        """Unfold all rows."""
+        """Return the rows and jobs of the study."""
         rows = [
             row
             for seed in self.study.all_seeds
@@ -206,7 +205,7 @@ class _Planner:
         )
 
     def rows_of(self, model: str, seed: int) -> Iterator[PlannedRow]:
-        """Rows of one network and seed: dense first."""
+        """Return the rows of one network and seed, the dense row first."""
         network = {**self.common, "model": self.models[model]}
         self.add("network", model, None, f"network-{_slug(model)}-{digest(network)[:12]}")
         dense = self.row(model, seed, None, None, None)
@@ -219,27 +218,27 @@ class _Planner:
                         yield self.row(model, seed, method, budget, draw)
 
     def budgets_of(self, method: Method) -> tuple[Budget, ...]:
-        """Budgets of a method."""
+        """Return the budgets of a method."""
         if isinstance(method, ControlMethod) and method.control == "each":
             return (ALONE,)
         return method.budgets or self.study.budgets
 
     def draws_of(self, method: Method, model: str) -> tuple[int | None, ...]:
-        """Numbers of the draws; a single None where nothing is drawn."""
+        """Return the numbers of the draws; (None,) if nothing is drawn."""
         if not isinstance(method, ControlMethod) or method.control not in ("random", "each"):
             return (None,)
         return tuple(
             range(method.draws if method.control == "random" else self.count_blocks(model))
         )
 
-    def identity(self, model: str, seed: int, **what: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Everything that decides how a row or a search ends, as JSON values."""
-        return {**self.common, "model": self.models[model], "seed": seed, **what}
+    def identity(self, model: str, seed: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return everything that decides the result of a row or a search, as JSON values."""
+        return {**self.common, "model": self.models[model], "seed": seed, **more}
 
     def row(
         self, model: str, seed: int, method: Method | None, budget: Budget | None, draw: int | None
     ) -> PlannedRow:
-        """Plan one row: search, training, evaluation."""
+        """Plan one row: its search, training and evaluation."""
         jobs: dict[str, str] = {}
         table: dict[str, Any] = {}
         reference = None
@@ -251,8 +250,8 @@ class _Planner:
                 if key not in ("seeds", "budgets", "draws")
             }
             reference = self.study.reference_label(method)
-        what = {"method": table or "dense", "search": jobs.get("search"), "draw": draw}
-        key = digest(self.identity(model, seed, **what))[:12]
+        parts = {"method": table or "dense", "search": jobs.get("search"), "draw": draw}
+        key = digest(self.identity(model, seed, **parts))[:12]
         label = "dense" if method is None else method.label
         place: dict[str, Any] = {"method": label, "draw": draw, "row": key}
         jobs["train"] = self.add("train", model, seed, f"train-{key}", dict(jobs), **place)
@@ -277,7 +276,7 @@ class _Planner:
         )
 
     def evaluations(self, *, dense: bool) -> dict[str, Any]:
-        """What a trained network is judged on; empty: nothing but the test set."""
+        """Return the evaluations of a trained network, other than test accuracy."""
         study = self.study
         found: dict[str, Any] = {}
         if study.evaluate:
@@ -288,20 +287,20 @@ class _Planner:
         return found
 
     def dense(self, model: str, seed: int) -> str:
-        """Name of the job that trains the dense network of a seed."""
+        """Return the name of the job that trains the dense network of a seed."""
         key = digest(self.identity(model, seed, method="dense", search=None, draw=None))[:12]
         return f"train-{key}"
 
     def search(
         self, method: Method, budget: Budget, draw: int | None, model: str, seed: int
     ) -> str:
-        """Plan the search of a method, and before it that of its reference."""
+        """Plan the search of a method, after the search of its reference."""
         needs = {"dense": self.dense(model, seed)} if "dense" in method.wants else {}
         if "reference" in method.wants:
             other = self.study.reference_of(method)
             needs["reference"] = self.search(other, budget, None, model, seed)
-        what = {**method.searched, "budget": to_table(budget), "draw": draw, "needs": needs}
-        key = digest(self.identity(model, seed, searched=what))[:12]
+        searched = {**method.searched, "budget": to_table(budget), "draw": draw, "needs": needs}
+        key = digest(self.identity(model, seed, searched=searched))[:12]
         name = f"search-{method.kind}-{_slug(model)}-seed{seed}-{key}"
         place: dict[str, Any] = {"method": method.label, "draw": draw, "budget": to_table(budget)}
         return self.add("search", model, seed, name, needs, **place)
@@ -315,14 +314,14 @@ class _Planner:
         needs: Mapping[str, str] | None = None,
         **more: Any,  # noqa: ANN401 - fields of a job
     ) -> str:
-        """Put a job on the list, once."""
+        """Add a job to the plan, once, and return its name."""
         job = Job(name=name, kind=kind, model=model, seed=seed, needs=needs or {}, **more)
         self.jobs.setdefault(name, job)
         return name
 
 
 def snapshot_epochs(study: StudyFile) -> tuple[int, ...]:
-    """Epochs of the dense training whose weights are kept, for the methods that go back to them."""
+    """Return the epochs of the dense training whose snapshots the methods need."""
     return epochs_at(study.snapshot_points, study.recipe.epochs)
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves behind: what it was, how it ended, what was removed, what it cost."""
+"""The records of a training: its identity, its result, what was removed, and its cost."""
 
 import platform
 import typing
@@ -46,19 +46,19 @@ Hexadecimal = Annotated[str, Strict(), Field(pattern=r"^[0-9a-f]*\z")]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where a training or a search comes from; part of its record, never of its name."""
+    """How a training or a search was started; part of its record, never of its name."""
 
     command: str = ""
-    """Command line it was asked for by."""
+    """Command line that started it."""
     workers: int | None = None
-    """Most jobs that its study was done with at a time; None: it is no part of a study."""
+    """Largest number of parallel jobs of its study; None outside a study."""
     jobs_beside: Callable[[], int | None] = lambda: None
-    """Returns the most jobs that ran at the same time; None: not known."""
+    """Returns the largest number of other jobs that ran at the same time; None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one training or search took by itself, or several together; None: not measured."""
+    """Cost of one training or search, or of several together; None: not measured."""
 
     train_seconds: NotNegative | None = 0.0
     search_seconds: NotNegative | None = 0.0
@@ -70,20 +70,20 @@ class Cost:
         return Cost(**{k: None if None in pair else sum(pair) for k, pair in pairs.items()})
 
     def share(self, part: float) -> "Cost":
-        """What a part of it took, if it went evenly."""
+        """Return the cost of a part, assuming a constant rate."""
         parts = {k: None if v is None else v * part for k, v in asdict(self).items()}
         return Cost(**parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bill:
-    """Costs by the name of the training or search, so that what is shared counts once."""
+    """Costs by training or search, so that shared ones count once."""
 
     items: Mapping[str, Cost]
 
     @classmethod
     def together(cls, bills: "Iterable[Bill]") -> "Bill":
-        """Put bills together; of a training that several hold, the longest part counts."""
+        """Merge bills; of a training that several contain, the longest part counts."""
         items: dict[str, Cost] = {}
         for name, cost in (pair for bill in bills for pair in bill.items.items()):
             known = items.get(name)
@@ -92,16 +92,16 @@ class Bill:
         return cls(items=items)
 
     def __or__(self, other: "Bill") -> "Bill":
-        """Put two bills together."""
+        """Merge two bills."""
         return Bill.together((self, other))
 
     @property
     def total(self) -> Cost:
-        """All of it, each once."""
+        """Sum of all costs, each counted once."""
         return sum(self.items.values(), Cost())
 
     def as_record(self) -> dict[str, Any]:
-        """Spell it as JSON values."""
+        """Return the bill as JSON values."""
         return {name: asdict(cost) for name, cost in self.items.items()}
 
     @classmethod
@@ -111,7 +111,7 @@ class Bill:
 
     @classmethod
     def of_ticket(cls, ticket: Path | None) -> "Bill | None":
-        """Read the bill in the folder of a ticket; nothing for no ticket, None for none there."""
+        """Read the bill of a ticket; empty without a ticket, None if the folder has no bill."""
         if ticket is None:
             return cls(items={})
         path = ticket / BILL
@@ -120,12 +120,12 @@ class Bill:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """How a training ended, and what it cost itself; None: not measured or not known."""
+    """Result and cost of a training; None: not measured or not known."""
 
     test_accuracy: Fraction | None
     validation_accuracy: Fraction | None = None
     correct: Hexadecimal | None = None
-    """Test images answered rightly, one bit each, as hexadecimal; the first is the highest bit."""
+    """Correctly classified test images, one bit each, as hexadecimal; the first is the highest."""
     epochs: Whole | None = None
     train_seconds: NotNegative
     images_per_second: NotNegative | None = None
@@ -141,20 +141,20 @@ class Result:
     data_wait_share: NotNegative | None = None
     processes: Count = 1
     weights: Digest
-    """Digest of the weights at the end."""
+    """Digest of the final weights."""
     snapshots: Mapping[str, Digest]
     """Digests of the snapshots by epoch."""
     environment: Mapping[str, Any]
     workers: Count | None = None
     jobs_beside: Whole | None = None
     figures: Mapping[str, Any] | None = None
-    """What else a user's own training returned."""
+    """Other values that a user's own training returned."""
     parameters_unchanged: bool | None = None
-    """Whether a user's own training left all parameters as they were; None: it is ours."""
+    """Whether a user's own training changed no parameter; None for a training by a recipe."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read how a finished training ended.
+        """Read the result of a finished training.
 
         Raises:
             LayerticketError: If it is not finished, or its record is damaged.
@@ -162,7 +162,7 @@ class Result:
         path = Path(folder) / RESULT
         if not path.exists():
             raise LayerticketError(
-                f"{folder} holds no {RESULT}: it is no run, or not finished. Train it to the end."
+                f"{folder} has no {RESULT}: it is not a run, or not finished. Train it to the end."
             )
         return cls.of(read_json(path), str(path))
 
@@ -184,7 +184,7 @@ class Result:
 
     @classmethod
     def check(cls, record: Mapping[str, Any], where: str) -> None:
-        """Refuse a value that a key cannot have; keys that are missing are not asked for."""
+        """Raise if a key has an invalid value; missing keys are allowed."""
         hints = typing.get_type_hints(cls, include_extras=True)
         for name in record.keys() & hints.keys():
             try:
@@ -193,12 +193,12 @@ class Result:
                 raise LayerticketError(f"{err} Delete the folder and train again.") from err
 
     def save(self, folder: Path) -> None:
-        """Write it down; the training is finished by that."""
+        """Write the result, which marks the training as finished."""
         write_json(folder / RESULT, asdict(self))
 
     @property
     def cost(self) -> Cost:
-        """What the training took by itself."""
+        """Cost of this training alone."""
         return Cost(
             train_seconds=self.train_seconds, energy_kwh=self.energy_kwh, co2_kg=self.co2_kg
         )
@@ -224,13 +224,13 @@ PRINTED = (
 
 
 def printed(folder: Path, result: Result, bill: Bill | None, metering: Metering) -> dict[str, Any]:
-    """What `layerticket train --json` prints: the training, with the bill of its search added.
+    """Return what `layerticket train --json` prints: the training, plus the cost of its search.
 
     Args:
-        folder: Of the training.
-        result: How it ended.
-        bill: What finding its ticket took; None: not known.
-        metering: States the carbon intensity.
+        folder: Folder of the training.
+        result: Its result.
+        bill: Cost of finding its ticket; None: not known.
+        metering: Gives the carbon intensity.
     """
     record = {"run": str(folder)} | {name: getattr(result, name) for name in PRINTED}
     searched = None if bill is None else bill.total.energy_kwh
@@ -247,7 +247,7 @@ def printed(folder: Path, result: Result, bill: Bill | None, metering: Metering)
 
 
 def energy_figures(energy: Energy | None, method: str | None, metering: Metering) -> dict[str, Any]:
-    """Energy figures of a training; None for what was not measured."""
+    """Return the energy values of a training; None for what was not measured."""
     kwh = None if energy is None else energy.kwh
     return {
         "energy_kwh": kwh,
@@ -259,19 +259,19 @@ def energy_figures(energy: Energy | None, method: str | None, metering: Metering
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Removal:
-    """What was taken out of a network, without a word about who chose it."""
+    """What was removed from a network, without the method that chose it."""
 
     identity: Mapping[str, Any]
-    """JSON value that equals that of every removal of the same; blocks are a set."""
+    """JSON value, equal for equal removals; the order of blocks does not matter."""
     blocks: tuple[Block, ...] = ()
     filters: Mapping[str, tuple[Whole, ...]] = field(default_factory=dict)
     input_shape: tuple[Side, ...] = ()
-    """Shape of one image, which removing filters needs."""
+    """Shape of one image, needed to remove filters."""
     masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ticket: Ticket) -> "Removal":
-        """Take over what a ticket removes."""
+        """Return what a ticket removes."""
         gone = ticket.removed if ticket.kind == "blocks" else ()
         return cls(
             identity={"kind": ticket.kind, "removed": ticket.removal_identity()},
@@ -282,7 +282,7 @@ class Removal:
         )
 
     def apply(self, dense: nn.Module) -> nn.Module:
-        """Take it out of a dense network, which is not modified."""
+        """Return the dense network without the removed parts; the input is not modified."""
         if self.masks:
             return masked(dense, self.masks)
         if not self.filters:
@@ -292,7 +292,7 @@ class Removal:
         return without_channels(dense, self.filters, example)
 
     def save(self, folder: Path) -> None:
-        """Write it down in the folder of a training."""
+        """Write the removal to the folder of a training."""
         if self.masks:
             save_tensors(folder / MASKS, self.masks, {})
         record = {
@@ -305,7 +305,7 @@ class Removal:
 
     @classmethod
     def load(cls, folder: Path) -> "Removal | None":
-        """Read it back; None for a dense network."""
+        """Read the removal of a training; None for a dense network."""
         if not (folder / REMOVED).exists():
             return None
         record, where = read_json(folder / REMOVED), str(folder / REMOVED)
@@ -325,7 +325,7 @@ def claim(
     provenance: Provenance,
     device: str,
 ) -> None:
-    """Write ``run.json``, or check that it is ours and note that the training was resumed."""
+    """Write ``run.json``; if it exists, check its identity and add that training was resumed."""
     session = {
         "environment": environment(device),
         "command": provenance.command,
@@ -347,7 +347,7 @@ def claim(
 
 
 def check_owner(folder: Path, identity: TrainingIdentity) -> dict[str, Any]:
-    """Read ``run.json`` and refuse the folder of another training."""
+    """Return the content of ``run.json``; raise if it belongs to another training."""
     record = read_json(folder / RUN)
     if digest(record.get("identity")) != digest(identity.as_record()):
         raise LayerticketError(
@@ -357,7 +357,7 @@ def check_owner(folder: Path, identity: TrainingIdentity) -> dict[str, Any]:
 
 
 class Config(TypedDict):
-    """What a training is, for people and for what goes on with it."""
+    """Readable description of a training, also used to continue from it."""
 
     model: str
     data: str | None
@@ -386,7 +386,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def run_folder(path: Path) -> Path:
-    """Return the training in a folder: the folder itself, or the only one inside it.
+    """Return the folder of a training: the folder itself, or the only one inside it.
 
     Raises:
         LayerticketError: If there is none, or more than one to choose from.
@@ -398,21 +398,21 @@ def run_folder(path: Path) -> Path:
         return inside[0]
     if inside:
         names = ", ".join(folder.name for folder in inside)
-        raise LayerticketError(f"{path} holds {len(inside)} runs; name one of them: {names}.")
-    raise LayerticketError(f"{path} is not a run; `layerticket train` makes runs and prints them.")
+        raise LayerticketError(f"{path} contains {len(inside)} runs; name one of them: {names}.")
+    raise LayerticketError(f"{path} is not a run; `layerticket train` prints the folder it writes.")
 
 
 def environment(device: str | None = None) -> dict[str, Any]:
-    """Describe the software and the hardware that decide how fast and how exactly a run goes.
+    """Return the software and hardware, which decide the speed and the last bits of a run.
 
     Args:
-        device: As in `layerticket.training.fit.fit`; None: no device is looked at.
+        device: "auto", "cpu", "cuda" or "cuda:N"; None: no GPU is queried.
 
     Returns:
-        Versions, platform, CPU, threads of torch, and the GPU (None when the CPU is used).
+        Versions, platform, CPU, threads of torch, and the GPU (None if the CPU is used).
 
     Raises:
-        LayerticketError: If the device is absent.
+        LayerticketError: If the device is missing.
     """
     where = None if device is None else resolve_device(device)
     on_gpu = where is not None and where.type == "cuda"
@@ -428,7 +428,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """Name of the processor, with what torch makes of it."""
+    """Return the name of the processor, and the instruction set that torch uses."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(errors="replace").splitlines() if facts.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Everything a study came to: ``study.json`` for reports, ``runs.csv`` as one flat table."""
+"""Collect the results of a study: ``study.json`` for reports, ``runs.csv`` as one flat table."""
 
 import csv
 import functools
@@ -16,14 +16,14 @@ from layerticket.study.job import dataset_of
 from layerticket.study.plan import Plan, PlannedRow
 from layerticket.study.record import FIRST, RUN, WEIGHTS, environment
 from layerticket.study.spec import StudyFile
-from layerticket.study.status import Look, curve_of, existing
+from layerticket.study.status import StudyView, curve_of, existing
 from layerticket.study.toml import study_table, study_text
 from layerticket.training.checkpoint import METRICS
 from layerticket.verdict.pairs import Row, compare_rows
 
 STUDY = "study.json"
 SCHEMA = 1
-# Too deep for a table; they stand in study.json.
+# Nested values: they are in study.json only.
 DEEP = (
     "config",
     "curve",
@@ -57,23 +57,23 @@ OF_BLOCKS = ("ticket", "lottery", "control")  # kinds that remove blocks
 
 
 def collect(study: StudyFile, folder: StudyFolder, plan: Plan, context: Context) -> dict[str, Any]:
-    """Collect what is there, and write it to ``study.json`` and ``runs.csv``.
+    """Collect the results so far, and write them to ``study.json`` and ``runs.csv``.
 
-    Two runners may be at work in one folder. Each looks and writes while it alone does, and one
-    whose study is no longer that of the folder writes nothing.
+    Two runners can share a folder. Each reads and writes under a lock, and writes nothing if the
+    folder has been given another version of the study.
 
     Args:
         study: The study.
-        folder: Where it lies.
+        folder: Its folder.
         plan: Its jobs and rows.
-        context: Where and with what it was run.
+        context: Its context: command, device, threads, data folders.
 
     Returns:
-        What the study came to.
+        The content of ``study.json``.
     """
     with folder.held():
-        record = _gathered(study, folder, plan, context)
-        if folder.holds(plan, study_text(study)):
+        record = _collected(study, folder, plan, context)
+        if folder.matches(plan, study_text(study)):
             write_json(folder.root / STUDY, record)
             write_table(folder.root, record["runs"])
             if study.keep_weights == "none":
@@ -82,7 +82,7 @@ def collect(study: StudyFile, folder: StudyFolder, plan: Plan, context: Context)
 
 
 def load_study(folder: Path) -> dict[str, Any]:
-    """Read ``study.json``: everything a report needs.
+    """Read ``study.json``, which has everything a report needs.
 
     Args:
         folder: Folder of the study.
@@ -94,7 +94,7 @@ def load_study(folder: Path) -> dict[str, Any]:
 
 
 def repeat_command(context: Context, row: str) -> str:
-    """Return the command that does one row again, and what it needs, in another folder."""
+    """Return the command that repeats one row, and the jobs it needs, in another folder."""
     words = ["layerticket", "study", "run", "study.toml", "--only", row, "--out", "again"]
     words += ["--threads", str(context.threads)]
     if context.device != "auto":
@@ -106,18 +106,18 @@ def repeat_command(context: Context, row: str) -> str:
     return shlex.join(words)
 
 
-def _gathered(
+def _collected(
     study: StudyFile, folder: StudyFolder, plan: Plan, context: Context
 ) -> dict[str, Any]:
-    """Put everything that is known about a study together."""
-    look = Look.at(folder, plan)
+    """Return the content of ``study.json``."""
+    view = StudyView.of(folder, plan)
     dataset = dataset_of(study, context.data_dir)
     networks = {
         job.model: record
         for job in plan.jobs.values()
-        if job.kind == "network" and (record := look.folder.record(job.name)) is not None
+        if job.kind == "network" and (record := view.folder.record(job.name)) is not None
     }
-    rows = [_row(row, look, context, networks) for row in plan.rows]
+    rows = [_row(row, view, context, networks) for row in plan.rows]
     gathered: dict[str, Any] = {
         "schema": SCHEMA,
         "title": study.title,
@@ -128,9 +128,9 @@ def _gathered(
         "test_images": len(dataset.test) if study.has_data else None,
         "margin": study.margin,
         "confidence": study.confidence,
-        "environment": _environment(look, context),
+        "environment": _environment(view, context),
         "networks": networks,
-        "cost": asdict(look.whole_bill().total),
+        "cost": asdict(view.total_bill().total),
         "runs": [row.as_record() for row in rows],
     }
     found = compare_rows(
@@ -144,33 +144,33 @@ def _gathered(
     return gathered | {"comparisons": comparisons, "verdict": found.verdict}
 
 
-def _environment(look: Look, context: Context) -> dict[str, Any]:
-    """Software and hardware of the first training that ended, and how jobs shared it."""
-    known = (look.result(row) for row in look.plan.rows)
+def _environment(view: StudyView, context: Context) -> dict[str, Any]:
+    """Return software and hardware of the first finished training, with threads and workers."""
+    known = (view.result(row) for row in view.plan.rows)
     first = next((result for result in known if result is not None), None)
     found = dict(first["environment"]) if first is not None else environment()
     return found | {"threads": context.threads, "workers": context.workers}
 
 
 def _row(
-    row: PlannedRow, look: Look, context: Context, networks: Mapping[str, Mapping[str, Any]]
+    row: PlannedRow, view: StudyView, context: Context, networks: Mapping[str, Mapping[str, Any]]
 ) -> Row:
-    """Put one row together from what its jobs left."""
-    folder = look.folder
-    record, result = folder.record(row.jobs["train"]), look.result(row)
+    """Return one row, from the records of its jobs."""
+    folder = view.folder
+    record, result = folder.record(row.jobs["train"]), view.result(row)
     search = folder.record(row.jobs["search"]) if "search" in row.jobs else None
     judged = folder.record(row.jobs["evaluate"]) if "evaluate" in row.jobs else None
     place = None if record is None or result is None else folder.training(record["training"])
     found, error, log = search or {}, None, folder.log(row.jobs["train"])
-    if (cause := look.cause_of(row)) is not None:
+    if (cause := view.cause_of(row)) is not None:
         log, own = folder.log(cause[0]), cause[0] in row.jobs.values()
-        error = cause[1] if own else f"{cause[0]}, which comes before, failed: {cause[1]}"
+        error = cause[1] if own else f"the earlier job {cause[0]} failed: {cause[1]}"
     figures: dict[str, Any] = {
         name: None if result is None else result[name] for name in OF_TRAINING
     }
     figures |= {name: found.get(name) for name in OF_SEARCH}
     if row.kind == "dense":
-        figures |= {"search_seconds": 0.0, "search_energy_kwh": 0.0}  # there is nothing to search
+        figures |= {"search_seconds": 0.0, "search_energy_kwh": 0.0}  # no search
     names = ("id", "model", "budget", "method", "kind", "role", "reference", "draw", "seed")
     planned: dict[str, Any] = {name: getattr(row, name) for name in names}
     return Row(
@@ -178,7 +178,7 @@ def _row(
         **figures,
         **_blocks(row, found, networks),
         training=None if record is None else record["training"],
-        status=look.state(row),
+        status=view.state(row),
         error=error,
         log=_from(log, folder.root) if log.exists() else None,
         folder=None if place is None else _from(place, folder.root),
@@ -192,12 +192,12 @@ def _row(
         similarity=None if judged is None else judged["similarity"],
         config=None if place is None or result is None else _config(place, result, folder),
         repeat=repeat_command(context, row.id),
-        cost=None if result is None else asdict(look.bill(row).total),
+        cost=None if result is None else asdict(view.bill(row).total),
     )
 
 
 def _config(place: Path, result: Mapping[str, Any], folder: StudyFolder) -> dict[str, Any] | None:
-    """What a training was; of a user's own, also whether it changed anything."""
+    """Return the config of a training; of a user's own, also whether it changed parameters."""
     config: dict[str, Any] | None = (folder.read(place / RUN) or {}).get("config")
     known = result["parameters_unchanged"]
     return config if config is None or known is None else {**config, "parameters_unchanged": known}
@@ -205,14 +205,14 @@ def _config(place: Path, result: Mapping[str, Any], folder: StudyFolder) -> dict
 
 @functools.lru_cache(maxsize=100_000)
 def _curve(place: Path, when: int) -> tuple[Any, ...]:
-    """Read a curve once, as long as it stays as it is."""
+    """Read a curve once per version of its file."""
     return tuple(curve_of(place))
 
 
 def _macs(
     row: PlannedRow, found: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]]
 ) -> int | None:
-    """Multiply-accumulates of the network that is trained; None as long as they are unknown."""
+    """Return the multiply-accumulates of the trained network; None if not known yet."""
     if "macs" in found:
         return int(found["macs"]["ticket"])
     known = networks.get(row.model) if row.kind == "dense" else None
@@ -222,10 +222,10 @@ def _macs(
 def _blocks(
     row: PlannedRow, found: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Which blocks went and stayed, and their scores.
+    """Return the removed and kept blocks, and their scores.
 
-    A network without some of its filters or weights has all of its blocks; one of another depth
-    has blocks of its own, which are not named.
+    A network with filters or weights removed keeps all its blocks. The blocks of a network of
+    another depth are not listed.
     """
     if row.kind in OF_BLOCKS:
         gone, left = (tuple(found.get(key, ())) for key in ("removed", "kept"))
@@ -240,22 +240,22 @@ def _from(path: Path, root: Path) -> str:
 
 
 def drop_weights(folder: StudyFolder, plan: Plan) -> None:
-    """Delete the weights and snapshots of trainings that no open job of the plan needs any more."""
-    look = folder.look()
+    """Delete the weights and snapshots of trainings that no open job of the plan needs."""
+    view = folder.view()
     needed: set[str] = set()
     known: set[str] = set()
     for name, job in plan.jobs.items():
-        open_ = not look.is_done(name)
+        open_ = not view.is_done(name)
         if job.kind == "search" and not open_:  # the rounds of iterative pruning
-            known.update(Path(run).name for run in (look.record(name) or {}).get("runs", ()))
+            known.update(Path(run).name for run in (view.record(name) or {}).get("runs", ()))
         for need in (name, *job.needs.values()):
-            record = look.record(need) if need.startswith("train-") else None
+            record = view.record(need) if need.startswith("train-") else None
             if record is not None:
                 known.add(record["training"])
                 if open_:
                     needed.add(record["training"])
         if open_ and job.kind == "train" and "search" in job.needs:
-            search = look.record(job.needs["search"])
+            search = view.record(job.needs["search"])
             needed.update((search or {}).get("inputs", {}))
     for training in known - needed:
         place = folder.training(training)
@@ -264,7 +264,7 @@ def drop_weights(folder: StudyFolder, plan: Plan) -> None:
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of a study flat: lists become texts, evaluations a column each.
+    """Flatten a row of a study: lists become text, each evaluation becomes a column.
 
     Example:
         >>> row = {"seed": 0, "removed": ["a", "b"], "evaluations": {"fgsm": {"accuracy": 0.5}}}
@@ -287,14 +287,14 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Write the table of a study; each file is seen whole or not at all.
+    """Write the table of a study; each file is written atomically.
 
     Args:
         folder: Folder of the study.
         rows: The runs of ``study.json``.
 
     Returns:
-        The files.
+        The files written.
     """
     table = [flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in table for key in row))

@@ -1,4 +1,4 @@
-"""Find by name what a method trains in place of the dense network, and what finding it took."""
+"""Run the search of each method: find what it trains, and record the cost of finding it."""
 
 import functools
 import time
@@ -56,7 +56,7 @@ from layerticket.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Search:
-    """Where, in what and for what budget something is searched."""
+    """Everything that a search needs: network, data, budget, seed, folders."""
 
     networks: Networks
     model: str
@@ -64,29 +64,29 @@ class Search:
     given: tuple[Tensor, Tensor] | None = None
     """The batch to score on; None: it is drawn from the data set."""
     seed: int | None
-    """Decides theta_0, the scoring batch and random draws; None: that of run or reference."""
+    """Seed of theta_0, scoring batch and random draws; None: the seed of the run or reference."""
     out: Path
-    """Folder of what is found."""
+    """Folder for the result."""
     budget: Budget | None = None
     recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
     draw: int | None = None
     dense: Path | None = None
-    """Folder of the training that is scored, for a method that wants one."""
+    """Folder of the training that is scored, for methods that need one."""
     reference: Path | None = None
-    """Folder of the ticket whose cost is matched, for a method that wants one."""
+    """Folder of the ticket whose cost is matched, for methods that need one."""
     train: Callable[[Path], Path] | None = None
-    """Trains the ticket in a folder and returns the folder of its training, for rounds."""
+    """Trains the ticket in a folder and returns the folder of the training; used between rounds."""
     where: Where = Where()  # noqa: RUF009 - frozen
     timing_rounds: int = 7
-    """Rounds in which steps are timed, for a measured budget or a forecast."""
+    """Rounds of timed steps, for a measured budget or a forecast."""
     forecast: bool = False
-    """Whether the training by `recipe` is forecast for dense network and ticket."""
+    """Whether to forecast the training of the dense network and the ticket by `recipe`."""
     noise: bool = False
-    """Whether the gap at the cut of a ticket of blocks is set against its noise."""
+    """Whether to compare the score gap at the cut with its noise, for tickets of blocks."""
 
     @property
     def timing(self) -> TimingSetup:
-        """What a measured budget is measured on, and how the search is metered."""
+        """Data, recipe and device for timed steps."""
         return TimingSetup(
             dataset=self.dataset,
             recipe=self.recipe,
@@ -95,24 +95,24 @@ class Search:
         )
 
     def batch(self, method: Any, seed: int) -> Any:  # noqa: ANN401 - of any method that scores
-        """Draw the images that a method scores on."""
+        """Draw the scoring batch of a method."""
         if self.given is not None:
             return self.given
         return draw_batch(self.dataset, method.images, seed=seed, balanced=method.balanced)
 
 
 def find(method: Method, at: Search) -> dict[str, Any]:
-    """Find what a method trains in place of the dense network, and save it.
+    """Run the search of a method and save its result.
 
     Args:
-        method: What is searched, and how.
-        at: Where, in what, and for what budget.
+        method: The method and its settings.
+        at: Network, data, budget and folders.
 
     Returns:
-        What `layerticket find --json` prints; its cost is that of all that finding it took.
+        What `layerticket find --json` prints; the cost includes the trainings that were scored.
 
     Raises:
-        LayerticketError: If there is none, or anything does not fit.
+        LayerticketError: If nothing is found, or an argument is invalid.
     """
     record = method.search(at)
     total = Bill.of(read_json(at.out / BILL), str(at.out / BILL)).total
@@ -126,7 +126,7 @@ def find(method: Method, at: Search) -> dict[str, Any]:
 
 
 def find_at_initialization(method: TicketMethod, at: Search) -> dict[str, Any]:
-    """Find a ticket in the network at its initialization by the seed (Algorithm 2)."""
+    """Find a ticket at initialization (Algorithm 2)."""
     seed = at.seed or 0
     dense = at.networks.build(at.model, seed)
     assert at.budget is not None
@@ -138,16 +138,16 @@ def find_at_initialization(method: TicketMethod, at: Search) -> dict[str, Any]:
         name=at.model,
         seed=seed,
         noise=at.noise,
-        **_how(method, seed),
+        **_find_options(method, seed),
     )
-    return _searched(lambda costs: search(costs=costs), dense, method, at, Bill(items={}))
+    return _find_blocks_ticket(lambda costs: search(costs=costs), dense, method, at, Bill(items={}))
 
 
 def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
-    """Find a ticket in a trained network and set it back to an epoch of it (Algorithm 1).
+    """Find a ticket in a trained network and rewind it to an earlier epoch (Algorithm 1).
 
-    In the training of a ticket the next round is found: more blocks go from what that ticket kept,
-    and the budget counts from the dense network. So rounds can have a training in between.
+    If the trained network is a ticket, this is the next round: more of its blocks are removed, and
+    the budget still counts from the dense network. So each round can be trained before the next.
     """
     run = _Trained.of(at)
     recipe, scored = run.recipe, epoch_at(method.score_at, run.recipe.epochs)
@@ -167,10 +167,11 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
         name=run.model,
         seed=run.drawn_by,
         noise=at.noise,
-        **_how(method, seed),
+        **_find_options(method, seed),
     )
     at = replace(at, model=run.model, recipe=recipe)
-    record = _searched(lambda costs: search(costs=costs), dense, method, at, run.bill(scored))
+    before = run.bill(scored)
+    record = _find_blocks_ticket(lambda costs: search(costs=costs), dense, method, at, before)
     return record | {"inputs": run.inputs(scored, theta_i.epoch)}
 
 
@@ -188,7 +189,7 @@ def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
             seed=seed,
         )
 
-    found, cost = _saved(search, at, Bill(items={}))
+    found, cost = _search_and_save(search, at, Bill(items={}))
     return _baseline_record("control", found, at) | cost
 
 
@@ -198,7 +199,7 @@ def find_filters(method: FiltersMethod, at: Search) -> dict[str, Any]:
 
 
 def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
-    """Mask single weights at initialization until as many parameters are left as in the ticket."""
+    """Mask single weights at initialization until as many parameters stay as in the ticket."""
     rounds: dict[str, Any] = {} if method.rounds is None else {"rounds": method.rounds}
     return _find_smaller(method, at, functools.partial(find_weight_ticket, **rounds))
 
@@ -206,10 +207,10 @@ def find_weights(method: WeightsMethod, at: Search) -> dict[str, Any]:
 def _find_smaller(
     method: FiltersMethod | WeightsMethod, at: Search, search: Callable[..., Ticket]
 ) -> dict[str, Any]:
-    """Score filters or weights at initialization, and take out as many as the reference asks."""
+    """Score filters or weights at initialization, and remove them down to the reference's size."""
     wanted, seed, dense = _reference_of(at)
     random = {"draw": seed if at.draw is None else at.draw} if method.criterion == "random" else {}
-    found, cost = _saved(
+    found, cost = _search_and_save(
         functools.partial(
             search,
             dense,
@@ -227,17 +228,17 @@ def _find_smaller(
 
 
 def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
-    """Play the original lottery: train, mask the smallest weights, rewind, in rounds.
+    """Prune iteratively by magnitude: train, mask the smallest weights, rewind, in rounds.
 
-    Round 1 scores the dense training; every round but the last then trains its masked network,
-    which the next one scores. What was interrupted goes on when called again. Cost: the dense
-    training and `rounds` - 1 of the masked network, each as dear, because masks save no time.
+    Round 1 scores the dense training. Each round except the last trains its masked network, which
+    the next round scores. An interrupted search resumes when called again. Cost: the dense training
+    and `rounds` - 1 trainings of the masked network, at the same cost because masks save no time.
     """
     run = _Trained.of(at)
     if run.config["removed"] is not None:
         raise LayerticketError(
-            f"{run.folder} trained a ticket; iterative pruning begins with the dense network. Give "
-            "the run of the dense network."
+            f"{run.folder} is the run of a ticket, but iterative pruning starts from the dense "
+            "network. Give the run of the dense network."
         )
     train = at.train or functools.partial(_train_round, run, at)
     epochs, theta_i = run.recipe.epochs, run.theta(epoch_at(method.rewind, run.recipe.epochs))
@@ -260,7 +261,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
             name=run.model,
             seed=run.seed,
         )
-        within, cost, own = _priced(search, at)
+        within, cost, own = _measured_search(search, at)
         bill |= own
         if number < len(shares):
             trained = train(within.save(at.out / "rounds" / f"ticket-{number}"))
@@ -276,7 +277,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
 
 
 def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
-    """Train the ticket of a round beside the tickets of all rounds."""
+    """Train the ticket of one round, in the folder of the rounds."""
     done = train_network(
         run.model,
         at.dataset,
@@ -291,7 +292,7 @@ def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
 
 
 def find_shallower(method: ShallowerMethod, at: Search) -> dict[str, Any]:
-    """Look the shallower network up, or take the one that is named."""
+    """Return the named shallower network, or the standard one nearest in MACs."""
     assert at.reference is not None
     reference = Ticket.load(at.reference)
     name = method.model or shallower(at.model, reference)
@@ -308,7 +309,7 @@ def find_shallower(method: ShallowerMethod, at: Search) -> dict[str, Any]:
 
 
 def find_equal_compute(method: EqualComputeMethod, at: Search) -> dict[str, Any]:
-    """Count the epochs of the dense network that cost what the ticket's training costs."""
+    """Compute the epochs of the dense network that use as much compute as the ticket's training."""
     assert at.reference is not None
     reference = Ticket.load(at.reference)
     dense = reference.macs["dense"]
@@ -318,7 +319,7 @@ def find_equal_compute(method: EqualComputeMethod, at: Search) -> dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Trained:
-    """A finished training that is scored and gone back to."""
+    """A finished training, used for scoring and rewinding."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -327,13 +328,13 @@ class _Trained:
 
     @classmethod
     def of(cls, at: Search) -> "_Trained":
-        """Read what the training of a search was; refuse other data than its own."""
+        """Read the training of a search; raise if the data differ."""
         assert at.dense is not None
         config = read_config(at.dense)
         if config["data_fingerprint"] != at.dataset.fingerprint:
             raise LayerticketError(
                 f"{at.dense} was trained on data of fingerprint "
-                f"{str(config['data_fingerprint'])[:12]}, the data given have "
+                f"{str(config['data_fingerprint'])[:12]}, but the data given have "
                 f"{at.dataset.fingerprint[:12]}. Give the data it was trained on."
             )
         return cls(
@@ -345,7 +346,7 @@ class _Trained:
 
     @property
     def ticket(self) -> Ticket | None:
-        """What the trained network had been cut down to; None: the dense network."""
+        """Ticket that was trained; None for the dense network."""
         return _ticket_of(self.folder, self.config)
 
     @property
@@ -360,14 +361,14 @@ class _Trained:
 
     @property
     def drawn_by(self) -> int | None:
-        """Seed that drew theta_0; None if it was not drawn."""
+        """Seed that drew theta_0; None if it was not drawn by a seed."""
         if "drawn" in self.config["start"]:
             return int(self.config["start"]["drawn"]["seed"])
         ticket = self.ticket
         return None if ticket is None else ticket.seed
 
     def theta(self, epoch: int) -> Snapshot:
-        """Weights after so many epochs: the last, a snapshot, or the first."""
+        """Return the weights after so many epochs: final, from a snapshot, or initial."""
         if epoch == self.recipe.epochs:
             weights = load_tensors(self.folder / WEIGHTS)[0]
             return Snapshot(epoch=epoch, weights=weights, optimizer={})
@@ -384,13 +385,13 @@ class _Trained:
         return load_snapshot(self.folder, epoch)
 
     def inputs(self, *epochs: int) -> dict[str, dict[str, str]]:
-        """Digests of the weights at some epochs, which tell later whether they are still so."""
+        """Return digests of the weights at some epochs, to check later that they are unchanged."""
         parts = {"end" if e == self.recipe.epochs else str(e) for e in epochs}
         known = {"end": self.result.weights, **self.result.snapshots}
         return {self.folder.name: {part: known[part] for part in sorted(parts) if part in known}}
 
     def bill(self, epoch: int) -> Bill:
-        """What it took up to an epoch, and what finding its own ticket took."""
+        """Return the cost up to an epoch, plus the cost of finding its own ticket."""
         cost, start = self.result.cost, int(self.config["start_epoch"])
         if epoch < self.recipe.epochs:
             cost = cost.share(_share_of_time(self.folder, epoch - start, self.result))
@@ -401,45 +402,45 @@ class _Trained:
 
 
 def _share_of_time(folder: Path, epochs: int, result: Result) -> float:
-    """Share of the seconds of a training that its first epochs took."""
+    """Return the share of a training's seconds that its first epochs took."""
     known = curve_of(folder)[:epochs] if epochs > 0 else []
     seconds = known[-1]["train_seconds"] if known and known[-1] is not None else None
     return 0.0 if seconds is None else float(seconds) / result.train_seconds
 
 
 def _ticket_of(run: Path, config: Mapping[str, Any]) -> Ticket | None:
-    """Read the ticket that a training was of; it lies where it lay when the training began."""
+    """Read the ticket that was trained, from the folder noted when the training started."""
     if config["removed"] is None:
         return None
     if config["removed"]["kind"] != "blocks":
         raise LayerticketError(
-            f"{run} trained a network without some of its {config['removed']['kind']}; further "
-            "rounds are found for blocks only."
+            f"{run} trained a network with {config['removed']['kind']} removed; further rounds "
+            "are possible for blocks only."
         )
     folder = Path(config["ticket"] or "")
     try:
         found = Ticket.load(folder)
     except LayerticketError as err:
         raise LayerticketError(
-            f"{run} trained the ticket in {folder}, which the next round goes on from: {err}"
+            f"the next round needs the ticket in {folder}, which {run} trained: {err}"
         ) from err
     if sorted(found.removed) != config["removed"]["removed"]:
-        raise LayerticketError(f"{folder} holds another ticket now than the one {run} trained.")
+        raise LayerticketError(f"the ticket in {folder} is not the one that {run} trained.")
     return found
 
 
-def _searched(
+def _find_blocks_ticket(
     search: Callable[[Any], Ticket],
     dense: nn.Module,
     method: TicketMethod | LotteryMethod,
     at: Search,
     before: Bill,
 ) -> dict[str, Any]:
-    """Find a ticket of blocks for a budget, measured or counted; save it and say what it took."""
+    """Find a ticket of blocks for a measured or counted budget; save it and return its record."""
     budget, measured = at.budget, list[dict[str, Any]]()
     assert budget is not None
 
-    def either() -> Ticket:
+    def counted_or_measured() -> Ticket:
         if not budget.measured:
             return search(None)
         setup = replace(at.timing, granularity=method.granularity)
@@ -447,7 +448,7 @@ def _searched(
         measured.append(record)
         return ticket
 
-    ticket, cost = _saved(either, at, before)
+    ticket, cost = _search_and_save(counted_or_measured, at, before)
     predicted = None
     if at.forecast:
         models = {"dense": dense, "ticket": ticket.apply(dense)}
@@ -459,15 +460,17 @@ def _searched(
     )
 
 
-def _priced(search: Callable[[], Ticket], at: Search) -> tuple[Ticket, dict[str, Any], Bill]:
-    """Find something, and say what that took by itself."""
+def _measured_search(
+    search: Callable[[], Ticket], at: Search
+) -> tuple[Ticket, dict[str, Any], Bill]:
+    """Run a search; return its ticket, its time and energy, and the same as a bill."""
     with metered(at.where) as (meter, method):
         begun = time.perf_counter()
         found = search()
         seconds = time.perf_counter() - begun
         kwh = None if meter is None else meter.lap().kwh
     co2 = carbon_kg(kwh, at.where.metering)
-    # Two searches may find one ticket, and each of them was paid for.
+    # Two searches may find the same ticket; the cost of both counts.
     name = f"search-{digest([at.out.name, found.digest])[:16]}"
     bill = Bill(items={name: Cost(search_seconds=seconds, energy_kwh=kwh, co2_kg=co2)})
     spent = {
@@ -479,42 +482,44 @@ def _priced(search: Callable[[], Ticket], at: Search) -> tuple[Ticket, dict[str,
     return found, spent, bill
 
 
-def _saved(search: Callable[[], Ticket], at: Search, before: Bill) -> tuple[Ticket, dict[str, Any]]:
-    """Find something, and save it with the bill of all that finding it took."""
-    found, spent, bill = _priced(search, at)
+def _search_and_save(
+    search: Callable[[], Ticket], at: Search, before: Bill
+) -> tuple[Ticket, dict[str, Any]]:
+    """Run a search, and save its ticket with the bill of everything it needed."""
+    found, spent, bill = _measured_search(search, at)
     found.save(at.out)
     write_json(at.out / BILL, (before | bill).as_record())
     return found, spent
 
 
 def _reference_of(at: Search) -> tuple[Ticket, int, nn.Module]:
-    """The reference, the seed, and the dense network that both are found in.
+    """Return the reference, the seed, and the dense network of both.
 
-    Another theta_0 than that of the reference is refused. A reference that was found in a training
-    was scored in weights of that training, which say nothing about theta_0; that another
-    architecture is refused is left to the search.
+    Raises if the dense network has another theta_0 than the reference. This is not checked for a
+    reference found in a training, since its weights are not theta_0. The search itself checks the
+    architecture.
     """
     assert at.reference is not None
     reference = Ticket.load(at.reference)
     seed = reference.seed if at.seed is None else at.seed
     if seed is None:
         raise LayerticketError(
-            f"the reference, a ticket of {reference.model!r}, does not say by which seed its "
-            "weights were drawn. Give the seed."
+            f"the reference, a ticket of {reference.model!r}, does not record the seed of its "
+            "weights. Give the seed."
         )
     dense = at.networks.build(at.model, seed)
     comparable = reference.origin is None and architecture_digest(dense) == reference.architecture
     if comparable and weights_digest(dense) != reference.weights:
         raise LayerticketError(
-            f"{at.model!r} at seed {seed} has other weights than the reference was found in (seed "
-            f"{reference.seed}), and a baseline starts from the same theta_0. Leave the seed out, "
-            "or give a ticket found in this network with this version of torch."
+            f"{at.model!r} with seed {seed} has other weights than the reference (seed "
+            f"{reference.seed}), but a baseline must start from the same theta_0. Leave the seed "
+            "out, or give a ticket found in this network with this version of torch."
         )
     return reference, seed, dense
 
 
-def _how(method: TicketMethod | LotteryMethod, seed: int) -> dict[str, Any]:
-    """Options of `find_ticket`; `random` draws by the seed unless `draw` is given."""
+def _find_options(method: TicketMethod | LotteryMethod, seed: int) -> dict[str, Any]:
+    """Return the options of `find_ticket`; `random` uses the seed unless `draw` is given."""
     draw = {"draw": seed} if method.criterion == "random" else {}
     return {
         "criterion": method.criterion,
@@ -527,7 +532,7 @@ def _how(method: TicketMethod | LotteryMethod, seed: int) -> dict[str, Any]:
 
 
 def _ticket_record(ticket: Ticket, at: Search) -> dict[str, Any]:
-    """What `layerticket find --json` prints about a ticket of blocks."""
+    """Return what `layerticket find --json` prints for a ticket of blocks."""
     return {
         "ticket": str(at.out),
         "criterion": ticket.criterion,
@@ -544,7 +549,7 @@ def _ticket_record(ticket: Ticket, at: Search) -> dict[str, Any]:
 
 
 def _baseline_record(kind: str, found: Ticket, at: Search) -> dict[str, Any]:
-    """What `layerticket find --json` prints about a baseline or control."""
+    """Return what `layerticket find --json` prints for a baseline or control."""
     left = {name: int(mask.sum()) for name, mask in found.masks.items()}
     left |= {name: len(found.init[f"{name}.weight"]) for name in found.filters}
     return {

@@ -1,4 +1,4 @@
-"""A study as one frozen value: what is trained on what, how, how often, and how it is judged."""
+"""A study file as one frozen value: networks, data, seeds, recipe, methods and evaluations."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -39,14 +39,14 @@ Network = Text | Callable[..., Any]
 
 
 def _images(given: object) -> object:
-    """Take a name, a data set or a batch (images, labels); a file can hold only the first."""
+    """Return a name, a data set or a batch (images, labels); a file can have only a name."""
     if isinstance(given, str) or hasattr(given, "fingerprint"):
         return given
     if isinstance(given, tuple) and len(given) == 2 and all(hasattr(p, "shape") for p in given):
         return given
     raise LayerticketError(
-        f"{type(given).__name__} is no data. Give a data set by name, a layerticket.Dataset, or, "
-        "where fit trains, a batch (images, labels) to score on."
+        f"data is a {type(given).__name__}. Give a data set by name, a layerticket.Dataset, or, if "
+        "fit trains, a batch (images, labels) to score on."
     )
 
 
@@ -58,21 +58,21 @@ else:
 
 @settings
 class StudyFile:
-    """Everything a study file can say; the dense network is always part of it."""
+    """All settings of a study file; the dense network is always part of the study."""
 
     title: Text
-    """What it is about, in a line."""
+    """Title, in one line."""
     models: tuple[Network, ...]
     """Networks by name or as package.module:function; from Python also functions themselves."""
     data: Images = ""
     """Data set by name; digits by default. May be left out where `fit` trains. From Python also a
     data set itself, or a batch that methods score on where `fit` trains."""
     input_shape: tuple[Side, ...] = ()
-    """Shape of one input, where no data set is named."""
+    """Shape of one input, if no data set is named."""
     classes: Many = 10
-    """Outputs of the networks, where no data set is named."""
+    """Outputs of the networks, if no data set is named."""
     validation_fraction: Share = 0.1
-    """Share of the training images set aside."""
+    """Share of the training images used for validation."""
     image_size: Size | None = None
     """Height and width that all images are resized to."""
     value_range: Range | None = None
@@ -80,19 +80,19 @@ class StudyFile:
     seeds: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     """For each, the dense network and every method are trained once."""
     budgets: tuple[Budget, ...] = (Budget(remove=1),)
-    """How much goes; each is a density of its own."""
+    """How much is removed; each budget gives its own rows."""
     margin: Share = 0.01
     """How much accuracy a winning ticket may lose, as a fraction."""
     confidence: Confidence = 0.95
     """Confidence of all intervals."""
     evaluate: tuple[Text, ...] = ()
-    """Evaluations beside the test set, named as in `layerticket evaluate --on`."""
+    """Evaluations in addition to test accuracy, named as in `layerticket evaluate --on`."""
     similarity: Flag = False
     """Whether layers of each network are compared with those of the dense one."""
     timing: Flag = False
-    """Whether inference of each trained network is timed beside the dense one."""
+    """Whether inference of each trained network is timed against the dense one."""
     keep_weights: Literal["all", "none"] = "all"
-    """none: trained weights are deleted once every row that needs them is done."""
+    """none: delete trained weights when every row that needs them is done."""
     fit: Network = ""
     """Your own training, package.module:function; called with (model, seed, folder)."""
     version: Text = ""
@@ -108,7 +108,7 @@ class StudyFile:
     tracking: Trackers = Trackers()
     """Trackers that get the curve of every training; they change no result."""
     methods: tuple[Method, ...] = ()
-    """What is compared with the dense network."""
+    """Methods that are compared with the dense network."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -125,8 +125,7 @@ class StudyFile:
         names = [name_of(model) for model in self.models]
         if twice := [name for name in names if names.count(name) > 1]:
             raise LayerticketError(
-                f"two models are called {twice[0]!r}. Give them as functions with names of their "
-                "own."
+                f"two models are named {twice[0]!r}. Give them as functions with different names."
             )
         if self.data and isinstance(self.data, str):
             object.__setattr__(self, "data", data_name(self.data))
@@ -140,36 +139,35 @@ class StudyFile:
         elif not self.data:
             object.__setattr__(self, "data", "digits")
         elif self.input_shape:
-            raise LayerticketError("input_shape says what a data set would; leave it out.")
+            raise LayerticketError("the data set gives the input shape; leave input_shape out.")
         check_shape(self.input_shape, "input_shape")
         self._check_labels()
         self._check_size()
-        epochs_at(self.snapshot_points, self.recipe.epochs)  # a wrong point is refused now
+        epochs_at(self.snapshot_points, self.recipe.epochs)  # a wrong epoch fails now
 
     def _check_own_training(self) -> None:
-        """Refuse what needs a training that we do ourselves, or data that are not named."""
+        """Raise for settings that need a training by a recipe, or data that are not named."""
         if self.recipe != Recipe() or self.tracking.track:
             raise LayerticketError(
-                "fit trains in its own way, so recipe and tracking would change nothing. Leave "
-                "them out."
+                "fit trains in its own way, so recipe and tracking have no effect. Leave them out."
             )
         for budget in (*self.budgets, *(b for m in self.methods for b in m.budgets or ())):
             if budget.measured:
                 raise LayerticketError(
-                    f"budget {budget_text(budget)!r} is measured in training steps, and fit takes "
-                    "steps of its own. Use remove, save_macs or save_params."
+                    f"budget {budget_text(budget)!r} needs timed training steps, but fit trains in "
+                    "its own way. Use remove, save_macs or save_params."
                 )
         for method in self.methods:
-            if method.own_training_only:
+            if method.needs_recipe:
                 raise LayerticketError(
-                    f"method {method.label!r} needs epochs and snapshots of a training, and those "
-                    "of fit are not known. Leave the method out, or train by a recipe."
+                    f"method {method.label!r} needs epochs and snapshots, but those of fit are not "
+                    "known. Leave the method out, or train by a recipe."
                 )
             if method.needs_labels and not self.data:
                 raise LayerticketError(
-                    f"method {method.label!r} scores on labelled images, and the study names no "
-                    'data. Add data = "...", or choose a criterion that needs none, such as '
-                    "synflow, magnitude or random."
+                    f"method {method.label!r} scores on labelled images, but the study names no "
+                    'data. Add data = "...", or use a criterion without data: synflow, magnitude '
+                    "or random."
                 )
             images = getattr(method, "images", None)
             if self.batch is not None and images is not None:
@@ -179,11 +177,11 @@ class StudyFile:
                 )
         if not self.has_data and (self.evaluate or self.similarity):
             raise LayerticketError(
-                "evaluate and similarity need images, and the study names no data. Add data."
+                "evaluate and similarity need images, but the study names no data. Add data."
             )
 
     def _check_size(self) -> None:
-        """Refuse more rows than anybody can mean, before they are planned one by one."""
+        """Raise if the study has too many rows, before they are planned."""
         rows = len(self.models) * len(self.all_seeds)
         rows *= 1 + sum(
             len(m.budgets or self.budgets) * int(getattr(m, "draws", 1)) for m in self.methods
@@ -195,13 +193,13 @@ class StudyFile:
             )
 
     def _check_labels(self) -> None:
-        """Refuse labels that two methods share, and references to none."""
+        """Raise if two methods share a label, or a reference names no ticket."""
         labels = Counter(method.label for method in self.methods)
         twice = [label for label, count in labels.items() if count > 1 or label == "dense"]
         if twice:
             raise LayerticketError(
-                f"two methods are called {twice[0]!r} (dense is always there). Give one of them "
-                'another name: label = "...".'
+                f"two methods have the label {twice[0]!r} (dense is always used). Give one of "
+                'them another: label = "...".'
             )
         for method in self.methods:
             if "reference" in method.wants:
@@ -224,19 +222,19 @@ class StudyFile:
         return any(not isinstance(one, str) for one in given)
 
     def method(self, label: str) -> Method:
-        """Return the method of a label."""
+        """Return the method with a label."""
         return next(method for method in self.methods if method.label == label)
 
     def reference_of(self, method: Method) -> Method:
         """Return the method whose ticket a baseline is matched to.
 
         Raises:
-            LayerticketError: If there is none of that label, or no ticket at all.
+            LayerticketError: If no ticket method has that label, or there is no ticket method.
         """
         tickets = {m.label: m for m in self.methods if isinstance(m, TicketMethod | LotteryMethod)}
         if not tickets:
             raise LayerticketError(
-                f"method {method.label!r} is matched to a ticket, but there is none. Add one: "
+                f"method {method.label!r} is matched to a ticket, but the study has none. Add one: "
                 '[[methods]] with method = "ticket".'
             )
         wanted = getattr(method, "reference", "") or next(iter(tickets))
@@ -245,7 +243,7 @@ class StudyFile:
         return tickets[wanted]
 
     def reference_label(self, method: Method) -> str | None:
-        """Label of the method that a row of this one is compared with; None if there is none.
+        """Return the label of the method that this one is compared with; None if there is none.
 
         A ticket trained from new weights is compared with the one that keeps its own.
         """
@@ -256,18 +254,18 @@ class StudyFile:
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds of the study, then those that only single methods name."""
+        """The seeds of the study, then those of single methods."""
         own = (seed for method in self.methods for seed in method.seeds or ())
         return tuple(dict.fromkeys((*self.seeds, *own)))
 
     @property
     def snapshot_points(self) -> tuple[str, ...]:
-        """Points of the dense training that the methods go back to."""
+        """Epochs of the dense training whose snapshots the methods need."""
         return tuple(dict.fromkeys(p for method in self.methods for p in method.snapshot_points))
 
 
 def budget_text(budget: Budget) -> str:
-    """Spell a budget.
+    """Return a budget as text.
 
     Example:
         >>> budget_text(Budget(remove=5))
@@ -278,7 +276,7 @@ def budget_text(budget: Budget) -> str:
 
 
 def name_of(thing: str | Callable[..., Any]) -> str:
-    """Name a network or a training: as given, or a Python function by its own name.
+    """Return the name of a network or a training: as given, or the name of a Python function.
 
     Example:
         >>> name_of("resnet20")

@@ -1,6 +1,6 @@
-"""Do scores tell blocks apart, or would any block do? Scored over initializations and batches.
+"""Test whether scores rank blocks consistently over initializations and batches.
 
-Letters: S seeds of theta_0, K batches a seed, B blocks.
+Letters: S seeds of theta_0, K batches per seed, B blocks.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from layerticket.scoring import score
 from layerticket.verdict.statistics import kendall_w
 
 LEVEL = 0.05
-"""Rankings agree where chance would make them agree as much in fewer cases than this."""
+"""Rankings agree if the p-value of their agreement is below this level."""
 
 
 def ranking_stability(
@@ -35,25 +35,25 @@ def ranking_stability(
     """Score the blocks of a network over several initializations and batches, and compare.
 
     Args:
-        build: Returns the network whose theta_0 is drawn by the seed given.
-        draw: Returns the batch of the number given.
-        criterion: A registered name; `random` draws anew for every batch.
-        seeds: Initializations S, at least 2.
-        batches: Batches K each initialization is scored on, at least 2.
-        granularity: As in `find_blocks`.
+        build: Returns the network with theta_0 drawn by the given seed.
+        draw: Returns the batch with the given number.
+        criterion: A registered name; `random` is drawn again for every batch.
+        seeds: Number of initializations S, at least 2.
+        batches: Number of batches K per initialization, at least 2.
+        granularity: "block" or "branch".
         **options: Options of `score`.
 
     Returns:
-        What `stability_of` says of the scores, with `criterion`, and `scores`: per seed and batch
+        The record of `stability_of`, with `criterion`, `blocks` and `scores`: per seed and batch,
         the score of every block in the order of `blocks`. Cost: S K scorings.
 
     Raises:
-        LayerticketError: If there are too few seeds, batches or blocks, or as `score` does.
+        LayerticketError: If there are too few seeds, batches or blocks, or scoring fails.
     """
     if seeds < 2 or batches < 2:
         raise LayerticketError(
-            f"seeds is {seeds} and batches is {batches}; give at least 2 of each, so that noise "
-            "can be told from differences."
+            f"seeds is {seeds} and batches is {batches}; give at least 2 of each, to separate "
+            "noise from differences."
         )
     table: list[list[list[float]]] = []
     names: list[str] = []
@@ -73,14 +73,14 @@ def ranking_stability(
 
 
 def stability_of(scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Set the differences between blocks against the noise of batches and of initializations.
+    """Compare the differences between blocks with the noise of batches and initializations.
 
-    Scores are divided by the mean of their absolute values over the blocks of one scoring, since
-    a factor common to all blocks ranks nothing. `between` is the variance over blocks within an
-    initialization (the share of the noise taken off), `noise` that over batches, `position` the
-    variance over blocks of means over everything. Agreement is Kendall's W, 0: as by chance, 1:
-    always the same ranking; its p-value is Friedman's test, over batches within each
-    initialization (combined by Fisher's method) and over initializations.
+    Scores are divided by the mean of their absolute values over the blocks of one scoring, since a
+    common factor does not change a ranking. `between` is the variance over blocks within an
+    initialization (minus its noise), `noise` that over batches, `position` the variance over blocks
+    of the overall means. Agreement is Kendall's W (0: as by chance, 1: always the same ranking).
+    Its p-value is Friedman's test, over batches within each initialization (combined by Fisher's
+    method) and over initializations.
 
     Args:
         scores: (S, K, B), S >= 2, K >= 2, B >= 3.
@@ -110,7 +110,7 @@ def stability_of(scores: NDArray[np.float64]) -> dict[str, Any]:
     within = [kendall_w(of_one) for of_one in scores]
     across, p_across = kendall_w(means)
     combined = float(combine_pvalues([p for _, p in within]).pvalue)
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "between": between,
         "noise": noise,
         "position": float(means.mean(0).var(ddof=1)),
@@ -121,18 +121,18 @@ def stability_of(scores: NDArray[np.float64]) -> dict[str, Any]:
         "lowest": _lowest(scores),
     }
     outcome = "any" if combined >= LEVEL else "seed" if p_across >= LEVEL else "position"
-    return told | {"outcome": outcome, "sentence": _sentence(outcome, told, seeds, batches)}
+    return found | {"outcome": outcome, "sentence": _sentence(outcome, found, seeds, batches)}
 
 
 def _lowest(scores: NDArray[np.float64]) -> float:
-    """Return how often, over the batches of a seed, the same block comes last."""
+    """Return the share of batches of a seed in which the same block has the lowest score."""
     lowest = scores.argmin(-1)
     return float(np.mean([np.bincount(of_one).max() / len(of_one) for of_one in lowest]))
 
 
-def _sentence(outcome: str, told: dict[str, Any], seeds: int, batches: int) -> str:
-    """Say it in words."""
-    p, w = told["p_value"], told["agreement"]
+def _sentence(outcome: str, found: dict[str, Any], seeds: int, batches: int) -> str:
+    """Return the outcome in words."""
+    p, w = found["p_value"], found["agreement"]
     conditions = f"{seeds} initializations, {batches} batches each"
     if outcome == "any":
         return (
@@ -143,11 +143,11 @@ def _sentence(outcome: str, told: dict[str, Any], seeds: int, batches: int) -> s
         return (
             f"The scores rank the blocks of one initialization (agreement over batches "
             f"{w['batches']:.2f}, p = {p['batches']:.2g}), but another initialization ranks them "
-            f"otherwise (agreement {w['seeds']:.2f}, p = {p['seeds']:.2g}): by their place, any "
+            f"differently (agreement {w['seeds']:.2f}, p = {p['seeds']:.2g}): by position, any "
             f"block would do ({conditions})."
         )
     return (
         f"The scores tell blocks apart: rankings agree over batches ({w['batches']:.2f}, p = "
         f"{p['batches']:.2g}) and over initializations ({w['seeds']:.2f}, p = {p['seeds']:.2g}; "
-        f"{conditions}). Over blocks they vary by {told['relative_spread']:.0%} of their mean."
+        f"{conditions}). Over blocks they vary by {found['relative_spread']:.0%} of their mean."
     )

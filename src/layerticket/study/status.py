@@ -1,4 +1,4 @@
-"""How far a study is: one look at its folder, every file of it read at most once."""
+"""The status of a study: rows done, running and failed, and the time left."""
 
 import json
 from collections import Counter
@@ -19,43 +19,43 @@ State = Literal["done", "running", "failed", "waiting"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyStatus:
-    """How far a study is, and what is left."""
+    """Progress of a study, and what is left."""
 
     total: int
-    """Rows of the study."""
+    """Number of rows."""
     done: int
     running: int
     failed: int
     waiting: int
     epochs_done: int
     epochs: int
-    """Of all trainings; an upper bound as long as it is not known which rows share one."""
+    """Epochs of all trainings; an upper bound until it is known which rows share a training."""
     train_seconds: float
     """Seconds of training so far, over all workers."""
     energy_kwh: float | None
-    """Energy so far, each training and search once; None where a part was not metered."""
+    """Energy so far, each training and search once; None if a part was not metered."""
     co2_kg: float | None
     seconds_left: float | None
-    """About how long the rest will take; None before the first epoch is done."""
+    """Estimated time left; None before the first epoch is done."""
     failures: Mapping[str, str]
-    """Why rows failed, by id."""
+    """Errors of failed rows, by id."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """A study as it is at one moment."""
+class StudyView:
+    """The state of a study at one moment; every file is read at most once."""
 
     plan: Plan
     folder: StudyFolder
     _causes: dict[str, tuple[str, str] | None] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, folder: StudyFolder, plan: Plan) -> "Look":
-        """Look at a folder now."""
-        return cls(plan, folder.look())
+    def of(cls, folder: StudyFolder, plan: Plan) -> "StudyView":
+        """Return a view of a folder as it is now."""
+        return cls(plan, folder.view())
 
     def cause(self, name: str) -> tuple[str, str] | None:
-        """The job that this one failed at, itself or one before it, and why; None: it did not."""
+        """Return the failed job, this one or one before it, and its error; None: no failure."""
         if name not in self._causes:
             self._causes[name] = self._cause(name)
         return self._causes[name]
@@ -70,12 +70,12 @@ class Look:
         return next((found for need in needs if (found := self.cause(need))), None)
 
     def cause_of(self, row: PlannedRow) -> tuple[str, str] | None:
-        """The job that a row failed at, and why; None if it did not fail."""
+        """Return the job that made a row fail, and its error; None if the row did not fail."""
         causes = (self.cause(name) for name in row.jobs.values())
         return next((found for found in causes if found is not None), None)
 
     def state(self, row: PlannedRow) -> State:
-        """How a row stands."""
+        """Return the state of a row."""
         names = row.jobs.values()
         if all(self.folder.is_done(name) for name in names):
             return "done"
@@ -85,12 +85,12 @@ class Look:
         return "running" if any(self.folder.is_running(name) for name in open_) else "waiting"
 
     def result(self, row: PlannedRow) -> dict[str, Any] | None:
-        """How the training of a row ended; None if it did not, or is not known yet."""
+        """Return the result of the training of a row; None before it has finished."""
         record = self.folder.record(row.jobs["train"])
         return None if record is None else self.folder.result(record["training"])
 
     def bill(self, row: PlannedRow) -> Bill:
-        """What a row needs to exist: its training, its search, and what that search looked at."""
+        """Return the full cost of a row: its training, its search, and trainings scored there."""
         bill = Bill(items={})
         if "search" in row.jobs:
             found = self.folder.read(self.folder.search(row.jobs["search"]) / BILL)
@@ -101,41 +101,41 @@ class Look:
             bill |= Bill(items={record["training"]: Cost(**own)})
         return bill
 
-    def whole_bill(self) -> Bill:
-        """What all rows need, each training and search once."""
+    def total_bill(self) -> Bill:
+        """Return the cost of all rows, each training and search once."""
         return Bill.together(self.bill(row) for row in self.plan.rows)
 
 
 def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStatus:
-    """Look at the folder of a study.
+    """Return the status of a study.
 
     Args:
-        folder: Where it lies.
-        plan: What belongs to it.
-        workers: Trainings at a time, for the time left.
+        folder: Folder of the study.
+        plan: Its rows and jobs.
+        workers: Number of parallel trainings, to estimate the time left.
 
     Returns:
-        How it stands.
+        The status.
     """
-    look = Look.at(folder, plan)
-    states = {row.id: look.state(row) for row in plan.rows}
+    view = StudyView.of(folder, plan)
+    states = {row.id: view.state(row) for row in plan.rows}
     counts = Counter(states.values())
     trainings: dict[str, dict[str, Any]] = {}
-    for row in plan.rows:  # rows may share one
-        name, found = _training(plan.jobs[row.jobs["train"]], look)
+    for row in plan.rows:  # rows may share a training
+        name, found = _training(plan.jobs[row.jobs["train"]], view)
         trainings[name] = found | {"lost": states[row.id] == "failed"}
     for name, job in plan.jobs.items():  # rounds of iterative pruning have no row
-        record = look.folder.record(name) if job.kind == "search" else None
+        record = view.folder.record(name) if job.kind == "search" else None
         for run in (record or {}).get("runs", ()):
-            result = look.folder.result(Path(run).name)
+            result = view.folder.result(Path(run).name)
             if result is not None:
                 trainings[Path(run).name] = _finished(result) | {"lost": False}
     live = [training for training in trainings.values() if not training["lost"]]
     paces = [t["seconds"] / t["done"] for t in live if t["done"]]
     left = sum((t["epochs"] - t["done"]) * _pace(t, paces) for t in live) if paces else None
     at_once = max(1, min(workers, sum(t["epochs"] > t["done"] for t in live)))
-    cost = look.whole_bill().total if any(look.result(row) for row in plan.rows) else None
-    causes = {row.id: look.cause_of(row) for row in plan.rows}
+    cost = view.total_bill().total if any(view.result(row) for row in plan.rows) else None
+    causes = {row.id: view.cause_of(row) for row in plan.rows}
     return StudyStatus(
         total=len(plan.rows),
         done=counts["done"],
@@ -153,24 +153,24 @@ def status_of(folder: StudyFolder, plan: Plan, *, workers: int = 1) -> StudyStat
 
 
 def _pace(training: Mapping[str, Any], paces: list[float]) -> float:
-    """Seconds an epoch takes: as measured in this training, or in the others."""
+    """Return the seconds per epoch, measured in this training or else in the others."""
     if training["done"]:
         return float(training["seconds"]) / int(training["done"])
     return fmean(paces)
 
 
 def _finished(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Epochs and seconds of a finished training."""
+    """Return the epochs and seconds of a finished training."""
     epochs = result["epochs"] or 0
     return {"epochs": epochs, "done": epochs, "seconds": result["train_seconds"]}
 
 
-def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
-    """Look at one training: its name, or the job's; its epochs, those done, the seconds they took.
+def _training(job: Job, view: StudyView) -> tuple[str, dict[str, Any]]:
+    """Return the name of a training (or of its job), its epochs, those done, and their seconds.
 
-    A user's own training has no epochs that we know.
+    The epochs of a user's own training are not known.
     """
-    folder = look.folder
+    folder = view.folder
     record = folder.record(job.name)
     result = None if record is None else folder.result(record["training"])
     if record is not None and result is not None:
@@ -182,7 +182,7 @@ def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
         facts = {"epochs": begun.get("epochs", 0), "done": len(curve), "seconds": seconds}
         return begun["training"], facts
     search = folder.record(job.needs["search"]) if "search" in job.needs else None
-    epochs = (search or {}).get("epochs", look.plan.epochs)
+    epochs = (search or {}).get("epochs", view.plan.epochs)
     origin = (search or {}).get("origin")
     return job.name, {
         "epochs": max(0, epochs - (origin["rewind_epoch"] if origin else 0)),
@@ -192,7 +192,7 @@ def _training(job: Job, look: Look) -> tuple[str, dict[str, Any]]:
 
 
 def curve_of(run: Path) -> list[Any]:
-    """Read the metrics of a training, one entry an epoch; a torn last line is left out."""
+    """Read the metrics of a training, one entry per epoch; an incomplete last line is skipped."""
     path = run / METRICS
     lines = path.read_text(errors="replace").split("\n")[:-1] if path.is_file() else []
     return [_point(line) for line in lines]
@@ -210,7 +210,7 @@ def _point(line: str) -> dict[str, Any] | None:
 
 
 def study_status(folder: Path) -> dict[str, Any]:
-    """Tell how a study stands, also while another process is at it.
+    """Return the status of a study, also while another process runs it.
 
     Args:
         folder: Folder of the study.
@@ -223,7 +223,7 @@ def study_status(folder: Path) -> dict[str, Any]:
     """
     place = StudyFolder(existing(folder, "plan.json").parent)
     plan = place.read_plan()
-    running = sum(map(place.is_running, _unfinished(place.look(), plan.jobs)))
+    running = sum(map(place.is_running, _unfinished(place.view(), plan.jobs)))
     return {"study": str(folder), **asdict(status_of(place, plan, workers=max(1, running)))}
 
 
@@ -236,7 +236,7 @@ def existing(folder: Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.exists():
         raise LayerticketError(
-            f"{folder} holds no study ({name} is missing). Run one: layerticket study run quick "
+            f"{folder} has no study ({name} is missing). Run one: layerticket study run quick "
             f"--out {folder}"
         )
     return path

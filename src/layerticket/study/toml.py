@@ -1,4 +1,4 @@
-"""Study files: read, changed by `--set`, written; and the studies that come with the package."""
+"""Read, change (`--set`) and write study files; list the studies shipped with the package."""
 
 import itertools
 import tomllib
@@ -31,15 +31,15 @@ TEMPLATE = Path(__file__).resolve().parent / "template.toml"
 
 
 def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with the package."""
+    """Return the names of the studies shipped with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
 
 
 def study_path(file: str | Path) -> Path:
-    """Find a study file by path, or by bare name among those that come with the package.
+    """Return the path of a study file, given a path or the name of a shipped study.
 
     Raises:
-        LayerticketError: If there is neither.
+        LayerticketError: If neither exists.
 
     Example:
         >>> study_path("quick").name
@@ -52,41 +52,41 @@ def study_path(file: str | Path) -> Path:
         return SHIPPED / f"{file}.toml"
     if str(file) == TEMPLATE.stem:
         raise LayerticketError(
-            "the template is no study. Write it to a file, change it, and run that file: "
-            "layerticket study new FILE."
+            "the template is not a study. Write it to a file with `layerticket study new FILE`, "
+            "edit it, and run that file."
         )
     raise LayerticketError(
-        f"there is no study file {str(file)!r}. Give the path of a TOML file, or one of those that "
-        f"come with the package: {', '.join(shipped_studies())}."
+        f"there is no study file {str(file)!r}. Give the path of a TOML file, or a shipped study: "
+        f"{', '.join(shipped_studies())}."
     )
 
 
 def write_template(path: Path) -> None:
-    """Write a study file with every key and what it means, to be changed by its reader.
+    """Write a study file with every key explained, for the user to edit.
 
     Raises:
-        LayerticketError: If there is something at that path already, or it cannot be written.
+        LayerticketError: If the path exists already, or cannot be written.
     """
     if path.exists():
-        raise LayerticketError(f"{path} is there already. Name a new file, or delete it first.")
+        raise LayerticketError(f"{path} exists already. Give a new file, or delete it first.")
     if not path.parent.is_dir():
         raise LayerticketError(f"there is no folder {str(path.parent)!r} for {path.name!r}.")
     write_atomically(path, TEMPLATE.read_bytes())
 
 
 def read_study(file: str | Path, changes: Sequence[str] = ()) -> StudyFile:
-    """Read a study file, or one that comes with the package.
+    """Read a study file or a shipped study.
 
     Args:
-        file: Path of a TOML file, or the bare name of a study of the package, e.g. quick.
-        changes: Settings to change, as ``recipe.epochs=4``; the value is TOML, or a text.
+        file: Path of a TOML file, or the name of a shipped study, e.g. quick.
+        changes: Settings to change, as ``recipe.epochs=4``; the value is TOML or plain text.
 
     Returns:
         The study.
 
     Raises:
-        LayerticketError: If the file cannot be read, a key is unknown or missing, or a value does
-            not fit; the message names file and key, and the nearest right one.
+        LayerticketError: If the file cannot be read, a key is unknown or missing, or a value is
+            invalid; the message gives the file, the key and the nearest valid name.
     """
     path = study_path(file)
     try:
@@ -99,14 +99,14 @@ def read_study(file: str | Path, changes: Sequence[str] = ()) -> StudyFile:
 
 
 def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
-    """Make a study of its tables.
+    """Return the study that tables describe.
 
     Args:
         table: As parsed from TOML.
-        where: Name for messages.
+        where: Name of the source, for messages.
 
     Raises:
-        LayerticketError: As in `read_study`.
+        LayerticketError: If a key is unknown or missing, or a value is invalid.
     """
     table = with_seeds(table, where)
     methods = table.get("methods", [])
@@ -126,7 +126,7 @@ def study_of(table: Mapping[str, Any], where: str = "study") -> StudyFile:
 
 
 def study_table(study: StudyFile) -> dict[str, Any]:
-    """Return a study as tables, every setting in it; what is not set is left out.
+    """Return a study as tables with every setting; unset ones are left out.
 
     Python functions and data sets stand there by their names, a batch not at all.
     """
@@ -138,12 +138,12 @@ def study_table(study: StudyFile) -> dict[str, Any]:
 
 
 def study_text(study: StudyFile) -> str:
-    """Return a study as the text of a TOML file that `read_study` reads to the same study."""
+    """Return a study as TOML text; `read_study` reads the same study from it."""
     return tomli_w.dumps(study_table(study))
 
 
 def _change(table: dict[str, Any], change: str) -> None:
-    """Set one value of nested tables and lists; missing tables are made."""
+    """Set one value in nested tables and lists; missing tables are created."""
     path, equals, text = change.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -158,7 +158,7 @@ def _change(table: dict[str, Any], change: str) -> None:
     elif isinstance(place, dict):
         place[keys[-1]] = _value(text)
     else:
-        raise LayerticketError(f"--set {change!r}: {'.'.join(keys[:-1])} holds no keys.")
+        raise LayerticketError(f"--set {change!r}: {'.'.join(keys[:-1])} has no keys.")
 
 
 def _item(place: Any, key: str, change: str) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -169,16 +169,16 @@ def _item(place: Any, key: str, change: str) -> Any:  # noqa: ANN401 - whatever 
 
 
 def _index(place: list[Any], key: str, change: str) -> int:
-    """Read the number of an entry."""
+    """Return the index of an entry."""
     if not key.isdecimal() or int(key) >= len(place):
         raise LayerticketError(
-            f"--set {change!r}: {key!r} is no entry of a list of {len(place)}; they count from 0."
+            f"--set {change!r}: {key!r} is not an index of a list of {len(place)}, from 0."
         )
     return int(key)
 
 
 def _value(text: str) -> Any:  # noqa: ANN401 - as in a TOML file
-    """Read a value as TOML, or else take it as a text."""
+    """Parse a value as TOML; if that fails, return it as text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,6 +1,6 @@
-"""One training: named by what is trained, done once, resumed, recorded.
+"""Plan and run one training: named by what is trained, run once, resumed, recorded.
 
-`layerticket train`, the rows of a study and the rounds of iterative pruning all come through here.
+`layerticket train`, the rows of a study and the rounds of iterative pruning all use this module.
 """
 
 import functools
@@ -70,28 +70,28 @@ FILES = (
     RUN, RESULT, BILL, REMOVED, METRICS, "evaluation.json", "pairs.json", "*.safetensors",
 )  # fmt: skip
 """Every file of ours in the folder of a training."""
-AGAIN = "again"  # folder of a training that is done once more for weights that are gone
+AGAIN = "again"  # folder of a training that is repeated because its weights were deleted
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Networks:
-    """Builds networks by name for one kind of input."""
+    """Builds networks by name, for given numbers of classes and channels."""
 
     classes: int
     channels: int
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """Python functions by the names a study gives them."""
+    """Python functions, by name."""
     version: str = ""
-    """Names those functions."""
+    """Version of those functions, see `callable_identity`."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Networks":
-        """For the images of a data set."""
+        """Return the builder for a data set."""
         return cls(classes=dataset.classes, channels=dataset.shape[0])
 
     def build(self, name: str, seed: int) -> nn.Module:
-        """Build a network, its weights drawn by a seed."""
+        """Build a network with weights drawn by a seed."""
         function = self.functions.get(name)
         if function is None:
             return build_model(name, classes=self.classes, channels=self.channels, seed=seed)
@@ -105,18 +105,18 @@ class Networks:
         return built
 
     def identity(self, name: str) -> dict[str, Any]:
-        """What a network is built by."""
+        """Return the identity of the function that builds a network."""
         return callable_identity(self.functions.get(name, name), self.version)
 
     def draws(
         self, name: str, removal: Removal | None, seeds: Iterable[int]
     ) -> dict[int, Callable[[], nn.Module]]:
-        """How to draw first weights anew, by seed; empty where the weights are loaded, not drawn.
+        """Return, by seed, how to draw the initial weights; empty if they are loaded, not drawn.
 
-        A function is called twice and must agree with itself.
+        A user's function is called twice and must give the same weights.
 
         Raises:
-            LayerticketError: If a function gives other weights at the second call.
+            LayerticketError: If a function gives different weights for the same seed.
         """
 
         def small(seed: int) -> nn.Module:
@@ -126,14 +126,14 @@ class Networks:
         asked: dict[int, Callable[[], nn.Module]] = {
             seed: functools.partial(small, seed) for seed in dict.fromkeys(seeds)
         }
-        # An option of a library may be a file of weights, such as timm's checkpoint_path.
+        # An option may load weights from a file, such as timm's checkpoint_path.
         if name in self.functions or "," in name or module_text(name) is not None:
             first = next(iter(asked))
             one, two, other = (self.build(name, s) for s in (first, first, first + 1))
             if tensor_digest(one.state_dict()) != tensor_digest(two.state_dict()):
                 raise LayerticketError(
-                    f"{name!r} gives other weights when it is called again with the same random "
-                    "seed. Draw all weights by torch's, NumPy's or Python's own random numbers."
+                    f"{name!r} gives different weights for the same random seed. Draw all weights "
+                    "with the random numbers of torch, NumPy or Python."
                 )
             drawn = zip(one.parameters(), other.parameters(), strict=True)
             if any(a.ndim > 1 and torch.equal(a, b) for a, b in drawn):
@@ -143,11 +143,11 @@ class Networks:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Training:
-    """One training, ready to be done."""
+    """One training, ready to run."""
 
     identity: TrainingIdentity
     build: Callable[[], nn.Module]
-    """Makes the network with its first weights."""
+    """Builds the network with its initial weights."""
     first: str
     """Digest of those weights."""
     removal: Removal | None
@@ -156,11 +156,11 @@ class Training:
     seed: int
     start: ResumePoint = ResumePoint()  # noqa: RUF009 - frozen
     config: Mapping[str, Any]
-    """What it is, for people: noted in ``run.json``."""
+    """Readable description, written to ``run.json``."""
     fit: Callable[..., Any] | None = None
-    """The user's own training; None: by the recipe."""
+    """The user's own training; None: train by the recipe."""
     bill: Bill | None = None
-    """What finding its ticket took; None: not known."""
+    """Cost of finding its ticket; None: not known."""
 
 
 def plan_training(
@@ -180,28 +180,28 @@ def plan_training(
     validation_fraction: float | None = None,
     own: tuple[Callable[..., Any], Mapping[str, Any]] | None = None,
 ) -> Training:
-    """Name a training: the dense network, or a ticket or baseline in its place.
+    """Plan a training of the dense network, or of a ticket or baseline, and compute its name.
 
     Args:
         networks: Builds the dense network.
         model: Its name.
-        dataset: What to train, validate and test on.
+        dataset: Images to train, validate and test on.
         recipe: How to train.
-        seed: Decides theta_0 of a dense network, order and augmentation of the images.
+        seed: Seed of the dense theta_0, and of order and augmentation of the images.
         ticket: Folder of a ticket or baseline to train in place of the dense network.
-        initialization: Where a ticket's first weights come from: `ticket`: its own theta_0, or
-            theta_i, from where training goes on along the schedule; `seed`: random weights, trained
-            for all epochs (Liu et al., "Rethinking the Value of Network Pruning", ICLR 2019).
-        initialization_seed: Draws those random weights; None: `seed`.
-        trainings: Folder that may hold the training whose snapshot a ticket starts at.
+        initialization: Initial weights of a ticket. `ticket`: its own theta_0, or theta_i, from
+            which the schedule continues. `seed`: random weights, trained for all epochs (Liu et
+            al., "Rethinking the Value of Network Pruning", ICLR 2019).
+        initialization_seed: Seed of those random weights; None: `seed`.
+        trainings: Folder that may contain the training whose snapshot a ticket starts from.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        distributed: Choices for several processes.
+        distributed: Options for several processes.
         count: Number of processes that train together.
-        validation_fraction: Noted, so that the same data can be loaded again.
-        own: The user's own training and what names it.
+        validation_fraction: Recorded, so that the same data can be loaded again.
+        own: The user's own training and its identity.
 
     Raises:
-        LayerticketError: If anything given does not fit.
+        LayerticketError: If an argument is invalid.
     """
     found = None if ticket is None else Ticket.load(ticket)
     drawn = seed if initialization_seed is None else initialization_seed
@@ -278,7 +278,7 @@ def plan_training(
 def _with_weights(
     dense: nn.Module, weights: Mapping[str, Tensor], removal: Removal | None
 ) -> nn.Module | None:
-    """Cut a dense network down that has the weights of a snapshot; None if they are not of it."""
+    """Return the smaller network with the weights of a snapshot; None if they do not fit."""
     if dense.state_dict().keys() != weights.keys():
         return None
     dense.load_state_dict(dict(weights))
@@ -288,19 +288,19 @@ def _with_weights(
 def _start(
     found: Ticket | None, recipe: Recipe, initialization: str, given: int | None, drawn: int
 ) -> ResumePoint:
-    """Where training begins; refuses weights that are not new, and another schedule."""
+    """Return where training starts; raise if weights are not new or the schedule differs."""
     if found is None:
         return ResumePoint()
     if initialization == "seed":
         if drawn == found.seed:
             raise LayerticketError(
-                f"seed {drawn} drew the ticket's own theta_0, so these weights would not be new. "
-                f"Draw others: --init-seed {drawn + 1}."
+                f"seed {drawn} gives the ticket's own theta_0, not new weights. Use another seed: "
+                f"--init-seed {drawn + 1}."
             )
         return ResumePoint()
     if given is not None:
         raise LayerticketError(
-            "an initialization seed is given, but the ticket starts at its own weights. "
+            "an initialization seed is given, but the ticket starts from its own weights. "
             "Add --initialization seed to draw new ones, or leave the seed out."
         )
     known = None if found.origin is None else Recipe(**found.origin.recipe)
@@ -309,9 +309,9 @@ def _start(
             f.name for f in fields(recipe) if getattr(known, f.name) != getattr(recipe, f.name)
         ]
         raise LayerticketError(
-            f"the ticket goes on from epoch {found.rewind_epoch} of {found.origin.run}, whose "
-            f"recipe has {names[0]} {getattr(known, names[0])!r}; given is "
-            f"{getattr(recipe, names[0])!r}. Give the recipe of that run."
+            f"the ticket starts at epoch {found.rewind_epoch} of {found.origin.run}, whose "
+            f"recipe has {names[0]} {getattr(known, names[0])!r}, but "
+            f"{getattr(recipe, names[0])!r} was given. Give the recipe of that run."
         )
     return resume_point_of(found)
 
@@ -327,28 +327,28 @@ def train(
     distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> tuple[Path, Result]:
-    """Do a training, go on with it, or return how it ended long ago.
+    """Run or resume a training, or return its result if it has finished.
 
-    In several processes all of them call this; process 0 holds the folder, tests and writes. A
-    training that is finished but whose weights or snapshots are wanted and gone is done once more;
-    if it ends otherwise, its new record replaces the old one.
+    With several processes, all of them call this; process 0 locks the folder, tests and writes. A
+    finished training is repeated if required weights or snapshots were deleted; if it ends with
+    other weights, its new record replaces the old one.
 
     Args:
         training: From `plan_training`.
-        out: Folder of all trainings; that of this one in it has its name.
-        snapshots: Epochs whose weights and optimizer have to be there.
-        weights: Whether its last weights have to be there.
-        where: Device, progress bar and what is known about energy.
-        provenance: What it was asked for by.
-        distributed: Choices for several processes.
-        tracking: Trackers that curves are sent to.
+        out: Folder of all trainings; this one gets a folder with its name.
+        snapshots: Epochs whose weights and optimizer state are required.
+        weights: Whether the final weights are required.
+        where: Device, progress bar and energy metering.
+        provenance: Command and study that started it.
+        distributed: Options for several processes.
+        tracking: Trackers that receive the curves.
 
     Returns:
-        Its folder, and how it ended.
+        Its folder and its result.
 
     Raises:
-        LayerticketError: If the folder is in use, damaged or another training's, or anything given
-            does not fit.
+        LayerticketError: If the folder is in use, damaged or belongs to another training, or an
+            argument is invalid.
         TrainingError: If training fails.
     """
     folder, wanted = Path(out) / training.identity.name, sorted(frozenset(snapshots))
@@ -372,20 +372,25 @@ def train(
         if (result := group.on_rank0(finished)) is not None:
             return folder, result
         with _leaving_nothing_refused(folder if group.rank == 0 else None), ExitStack() as stack:
-            stack.enter_context(group.holding(exclusive(folder)))
+            stack.enter_context(group.enter_on_rank0(exclusive(folder)))
             if (result := group.on_rank0(finished)) is not None:
-                return folder, result  # by another process while we got here
+                return folder, result  # finished by another process while we waited
             group.on_rank0(lambda: _clear_outdated(folder, training))
             before = group.on_rank0(
                 lambda: Result.load(folder) if (folder / RESULT).exists() else None
             )
             place = folder if before is None else folder / AGAIN
             group.on_rank0(lambda: _claim(place, training, provenance, where.device))
-            group.on_rank0(lambda: _begin_anew_if_missed(place, wanted))
+            group.on_rank0(lambda: _restart_if_missed(place, wanted))
             with metered(where) as (meter, method):
-                how: dict[str, Any] = {"where": where, "meter": meter, "snapshot_epochs": wanted}
-                how |= {"distributed": distributed, "trackers": tracking}
-                found = _trained(training, place, group, method, how)
+                options: dict[str, Any] = {"where": where, "meter": meter}
+                options["snapshot_epochs"] = wanted
+                options |= {
+                    "snapshot_epochs": wanted,
+                    "trackers": tracking,
+                    "distributed": distributed,
+                }
+                found = _trained(training, place, group, method, options)
             found = replace(
                 found,
                 environment=environment(where.device),
@@ -413,15 +418,15 @@ def _leaving_nothing_refused(folder: Path | None) -> Iterator[None]:
 
 
 def _is_outdated(folder: Path, training: Training) -> bool:
-    """Whether it began at a snapshot that has been replaced since."""
+    """Whether the training started from a snapshot that was replaced later."""
     record = check_owner(folder, training.identity)
     return "snapshot" in training.identity.start and record["first"] != training.first
 
 
 def _clear_outdated(folder: Path, training: Training) -> None:
-    """Forget a training that began at a snapshot which has been replaced since."""
+    """Delete a training that started from a snapshot that was replaced later."""
     if (folder / RUN).exists() and _is_outdated(folder, training):
-        log.warning("%s began at weights that were replaced; it is trained anew.", folder)
+        log.warning("%s started from weights that were replaced; it is trained again.", folder)
         remove_written(folder / AGAIN, FILES)
         for path in folder.iterdir():
             if path.is_file() and any(path.match(pattern) for pattern in FILES):
@@ -429,10 +434,10 @@ def _clear_outdated(folder: Path, training: Training) -> None:
 
 
 def _claim(place: Path, training: Training, provenance: Provenance, device: str) -> None:
-    """Make the folder that of the training: what it is, what was removed, the first weights."""
+    """Create the folder of a training: ``run.json``, the removal, the initial weights."""
     place.mkdir(parents=True, exist_ok=True)
     if (place / CHECKPOINT).exists() and not (place / RUN).exists():
-        raise LayerticketError(f"{place} holds a checkpoint but no {RUN}. Delete the folder.")
+        raise LayerticketError(f"{place} has a checkpoint but no {RUN}. Delete the folder.")
     claim(place, training.identity, training.config, training.first, provenance, device)
     if not (place / FIRST).exists():
         if training.removal is not None:
@@ -440,8 +445,8 @@ def _claim(place: Path, training: Training, provenance: Provenance, device: str)
         save_weights(place / FIRST, training.build())
 
 
-def _begin_anew_if_missed(place: Path, wanted: Iterable[int]) -> None:
-    """Forget how far a training is if it has passed an epoch whose snapshot is wanted by now."""
+def _restart_if_missed(place: Path, wanted: Iterable[int]) -> None:
+    """Delete the checkpoint if it is past an epoch whose snapshot is required and missing."""
     path = place / CHECKPOINT
     if not path.exists():
         return
@@ -451,7 +456,7 @@ def _begin_anew_if_missed(place: Path, wanted: Iterable[int]) -> None:
     ]
     if missed:
         log.warning(
-            "%s has passed epoch %d, whose snapshot is wanted now; it begins anew.",
+            "%s is past epoch %d, whose snapshot is now required; it restarts from the beginning.",
             place,
             missed[0],
         )
@@ -459,13 +464,13 @@ def _begin_anew_if_missed(place: Path, wanted: Iterable[int]) -> None:
 
 
 def _agree(group: Processes, identity: TrainingIdentity, metering: Metering) -> None:
-    """Refuse processes that were given different trainings, and what they cannot measure."""
+    """Raise if processes were given different trainings, or energy that they cannot measure."""
     group.agree({"run": identity.name}, "Give every process the same command.")
     if group.count > 1 and metering.wanted:
-        raise group.echoed(
+        raise group.on_every_rank(
             LayerticketError(
-                f"energy is metered in one process, but {group.count} train together. Leave out "
-                "the energy options: the figures are null then."
+                f"energy can be metered for one process only, but {group.count} train together. "
+                "Leave out the energy options: the energy is then null."
             )
         )
 
@@ -475,14 +480,14 @@ def _trained(
     place: Path,
     group: Processes,
     method: str | None,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> Result:
-    """Train, test once, and leave the weights."""
+    """Train, test once, and save the weights."""
     if training.fit is not None:
-        return _fitted_by_user(training, place, method, how)
+        return _fitted_by_user(training, place, method, options)
     dataset, recipe = training.dataset, training.recipe
     assert dataset is not None  # else it is the user's own training
-    judge = {"dataset": dataset, "precision": recipe.precision, "device": how["where"].device}
+    judge = {"dataset": dataset, "precision": recipe.precision, "device": options["where"].device}
     model = training.build()
     fitted = fit(
         model,
@@ -493,7 +498,7 @@ def _trained(
         identity={"training": training.identity.name},
         start=training.start,
         validate=_validation(judge) if len(dataset.validation) else None,
-        **how,
+        **options,
     )
     tested = group.on_rank0(lambda: judged(model, split=dataset.test, **judge))
     group.on_rank0(lambda: save_weights(place / WEIGHTS, model))
@@ -513,18 +518,18 @@ def _trained(
         weights=tensor_digest(model.state_dict()),
         snapshots=_snapshots(place),
         environment={},
-        **energy_figures(fitted.energy, method, how["where"].metering),
+        **energy_figures(fitted.energy, method, options["where"].metering),
     )
 
 
 def _validation(judge: Mapping[str, Any]) -> Callable[[nn.Module], float]:
-    """Judge a network on the validation images."""
+    """Return a function that evaluates a network on the validation images."""
     split = judge["dataset"].validation
     return lambda model: judged(model, split=split, **judge).accuracy
 
 
 def _snapshots(place: Path) -> dict[str, str]:
-    """Digests of the snapshots in a folder, by epoch."""
+    """Return the digests of the snapshots in a folder, by epoch."""
     epochs = sorted(int(path.stem.removeprefix("epoch-")) for path in place.glob("epoch-*"))
     found = {}
     for epoch in epochs:
@@ -537,20 +542,20 @@ def _snapshots(place: Path) -> dict[str, str]:
 
 
 def _close(folder: Path, place: Path, before: Result | None, result: Result) -> Result:
-    """Write down that the training is finished; put one that was done again in its place."""
+    """Write the result of a finished training; move a repeated one into its folder."""
     if before is not None:
         same = result.weights == before.weights and all(
             before.snapshots.get(epoch, found) == found for epoch, found in result.snapshots.items()
         )
         if not same:
             log.warning(
-                "%s ended with other weights than when it was trained before. Its record is "
-                "replaced, and what was made of it is done again.",
+                "%s ended with other weights than the first time. Its record is replaced, and "
+                "everything that depends on it is run again.",
                 folder,
             )
         kept = result.snapshots if not same else {**before.snapshots, **result.snapshots}
         result = replace(before if same else result, snapshots=kept)
-        if not same:  # first, so that no record ever stands beside weights of the other
+        if not same:  # first, so that a record never lies next to weights of the other
             for path in (folder / WEIGHTS, *folder.glob("epoch-*")):
                 path.unlink(missing_ok=True)
             result.save(folder)
@@ -568,11 +573,11 @@ def _fitted_by_user(
     training: Training,
     place: Path,
     method: str | None,
-    how: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Result:
-    """Let the user's own function train; it returns an accuracy, or a dictionary that has one."""
+    """Train by the user's own function, which returns an accuracy or a dictionary with one."""
     assert training.fit is not None
-    meter, model = how["meter"], training.build()
+    meter, model = options["meter"], training.build()
     before = tensor_digest(dict(model.named_parameters()))
     begun = time.perf_counter()
     with preserved_random_state(training.seed):
@@ -582,8 +587,8 @@ def _fitted_by_user(
     accuracy_ = figures.pop("accuracy", figures.pop("test_accuracy", None))
     if isinstance(accuracy_, bool) or not isinstance(accuracy_, (int, float)):
         raise TrainingError(
-            f"fit returned {returned!r}; it must return an accuracy, or a dictionary with "
-            "'accuracy' in it."
+            f"fit returned {returned!r}; it must return an accuracy, or a dictionary with the "
+            "key 'accuracy'."
         )
     correct = figures.pop("correct", None)
     save_weights(place / WEIGHTS, model)
@@ -599,7 +604,7 @@ def _fitted_by_user(
         environment={},
         figures=to_table(figures) or None,
         parameters_unchanged=tensor_digest(dict(model.named_parameters())) == before,
-        **energy_figures(None if meter is None else meter.lap(), method, how["where"].metering),
+        **energy_figures(None if meter is None else meter.lap(), method, options["where"].metering),
     )
 
 
@@ -620,29 +625,29 @@ def train_network(
     distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     tracking: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Train a dense network, a ticket or a baseline of one, in a folder of its own in `out`.
+    """Train a dense network, a ticket or a baseline, in its own folder inside `out`.
 
     Args:
         model: Name of the dense network.
         dataset: What to train, validate and test on.
         recipe: How to train.
-        seed: As in `plan_training`.
+        seed: Seed of the dense theta_0, and of order and augmentation of the images.
         out: Folder of all trainings.
-        ticket: As in `plan_training`.
-        initialization: As in `plan_training`.
-        initialization_seed: As in `plan_training`.
-        snapshots: Epochs whose weights and optimizer are kept, see `epochs_at`.
+        ticket: Folder of a ticket or baseline to train in place of the dense network.
+        initialization: "ticket" or "seed", see `plan_training`.
+        initialization_seed: Seed of new random weights; None: `seed`.
+        snapshots: Epochs whose weights and optimizer state are saved, see `epochs_at`.
         validation_fraction: Share `dataset` was loaded with.
-        where: Device, progress bar and what is known about energy.
-        provenance: Command line to be noted.
-        distributed: Choices for a training in several processes.
+        where: Device, progress bar and energy metering.
+        provenance: Command line to record.
+        distributed: Options for several processes.
         tracking: Trackers that curves are sent to.
 
     Returns:
         What `layerticket train --json` prints.
 
     Raises:
-        LayerticketError: If anything given does not fit.
+        LayerticketError: If an argument is invalid.
         TrainingError: If training fails.
     """
     with processes(where.device) as group:

@@ -1,1 +1,1 @@
-"""Builds the smaller network; one that came from Hugging Face leaves as one."""
+"""Build the smaller network: remove blocks or channels, or mask weights."""

@@ -1,4 +1,4 @@
-"""Which channels of which layers can only go together, as Torch-Pruning finds them by tracing.
+"""Find coupled channels by tracing with Torch-Pruning, and remove filters.
 
 A *filter* is an output channel of a convolution.
 """
@@ -21,35 +21,35 @@ Side = Literal["out", "in"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one layer contributes to a group."""
+    """The part of one layer in a group."""
 
     layer: str
     side: Side
-    """`out`: the layer loses outputs of its own; `in`: it reads what is gone."""
+    """`out`: the layer loses output channels; `in`: it loses input channels."""
     indices: tuple[tuple[int, ...], ...]
-    """For each channel of the group, the indices in this layer."""
+    """Indices in this layer, for each channel of the group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Channels that run through several layers: channel i of all of them goes as one."""
+    """Coupled channels: channel i must be removed from all layers of the group together."""
 
     root: str
     """A convolution whose filters are the channels."""
     size: int
     parts: tuple[Part, ...]
     filters: tuple[str, ...]
-    """Convolutions that lose a filter with each channel, the root among them."""
+    """Convolutions that lose a filter with each channel, including the root."""
 
 
 def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
-    """Find the groups of channels that can go, in the order of the network's modules.
+    """Return the groups of removable channels, in the order of the network's modules.
 
-    Every convolution is in one at most; channels the network's outputs consist of stay, and are
-    left out. The network is traced with `example`, images (N, C, H, W), and not modified. Shortcuts
-    padded with zeros and grouped convolutions are refused.
+    Every convolution is in at most one group; channels of the network's outputs are not included.
+    The network is traced with `example`, images (N, C, H, W), and not modified. Shortcuts padded
+    with zeros and grouped convolutions raise an error.
     """
-    _refuse_what_cannot_be_traced(model)
+    _check_traceable(model)
     copy = copy_of(model)
     with _traceable(copy):
         graph = _graph(copy, example)
@@ -60,8 +60,8 @@ def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
     groups = sorted((g for g in found if g is not None), key=lambda g: order.index(g.root))
     if not groups:
         raise LayerticketError(
-            f"no filter of this {type(model).__name__} can go: it has no convolution whose outputs "
-            "are not the network's own."
+            f"no filter of this {type(model).__name__} can be removed: all its convolutions give "
+            "outputs of the network."
         )
     return tuple(groups)
 
@@ -69,23 +69,23 @@ def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
 def without_channels(
     model: nn.Module, removed: Mapping[str, Iterable[int]], example: Tensor
 ) -> nn.Module:
-    """Return a new, really smaller network without the filters; `model` is not modified.
+    """Return a new, smaller network without the filters; `model` is not modified.
 
-    Filters are named by their convolution; of coupled convolutions name each, or only one.
+    Filters are given by convolution; of coupled convolutions, give all or only one.
     """
     going = {name: tuple(sorted(indices)) for name, indices in removed.items() if indices}
     groups = {name: group for group in coupled_channels(model, example) for name in group.filters}
     for name, indices in going.items():
         if name not in groups or not set(indices) < set(range(groups[name].size)):
             raise LayerticketError(
-                f"filters {list(indices)} of {name!r} cannot go from this {type(model).__name__}. "
-                "Give the network they were found in."
+                f"filters {list(indices)} of {name!r} cannot be removed from this "
+                f"{type(model).__name__}. Give the network they were found in."
             )
     chosen = {groups[name].root: indices for name, indices in going.items()}
     if odd := [n for n, i in going.items() if chosen[groups[n].root] != i]:
         raise LayerticketError(
-            f"filters of {odd[0]!r} are coupled with those of {groups[odd[0]].root!r}, and others "
-            "are named there. Name the same ones."
+            f"filters of {odd[0]!r} are coupled with those of {groups[odd[0]].root!r}, but other "
+            "indices are given there. Give the same indices."
         )
     small = copy_of(model)
     with _traceable(small):
@@ -99,13 +99,13 @@ def without_channels(
 
 
 def _group(graph: Any, traced: Any, names: Mapping[int, str]) -> Group | None:  # noqa: ANN401
-    """Read a group of Torch-Pruning; None if the network's outputs are among its channels."""
+    """Return a group of Torch-Pruning; None if it includes outputs of the network."""
     size = len(traced[0].idxs)
     found: dict[tuple[str, Side], list[list[int]]] = defaultdict(lambda: [[] for _ in range(size)])
     filters: list[str] = []
     for item in traced:
         dependency, module = item.dep, item.dep.target.module
-        # Torch-Pruning's functions are bound methods: `is` would never hold.
+        # Torch-Pruning's functions are bound methods: `is` would always be false.
         reads = isinstance(module, (nn.Conv2d, nn.Linear)) and graph.is_in_channel_pruning_fn(
             dependency.handler
         )
@@ -127,28 +127,26 @@ def _group(graph: Any, traced: Any, names: Mapping[int, str]) -> Group | None:  
     for part in parts:
         if part.side == "out" and part.layer in filters and part.indices != straight:
             raise LayerticketError(
-                f"filters of {part.layer!r} are coupled with others at an offset or in part, which "
-                "is not supported. Take another network, or --baseline weights."
+                f"filters of {part.layer!r} are coupled with others partly or at an offset, which "
+                "is not supported. Use another network, or --baseline weights."
             )
     order = list(names.values())
     first, *rest = sorted(set(filters), key=order.index)
     return Group(root=first, size=size, parts=parts, filters=(first, *rest))
 
 
-def _refuse_what_cannot_be_traced(model: nn.Module) -> None:
+def _check_traceable(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, PaddedShortcut):
             raise LayerticketError(
                 f"{name!r} is a shortcut padded with zeros (option A of He et al.): its channels "
-                "are coupled with those of its input at an offset, which tracing does not see, and "
-                "its zeros can never go. Take the network with projection shortcuts, such as "
-                "resnet32-projection."
+                "are coupled with those of its input at an offset, which tracing does not detect. "
+                "Use the network with projection shortcuts, such as resnet32-projection."
             )
         if isinstance(module, nn.modules.conv._ConvNd) and module.groups != 1:
             raise LayerticketError(
-                f"{name!r} is a convolution of {module.groups} groups; filters are removed from "
-                "networks of ordinary convolutions only. Take another network, or --baseline "
-                "weights."
+                f"{name!r} is a convolution with {module.groups} groups; filters can be removed "
+                "only from ordinary convolutions. Use another network, or --baseline weights."
             )
 
 
@@ -163,12 +161,12 @@ def _graph(model: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
 
 @contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
-    """Let a copy be traced through its gradients, in evaluation mode; modes and flags come back."""
+    """Prepare a copy for tracing: gradients on, evaluation mode; restore both at the end."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     with preserved_modes(model), torch.enable_grad():
         model.eval().requires_grad_(True)
         try:
             yield
         finally:
-            for name, parameter in model.named_parameters():  # pruning makes new ones
+            for name, parameter in model.named_parameters():  # pruning creates new ones
                 parameter.requires_grad_(name not in frozen)

@@ -1,9 +1,9 @@
-"""Lets a network of Hugging Face's library come out of surgery as an ordinary one of its class.
+"""Make a smaller Hugging Face network a valid network of its class.
 
-Entries that are left of a list are numbered anew, in names as in attributes, and the configuration
-says what is left. No architecture is named: the class itself is built without memory from the
-corrected configuration, and must give the modules, shapes and settings of the network that was
-cut. Where it does not, the user is warned with the first difference.
+The remaining entries of each list are renumbered, in names and attributes, and the configuration
+is corrected. This works without knowing the architecture: the class is built without memory from
+the corrected configuration, and must have the modules, shapes and settings of the smaller network.
+If not, a warning gives the first difference.
 """
 
 import copy
@@ -21,10 +21,10 @@ from layerticket.modules import preserved_random_state
 
 logger = logging.getLogger(__name__)
 INDEX = re.compile(r"(layer|block)_?(idx|index|id|number)|idx|index")
-"""Attributes that hold the place of a layer."""
+"""Attributes with the index of a layer."""
 ABOUT_LAYERS = re.compile(r"layer|depth|block|stage|pattern|idx|indices")
 RATE = "drop_prob"
-"""Attribute of stochastic depth; rates follow the depth of the network."""
+"""Attribute of stochastic depth; rates depend on the depth of the network."""
 TIES = "all_tied_weights_keys"
 """Attribute that names tied weights."""
 Differences = dict[tuple[str, str], str]
@@ -32,20 +32,19 @@ Renaming = Callable[[str], str]
 
 
 def is_entry(model: nn.Module, name: str) -> bool:
-    """Tell whether a name is that of a numbered entry of a list inside a Hugging Face network."""
+    """Whether a name is a numbered entry of a list inside a Hugging Face network."""
     container, _, key = name.rpartition(".")
     numbered = isinstance(model.get_submodule(container), (nn.ModuleList, nn.Sequential))
     return key.isdigit() and numbered and any(within(container, r) for r in pretrained(model))
 
 
 def name_after_removal(model: nn.Module, removed: Iterable[str]) -> Renaming:
-    """Return the function from names in the dense network to names in the one without `removed`.
+    """Return the function from dense names to names after `removed` is removed.
 
-    Lists inside Hugging Face networks are numbered without gaps, as their classes name them;
-    every other name stays.
+    Lists inside Hugging Face networks are renumbered without gaps; all other names stay.
 
     Args:
-        model: The dense network, or what `remove_blocks` made of it.
+        model: The dense network, or the result of `remove_blocks`.
         removed: Names of removed blocks, as in the dense network.
 
     Example:
@@ -56,7 +55,7 @@ def name_after_removal(model: nn.Module, removed: Iterable[str]) -> Renaming:
 
 
 def renaming(gone: dict[str, list[int]]) -> Renaming:
-    """Return the function that moves every index in a name down by what is gone below it."""
+    """Return the function that lowers every index in a name by the number removed below it."""
 
     def renamed(name: str) -> str:
         parts = name.split(".")
@@ -71,7 +70,7 @@ def renaming(gone: dict[str, list[int]]) -> Renaming:
 
 
 def close_gaps(small: nn.Module, removed: Iterable[str]) -> None:
-    """Number the entries that are left of each list a block was taken from without gaps."""
+    """Renumber without gaps the entries of each list that lost a block."""
     for container in sorted(by_list(removed), reverse=True):  # inner lists before outer ones
         entries = small.get_submodule(container)._modules
         left = list(entries.values())
@@ -80,7 +79,7 @@ def close_gaps(small: nn.Module, removed: Iterable[str]) -> None:
 
 
 def pretrained(model: nn.Module) -> list[str]:
-    """List the outermost networks of Hugging Face's library by name; it is never imported here."""
+    """List the names of the outermost Hugging Face networks; the library is not imported."""
     library = sys.modules.get("transformers")
     if library is None:
         return []
@@ -90,7 +89,7 @@ def pretrained(model: nn.Module) -> list[str]:
 
 
 def by_list(names: Iterable[str]) -> dict[str, list[int]]:
-    """Group entries by the list they are of."""
+    """Group entries by their list."""
     lists: dict[str, list[int]] = {}
     for name in names:
         container, _, key = name.rpartition(".")
@@ -99,16 +98,16 @@ def by_list(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def within(name: str, ancestor: str) -> bool:
-    """Tell whether a name is an ancestor's or lies below it."""
+    """Whether a name is an ancestor or inside it."""
     return name == ancestor or ancestor == "" or name.startswith(f"{ancestor}.")
 
 
 def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> None:
     """Correct configuration and layer indices of every Hugging Face network inside `small`.
 
-    `small` is `dense` without the entries `removed`, renumbered; it is changed in place. Where no
+    `small` is `dense` without the entries `removed`, renumbered; it is changed in place. If no
     configuration of the class describes it, a warning says so: it runs and trains, but
-    ``from_pretrained`` could not read what ``save_pretrained`` writes.
+    ``from_pretrained`` cannot read the files of ``save_pretrained``.
     """
     for root in pretrained(small):
         start = len(root) + 1 if root else 0
@@ -121,15 +120,15 @@ def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> 
             warnings.warn(
                 f"{type(small.get_submodule(root)).__name__} without {', '.join(mine)} runs and "
                 f"trains, but no configuration of its class describes it: {reason}. Keep the "
-                "ticket: what save_pretrained writes of it, from_pretrained cannot read.",
+                "ticket: from_pretrained cannot read the files that save_pretrained writes.",
                 stacklevel=4,
             )
 
 
 def _fit(small: Any, dense: Any, gone: dict[str, list[int]]) -> str:  # noqa: ANN401 - PreTrainedModel
-    """Correct one network in place; return the empty string, or why it stays different."""
+    """Correct one network in place; return an empty string, or the remaining difference."""
     renamed = renaming(gone)
-    for container in gone:  # right for caches, whatever the configuration can say
+    for container in gone:  # needed for caches in any case
         left = small.get_submodule(renamed(container))
         _number(left, dense.get_submodule(container), gone[container])
     try:
@@ -152,23 +151,23 @@ def _fit(small: Any, dense: Any, gone: dict[str, list[int]]) -> str:  # noqa: AN
             if not count:
                 break
         if best is None:
-            return f"nothing in it says how many entries {container!r} has"
+            return f"no field gives the number of entries of {container!r}"
         config = best[1]
     after = _skeleton(type(dense), config)
     counts = {(_length(before, name), length) for name, length in lengths.items()}
-    _settle(small, before, after, renamed, counts)
+    _take_over(small, before, after, renamed, counts)
     left = {key: text for key, text in _differences(small, after).items() if key not in known}
     return next((f"{name or 'the network'}: {text}" for (name, _), text in left.items()), "")
 
 
-def _settle(
+def _take_over(
     small: Any,  # noqa: ANN401 - PreTrainedModel, as the next two
     before: Any,  # noqa: ANN401
     after: Any,  # noqa: ANN401
     renamed: Renaming,
     counts: set[tuple[int, int]],
 ) -> None:
-    """Take over configurations, numbers of layers, rates of stochastic depth, names of ties."""
+    """Copy configurations, numbers of layers, drop-path rates and names of tied weights."""
     skeletons, modules = dict(after.named_modules()), dict(small.named_modules())
     for name, old in before.named_modules():
         new: Any = skeletons.get(renamed(name))
@@ -193,7 +192,7 @@ def _settle(
 
 
 def _differences(net: nn.Module, skeleton: nn.Module) -> Differences:
-    """Compare classes, shapes and settings module by module; indices and rates are left out."""
+    """Compare classes, shapes and settings module by module, except indices and rates."""
     mine, built = dict(net.named_modules()), dict(skeleton.named_modules())
     found: Differences = {}
     for name in [*mine, *(name for name in built if name not in mine)]:
@@ -206,7 +205,7 @@ def _differences(net: nn.Module, skeleton: nn.Module) -> Differences:
                 found[name, "class"] = f"is a {type(a).__name__}, not a {type(b).__name__}"
             continue
         ours, theirs = _settings(a), _settings(b)
-        spare = a.state_dict() or b.state_dict()  # without state, what only one knows is unused
+        spare = a.state_dict() or b.state_dict()  # without state, extra attributes are unused
         for what in (ours.keys() | theirs.keys()) if spare else theirs.keys():
             if ours.get(what) != theirs.get(what):
                 found[name, what] = f"{what} is {ours.get(what)}, not {theirs.get(what)}"
@@ -228,7 +227,7 @@ def _settings(module: nn.Module) -> dict[str, object]:
 
 
 def _number(entries: nn.Module, dense: nn.Module, gone: list[int]) -> None:
-    """Let every attribute that held the old place of an entry hold the new one."""
+    """Set every attribute with the old index of an entry to the new one."""
     old_places = [index for index in range(len(dense._modules)) if index not in gone]
     for new, (old, entry) in enumerate(zip(old_places, entries.children(), strict=True)):
         for module in entry.modules():
@@ -238,7 +237,7 @@ def _number(entries: nn.Module, dense: nn.Module, gone: list[int]) -> None:
 
 
 def _skeleton(kind: type, config: Any) -> Any:  # noqa: ANN401 - PreTrainedModel
-    """Build a class from a configuration as it would be read back from a file, without memory."""
+    """Build a class from a configuration, as read from a file, without memory."""
     fresh = type(config).from_dict(config.to_dict())
     with warnings.catch_warnings(), preserved_random_state(0), torch.device("meta"):
         warnings.simplefilter("ignore")
@@ -246,22 +245,22 @@ def _skeleton(kind: type, config: Any) -> Any:  # noqa: ANN401 - PreTrainedModel
 
 
 def _skeleton_or_none(kind: type, config: Any) -> Any:  # noqa: ANN401 - PreTrainedModel or None
-    """Build a class from a candidate; None where it is no valid configuration."""
+    """Build a class from a candidate; None if the configuration is invalid."""
     try:
         return _skeleton(kind, config)
-    except Exception:  # a wrong candidate may break anywhere in the class's own code
+    except Exception:  # a wrong candidate may fail anywhere in the class
         logger.debug("no %s of this configuration", kind.__name__, exc_info=True)
         return None
 
 
 def _length(net: nn.Module, container: str) -> int:
-    """Count the entries of a list; -1 where there is none of this name."""
+    """Count the entries of a list; -1 if there is no such list."""
     found = dict(net.named_modules()).get(container)
     return -1 if found is None else len(found._modules)
 
 
 def _is_rate(module: nn.Module, name: str) -> bool:
-    """Tell whether a module only drops: no state, and named after that."""
+    """Whether a module only does drop-path: it has no state, and a name of that kind."""
     key = name.rpartition(".")[2]
     return "drop" in key and not module.state_dict()
 
@@ -271,11 +270,11 @@ def _short(err: Exception) -> str:
 
 
 def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  # noqa: ANN401
-    """Yield copies of a configuration that may describe the network without some layers.
+    """Yield candidate configurations of the network without some layers.
 
     In each copy one number n, the `total` of entries in the dense network, becomes m (a field, or
-    a member of a list such as ``depths``), and the fields that list something for every layer, or
-    number layers, lose what is `gone`: those named after layers, then all, then none.
+    a member of a list such as ``depths``), and fields with a value per layer, or with layer
+    indices, lose the entries `gone`: first those named after layers, then all, then none.
     """
     for path, field, member in _counts(config, total):
         for pattern in (ABOUT_LAYERS, re.compile(""), None):
@@ -294,7 +293,7 @@ def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  #
 
 
 def carry_over(target: Any, before: Any, after: Any) -> None:  # noqa: ANN401 - configurations
-    """Give a configuration every field in which two others of its class differ, as in `after`."""
+    """Copy from `after` to a configuration every field in which `before` and `after` differ."""
     for field, value in vars(after).items():
         old = vars(before).get(field)
         if _is_config(value) and _is_config(old) and _is_config(vars(target).get(field)):
@@ -304,7 +303,7 @@ def carry_over(target: Any, before: Any, after: Any) -> None:  # noqa: ANN401 - 
 
 
 def _counts(config: Any, total: int) -> list[tuple[tuple[str, ...], str, int | None]]:  # noqa: ANN401
-    """List where n stands: path of the part, field, member of the field's list or None."""
+    """List the places of n: path of the part, field, index in the field's list or None."""
     found: list[tuple[tuple[str, ...], str, int | None]] = []
 
     def visit(part: Any, path: tuple[str, ...]) -> None:  # noqa: ANN401 - a configuration
@@ -334,7 +333,7 @@ def _drop_entries(
     *,
     apart: str,
 ) -> None:
-    """Shorten lists with an entry for every layer; renumber lists of layers and hidden states."""
+    """Shorten lists with an entry per layer; renumber lists of layers and hidden states."""
     stages = getattr(part, "stage_names", None) or ()
     for field, value in list(vars(part).items()):
         if field == apart or not isinstance(value, (list, tuple)) or not named.search(field):
@@ -353,7 +352,7 @@ def _drop_entries(
 
 
 def _moved_state(entry: Any, stages: Sequence[str], gone: Sequence[int]) -> Any:  # noqa: ANN401
-    """Return where the output behind a layer lies now, for an index of states or its name."""
+    """Return the new index or name of the output of a layer among the hidden states."""
     index = stages.index(entry) if isinstance(entry, str) else entry % len(stages)
     moved = index - sum(layer < index for layer in gone)
     return stages[moved] if isinstance(entry, str) else moved

@@ -1,8 +1,8 @@
-"""Masks on the weights of a network, through `torch.nn.utils.prune`.
+"""Mask weights of a network with `torch.nn.utils.prune`.
 
-A masked layer computes with ``weight = weight_orig * weight_mask`` at every call. Here
-``weight_orig`` is zero as well wherever the mask is, so that gradient, momentum and weight decay of
-a pruned weight are zero at every step and it stays exactly zero, in memory and in every file.
+A masked layer computes ``weight = weight_orig * weight_mask`` at every call. Here ``weight_orig``
+is also zero where the mask is zero, so that gradient, momentum and weight decay of a pruned weight
+are zero at every step and the weight stays exactly zero, in memory and in every file.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ ORIGINAL, MASK = "_orig", "_mask"
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of the dense network with masked weights, true where one stays.
+    """Return a copy of the dense network with masked weights; a mask is true for kept weights.
 
-    A weight that stands in several places (tied) is refused: masks would tear it apart.
+    A tied weight raises an error, since its masks would differ.
     """
     copy = copy_of(model)
     places = [id(p) for _, p in copy.named_parameters(remove_duplicate=False)]
@@ -32,7 +32,7 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
                 f"weight {name!r} cannot be masked: it is tied, not in this "
                 f"{type(model).__name__}, or of another shape."
             )
-        with torch.no_grad():  # so that the copy itself can be copied
+        with torch.no_grad():  # so that the copy can be copied again
             prune.custom_from_mask(  # type: ignore[no-untyped-call]  # torch's own
                 copy.get_submodule(owner), own, mask.to(parameter.device)
             )
@@ -41,7 +41,7 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def permanent(network: nn.Module) -> nn.Module:
-    """Make masks permanent, in place: an ordinary network again, with zeros for pruned weights."""
+    """Make masks permanent, in place: pruned weights become ordinary zeros."""
     for module in network.modules():
         names = [n.removesuffix(ORIGINAL) for n in module._parameters if n.endswith(ORIGINAL)]
         for name in names:
@@ -51,7 +51,7 @@ def permanent(network: nn.Module) -> nn.Module:
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the state of a masked network the names and values of an ordinary one."""
+    """Return the state of a masked network with the names and values of an ordinary one."""
     plain: dict[str, Tensor] = {}
     for name, tensor in state.items():
         stem = name.removesuffix(ORIGINAL)
@@ -63,7 +63,7 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def masked_optimizer(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the optimizer state of an ordinary network the names and zeros of a masked one."""
+    """Return the optimizer state of an ordinary network with names and zeros of a masked one."""
     found: dict[str, Tensor] = {}
     for key, tensor in state.items():
         owner, _, kind = key.rpartition("/")

@@ -1,4 +1,4 @@
-"""Builds the smaller network: blocks and branches cut out, or set to zero."""
+"""Build the smaller network: remove blocks and branches, or set them to zero."""
 
 import inspect
 import math
@@ -16,47 +16,47 @@ from layerticket.surgery.hugging_face import close_gaps, is_entry, make_valid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replacement:
-    """A module of a branch, and what stands in its place when the branch is gone."""
+    """A module of a branch, and how to replace it when the branch is removed."""
 
     name: str
-    """As in ``named_modules()``."""
+    """Name, as in ``named_modules()``."""
     output: Literal["input", "zeros"]
-    """`zeros`: nothing is added to the stream. `input`: what enters passes through."""
+    """`zeros`: nothing is added to the stream. `input`: the input is passed through."""
     argument: int | str
-    """Which argument of the call the stream is."""
+    """Position or name of the stream among the arguments of the call."""
     single_input: bool
-    """Whether it is called with that tensor and nothing else, and returns one tensor."""
+    """Whether it is called with this tensor only, and returns one tensor."""
     repeats: tuple[int | str | None, ...] | None
-    """Where it returns a tuple: for each entry after the first, the argument that it is or None."""
+    """For a returned tuple: for each entry after the first, the argument it equals, or None."""
 
 
 class Removable(Protocol):
-    """What can be removed: a block as a whole, or one branch of it; see `blocks.block.Block`."""
+    """A removable part: a whole block, or one branch of it; see `blocks.block.Block`."""
 
     @property
     def name(self) -> str:
-        """As in ``named_modules()``."""
+        """Name, as in ``named_modules()``."""
 
     @property
     def call(self) -> Literal["plain", "rich"]:
-        """How a whole block is called, see `take_out`."""
+        """How a whole block is called, see `remove_block`."""
 
     @property
     def post_norm(self) -> bool:
-        """Whether something stands behind its addition."""
+        """Whether a layer follows its addition."""
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules that go, each without its parts."""
+        """Names of the removed modules, without their submodules."""
 
     @property
     def replacements(self) -> tuple[Replacement, ...]:
-        """What stands in the place of a branch; empty for a whole block."""
+        """Replacements for a branch; empty for a whole block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Named:
-    """A block that is known by its name alone; that it can go is taken on trust."""
+    """A block known by name only; whether it is removable is not checked."""
 
     name: str
     call: Literal["plain", "rich"]
@@ -70,14 +70,14 @@ class Named:
 
 
 def removables(model: nn.Module, blocks: Iterable[Removable | str]) -> list[Removable]:
-    """List blocks of a network that are given as such or by name, each once.
+    """Return the blocks of a network, given as blocks or names, each once.
 
-    Of a name, the signature of the module's forward tells how it is called: with one tensor
-    (`plain`), or with more, which only an entry of a list can be (`rich`).
+    For a name, the signature of the module's forward decides how it is called: with one tensor
+    (`plain`), or, for entries of a list only, with more (`rich`).
 
     Raises:
-        LayerticketError: If a block is not in the network, or its name does not tell how it is
-            called.
+        LayerticketError: If a block is not in the network, or it is unclear from its name how it
+            is called.
     """
     if isinstance(blocks, str):
         raise LayerticketError(f"blocks is the text {blocks!r}; give a list: [{blocks!r}].")
@@ -90,7 +90,7 @@ def removables(model: nn.Module, blocks: Iterable[Removable | str]) -> list[Remo
         if name not in present or any(part not in present for part in _parts(block)):
             raise LayerticketError(
                 f"block {name!r} is not in this {type(model).__name__}; pass the blocks "
-                "that find_blocks found in this very network."
+                "that find_blocks found in this network."
             )
         found[name] = _named(present, name) if isinstance(block, str) else block
     return list(found.values())
@@ -101,38 +101,38 @@ def _parts(block: Removable | str) -> tuple[str, ...]:
 
 
 def _named(present: dict[str, nn.Module], name: str) -> Named:
-    """Describe a block by how its forward may be called and where it stands."""
+    """Return a block by name, with how its forward is called and where it is."""
     taken = list(inspect.signature(present[name].forward).parameters.values())
     if len(taken) == 1 and taken[0].kind not in (taken[0].VAR_POSITIONAL, taken[0].VAR_KEYWORD):
         return Named(name=name, call="plain")
     holder = present[name.rpartition(".")[0]]
-    if isinstance(holder, nn.Sequential):  # which gives one tensor
+    if isinstance(holder, nn.Sequential):  # passes one tensor
         return Named(name=name, call="plain")
     if isinstance(holder, nn.ModuleList):
         return Named(name=name, call="rich")
     raise LayerticketError(
-        f"the name {name!r} alone does not tell how the block is called: its forward takes "
+        f"it is unclear how block {name!r} is called: its forward takes "
         f"{', '.join(p.name for p in taken)}. Give the block that find_blocks found."
     )
 
 
 def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Module:
-    """Return a new, really smaller network without the blocks; `model` is not modified.
+    """Return a new, smaller network without the blocks; `model` is not modified.
 
-    The result is of the caller's own class, keeps the names of all parameters that remain,
-    holds its own copy of their values, and needs nothing of layerticket. Networks of Hugging
-    Face's library have their layers numbered without gaps and their configuration corrected, so
-    that they can be saved, loaded and generated from like any other of their class; the names of
-    layers behind a removed one move, see `name_after_removal`.
+    The result has the caller's own class, keeps the names of all remaining parameters, has its
+    own copy of their values, and does not depend on layerticket. In Hugging Face networks, layers
+    are renumbered without gaps and the configuration is corrected, so that they can be saved,
+    loaded and used for generation like any other; the names of later layers change, see
+    `name_after_removal`.
 
     Args:
         model: The dense network.
-        blocks: Blocks `find_blocks` found in it, e.g. ``found.named(selection.removed)``; or their
-            names, which are taken on trust: whether a module can go is for `find_blocks` to say.
+        blocks: Blocks from `find_blocks`, e.g. ``found.named(selection.removed)``; or their
+            names, which are not checked: only `find_blocks` tests if a module is removable.
 
     Raises:
-        LayerticketError: If a block is not in the network, a name does not tell how the block is
-            called, or the network cannot be copied.
+        LayerticketError: If a block is not in the network, it is unclear how a block is called,
+            or the network cannot be copied.
 
     Warns:
         UserWarning: If no configuration of a Hugging Face class describes the smaller network.
@@ -140,8 +140,7 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
     model = network_of(model)
     removed = removables(model, blocks)
     present = dict(model.named_modules())
-    # Parameters of removed blocks are shared with the copy until they are dropped from it,
-    # so that they are never duplicated.
+    # Parameters of removed blocks are shared with the copy, not copied, until they are removed.
     going = [p for block in removed for n in block.modules for p in present[n].parameters()]
     small = copy_of(model, {id(p): p for p in going})
     entries = [b.name for b in removed if not b.replacements and is_entry(model, b.name)]
@@ -160,19 +159,19 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
 def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Module:
     """Return a copy of the network in which every parameter of the blocks is zero.
 
-    It computes what `remove_blocks` computes, at the full cost: an oracle for tests, and the
-    reason why masks alone save nothing.
+    It computes the same as `remove_blocks` at full cost: an oracle for tests, and the reason
+    why masks alone save nothing.
 
     Raises:
-        LayerticketError: If a block ends in a normalization (post-norm), which zeros would mute, or
-            as `remove_blocks` does.
+        LayerticketError: If a block ends in a normalization (post-norm), which zeros would
+            silence, or a block cannot be removed.
     """
     model = network_of(model)
     zeroed = copy_of(model)
     for block in removables(model, blocks):
         if block.post_norm and not _ends_in_zeros(block):
             raise LayerticketError(
-                f"block {block.name!r} is post-norm; zeros would mute its input."
+                f"block {block.name!r} is post-norm; zeros would silence its input."
             )
         with torch.no_grad():
             for name in block.modules:
@@ -184,7 +183,7 @@ def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Modul
 
 
 def remove_from(model: nn.Module, block: Removable) -> None:
-    """Remove a block or a branch from a network the caller may change."""
+    """Remove a block or a branch from a network, in place."""
     if block.replacements:
         cut_out(model, block.replacements)
     else:
@@ -192,9 +191,9 @@ def remove_from(model: nn.Module, block: Removable) -> None:
 
 
 def take_out(model: nn.Module, name: str, how: Literal["plain", "rich"]) -> None:
-    """Remove one block from a network the caller may change.
+    """Remove one block from a network, in place.
 
-    A `plain` block is replaced by ``nn.Identity``, so every name and index stays. A `rich` one
+    A `plain` block is replaced by ``nn.Identity``, so all names and indices stay. A `rich` block
     is deleted from its list; the other entries keep their names.
     """
     parent = model.get_submodule(name.rpartition(".")[0])
@@ -206,11 +205,11 @@ def take_out(model: nn.Module, name: str, how: Literal["plain", "rich"]) -> None
 
 
 def cut_out(model: nn.Module, cuts: tuple[Replacement, ...]) -> None:
-    """Remove one branch from a network the caller may change; names and indices stay.
+    """Remove one branch from a network, in place; names and indices stay.
 
-    Modules called with one tensor become a part of PyTorch that has no weights and costs next to
-    nothing: the identity, or a threshold that nothing reaches and so gives zeros. The others
-    become `Absent`.
+    Modules called with one tensor become a PyTorch module without weights and almost without cost:
+    the identity, or a threshold that is never reached and so gives zeros. The others become
+    `Absent`.
     """
     for cut in cuts:
         parent = model.get_submodule(cut.name.rpartition(".")[0])
@@ -224,10 +223,10 @@ def _substitute(cut: Replacement) -> nn.Module:
 
 
 class Absent(nn.Module):
-    """Stands for a module that took further arguments or returned a tuple; has no weights.
+    """Replaces a module that took further arguments or returned a tuple; has no weights.
 
-    A network that holds one can be pickled as a whole only for readers that have layerticket;
-    its ``state_dict`` is free of it.
+    A network with such a module can be unpickled only where layerticket is installed; its
+    ``state_dict`` does not contain it.
     """
 
     def __init__(self, cut: Replacement) -> None:
@@ -235,7 +234,7 @@ class Absent(nn.Module):
         self.output, self.argument, self.repeats = cut.output, cut.argument, cut.repeats
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as what it stands for
-        """Return the input or zeros of its shape, in the form that is expected."""
+        """Return the input, or zeros of its shape, in the expected form."""
 
         def given(place: int | str | None) -> Any:  # noqa: ANN401 - whatever it is called with
             return args[place] if isinstance(place, int) else kwargs.get(place or "")
@@ -245,12 +244,12 @@ class Absent(nn.Module):
         return y if self.repeats is None else (y, *(given(place) for place in self.repeats))
 
     def extra_repr(self) -> str:
-        """Tell what it gives."""
+        """Return the kind of output for ``print(model)``."""
         return f"output={self.output!r}"
 
 
 def _ends_in_zeros(block: Removable) -> bool:
-    """Tell whether what goes is added to the stream, so that a normalization behind it stays."""
+    """Whether the removed part is added to the stream, so that a later normalization stays."""
     return bool(block.replacements) and block.replacements[0].output == "zeros"
 
 

@@ -1,1 +1,1 @@
-"""The record of what was removed from a network, and how one is found."""
+"""Tickets: the record of what was removed from a network, and how to find one."""

@@ -1,4 +1,4 @@
-"""From a network and a budget to a ticket: find the blocks, score, select, cut, in rounds."""
+"""Find a ticket of a network: find blocks, score, select and remove them, in rounds."""
 
 import math
 import warnings
@@ -47,42 +47,42 @@ def find_ticket(
     noise: bool = False,
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
 ) -> Ticket:
-    """Find a ticket: score the blocks of a network, remove the lowest.
+    """Find a ticket: score the blocks of a network and remove the lowest.
 
-    With several rounds the smaller network is scored anew after each, and each removes an equal
-    part of the budget: the cumulative target of round r of k is the r-th k-th of it, in whole
-    blocks rounded up. Cost: k scorings. At initialization this is Algorithm 2 of the paper.
+    With several rounds, the smaller network is scored again after each, and each removes an equal
+    part of the budget: the cumulative target after round r of k is r / k of it, in whole blocks
+    rounded up. Cost: k scorings. At initialization this is Algorithm 2 of the paper.
 
     Args:
         model: Network, untrained or trained; not modified.
-        batch: ``(inputs, targets)`` or a dict, on the model's device, to score the blocks on.
+        batch: Scoring batch: ``(inputs, targets)`` or a dict, on the model's device.
         criterion: A registered name, see `criterion_names`.
-        budget: How much is to go.
+        budget: How much to remove.
         protect: Patterns of blocks that must stay, see `select`.
-        min_per_stage: Blocks that must remain in every stage.
-        keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper.
-        name: What the network is built by; recorded. Its class name by default.
-        seed: Seed theta_0 was drawn with; recorded. Criterion `random` draws by it, unless `draw`
-            is given.
+        min_per_stage: Minimum number of blocks that stay in every stage.
+        keep_neighbours: Whether the neighbours of down-samplings stay, as in the paper's code.
+        name: Name that the network is built by; recorded. By default its class name.
+        seed: Seed that drew theta_0; recorded. Criterion `random` uses it unless `draw` is
+            given.
         rounds: Rounds of scoring and removing, without training in between; 1: all at once.
-        within: Ticket that `model` has already been cut down to, to go on from; `budget` counts
-            from the dense network. So a network can be trained between rounds.
+        within: Ticket that was already applied to `model`; more blocks are removed, and `budget`
+            counts from the dense network. So a network can be trained between rounds.
         costs: Measures the blocks of the dense network, for a budget of measured costs.
-        granularity: `branch`: the branches of a block may go one by one, see `find_blocks`; with
-            `within`, that ticket's own.
-        noise: Whether the gap at the cut is set against its noise, see `cut_of`: the ticket then
-            says so in `cuts`, and a gap below its noise is warned of. Each round is scored twice
-            more, on half the batch each: about double the cost of scoring. A criterion that reads
-            no batch has no such noise, and costs nothing more.
+        granularity: `branch`: single branches of a block can be removed, see `find_blocks`; with
+            `within`, the granularity of that ticket.
+        noise: Whether to compare the score gap at the cut with its noise, see `cut_of`. The result
+            is in `cuts`, with a warning if the gap is below its noise. Each round is scored two
+            more times, on half the batch each: about twice the cost of scoring. A criterion
+            that reads no batch has no such noise and no extra cost.
         **options: Options of `score`: `normalization`, `reduction`, `temperature`, ...
 
     Returns:
         The ticket; ``ticket.apply(model)`` is the smaller network.
 
     Raises:
-        LayerticketError: If there is no removable block, the scores are degenerate or the budget
-            cannot be met, there are fewer blocks to remove than rounds, or `within` is of another
-            network.
+        LayerticketError: If there is no removable block, the scores are degenerate, the budget
+            cannot be met, there are fewer blocks to remove than rounds, or `within` belongs to
+            another network.
     """
     check_budget(budget)
     model = network_of(model)
@@ -114,27 +114,27 @@ def find_ticket(
                 ]
                 cuts.append(cut_of(chosen, scores, halves))
             except LayerticketError as err:
-                warnings.warn(f"how sure the cut is cannot be told: {err}", stacklevel=2)
+                warnings.warn(f"the noise at the cut cannot be measured: {err}", stacklevel=2)
         small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
         raise LayerticketError(
-            f"the ticket given already removes {len(gone)} blocks, which meets the budget. "
+            f"the given ticket already removes {len(gone)} blocks, which meets the budget. "
             "A budget counts from the dense network: ask for more."
         )
     with preserved_random_state(0):
         failure = runs(view_of(small).eval(), head(inputs_of(batch), 1))
     if failure:
         raise LayerticketError(
-            f"without {', '.join(gone)} together the model's own code fails ({failure}), though it "
-            "runs without each alone. Protect one of them, or remove fewer blocks."
+            f"the model's own code fails without {', '.join(gone)} together ({failure}), but it "
+            "runs without each of them alone. Protect one of them, or remove fewer blocks."
         )
     ticket = _ticket(model, blocks, small, found, within)
     return replace(ticket, model=name or ticket.model, seed=seed, cuts=tuple(cuts))
 
 
 def halves_of(batch: Batch) -> tuple[Batch, Batch]:
-    """Deal the examples of a batch into two halves, of each class equally many where it has one.
+    """Split the examples of a batch into two halves, balanced over classes if there are labels.
 
     Raises:
         LayerticketError: If there are fewer than two examples.
@@ -142,8 +142,8 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     examples = size_of(batch)
     if examples < 2:
         raise LayerticketError(
-            f"the noise of scores is measured on two halves of the batch, which has {examples} "
-            "example. Give more, or leave noise out."
+            f"the noise of scores needs two halves of the batch, but it has {examples} example. "
+            "Give more examples, or leave noise out."
         )
     order = class_order(batch)
     order = torch.arange(examples) if order is None else order
@@ -156,17 +156,17 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
 
 
 def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]) -> Cut:
-    """Set the gap between the last block removed and the first one kept against its noise.
+    """Compare the gap between the last removed and the first kept block with its noise.
 
-    The scores s1, s2 of all blocks on two halves of the batch, each divided by the mean of their
-    absolute values (a factor common to all blocks ranks nothing), differ by the relative noise
-    ``r = sqrt(mean_b ((s1_b - s2_b) / (|s1_b| + |s2_b|))^2)``; the noise of the gap is
-    ``r sqrt(s_last^2 + s_first^2)``, one standard error. A gap below it is warned of.
+    The scores s1, s2 of all blocks on two halves of the batch are each divided by the mean of their
+    absolute values (a common factor does not change a ranking). Their relative noise is
+    ``r = sqrt(mean_b ((s1_b - s2_b) / (|s1_b| + |s2_b|))^2)``, and the noise of the gap is
+    ``r sqrt(s_last^2 + s_first^2)``, one standard error. A warning is given for a smaller gap.
 
     Args:
-        chosen: What was chosen; its last block and the one that would have gone next.
-        scores: On the whole batch.
-        halves: On its two halves.
+        chosen: The selection, with its last block and the next one.
+        scores: Scores on the whole batch.
+        halves: Scores on its two halves.
     """
     assert chosen.following is not None
     last, first = chosen.order[-1], chosen.following
@@ -178,9 +178,9 @@ def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]
     noise = relative * math.hypot(scores.values[last], scores.values[first])
     if gap < noise:
         warnings.warn(
-            f"the scores hardly tell {last} (removed) from {first} (kept): they differ by "
-            f"{gap:.3g}, and two halves of the batch of {scores.examples} put the noise of that at "
-            f"{noise:.3g}. Another batch may choose otherwise; score on more examples.",
+            f"the scores of {last} (removed) and {first} (kept) differ by {gap:.3g}, less than the "
+            f"noise of {noise:.3g} between two halves of the batch of {scores.examples}. Another "
+            "batch may give another choice; score on more examples.",
             stacklevel=3,
         )
     return Cut(
@@ -193,18 +193,18 @@ def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]
 
 
 def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:
-    """Return the names of blocks that went as a whole; branches leave numbers as they are."""
+    """Return the names of removed whole blocks; removed branches do not change numbers."""
     return [block.name for block in blocks.named(gone) if block.branch is None]
 
 
 def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
-    """Return blocks under the names they have in the network that `gone` was removed from."""
+    """Return blocks with the names that they have after `gone` was removed."""
     now = name_after_removal(small, gone)
     return tuple(_under(block, now) for block in blocks)
 
 
 def _under(block: Block, now: Callable[[str], str]) -> Block:
-    """Rename a block and what it is made of."""
+    """Rename a block and its parts."""
     if block.branch is None:
         return replace(block, name=now(block.name))
     parts = tuple(replace(part, name=now(part.name)) for part in block.branch.replacements)
@@ -223,7 +223,7 @@ def _scores(
     criterion: str,
     **options: Any,  # noqa: ANN401 - see `score`
 ) -> BlockScores:
-    """Score what is left; the values carry the names of the dense network."""
+    """Score the remaining blocks; return scores under the names of the dense network."""
     current = _renamed(small, blocks, gone)
     scores = score(small, replace(blocks, removable=current), batch, criterion, **options)
     pairs = zip(blocks, current, strict=True)
@@ -231,24 +231,24 @@ def _scores(
 
 
 def _without(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> nn.Module:
-    """Remove further blocks, named as in the dense network, from what is left of it."""
+    """Remove further blocks, named as in the dense network, from the smaller network."""
     return remove_blocks(small, _renamed(small, blocks, gone))
 
 
 def _dense_blocks(
     model: nn.Module, batch: Batch, within: Ticket | None, granularity: Granularity
 ) -> Blocks:
-    """Find the removable blocks of the dense network, or take over those of a ticket of it."""
+    """Return the removable blocks of the dense network, found now or taken from a ticket."""
     if within is None:
         return find_blocks(model, head(inputs_of(batch), 1), granularity=granularity)
     if within.kind != "blocks":
         raise LayerticketError(
-            f"the ticket given removes {within.kind}; only from a ticket of blocks can more blocks "
-            "go."
+            f"the given ticket removes {within.kind}; more blocks can be removed only from a "
+            "ticket of blocks."
         )
     if within.init.keys() != model.state_dict().keys():
         raise LayerticketError(
-            f"this {type(model).__name__} is not cut down to the ticket given; its parameters have "
+            f"the given ticket was not applied to this {type(model).__name__}: its parameters have "
             "other names. Pass ticket.apply(model), trained or not."
         )
     return Blocks(
@@ -266,7 +266,7 @@ def _ticket(
     found: list[tuple[BlockScores, Selection]],
     within: Ticket | None,
 ) -> Ticket:
-    """Write down what the rounds found, behind what the ticket they went on from says."""
+    """Return the ticket of all rounds, including those of the ticket they started from."""
     first, last = found[0][0], found[-1][1]
     rounds = [scores.values for scores, _ in found]
     left = blocks.without(last.removed).macs

@@ -1,6 +1,6 @@
-"""A ticket: what was removed from a network, why, and the first weights of what is left.
+"""A ticket: what was removed from a network, why, and the initial weights of the rest.
 
-It lies in a folder: ``ticket.json`` and safetensors files, never a pickle.
+It is saved in a folder: ``ticket.json`` and safetensors files, never a pickle.
 """
 
 import json
@@ -26,11 +26,11 @@ from layerticket.tensors import load_tensors, save_tensors, tensor_digest
 SCHEMA = 2
 RECORD = "ticket.json"
 TENSORS = ("init", "optimizer", "masks")
-"""Fields that lie in files of their own, as ``NAME.safetensors``."""
+"""Fields saved in their own files, as ``NAME.safetensors``."""
 FILES = (RECORD, *(f"{name}.safetensors" for name in TENSORS))
 """Every file of a ticket."""
 APART = frozenset({"score_seconds", "versions", "checksum", "cuts"})
-"""Fields that say when, with what and how surely, not what; no part of the digest."""
+"""Fields about how the ticket was found, not what it is; not part of the digest."""
 
 Kind = Literal["blocks", "filters", "masks"]
 Initialization = Literal["ticket", "model"]
@@ -43,104 +43,104 @@ class Origin:
     run: Name
     """Name of the training."""
     scored_epoch: Whole
-    """What was scored are the weights after this many epochs."""
+    """Epoch whose weights were scored."""
     rewind_epoch: Whole
-    """The weights that stay were set back to those after this many epochs."""
+    """Epoch that the kept weights were rewound to."""
     recipe: Mapping[str, Any]
-    """Recipe of the training, as a table; a ticket set back to epoch i > 0 goes on with it."""
+    """Recipe of the training, as a table; a ticket rewound to epoch i > 0 continues with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """How far the last block removed and the first one kept are apart, and how sure that is."""
+    """Score gap between the last removed and the first kept block, and its noise."""
 
     removed: str
     kept: str
     gap: Number
-    """Score of the one kept less that of the one removed."""
+    """Score of the kept block minus that of the removed one."""
     noise: NotNegative
     """One standard error of the gap, from two halves of the batch."""
     seconds: NotNegative
-    """What scoring the halves took."""
+    """Seconds to score the halves."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Ticket(Shown):
-    """A smaller network inside a dense one, with the evidence for the choice and its first weights.
+    """A smaller network inside a dense one, with the reasons for the choice and initial weights.
 
-    What is gone are blocks, or filters, or single weights (masks), as `kind` says.
+    `kind` says what was removed: blocks, filters, or single weights (masks).
     """
 
     model: str
-    """Name the dense network is built by, or its class name."""
+    """Name that the dense network is built by, or its class name."""
     architecture: Digest
     """Digest of the dense network's classes, parameter names and shapes."""
     weights: Digest
-    """Digest of the dense network as it was scored: theta_0, or a trained theta."""
+    """Digest of the scored weights of the dense network: theta_0, or a trained theta."""
     criterion: str
     """Criterion, or name of the control."""
     options: Mapping[str, Any]
-    """Every option of the criterion."""
+    """All options of the criterion."""
     batch: Digest | Literal[""]
-    """SHA-256 of the scoring batch; empty where none was read."""
+    """SHA-256 of the scoring batch; empty if none was read."""
     examples: Whole
-    """Examples in it."""
+    """Examples in the batch."""
     removed: tuple[str, ...]
     """Blocks that are gone, in the order of execution; or the convolutions that lost filters, the
     weight tensors that are masked."""
     macs: Mapping[Literal["dense", "ticket"], Whole | None]
     """Per example, as a processor computes them; None where they cannot be counted."""
     params: Mapping[Literal["dense", "ticket"], Whole]
-    """Of masked weights, those that are left."""
+    """Parameters; of masked weights, only the kept ones."""
     seed: Whole | None
     """Seed that drew theta_0."""
     score_seconds: NotNegative
     versions: Mapping[str, str]
     init: Mapping[str, Tensor]
-    """First weights of what is kept, theta_0 or theta_i: parameters and buffers by name."""
+    """Initial weights of the smaller network, theta_0 or theta_i, by name; with buffers."""
     kind: Kind = "blocks"
     """What was removed."""
     scores: Mapping[str, Number | list[Number]] = field(default_factory=dict)
-    """Higher = keep: of every removable block; of filters, a list by the first convolution of those
-    coupled; of single weights none."""
+    """Scores, higher = keep: of every removable block; of filters, a list per group of coupled
+    convolutions; empty for single weights."""
     match: Mapping[str, Any] | None = None
-    """What was matched to which ticket, and how close it came; None: a budget was met."""
+    """Matched quantity, reference ticket and difference; None: a budget was met."""
     origin: Origin | None = None
-    """The training it was found in; None: found at initialization."""
+    """Training that it was found in; None: found at initialization."""
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     """State of the optimizer at theta_i, as ``parameter/key``; empty at theta_0."""
-    # of blocks
+    # for blocks
     kept: tuple[str, ...] = ()
-    """Removable blocks that stay."""
+    """Kept removable blocks."""
     blocks: tuple[Block, ...] = ()
     """All removable blocks of the dense network."""
     order: tuple[tuple[str, ...], ...] = ()
-    """The removed blocks in the order of removal, one tuple a round."""
+    """Removed blocks in the order of removal, one tuple per round."""
     later_scores: tuple[Mapping[str, Number], ...] = ()
-    """Scores of the blocks that were left, at each round after the first."""
+    """Scores of the remaining blocks, at each round after the first."""
     cuts: tuple[Cut, ...] = ()
-    """How sure the choice of each round was, where that was measured; of a ticket found within
-    another one, its own rounds."""
-    # of filters
+    """Score gap and noise of each round, if measured; for a ticket found within another one, only
+    its own rounds."""
+    # for filters
     filters: Mapping[str, tuple[Whole, ...]] = field(default_factory=dict)
-    """Filters that are gone, by the name of their convolution; coupled ones lose the same."""
+    """Removed filters by convolution; coupled convolutions lose the same ones."""
     input_shape: tuple[Side, ...] = ()
-    """Shape of one image the network is traced with."""
-    # of masks
+    """Shape of one image, to trace the network."""
+    # for masks
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    """For each weight tensor, true where a weight stays."""
+    """For each weight tensor, true where a weight is kept."""
     sparse_macs: Whole | None = None
-    """MACs an example that do not multiply by a pruned weight; ordinary hardware does them all.
-    None where they cannot be told, and where nothing is masked."""
+    """MACs per example without those of pruned weights; ordinary hardware computes them all. None
+    if unknown, and if nothing is masked."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the ticket says, tensors included; not of when and with what."""
+        """SHA-256 of the ticket with its tensors, but not of how it was found."""
         return digest({k: v for k, v in self._record().items() if k not in APART})
 
     @property
     def rewind_epoch(self) -> int:
-        """Epoch the weights were set back to, 0 for theta_0: training goes on from there."""
+        """Epoch that the weights were rewound to, where training starts; 0 for theta_0."""
         return 0 if self.origin is None else self.origin.rewind_epoch
 
     @property
@@ -160,7 +160,7 @@ class Ticket(Shown):
 
     @property
     def removed_record(self) -> list[str] | dict[str, list[int]] | dict[str, int]:
-        """What is gone, as a JSON value: blocks; filters by convolution; numbers of weights."""
+        """What was removed, as a JSON value: blocks; filters by convolution; numbers of weights."""
         if self.kind == "filters":
             return {name: list(gone) for name, gone in self.filters.items()}
         if self.kind == "masks":
@@ -168,9 +168,9 @@ class Ticket(Shown):
         return list(self.removed)
 
     def removal_identity(self) -> list[str] | str:
-        """Say what was removed, and not by whom, as a JSON value that is equal for equal networks.
+        """Return what was removed as a JSON value, equal for equal networks.
 
-        The names of the blocks without order, or a digest of the filters or masks.
+        It is the sorted names of the blocks, or a digest of the filters or masks.
         """
         if self.kind == "filters":
             return digest({name: sorted(gone) for name, gone in self.filters.items() if gone})
@@ -181,15 +181,15 @@ class Ticket(Shown):
         return sorted(self.removed)
 
     def apply(self, model: nn.Module, *, initialization: Initialization = "ticket") -> nn.Module:
-        """Cut a freshly built dense network down to this ticket; `model` is not modified.
+        """Return the smaller network of this ticket, from a new dense network; it is not modified.
 
         Args:
-            model: A network of the architecture the ticket was found in.
-            initialization: `ticket`: the result starts at the ticket's own weights; `model`: it
-                keeps the values `model` has, for example the theta_0 of another seed.
+            model: A network with the architecture that the ticket was found in.
+            initialization: `ticket`: start from the ticket's own weights; `model`: keep the weights
+                of `model`, for example the theta_0 of another seed.
 
         Raises:
-            LayerticketError: If the model's architecture is another one.
+            LayerticketError: If the model has another architecture.
         """
         if initialization not in ("ticket", "model"):
             raise LayerticketError(
@@ -199,11 +199,11 @@ class Ticket(Shown):
         if architecture_digest(model) != self.architecture:
             raise LayerticketError(
                 f"this ticket was found in {self.model!r} ({self.params['dense']:,} parameters); "
-                f"the {type(model).__name__} given differs in classes, names or shapes. Build the "
-                "same network (number of classes and input channels included), or find a new "
-                "ticket in this one."
+                f"the given {type(model).__name__} differs in classes, names or shapes. Build the "
+                "same network (with the same number of classes and input channels), or find a "
+                "new ticket in this one."
             )
-        if self.kind == "masks":  # its first weights are those of the dense network, with zeros
+        if self.kind == "masks":  # its initial weights are those of the dense network, with zeros
             if initialization == "ticket":
                 model = copy_of(model)
                 self._start(model)
@@ -219,25 +219,25 @@ class Ticket(Shown):
         return small
 
     def _start(self, network: nn.Module) -> None:
-        """Give a network the first weights of the ticket."""
+        """Load the initial weights of the ticket into a network."""
         try:
             network.load_state_dict(dict(self.init))
         except RuntimeError as err:
             raise LayerticketError(
-                f"the first weights of this ticket do not fit the network without "
-                f"{few(self.removed)}: its record was changed by hand. Find the ticket anew."
+                f"the initial weights of this ticket do not fit the network without "
+                f"{few(self.removed)}: its record was edited by hand. Find the ticket again."
             ) from err
 
     def save(self, folder: str | Path) -> Path:
-        """Write the ticket to a folder, each file at once or not at all; returns the folder.
+        """Write the ticket to a folder, each file atomically; return the folder.
 
         Raises:
-            LayerticketError: If the folder holds another ticket, or files of something else.
+            LayerticketError: If the folder has another ticket, or other files.
         """
         folder = Path(folder)
         _check_folder(folder)
         if (folder / RECORD).exists() and Ticket.load(folder).digest != self.digest:
-            raise LayerticketError(f"{folder} holds another ticket; choose an empty folder.")
+            raise LayerticketError(f"{folder} has another ticket; choose an empty folder.")
         folder.mkdir(parents=True, exist_ok=True)
         for name in TENSORS:
             if tensors := getattr(self, name):
@@ -247,10 +247,10 @@ class Ticket(Shown):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Ticket":
-        """Read a ticket of any kind back.
+        """Read a ticket of any kind.
 
         Raises:
-            LayerticketError: If a file is missing, truncated or changed, or of another schema.
+            LayerticketError: If a file is missing, truncated or changed, or has another schema.
         """
         folder = Path(folder)
         for path in (folder / RECORD, _file(folder, "init")):
@@ -263,7 +263,7 @@ class Ticket(Shown):
         if record.get("schema") != SCHEMA:
             raise LayerticketError(
                 f"the ticket in {folder} has schema {record.get('schema')!r}; this version of "
-                f"layerticket reads schema {SCHEMA}. Find the ticket anew, or use the version "
+                f"layerticket reads schema {SCHEMA}. Find the ticket again, or use the version "
                 "that wrote it."
             )
         tensors = {
@@ -275,7 +275,7 @@ class Ticket(Shown):
         ):
             raise LayerticketError(
                 f"the ticket in {folder} was changed after it was written (its hash is wrong). "
-                "Find it anew."
+                "Find it again."
             )
         values = {k: v for k, v in record.items() if k not in ("schema", "checksum")}
         ticket = restored(cls, values, str(folder / RECORD), _restored(values, folder) | tensors)
@@ -283,7 +283,7 @@ class Ticket(Shown):
         return ticket
 
     def _check(self, where: str) -> None:
-        """Refuse a record whose fields contradict one another."""
+        """Raise if the fields of the record contradict each other."""
         known = {block.name for block in self.blocks}
         told = {
             "init": bool(self.init),
@@ -304,8 +304,8 @@ class Ticket(Shown):
         for name, right in told.items():
             if not right:
                 raise LayerticketError(
-                    f"{where}: {name} contradicts the other fields. The file was changed by hand; "
-                    "find the ticket anew."
+                    f"{where}: {name} contradicts the other fields. The file was edited by hand; "
+                    "find the ticket again."
                 )
 
     def _headline(self) -> str:
@@ -330,7 +330,7 @@ class Ticket(Shown):
         return {"removed": few(self.removed), **counts, "first weights": f"{rewound}, {seed}"}
 
     def _record(self) -> dict[str, Any]:
-        """Return everything as JSON values, of tensors their digests."""
+        """Return all fields as JSON values; tensors as digests."""
         record: dict[str, Any] = {"schema": SCHEMA}
         record |= {one.name: getattr(self, one.name) for one in fields(self)}
         record["blocks"] = [block_record(block) for block in self.blocks]
@@ -357,12 +357,12 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def first_weights(small: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a network's parameters and buffers, as `Ticket.init` holds them."""
+    """Return a copy of a network's parameters and buffers, as in `Ticket.init`."""
     return {name: value.detach().cpu().clone() for name, value in small.state_dict().items()}
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a place where a ticket would lie among files of something else."""
+    """Raise if a folder is a file or has files other than a ticket's."""
     if folder.exists() and not folder.is_dir():
         raise LayerticketError(f"{folder} is a file; a ticket is a folder. Choose another name.")
     if not folder.exists() or (folder / RECORD).exists():
@@ -375,7 +375,7 @@ def _check_folder(folder: Path) -> None:
     )
     if others:
         raise LayerticketError(
-            f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}). "
+            f"{folder} has other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}). "
             "Choose an empty folder for the ticket."
         )
 
@@ -393,7 +393,7 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def _restored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the fields that hold records of their own."""
+    """Build the fields that are records themselves."""
     where = str(folder / RECORD)
     made: dict[str, Any] = {}
     for name, one in (("blocks", block_of), ("cuts", _cut_of)):

@@ -1,1 +1,1 @@
-"""Training: a frozen recipe, one loop, one checkpoint file. Knows nothing of tickets or studies."""
+"""Train a network: a frozen recipe, one loop, one checkpoint file."""

@@ -1,4 +1,4 @@
-"""What a training leaves on disk: checkpoint and metrics while it runs, snapshots to go back to."""
+"""Files of a training: the checkpoint and metrics to resume from, and the saved snapshots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerticket.errors import LayerticketError
 from layerticket.files import open_to_append, write_atomically
 from layerticket.settings import NotNegative, Whole, checked_json, restored
 
-if TYPE_CHECKING:  # points of a training are names and numbers; torch takes a second to import
+if TYPE_CHECKING:  # `epoch_at` must not import torch, which takes a second
     from torch import Tensor, nn
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -26,10 +26,10 @@ _POINT = re.compile(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
 
 
 def epoch_at(point: str | int, epochs: int) -> int:
-    """Epoch for a point of a training: a number of epochs, or a share of them.
+    """Return the epoch for a number of epochs or a share of them.
 
-    A share is rounded to the nearest whole epoch, halves down, so that 75 % of two epochs or more
-    always leave something to train.
+    A share is rounded to the nearest whole epoch, halves down, so that 75 % of two or more epochs
+    always leaves an epoch to train.
 
     Args:
         point: Epochs done, such as 5 or "5", or a share such as "25%".
@@ -39,7 +39,7 @@ def epoch_at(point: str | int, epochs: int) -> int:
         A whole number from 0 to `epochs`.
 
     Raises:
-        LayerticketError: If the point is something else.
+        LayerticketError: If the point is neither, or out of range.
 
     Example:
         >>> [epoch_at(point, 30) for point in (0, "25%", "50%", "100%")]
@@ -51,20 +51,20 @@ def epoch_at(point: str | int, epochs: int) -> int:
         if share <= 1:
             return math.ceil(round(share * epochs - 0.5, 9)) if match[2] else int(match[1])
     raise LayerticketError(
-        f"epoch {str(point)[:60]!r} is no point of a training of {epochs} epochs. Give whole "
-        f"epochs from 0 to {epochs}, or a share such as 25%."
+        f"epoch {str(point)[:60]!r} is not in a training of {epochs} epochs. Give a whole epoch "
+        f"from 0 to {epochs}, or a share such as 25%."
     )
 
 
 def epochs_at(points: str | Iterable[str | int], epochs: int) -> tuple[int, ...]:
-    """Epochs for several points, in order, each once.
+    """Return the epochs for several points, sorted and without duplicates.
 
     Args:
-        points: As in `epoch_at`; a text holds them separated by commas, "" none.
+        points: As in `epoch_at`; in a text they are separated by commas, "" means none.
         epochs: Epochs of the whole training.
 
     Raises:
-        LayerticketError: As in `epoch_at`.
+        LayerticketError: If a point is out of range.
 
     Example:
         >>> epochs_at("0,25%,50%,75%", 4)
@@ -77,19 +77,19 @@ def epochs_at(points: str | Iterable[str | int], epochs: int) -> tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePoint:
-    """Where a training begins when it is not at epoch 0 of the schedule."""
+    """Where a training starts if not at epoch 0 of the schedule."""
 
     epoch: int = 0
-    """Epochs of the schedule that lie behind; those left are trained."""
+    """Epochs of the schedule already done; the rest is trained."""
     optimizer: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """State of the optimizer as ``parameter/key``; empty: no momentum yet."""
     average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    """Running average of the weights by name; empty: it begins at the weights."""
+    """Running average of the weights by name; empty: it starts at the weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Snapshot:
-    """A network in the middle of its training, theta_i, with all that its training goes on with."""
+    """The state of a network after i epochs, theta_i, with everything needed to continue."""
 
     epoch: int
     """Epochs done, i."""
@@ -98,53 +98,53 @@ class Snapshot:
     optimizer: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """State of the optimizer as ``parameter/key``; empty at epoch 0."""
     average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    """Running average of parameters and buffers; empty where the recipe has none."""
+    """Running average of parameters and buffers; empty if the recipe has none."""
 
 
-class NotKept(LayerticketError):
-    """A training went past an epoch of which a snapshot was to be kept."""
+class MissingSnapshot(LayerticketError):
+    """A training passed an epoch whose snapshot is required but was not saved."""
 
 
 def snapshot_path(folder: Path, epoch: int) -> Path:
-    """File in a run's folder that holds theta after so many epochs."""
+    """Return the path of a run's snapshot after so many epochs."""
     return folder / f"epoch-{epoch:04d}.safetensors"
 
 
 def require_snapshots(folder: Path, epochs: Iterable[int]) -> None:
-    """Refuse a run that lacks snapshots.
+    """Raise if a run lacks snapshots.
 
     Raises:
-        NotKept: If one is missing; the message names those there are.
+        MissingSnapshot: If one is missing; the message lists those that exist.
     """
     missing = [epoch for epoch in epochs if not snapshot_path(folder, epoch).exists()]
     if missing:
         there = [int(path.stem.removeprefix("epoch-")) for path in folder.glob("epoch-*")]
         names = ", ".join(map(str, sorted(there))) or "none"
-        raise NotKept(
-            f"{folder} did not keep epoch {missing[0]} when it was trained (kept: {names}). Train "
-            f"with --keep {','.join(map(str, missing))} into another --out folder, or delete "
-            "this run and train it again so."
+        raise MissingSnapshot(
+            f"{folder} has no snapshot of epoch {missing[0]} (saved: {names}). Train again with "
+            f"--keep {','.join(map(str, missing))} into another --out folder, or delete this run "
+            "and train it again with that option."
         )
 
 
 def load_snapshot(folder: Path, epoch: int) -> Snapshot:
-    """Read theta_i of a run.
+    """Read the snapshot of a run after i epochs.
 
     Raises:
-        LayerticketError: If the epoch was not kept, or its file is damaged or another epoch's.
+        LayerticketError: If the epoch was not saved, or its file is damaged or of another epoch.
     """
     require_snapshots(folder, (epoch,))
     path = snapshot_path(folder, epoch)
     snapshot, _ = read_snapshot(path)
     if snapshot.epoch != epoch:
         raise LayerticketError(
-            f"{path} holds another epoch than its name says. Delete the run and train it again."
+            f"{path} contains another epoch than its name says. Delete the run and train it again."
         )
     return snapshot
 
 
 def write_snapshot(path: Path, snapshot: Snapshot, facts: Mapping[str, Any]) -> None:
-    """Write a snapshot and facts (JSON values) as one file."""
+    """Write a snapshot and facts (JSON values) to one file."""
     from layerticket.tensors import save_tensors
 
     parts = {"model": snapshot.weights, "optimizer": snapshot.optimizer, "ema": snapshot.average}
@@ -153,7 +153,7 @@ def write_snapshot(path: Path, snapshot: Snapshot, facts: Mapping[str, Any]) -> 
 
 
 def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
-    """Read a file of `write_snapshot`: tensors on the CPU, and the facts."""
+    """Read a file of `write_snapshot`; return tensors on the CPU, and the facts."""
     from layerticket.tensors import load_tensors
 
     tensors, facts = load_tensors(path)
@@ -166,21 +166,21 @@ def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the state of a model under its own tensor names."""
+    """Write the state of a model to a file, under its own tensor names."""
     from layerticket.tensors import save_tensors
 
     save_tensors(path, model.state_dict(), {})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy the state in a file into a model, in place; nothing is copied unless all of it fits."""
+    """Copy the state in a file into a model, in place; if a tensor does not fit, copy nothing."""
     from layerticket.tensors import load_tensors
 
     copy_weights(load_tensors(path)[0], model, str(path))
 
 
 def copy_weights(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
-    """Copy tensors into a model's of equal names, shapes and types; refuse anything less."""
+    """Copy tensors into a model; raise unless all names, shapes and types are equal."""
     import torch
 
     target = model.state_dict()
@@ -202,7 +202,7 @@ def copy_weights(weights: Mapping[str, Tensor], model: nn.Module, source: str) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Where a training stands after a whole epoch; JSON values."""
+    """Progress of a training after a whole epoch; JSON values."""
 
     epoch: Whole = 0
     """Epochs of the schedule done."""
@@ -211,25 +211,25 @@ class State:
     learning_rate: float = 0.0
     """Learning rate of the last step."""
     validation_accuracy: float | None = None
-    """What `validate` returned after the last epoch; None when nothing was validated."""
+    """Result of `validate` after the last epoch; None without validation."""
     train_seconds: NotNegative = 0.0
     """Seconds of training so far, without validation and checkpoints."""
     images: Whole = 0
     """Training images seen so far."""
     peak_memory_bytes: Whole | None = 0
-    """Most memory held so far; None when a part of the training could not tell."""
+    """Peak memory so far; None if it could not be measured at some point."""
     data_seconds: NotNegative = 0.0
-    """Seconds of `train_seconds` in which the loop waited for its next batch."""
+    """Part of `train_seconds` in which the loop waited for its next batch."""
     energy: dict[str, float | None] | None = None
-    """Parts of `Energy` so far; None when a part of the training was not metered."""
+    """Parts of `Energy` so far; None if a part of the training was not metered."""
 
     @property
     def images_per_second(self) -> float:
-        """Training images a second so far."""
+        """Training images per second so far."""
         return self.images / self.train_seconds if self.train_seconds else 0.0
 
     def metrics(self) -> dict[str, float | None]:
-        """What the curves of a training show of an epoch."""
+        """Return the metrics of an epoch."""
         return {
             "train_loss": self.train_loss,
             "learning_rate": self.learning_rate,
@@ -241,21 +241,21 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The files of one training in one folder; `identity` says which training they belong to."""
+    """The files of one training in one folder; `identity` identifies the training."""
 
     folder: Path
     """Existing folder of the run."""
     identity: Mapping[str, Any]
-    """What must be equal for a checkpoint to be continued; JSON values."""
+    """JSON values that must be equal to resume from a checkpoint."""
     start: int = 0
-    """Epoch of the schedule the training begins at."""
+    """Epoch of the schedule at which the training starts."""
     snapshot_epochs: frozenset[int] = frozenset()
-    """Epochs of which a snapshot is kept for good, in a file each."""
+    """Epochs whose snapshots are saved permanently, one file each."""
 
     def restore(self) -> tuple[State, Snapshot | None]:
-        """Read the checkpoint, and bring the metrics in line with it; no snapshot: training begins.
+        """Read the checkpoint and truncate the metrics to it; without one, return no snapshot.
 
-        A checkpoint of another training is refused, and one past an epoch that was not kept.
+        Raises if the checkpoint belongs to another training, or is past a missing snapshot.
         """
         path = self.folder / CHECKPOINT
         if not path.exists():
@@ -266,7 +266,7 @@ class Journal:
         if found != json.loads(json.dumps(self.identity)):
             raise LayerticketError(
                 f"{path} belongs to another training: {self._difference(found)}. "
-                "Use the settings and the machine it was begun with, or another folder."
+                "Use the settings and the machine it was started with, or another folder."
             )
         state = restored(State, facts.get("state"), f"{path}: state")
         require_snapshots(self.folder, sorted(e for e in self.snapshot_epochs if e <= state.epoch))
@@ -274,12 +274,12 @@ class Journal:
         return state, snapshot
 
     def keep(self, state: State, snapshot: Snapshot) -> None:
-        """Write the file of an epoch of which a snapshot is wanted."""
+        """Write the snapshot of an epoch if it is one of the epochs to save."""
         if state.epoch in self.snapshot_epochs:
             write_snapshot(snapshot_path(self.folder, state.epoch), snapshot, self._facts(state))
 
     def record(self, state: State, snapshot: Snapshot) -> None:
-        """Append a line of metrics, keep what is to be kept, then replace the checkpoint."""
+        """Append a line of metrics, save the snapshot if required, then replace the checkpoint."""
         with open_to_append(self.folder / METRICS) as file:
             file.write(_line(state.epoch, state.metrics()).encode())
             file.flush()
@@ -291,11 +291,11 @@ class Journal:
         return {"identity": dict(self.identity), "state": asdict(state)}
 
     def _mend_metrics(self, state: State) -> None:
-        """Drop lines after the checkpoint; those a power cut took are null, but for the last."""
+        """Drop lines after the checkpoint; write null for lines lost in a power cut."""
         path, known = self.folder / METRICS, {}
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
-                found = json.loads(line, parse_constant=_no_figure)
+                found = json.loads(line, parse_constant=_no_constant)
                 known[found.pop("epoch")] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -305,17 +305,17 @@ class Journal:
         write_atomically(path, "".join(_line(e, nothing | known.get(e, {})) for e in epochs))
 
     def _difference(self, found: Mapping[str, Any]) -> str:
-        """Name the first thing in which two trainings differ."""
+        """Return the first difference between two trainings, in words."""
         for key, mine in self.identity.items():
             if found.get(key) != mine:
-                return f"its {key} is {found.get(key)!r}, asked for is {mine!r}"
-        return "it holds more settings than are known here"
+                return f"its {key} is {found.get(key)!r}, but {mine!r} was asked for"
+        return "it has settings that this version does not know"
 
 
 def _line(epoch: int, metrics: Mapping[str, float | None]) -> str:
     return json.dumps({"epoch": epoch, **metrics}, allow_nan=False) + "\n"
 
 
-def _no_figure(word: str) -> None:
-    """Refuse NaN and Infinity, which are no JSON."""
+def _no_constant(word: str) -> None:
+    """Raise for NaN and Infinity, which are not valid JSON."""
     raise ValueError(word)

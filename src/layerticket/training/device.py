@@ -1,4 +1,4 @@
-"""Where a training runs and how it is observed: device, precision, peak memory, energy."""
+"""Device, precision, peak memory and energy meter of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from layerticket.errors import LayerticketError
 from layerticket.settings import DeviceName, Flag, Positive, Text, settings
 
-if TYPE_CHECKING:  # torch takes a second to import, and options have to be there before it
+if TYPE_CHECKING:  # options must not import torch, which takes a second
     import torch
     from torch import nn
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:  # torch takes a second to import, and options have to be ther
 
 @settings
 class Metering:
-    """What is known about energy; with none of it given, energy and carbon are null."""
+    """Facts about the electricity and the processor; without them, energy and carbon are null."""
 
     country: Text | None = None
     """Country of the electricity, three letters (ISO 3166: DEU, FRA, USA), for its carbon
     intensity."""
     carbon_intensity: Positive | None = None
-    """Its carbon intensity in kg CO2e per kWh, instead of the country; e.g. 0.381."""
+    """Carbon intensity in kg CO2e per kWh, instead of the country; e.g. 0.381."""
     cpu_tdp: Positive | None = None
-    """Power of the processor at full load in W, where its counters cannot be read; for a virtual
-    machine that of its share."""
+    """Power of the processor at full load in W, if its counters cannot be read; for a virtual
+    machine, the power of its share."""
     ram_power: Positive | None = None
-    """Power of the memory in W; left out unless given."""
+    """Power of the memory in W; by default not counted."""
 
     def __post_init__(self) -> None:
         if self.country is not None and self.carbon_intensity is not None:
             raise LayerticketError(
-                "country and carbon intensity are both given; the one stands for the other. "
+                "country and carbon intensity are both given, but each gives the carbon intensity. "
                 "Choose one."
             )
         if self.carbon_intensity is not None and self.carbon_intensity > 3:
@@ -53,26 +53,26 @@ class Metering:
 
     @property
     def wanted(self) -> bool:
-        """Whether anything was stated, so that energy is to be metered."""
+        """Whether energy is metered: any setting is given."""
         stated = (self.country, self.carbon_intensity, self.cpu_tdp, self.ram_power)
         return any(value is not None for value in stated)
 
 
 @settings
 class Where:
-    """Where work is done and how it is observed; never part of what identifies a training."""
+    """Device, progress bar and energy metering; never part of the identity of a training."""
 
     device: DeviceName = "auto"
     """auto, cpu, cuda or cuda:N."""
     progress: Flag = True
     """Whether a progress bar is drawn on stderr."""
     metering: Metering = Metering()
-    """What is known about energy."""
+    """Facts about the electricity and the processor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Energy:
-    """Electrical energy in kWh, by part; None for a part that was not measured."""
+    """Electrical energy in kWh by part; None for a part that was not measured."""
 
     cpu_kwh: float | None = None
     gpu_kwh: float | None = None
@@ -80,7 +80,7 @@ class Energy:
 
     @property
     def kwh(self) -> float | None:
-        """Sum of the parts that were measured; None when none was.
+        """Sum of the measured parts; None if none was measured.
 
         Example:
             >>> Energy(cpu_kwh=0.25, gpu_kwh=0.5).kwh
@@ -90,7 +90,7 @@ class Energy:
         return sum(known) if known else None
 
     def __add__(self, other: Energy) -> Energy:
-        """Add part by part; a part that one side lacks is lacking in the sum."""
+        """Add part by part; a part that is None on one side is None in the sum."""
         mine, theirs = asdict(self), asdict(other)
         return Energy(
             **{
@@ -101,30 +101,30 @@ class Energy:
 
 
 class Meter(Protocol):
-    """A meter of energy that runs."""
+    """A running energy meter."""
 
     def lap(self) -> Energy:
-        """Return the energy since the last lap, or since the meter was started."""
+        """Return the energy since the last lap, or since the start of the meter."""
 
 
 class EnergyMeter:
-    """Adds the laps of a session to what earlier sessions of the same training used."""
+    """Adds the energy of this session to that of earlier sessions of the same training."""
 
-    # A lap costs milliseconds, so epochs shorter than this share one.
+    # A lap takes milliseconds, so epochs shorter than this share one.
     every_seconds = 1.0
 
     def __init__(
         self, meter: Meter | None, carried: Mapping[str, float | None] | None, *, fresh: bool
     ) -> None:
-        """Start from the energy of earlier sessions, which is None where it was not metered."""
+        """Start from the energy of earlier sessions, None if it was not metered."""
         self._meter = meter if fresh or carried is not None else None
         self._sum = None if carried is None else Energy(**carried)
         self._last = time.perf_counter()
         if self._meter is not None:
-            self._meter.lap()  # what came before training is not its own
+            self._meter.lap()  # discard energy used before training
 
     def read(self, *, final: bool) -> dict[str, float | None] | None:
-        """Energy so far by part, as JSON values; None when a part of the training was unmetered."""
+        """Return the energy so far by part, as JSON values; None if a part was not metered."""
         if self._meter is None:
             return None
         now = time.perf_counter()
@@ -135,55 +135,55 @@ class EnergyMeter:
         return asdict(self._sum)
 
 
-def resolve_device(wish: str) -> torch.device:
-    """Device for a wish: "auto" is the GPU where there is one, else the CPU."""
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name: "auto" is the GPU if there is one, else the CPU."""
     import torch
 
     available = torch.cuda.is_available()
-    if wish == "auto":
-        wish = "cuda" if available else "cpu"
+    if name == "auto":
+        name = "cuda" if available else "cpu"
     try:
-        device = torch.device(wish)
+        device = torch.device(name)
     except RuntimeError as err:
         raise LayerticketError(
-            f"device {wish!r} is not known. Use auto, cpu, cuda or cuda:N."
+            f"device {name!r} is not known. Use auto, cpu, cuda or cuda:N."
         ) from err
     if device.type not in ("cpu", "cuda"):
-        raise LayerticketError(f"device {wish!r} is not supported. Use auto, cpu, cuda or cuda:N.")
+        raise LayerticketError(f"device {name!r} is not supported. Use auto, cpu, cuda or cuda:N.")
     if device.type == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count() if available else 0
     if (device.index or 0) >= count:
         raise LayerticketError(
-            f"device {wish!r} is not on this machine; GPUs found: {count}. Use device auto."
+            f"device {name!r} is not on this machine; GPUs found: {count}. Use device auto."
         )
     return torch.device("cuda", device.index or 0)
 
 
-def device_of(wish: str, group: Processes) -> torch.device:
-    """Device of this process: as `resolve_device`, or the GPU that has the process's number."""
-    device = resolve_device(wish)
+def device_of(name: str, group: Processes) -> torch.device:
+    """Return the device of this process: with several processes, the GPU of its local rank."""
+    device = resolve_device(name)
     if group.count == 1 or device.type == "cpu":
         return device
-    if ":" in wish:
+    if ":" in name:
         raise LayerticketError(
-            f"device {wish!r} cannot serve {group.count} processes. Use auto: each takes the GPU "
-            "of its number; CUDA_VISIBLE_DEVICES leaves out the others."
+            f"device {name!r} cannot be used by {group.count} processes. Use auto: each uses the "
+            "GPU of its local rank; choose GPUs with CUDA_VISIBLE_DEVICES."
         )
     return resolve_device(f"cuda:{group.local_rank}")
 
 
 def resolve_precision(
-    wish: Literal["auto", "bf16", "fp32"], device: torch.device
+    asked: Literal["auto", "bf16", "fp32"], device: torch.device
 ) -> Literal["bf16", "fp32"]:
-    """Precision for a wish: "auto" is bf16 where the hardware multiplies in it, else fp32.
+    """Return the precision to use: "auto" is bf16 if the hardware supports it, else fp32.
 
-    On a CPU that means AVX512_BF16 or AMX: without them bf16 is emulated and slower than fp32.
+    On a CPU, support means AVX512_BF16 or AMX: without them bf16 is emulated and slower than fp32.
     """
-    if wish not in ("auto", "bf16", "fp32"):
-        raise LayerticketError(f"precision {wish!r} is not known. Use auto, bf16 or fp32.")
-    if wish != "auto":
-        return wish
+    if asked not in ("auto", "bf16", "fp32"):
+        raise LayerticketError(f"precision {asked!r} is not known. Use auto, bf16 or fp32.")
+    if asked != "auto":
+        return asked
     import torch
 
     if device.type == "cuda":
@@ -194,21 +194,21 @@ def resolve_precision(
     return "bf16" if capable else "fp32"
 
 
-# Below this many steps compiling takes longer than it saves: tens of seconds of compilation
-# against a few milliseconds saved a step of a small network.
+# With fewer steps, compiling takes longer than it saves: tens of seconds of compilation, against
+# a few milliseconds per step of a small network.
 _COMPILE_PAYS_FROM_STEPS = 20_000
 
 
-def compile_pays(wish: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
-    """Whether to compile: as wished, or on CUDA in a run of many steps with a compiler at hand."""
-    if wish != "auto":
-        return wish == "on"
+def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
+    """Whether to compile: as asked, or for auto on CUDA in a long run with a compiler installed."""
+    if asked != "auto":
+        return asked == "on"
     compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
     return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
-    """Bring a model to the device in the memory format asked for, in place."""
+    """Move a model to a device and memory format, in place."""
     import torch
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -216,7 +216,7 @@ def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> Non
 
 
 def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> None:
-    """Seed torch's random numbers (dropout and the like) from seed, epoch and process alone."""
+    """Seed torch's random numbers (dropout etc.) from seed, epoch and process only."""
     import torch
 
     words = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
@@ -228,7 +228,7 @@ def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> No
 
 @contextmanager
 def forked_random_state(device: torch.device) -> Iterator[None]:
-    """Put torch's global random state back as it was at the end."""
+    """Restore torch's global random state at the end."""
     import torch
 
     with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
@@ -237,7 +237,7 @@ def forked_random_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """Let cuDNN use only kernels that give the same bits each time."""
+    """Use only cuDNN kernels that give the same bits each time."""
     import torch
 
     cudnn = torch.backends.cudnn
@@ -250,13 +250,13 @@ def repeatable_kernels() -> Iterator[None]:
 
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESTARTED = 32 * 2**20  # bytes; what other threads take between two looks is far less
+RESTARTED = 32 * 2**20  # bytes; far more than other threads allocate between two readings
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: by torch's allocator on a GPU, else by the whole process.
+    """Return the peak memory so far: of torch's allocator on a GPU, else of the whole process.
 
-    So far: since the process began, or since `restart_peak_memory` began anew.
+    It counts since the start of the process, or since `restart_peak_memory`.
     """
     if device.type == "cuda":
         import torch
@@ -271,10 +271,10 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def restart_peak_memory(device: torch.device) -> bool:
-    """Let `peak_memory_bytes` count from now on; return whether it does.
+    """Restart the count of `peak_memory_bytes`; return whether this is possible.
 
-    On a GPU torch does so. On a CPU Linux does, where a process may write its own
-    ``/proc/self/clear_refs``; what was freed is given back first, as far as glibc can.
+    It is possible on a GPU, and on Linux if the process may write ``/proc/self/clear_refs``. Freed
+    memory is first returned to the system, as far as glibc can.
     """
     if device.type == "cuda":
         import torch
@@ -295,6 +295,6 @@ def restart_peak_memory(device: torch.device) -> bool:
 
 
 def _status_bytes(name: str) -> int:
-    """Read an entry of ``/proc/self/status``, which Linux counts in KiB."""
+    """Return an entry of ``/proc/self/status`` in bytes; Linux writes KiB."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024

@@ -1,4 +1,4 @@
-"""Several processes that train one network together. What fails on process 0 is raised on all."""
+"""Train one network with several processes. An error on process 0 is raised on all."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from layerticket.errors import ECHO, LayerticketError, TrainingError
 from layerticket.files import digest
 from layerticket.settings import Flag, settings
 
-if TYPE_CHECKING:  # torch takes a second to import, and options have to be there before it
+if TYPE_CHECKING:  # options must not import torch, which takes a second
     import torch
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
 T = TypeVar("T")
 
-# A process waits this long for process 0, which may be testing; a process that dies is noticed at
+# How long a process waits for process 0, which may be testing. A process that dies is noticed at
 # once, because its connections close.
 _PATIENCE = timedelta(hours=12)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -30,59 +30,59 @@ _OTHER_ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 @settings
 class DistributedOptions:
-    """Choices that have a meaning for several processes only, started by torchrun or the like."""
+    """Options for several processes, started by torchrun or similar."""
 
     shard: Flag = False
     """Divide weights, gradients and momentum over the processes (FSDP2), for networks that do not
-    fit on one device; otherwise every device holds all of them (DDP)."""
+    fit on one device; otherwise every device has all of them (DDP)."""
     sync_batch_norm: Flag = False
-    """Let batch norms see the images of all processes (GPUs only)."""
+    """Compute batch norm statistics over the images of all processes (GPUs only)."""
 
     def check(self, group: Processes, device: torch.device) -> None:
-        """Refuse what would do nothing, or cannot be done."""
+        """Raise for options that have no effect or are impossible here."""
         wanted = [name for name in ("shard", "sync_batch_norm") if getattr(self, name)]
         if wanted and group.count == 1:
             raise LayerticketError(
-                f"{wanted[0]} needs several processes, but there is one. Start them with torchrun "
-                "or accelerate launch, or leave it out."
+                f"{wanted[0]} needs several processes, but there is one. Start several with "
+                "torchrun or accelerate launch, or leave it out."
             )
         if self.sync_batch_norm and device.type != "cuda":
             raise LayerticketError(
-                f"sync_batch_norm is made for GPUs, but training runs on {device}. Leave it out: "
-                "each process then normalizes by its own images."
+                f"sync_batch_norm works on GPUs only, but training runs on {device}. Leave it out: "
+                "each process then normalizes with its own images."
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
-    """The processes of one training, seen from one of them."""
+    """The processes of one training, as known to one of them."""
 
     rank: int = 0
     """Number of this process, from 0; process 0 writes the files."""
     count: int = 1
-    """How many there are."""
+    """Number of processes."""
     local_rank: int = 0
-    """Number of this process on its machine; decides its GPU."""
+    """Number of this process on its machine; selects its GPU."""
     channel: Any = None
-    """Where messages go; None for one process."""
+    """Process group for messages; None for one process."""
 
     def on_rank0(self, work: Callable[[], T]) -> T:
-        """Let process 0 work, and hand what it returns to all.
+        """Run a function on process 0 and return its result on all processes.
 
         Args:
-            work: Called on process 0 only; holds no collective operation. What it returns is
+            work: Called on process 0 only; must not use collective operations. Its result is
                 pickled for the other processes.
 
         Raises:
-            Exception: What the work raised, on every process: refusals as LayerticketError, all
-                else as TrainingError, on process 0 as it was.
+            Exception: The error of `work`, on every process: on process 0 unchanged; on the
+                others as LayerticketError if it was one, else as TrainingError.
         """
         if self.count == 1:
             return work()
         if self.rank:
             fate, value = self._from_rank0(None)
             if fate == "done":
-                return value  # type: ignore[no-any-return]  # came over the wire
+                return value  # type: ignore[no-any-return]  # unpickled
             err: BaseException = _ECHOES.get(fate, TrainingError)(value)
             err.add_note(ECHO)
             raise err
@@ -96,8 +96,8 @@ class Processes:
         self._from_rank0(("done", result))
         return result
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """Let process 0 work first and then the others, each for itself: downloads, caches."""
+    def rank0_first(self, work: Callable[[], T]) -> T:
+        """Run a function on process 0, then on the others; for downloads and caches."""
         if self.rank:
             self.on_rank0(lambda: None)
             return work()
@@ -106,25 +106,25 @@ class Processes:
         return results[0]
 
     @contextmanager
-    def holding(self, resource: AbstractContextManager[Any]) -> Iterator[None]:
-        """Enter a context on process 0 only; where that is refused, all hear of it."""
+    def enter_on_rank0(self, resource: AbstractContextManager[Any]) -> Iterator[None]:
+        """Enter a context on process 0 only; if that fails, all processes raise."""
         with ExitStack() as stack:
             self.on_rank0(lambda: (stack.enter_context(resource), None)[1])
             yield
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in the order of their numbers."""
+        """Return the values of all processes, in order of rank."""
         if self.count == 1:
             return [value]
         from torch import distributed
 
         values: list[Any] = [None] * self.count
-        with _heard():
+        with _explain_lost_process():
             distributed.all_gather_object(values, value, group=self.channel)
         return values
 
     def share(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of process 0 on the CPU, whatever the others hold."""
+        """Return the tensors of process 0 on the CPU, on every process."""
         if self.count == 1:
             return dict(tensors)
         import torch
@@ -134,12 +134,12 @@ class Processes:
         for name, (shape, dtype) in shapes.items():
             mine = tensors[name].detach().cpu().contiguous() if not self.rank else None
             shared[name] = torch.empty(shape, dtype=dtype) if mine is None else mine
-            with _heard():
+            with _explain_lost_process():
                 torch.distributed.broadcast(shared[name], src=0, group=self.channel)
         return shared
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average a tensor over all processes."""
+        """Return the mean of a tensor over all processes."""
         if self.count == 1:
             return values
         from torch import distributed
@@ -149,14 +149,14 @@ class Processes:
         return values
 
     def agree(self, parts: Mapping[str, str], remedy: str) -> None:
-        """Refuse, on every process alike, parts that are not the same everywhere.
+        """Raise on every process if digests differ between processes.
 
         Args:
-            parts: Digests by what they are of.
-            remedy: What to do about a difference.
+            parts: Digests by name.
+            remedy: Advice for the message.
 
         Raises:
-            LayerticketError: If a process has other parts than process 0; it names both.
+            LayerticketError: If a digest differs from process 0; it names processes and digests.
         """
         found = self.gather(dict(parts))
         odd = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
@@ -167,16 +167,16 @@ class Processes:
                 f"process{'' if one else 'es'} {', '.join(map(str, odd))} of {self.count} "
                 f"{'differs' if one else 'differ'} from process 0 in: {', '.join(names)}. {remedy}"
             )
-            raise self.echoed(err)
+            raise self.on_every_rank(err)
 
-    def echoed(self, err: Exception) -> Exception:
+    def on_every_rank(self, err: Exception) -> Exception:
         """Mark an exception that every process raises, so that it is printed once."""
         if self.rank:
             err.add_note(ECHO)
         return err
 
     def part(self, size: int) -> tuple[int, int]:
-        """Where this process's part of a batch begins and ends; parts differ by one at most.
+        """Return start and end of this process's part of a batch; sizes differ by one at most.
 
         Example:
             >>> [Processes(rank=rank, count=3).part(8) for rank in range(3)]
@@ -184,18 +184,18 @@ class Processes:
         """
         return size * self.rank // self.count, size * (self.rank + 1) // self.count
 
-    def _from_rank0(self, value: Any) -> Any:  # noqa: ANN401 - any value travels
-        """Broadcast a value of process 0."""
+    def _from_rank0(self, value: Any) -> Any:  # noqa: ANN401 - any value
+        """Broadcast a value from process 0."""
         from torch import distributed
 
         box = [value]
-        with _heard():
+        with _explain_lost_process():
             distributed.broadcast_object_list(box, src=0, group=self.channel)
         return box[0]
 
 
 ALONE = Processes()
-"""One process that trains for itself."""
+"""A single process."""
 _ECHOES: Mapping[str, type[BaseException]] = {
     "refused": LayerticketError,
     "stopped": KeyboardInterrupt,
@@ -203,38 +203,38 @@ _ECHOES: Mapping[str, type[BaseException]] = {
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
-    """Say in plain words that another process is gone."""
+def _explain_lost_process() -> Iterator[None]:
+    """Turn a communication error into a message that another process has ended."""
     try:
         yield
     except RuntimeError as err:
         raise TrainingError(
-            "another process of this training ended or cannot be reached; its own message says "
-            f"why ({str(err).splitlines()[0]}). Start all processes again: the run resumes."
+            "another process of this training ended or cannot be reached; see its own message "
+            f"({str(err).splitlines()[0]}). Start all processes again: the run resumes."
         ) from err
 
 
 def launched() -> int:
-    """How many processes a launcher started together with this one."""
+    """Return the number of processes that a launcher started, including this one."""
     return _number("WORLD_SIZE", 1)
 
 
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
-    """Join the processes that a launcher started, or find that there is only this one.
+    """Join the processes that a launcher started; without a launcher, use this one only.
 
     torchrun, accelerate launch, Ray and SLURM scripts set the same variables: RANK, WORLD_SIZE,
-    LOCAL_RANK, MASTER_ADDR, MASTER_PORT. Inside another use, or where torch.distributed is at work
-    already, its processes are taken.
+    LOCAL_RANK, MASTER_ADDR, MASTER_PORT. If torch.distributed is already initialized, its processes
+    are used.
 
     Args:
-        device: "auto" or "cuda": gradients travel by NCCL between GPUs; "cpu": by gloo.
+        device: "auto" or "cuda": gradients are sent by NCCL between GPUs; "cpu": by gloo.
 
     Yields:
         The processes.
 
     Raises:
-        LayerticketError: If the launcher's variables do not fit together.
+        LayerticketError: If the launcher's variables contradict each other.
     """
     import torch
     from torch import distributed
@@ -254,7 +254,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     try:
         yield _joined(distributed.group.WORLD)
     except BaseException:
-        if not gpus:  # NCCL would wait for the others; they hear of it when this process ends
+        if not gpus:  # NCCL would wait for the others; they fail when this process ends
             _leave()
         raise
     _leave()
@@ -262,7 +262,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
 
 @functools.cache
 def _joined(world: object) -> Processes:
-    """Say who this process is; opens the group for messages, once."""
+    """Return the processes as seen from this one; open the group for messages, once."""
     from torch import distributed
 
     count = distributed.get_world_size()
@@ -284,7 +284,7 @@ def _leave() -> None:
 
 
 def _check_launch(count: int) -> None:
-    """Refuse a launch that torch would wait on for ever, or that asks for another engine."""
+    """Raise for a launch that would make torch wait for ever, or asks for another engine."""
     if missing := [name for name in _NEEDED if not os.environ.get(name)]:
         raise LayerticketError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set, so the processes cannot "
@@ -293,13 +293,13 @@ def _check_launch(count: int) -> None:
     for engine in _OTHER_ENGINES:
         if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
             raise LayerticketError(
-                f"accelerate launch was told to use {engine}, but weights are spread here by "
-                "`--shard` alone. Launch without it and add --shard to the training."
+                f"accelerate launch uses {engine}, but weights can be sharded here only by "
+                "`--shard`. Launch without it and add --shard to the training."
             )
 
 
 def _number(name: str, default: int) -> int:
-    """Read a whole number from the environment."""
+    """Return a whole number from the environment."""
     given = os.environ.get(name) or str(default)
     if not given.isdecimal():
         raise LayerticketError(f"{name} is {given!r} in the environment; it must be a number.")
@@ -307,16 +307,16 @@ def _number(name: str, default: int) -> int:
 
 
 _REMEDY = (
-    "Every process has to remove the same blocks and start from the same weights: load one saved "
-    "ticket on all of them, or find it on process 0 and hand it out with `on_rank0`."
+    "Every process must remove the same blocks and start from the same weights: load one saved "
+    "ticket on all of them, or find it on process 0 and send it with `on_rank0`."
 )
 
 
 def same_on_all_ranks(model: nn.Module, **facts: object) -> str:
-    """Check that all processes hold the same network, and refuse on all of them if not.
+    """Check that all processes have the same network; raise on all of them if not.
 
-    Call it on every process, before the model is wrapped (DDP, FSDP). In one process it compares
-    nothing. Cost: one SHA-256 over the weights, one message of about 200 bytes a process.
+    Call it on every process, before the model is wrapped (DDP, FSDP). With one process there is
+    nothing to compare. Cost: one SHA-256 over the weights, about 200 bytes sent per process.
 
     Args:
         model: Network to compare by modules, settings, and names, shapes and values of tensors.
@@ -326,8 +326,8 @@ def same_on_all_ranks(model: nn.Module, **facts: object) -> str:
         The fingerprint: SHA-256 over architecture, weights and facts.
 
     Raises:
-        LayerticketError: If a process holds another network or other facts than process 0; the
-            message names the processes and what differs.
+        LayerticketError: If a process has another network or other facts than process 0; the
+            message names the processes and the difference.
     """
     from layerticket.ticket.ticket import architecture_digest, weights_digest
 
@@ -342,7 +342,7 @@ def same_on_all_ranks(model: nn.Module, **facts: object) -> str:
 
 
 def shard(shell: nn.Module, device: torch.device, count: int) -> None:
-    """Shard a module that lies on the CPU, in place: block by block, the rest with the module."""
+    """Shard a module on the CPU, in place: block by block, the rest with the whole module."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -364,9 +364,9 @@ def shard(shell: nn.Module, device: torch.device, count: int) -> None:
 
 
 def _units(module: nn.Module, total: int) -> Iterator[nn.Module]:
-    """Modules gathered one at a time: the blocks, found by going through containers.
+    """Yield the modules that are gathered one at a time: the blocks inside containers.
 
-    A module with more than half of the parameters is gone into, one with less than a hundredth
+    A module with more than half of the parameters is split further; one with less than a hundredth
     stays with the rest.
     """
     from torch import nn
@@ -383,7 +383,7 @@ def _units(module: nn.Module, total: int) -> Iterator[nn.Module]:
 def whole_state(
     sharded: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Bring tensors and optimizer state together, on process 0; the others get nothing."""
+    """Gather weights and optimizer state on process 0; the others get nothing."""
     from torch.distributed.checkpoint import state_dict as dcp
 
     whole = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -400,7 +400,7 @@ def whole_state(
 def fill_shards(
     whole: nn.Module, sharded: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]
 ) -> None:
-    """Fill a sharded network and its optimizer from whole ones that every process has alike."""
+    """Fill a sharded network and its optimizer from whole ones that are equal on every process."""
     import torch
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -424,9 +424,9 @@ def fill_shards(
 
 @contextmanager
 def synchronized_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None]:
-    """Put torch's synchronized batch norms in place of the plain ones, and take them out again.
+    """Replace batch norms by torch's synchronized ones, and restore them at the end.
 
-    Both share their tensors; where the model is moved meanwhile, the plain norms get the new ones.
+    Both share their tensors; if the model is moved in between, the plain norms get the new ones.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -440,8 +440,8 @@ def synchronized_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None
     for _, name, child in places:
         if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             raise LayerticketError(
-                f"batch norm {name!r} is a {type(child).__name__}, of which torch has no "
-                "synchronized kind. Leave sync_batch_norm out."
+                f"batch norm {name!r} is a {type(child).__name__}, which torch cannot "
+                "synchronize. Leave sync_batch_norm out."
             )
     try:
         for parent, name, child in places:

@@ -1,4 +1,4 @@
-"""Stochastic depth: in training a residual branch is left out at random, image by image."""
+"""Stochastic depth: drop residual branches at random during training, image by image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from layerticket.errors import LayerticketError
 
 
 class DropPath(nn.Module):
-    """Set a branch's output to zero for some images in training, and scale up the others'.
+    """Set a branch's output to zero for some images in training, and scale up the others.
 
     With rate p, each image keeps its branch with probability 1 - p, multiplied by 1 / (1 - p).
 
@@ -35,18 +35,18 @@ class DropPath(nn.Module):
 
 @contextmanager
 def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
-    """Give the residual blocks of a network rates from 0 in the first to `rate` in the last.
+    """Set drop-path rates of the residual blocks, from 0 in the first to `rate` in the last.
 
-    Block i of n has ``rate * i / (n - 1)``. Places for it are the children called ``drop_path``,
-    ``drop_path1``, ... in networks of timm and transformers, and torchvision's ``StochasticDepth``;
-    those of one block have one rate. At the end everything is put back as it was.
+    Block i of n has ``rate * i / (n - 1)``. The rates are set in children named ``drop_path``,
+    ``drop_path1``, ... in networks of timm and transformers, and in torchvision's
+    ``StochasticDepth``; those of one block have one rate. At the end the old rates are restored.
 
     Args:
         model: The network; changed in place.
-        rate: That of the last block, in [0, 1); None: the network stays as it was built.
+        rate: Rate of the last block, in [0, 1); None: the network keeps its own rates.
 
     Raises:
-        LayerticketError: If the network has no such places.
+        LayerticketError: If the network has no such children.
     """
     if rate is None:
         yield
@@ -54,8 +54,8 @@ def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
     found = _places(model)
     if not found:
         raise LayerticketError(
-            f"drop_path is {rate:g}, but the network has no places for it, as residual networks of "
-            "timm, torchvision and transformers have them. Leave it out."
+            f"drop_path is {rate:g}, but the network has no drop-path layers, as networks of timm, "
+            "torchvision and transformers have. Leave it out."
         )
     before = [(owner, name, getattr(owner, name)) for _, owner, name in found]
     blocks = list(dict.fromkeys(block for block, _, _ in found))
@@ -72,7 +72,7 @@ def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
 
 
 def _places(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """Name of the block, the module that holds the place, and what it is called there; in order."""
+    """Return block name, owner module and attribute name of each drop-path layer, in order."""
     found = []
     for block, owner in model.named_modules():
         names = {**dict.fromkeys(owner._modules), **dict.fromkeys(vars(owner))}
@@ -87,7 +87,7 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
 
 
 def _put(owner: nn.Module, name: str, module: nn.Module | None) -> None:
-    """Set a child, or a plain attribute that is None where timm has no module."""
+    """Set a child module, or a plain attribute if timm has None instead of a module."""
     if module is None:
         owner._modules.pop(name, None)
         object.__setattr__(owner, name, None)

@@ -1,6 +1,6 @@
-"""Training as one call, resumable to the bit: epochs in `fit`, their steps in `train_epoch`.
+"""Train in one call that resumes bit by bit: epochs in `fit`, their steps in `train_epoch`.
 
-What a step does is in steps.py, what lies on disk in checkpoint.py, processes in distributed.py.
+One step is in steps.py, files are in checkpoint.py, processes in distributed.py.
 """
 
 import logging
@@ -53,32 +53,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
-    """What a training took and how it ended."""
+    """Cost and result of a training."""
 
     epochs: int
-    """Passes over the training images; of a training that began at epoch i, those since."""
+    """Passes over the training images, counted from the start epoch."""
     train_seconds: float
-    """Seconds of training over all sessions, without validation and checkpoints."""
+    """Seconds of training in all sessions, without validation and checkpoints."""
     images_per_second: float
-    """Training images seen, divided by `train_seconds`."""
+    """Training images per second of `train_seconds`."""
     peak_memory_bytes: int | None
-    """Peak of this training alone: of torch's allocator on a GPU, of the resident memory of the
-    process on a CPU; of several processes, that of the largest. None where the system cannot tell
-    it from what the process did before."""
+    """Peak memory of this training: of torch's allocator on a GPU, of the resident memory of the
+    process on a CPU; with several processes, the largest. None if the system cannot separate it
+    from earlier work of the process."""
     final_train_loss: float
     """Mean loss over the steps of the last epoch, in nats."""
     validation_accuracy: float | None
-    """What `validate` returned after the last epoch; None when nothing was validated."""
+    """Result of `validate` after the last epoch; None without validation."""
     precision: Literal["bf16", "fp32"]
-    """Precision that was used: bf16 or fp32."""
+    """Precision used: bf16 or fp32."""
     device: str
-    """Device that was used: cpu, or the GPU's number."""
+    """Device used: cpu, or the GPU with its number."""
     data_seconds: float = 0.0
-    """Seconds of `train_seconds` in which the loop waited for its next batch."""
+    """Part of `train_seconds` in which the loop waited for its next batch."""
     energy: Energy | None = None
-    """Energy of training and validation over all sessions; None when a part was not metered."""
+    """Energy of training and validation in all sessions; None if a part was not metered."""
     processes: int = 1
-    """How many processes trained together."""
+    """Number of processes that trained together."""
 
 
 def fit(
@@ -97,42 +97,42 @@ def fit(
     distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     trackers: Trackers = Trackers(),  # noqa: B008 - frozen
 ) -> FitResult:
-    """Train a model in place: changing the caller's model is what this function is for.
+    """Train the caller's model in place.
 
     Afterwards the model is trained, on the device, in the recipe's memory format; its train/eval
-    modes and torch's random state are as before. The folder holds ``metrics.jsonl`` (one line an
-    epoch) and ``checkpoint.safetensors`` (the last whole epoch); if a checkpoint is there, training
-    goes on from it. Interrupting with Ctrl-C loses only the epoch that was running.
+    modes and torch's random state are as before. The folder has ``metrics.jsonl`` (one line per
+    epoch) and ``checkpoint.safetensors`` (the last whole epoch); if there is a checkpoint, training
+    resumes from it. Interrupting with Ctrl-C loses only the current epoch.
 
-    Started in several processes, each takes its part of every batch of `recipe.batch_size` images;
-    process 0 validates and writes. A folder is gone on with by as many processes as began it.
+    With several processes, each takes its part of every batch of `recipe.batch_size` images;
+    process 0 validates and writes. A training must be resumed with the same number of processes.
 
     Args:
         model: Network from images (N, C, H, W) to logits (N, K); the same on every process.
-        dataset: Its training split is trained on; moved to the device as a whole.
+        dataset: Its training split is used; it is moved to the device as a whole.
         recipe: How to train.
-        seed: Decides shuffling, augmentation and dropout, together with the epoch.
-        folder: Folder of this run; made if missing.
-        identity: What has to be equal for a checkpoint to be continued, JSON values, such as the
-            name of a training; None: recipe, seed, data, epoch of start and processes.
-        start: Epoch i of the schedule to begin at, and the optimizer's state there: learning
+        seed: Seed of shuffling, augmentation and dropout, together with the epoch.
+        folder: Folder of this run; created if missing.
+        identity: JSON values that must be equal to resume from a checkpoint, such as the name of
+            the training; None: recipe, seed, data, start epoch and processes.
+        start: Epoch i of the schedule to start at, and the optimizer state there: learning
             rates, order and augmentation are those of epochs i to n - 1 of a whole training.
-        snapshot_epochs: Epochs after which weights and optimizer are kept for good, as
-            ``epoch-0007.safetensors``; 0 is the beginning. Changes nothing in the training.
-        validate: Called with the model (with `ema_decay`, its average) after every epoch; its
-            figure is logged, nothing more.
-        where: Device, and whether a progress bar is drawn.
-        meter: Running meter of energy, from `layerticket.evaluation.energy.metered`.
-        distributed: Choices for several processes; a sharded model stays on the CPU.
-        trackers: Trackers that curves are sent to; changes nothing in the training.
+        snapshot_epochs: Epochs after which weights and optimizer state are saved permanently, as
+            ``epoch-0007.safetensors``; 0 is the start. Does not change the training.
+        validate: Called with the model (with `ema_decay`, its average) after every epoch; the
+            result is only logged.
+        where: Device, and whether to show a progress bar.
+        meter: Running energy meter, from `layerticket.evaluation.energy.metered`.
+        distributed: Options for several processes; a sharded model stays on the CPU.
+        trackers: Trackers that receive the curves; they do not change the training.
 
     Returns:
-        What it took.
+        Cost and result.
 
     Raises:
-        LayerticketError: If the device is absent, the split is empty, nothing is trainable, the
-            folder belongs to another training, an epoch is out of range, or processes disagree.
-        TrainingError: If the loss is not finite; the checkpoint of the epoch before stays.
+        LayerticketError: If the device is missing, the split is empty, no parameter is trainable,
+            the folder belongs to another training, an epoch is out of range, or processes differ.
+        TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
     """
     kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
     with ExitStack() as stack:
@@ -158,18 +158,17 @@ def fit(
         first = group.rank == 0
         track = stack.enter_context((trackers if first else Trackers()).open(folder, settings))
         images = trainer.steps_per_epoch * trainer.batch_size * (recipe.epochs - start.epoch)
-        tell = stack.enter_context(progress_bar(images, shown=where.progress and first))
+        show = stack.enter_context(progress_bar(images, shown=where.progress and first))
 
-        guessing, told = math.log(dataset.classes), False
+        guessing, warned = math.log(dataset.classes), False
         peak_known = restart_peak_memory(device)
         state = _restored(journal, trainer, start)
         energy = EnergyMeter(meter, state.energy, fresh=state.epoch == start.epoch)
         while state.epoch < recipe.epochs:
-            state = train_epoch(trainer, state, tell)
-            if first and not told and (told := state.train_loss > 2 * guessing):
+            state = train_epoch(trainer, state, show)
+            if first and not warned and (warned := state.train_loss > 2 * guessing):
                 log.warning(
-                    "the mean loss of epoch %d is %.3g, more than twice as much as by guessing "
-                    "(%.3g). %s",
+                    "the mean loss of epoch %d is %.3g, over twice that of guessing (%.3g). %s",
                     state.epoch,
                     state.train_loss,
                     guessing,
@@ -177,11 +176,13 @@ def fit(
                 )
             peak = _peak(state.peak_memory_bytes, device if peak_known else None, group)
             snapshot = trainer.snapshot(state.epoch)
-            judged = None
+            accuracy = None
             if validate is not None:
-                judged = group.on_rank0(partial(_validated, validate, trainer.judged()))
+                accuracy = group.on_rank0(partial(_validated, validate, trainer.validated()))
             used = energy.read(final=state.epoch == recipe.epochs)
-            state = replace(state, peak_memory_bytes=peak, validation_accuracy=judged, energy=used)
+            state = replace(
+                state, peak_memory_bytes=peak, validation_accuracy=accuracy, energy=used
+            )
             group.on_rank0(partial(_record, journal, state, snapshot, track))
         trainer.finish()
     return FitResult(
@@ -199,11 +200,11 @@ def fit(
     )
 
 
-def train_epoch(trainer: Trainer, state: State, tell: Callable[[float, str], None]) -> State:
-    """Train one epoch and return where training stands."""
+def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], None]) -> State:
+    """Train one epoch and return the new state."""
     recipe, steps, epoch = trainer.recipe, trainer.steps_per_epoch, state.epoch
-    # Reading a loss waits for the GPU, so it is seldom done there.
-    look_every = 50 if trainer.device.type == "cuda" else 5
+    # Reading a loss waits for the GPU, so this is done rarely there.
+    read_every = 50 if trainer.device.type == "cuda" else 5
     trainer.trained.train()
     seed_epoch(trainer.seed, epoch, trainer.device, trainer.group.rank)
     start, waited, total, pending = time.perf_counter(), 0.0, 0.0, []
@@ -215,12 +216,12 @@ def train_epoch(trainer: Trainer, state: State, tell: Callable[[float, str], Non
         waited += time.perf_counter() - asked
         rate = learning_rate_at(recipe, epoch * steps + step - 1, steps)
         pending.append(trainer.step(images, labels, rate))
-        if step % look_every == 0 or step == steps:
+        if step % read_every == 0 or step == steps:
             losses = trainer.group.mean(torch.stack(pending)).tolist()
             _check_losses(losses, trainer, epoch, step - len(losses))
             total, pending = total + sum(losses), []
             seen, seconds = step * trainer.batch_size, time.perf_counter() - start
-            tell(
+            show(
                 state.images + seen,
                 f"epoch {epoch + 1}/{recipe.epochs}  loss {losses[-1]:.3f}  "
                 f"{seen / seconds:.0f} images/s",
@@ -245,7 +246,7 @@ def _checked(
     where: Where,
     meter: Meter | None,
 ) -> frozenset[int]:
-    """Refuse what cannot be trained, and return the epochs to keep."""
+    """Check the arguments of `fit`, and return the epochs whose snapshots are saved."""
     if not len(dataset.train):
         raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
     if not 0 <= start.epoch < recipe.epochs:
@@ -256,12 +257,12 @@ def _checked(
     kept = frozenset(snapshot_epochs)
     if odd := sorted(epoch for epoch in kept if not start.epoch <= epoch <= recipe.epochs):
         raise LayerticketError(
-            f"epoch {odd[0]} cannot be kept: this training goes from {start.epoch} to "
+            f"epoch {odd[0]} cannot be saved: this training runs from epoch {start.epoch} to "
             f"{recipe.epochs}."
         )
     if where.metering.wanted and meter is None:
         raise LayerticketError(
-            "energy is to be metered, but no meter runs. Open one and hand it over: "
+            "energy metering is on, but no meter is running. Open one and pass it: "
             "with layerticket.evaluation.energy.metered(where) as (meter, _)."
         )
     return kept
@@ -276,7 +277,7 @@ def _settings(
     group: Processes,
     distributed: DistributedOptions,
 ) -> dict[str, Any]:
-    """What decides how a training ends, but for its first weights; JSON values."""
+    """Return everything that decides a training's result except initial weights, as JSON values."""
     precision = resolve_precision(recipe.precision, device)
     return {
         "recipe": recipe.identity(asdict(dataset.augment), precision),
@@ -299,24 +300,24 @@ def _check_together(
     kept: frozenset[int],
     settings: Mapping[str, Any],
 ) -> None:
-    """Refuse what several processes cannot do together, and what is not the same on all of them."""
+    """Raise for what several processes cannot do, and for differences between them."""
     if meter is not None:
         raise LayerticketError(
-            f"energy is metered in one process, but {group.count} train together. Leave out the "
-            "energy options: the figures are null then."
+            f"energy can be metered for one process only, but {group.count} train together. "
+            "Leave out the energy options: the energy is then null."
         )
     images = min(recipe.batch_size, len(dataset.train))
     if group.count > images:
         raise LayerticketError(
             f"a batch of {images} images cannot be divided over {group.count} processes. Start "
-            "fewer, or make batch_size larger."
+            "fewer processes, or use a larger batch_size."
         )
     momentum = tensor_digest({**start.optimizer, **start.average})
     same_on_all_ranks(model, settings=settings, keep=sorted(kept), momentum=momentum)
 
 
 def _restored(journal: Journal, trainer: Trainer, start: ResumePoint) -> State:
-    """Go back to the checkpoint, which process 0 reads for all, or begin."""
+    """Restore the checkpoint, which process 0 reads for all; without one, start."""
     found: list[Snapshot | None] = [None]
 
     def read() -> State:
@@ -347,7 +348,7 @@ def _record(
 
 
 def _peak(before: int | None, device: torch.device | None, group: Processes) -> int | None:
-    """Most memory any process held, also in sessions before; None if one cannot tell."""
+    """Return the largest peak memory of all processes and sessions; None if one is unknown."""
     held = None if device is None else peak_memory_bytes(device)
     every = [before, *group.gather(held)]
     known = [one for one in every if one is not None]
@@ -362,14 +363,14 @@ def _check_losses(losses: list[float], trainer: Trainer, epoch: int, first: int)
             rate = learning_rate_at(trainer.recipe, epoch * steps + step, steps)
             err = TrainingError(
                 f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
-                f"rate {rate:.4g}. {_remedies(trainer.recipe, trainer.device)} The last whole "
-                "epoch is kept in the run's folder."
+                f"rate {rate:.4g}. {_remedies(trainer.recipe, trainer.device)} The checkpoint of "
+                "the last whole epoch is in the run's folder."
             )
-            raise trainer.group.echoed(err)
+            raise trainer.group.on_every_rank(err)
 
 
 def _remedies(recipe: Recipe, device: torch.device) -> str:
-    """Say what to try where the loss explodes."""
+    """Return what to try if the loss explodes."""
     tries = []
     if recipe.optimizer == "sgd":
         tries.append("optimizer adamw with learning_rate 0.001, which most networks of timm need")

@@ -1,4 +1,4 @@
-"""How a network is trained, as one value. Imports no torch: help and refusals come at once."""
+"""How a network is trained, as one value. Imports no torch, so that help and errors are fast."""
 
 import math
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from layerticket.errors import LayerticketError
 from layerticket.settings import Flag, Many, NotNegative, Positive, Share, settings, to_table
 
 TRAINING_REVISION = 1
-"""Raised when the same recipe and seed give other bits than before; part of a training's name."""
+"""Increased when the same recipe and seed give new bits; part of a training's name."""
 
 
 @settings
 class Recipe:
-    """How a network is trained: an optimizer, a schedule, and what is done to images and targets.
+    """How a network is trained: optimizer, schedule, augmentation of images and targets.
 
-    Weight decay leaves out parameters with fewer than two dimensions (norms and biases).
+    Weight decay does not apply to parameters with fewer than two dimensions (norms and biases).
     """
 
     epochs: Many = 200
     """Passes over the training images."""
     batch_size: Annotated[int, Strict(), Field(ge=1, le=2**20)] = 128
-    """Images a step; the few left over at the end of a shuffled epoch are left out of it."""
+    """Images per step; the incomplete last batch of a shuffled epoch is skipped."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum, or AdamW (Loshchilov and Hutter, ICLR 2019)."""
     learning_rate: Annotated[Positive, Field(le=100)] = 0.1
@@ -34,39 +34,39 @@ class Recipe:
     momentum: Share = 0.9
     """Momentum of SGD, in [0, 1)."""
     nesterov: Flag = True
-    """Whether the momentum of SGD looks ahead (Nesterov)."""
+    """Whether SGD uses Nesterov momentum."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """Decay of AdamW's running mean of gradients and of their squares."""
+    """Decay rates of AdamW's running means of gradients and of their squares."""
     weight_decay: Annotated[NotNegative, Field(le=10)] = 5e-4
-    """Penalty on weights of two and more dimensions: L2 under SGD, decoupled under AdamW."""
+    """Weight decay of parameters with two or more dimensions: L2 for SGD, decoupled for AdamW."""
     schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
-    """Cosine down to 0; a tenth at 50 % and again at 75 % of all steps; one cycle: a cosine up from
-    a 25th of the peak during the warm-up and down to its 250,000th; or constant."""
+    """cosine: down to 0; step: a tenth at 50 % and again at 75 % of all steps; onecycle: a cosine
+    up from 1/25 of the peak during the warm-up, then down to 1/250,000 of it; or constant."""
     warmup_epochs: NotNegative = 0.5
     """Epochs of linear warm-up before the schedule; less than `epochs`."""
     augmentation: Literal["standard", "none", "trivialaugment", "randaugment"] = "standard"
-    """What is done to training images at random; standard: crop and mirroring as the data source
-    declares; trivialaugment, randaugment: one operation, or two, of torchvision first."""
+    """Random changes of training images; standard: crop and mirroring as the data source
+    declares; trivialaugment, randaugment: first one or two operations of torchvision."""
     mixup: Annotated[NotNegative, Field(le=1000)] = 0.0
-    """Alpha of the Beta distribution that two images are mixed by; 0: not mixed."""
+    """Alpha of the Beta distribution for mixing two images; 0: off."""
     cutmix: Annotated[NotNegative, Field(le=1000)] = 0.0
-    """The same for a rectangle of one image pasted into another; 0: nothing is pasted. With mixup
-    too, every batch draws one of the two."""
+    """Alpha for pasting a rectangle of one image into another; 0: off. With mixup, every batch
+    uses one of the two at random."""
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes, in [0, 1)."""
     clip_norm: Positive | None = None
-    """Largest norm of all gradients together; longer ones are shortened to it."""
+    """Largest total norm of all gradients; larger gradients are scaled down to it."""
     ema_decay: Share = 0.0
-    """Decay of the running average of the weights that is judged and kept; 0: no average."""
+    """Decay of the running average of the weights, which is tested and saved; 0: no average."""
     drop_path: Share | None = None
-    """Rate of stochastic depth in the last residual block, growing in equal steps from 0 in the
-    first; by default the rates that the network was built with."""
+    """Drop-path rate of the last residual block, growing linearly from 0 in the first; by default
+    the rates of the network as built."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Number format of the computations; auto: bf16 where the hardware has it, else fp32."""
     channels_last: Flag = True
-    """Whether images and weights lie channels last in memory (faster convolutions)."""
+    """Whether images and weights are channels-last in memory (faster convolutions)."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile is used; auto: on CUDA, when the run is long enough to pay for it."""
+    """Whether to use torch.compile; auto: on CUDA, if the run is long enough."""
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:
@@ -83,15 +83,15 @@ class Recipe:
             )
 
     def identity(self, standard: Mapping[str, Any], precision: str) -> dict[str, Any]:
-        """Return what decides how a training ends, as JSON values: its part of a training's name.
+        """Return the recipe's part of a training's identity, as JSON values.
 
-        Left out are fields at the value that means "not there", fields that another one makes
-        meaningless, and `compile`. Adding a field therefore keeps the names of old trainings.
+        Fields at their neutral value, fields without effect, and `compile` are left out. So adding
+        a field keeps the names of old trainings.
 
         Args:
-            standard: What the data source declares for `standard` augmentation, such as
+            standard: The data source's `standard` augmentation, such as
                 ``{"pad": 4, "flip": True}``.
-            precision: What the recipe's precision was resolved to: bf16 or fp32.
+            precision: The precision used: bf16 or fp32.
 
         Example:
             >>> recipe = Recipe(epochs=2, warmup_epochs=0)
@@ -115,7 +115,7 @@ class Recipe:
         }
 
     def for_epochs(self, epochs: int) -> Self:
-        """Return the recipe for another number of epochs; its warm-up changes in proportion.
+        """Return the recipe for another number of epochs; the warm-up is scaled in proportion.
 
         Example:
             >>> Recipe(epochs=8, warmup_epochs=1).for_epochs(4).warmup_epochs
@@ -125,7 +125,7 @@ class Recipe:
         return replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * share)
 
     def as_toml(self) -> str:
-        """Return the lines of a table that `from_table` reads back; what is None is left out."""
+        """Return the recipe as lines of TOML; None values are left out."""
         return tomli_w.dumps(to_table(self))
 
     def __str__(self) -> str:
@@ -145,9 +145,9 @@ _NEUTRAL: Mapping[str, object] = {
     "ema_decay": 0.0,
     "drop_path": None,
 }
-"""The value of a field that means "not there". These never change, whatever the defaults do."""
+"""Neutral values: "not used". They never change, even if defaults do."""
 _UNUSED = {"sgd": ("betas",), "adamw": ("momentum", "nesterov")}
-"""Fields without a meaning under each optimizer."""
+"""Fields without effect, by optimizer."""
 
 
 def he2016(epochs: int = 182) -> Recipe:
@@ -173,7 +173,7 @@ def he2016(epochs: int = 182) -> Recipe:
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of one step.
+    """Return the learning rate of one step.
 
     With w warm-up steps and T steps in all, step t (from 0) has ``peak * (t + 1) / w`` while
     t < w. Then cosine has ``peak * (1 + cos(pi * (t - w) / (T - w))) / 2``; step has ``peak``
@@ -190,7 +190,7 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         The learning rate, in (0, peak].
 
     Raises:
-        LayerticketError: If the step lies outside the training.
+        LayerticketError: If the step is outside the training.
 
     Example:
         >>> recipe = Recipe(epochs=4, schedule="step", warmup_epochs=0)
@@ -200,11 +200,11 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     peak, total = recipe.learning_rate, recipe.epochs * steps_per_epoch
     if not 0 <= step < total:
         raise LayerticketError(
-            f"step {step} lies outside the training. Steps run from 0 to {total - 1}."
+            f"step {step} is outside the training. Steps run from 0 to {total - 1}."
         )
     warmup = recipe.warmup_epochs * steps_per_epoch
     if recipe.schedule == "onecycle":
-        top = max(0.0, warmup - 1)  # the step that has the peak
+        top = max(0.0, warmup - 1)  # the step at the peak
         if step < top:
             return _cosine(peak / 25, peak, step / top)
         return _cosine(peak, peak / 250_000, (step - top) / max(1.0, total - 1 - top))
@@ -220,5 +220,5 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def _cosine(start: float, end: float, share: float) -> float:
-    """Go from start to end along half a cosine."""
+    """Interpolate from start to end along half a cosine."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

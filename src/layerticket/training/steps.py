@@ -1,4 +1,4 @@
-"""One step of a training: loss, gradients, update. `fit` takes them all; some are only timed."""
+"""One training step: loss, gradients, update; for `fit` and for timing."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ from layerticket.training.recipe import Recipe
 
 
 class Objective(nn.Module):
-    """Mean cross-entropy of a model, in nats; the shell that is wrapped, sharded and compiled."""
+    """Mean cross-entropy of a model, in nats; this module is wrapped, sharded and compiled."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, device: str, *, bf16: bool) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class Objective(nn.Module):
         self.device, self.bf16 = device, bf16
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of images (N, C, H, W) with labels (N,) or shares of classes (N, K), a scalar."""
+        """Return the loss of images (N, C, H, W) with labels (N,) or class shares (N, K)."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             logits = logits_of(self.model(images)).float()  # (N, K)
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
 
 class Trainer:
-    """A network with all that a step needs: images, objective, optimizer, this process's part."""
+    """A network with everything that a step needs: data, objective, optimizer, processes."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class Trainer:
     ) -> None:
         if sharded and recipe.ema_decay:
             raise LayerticketError(
-                "ema_decay averages whole weights, but these are sharded. Leave one of them out."
+                "ema_decay needs whole weights, but the weights are sharded. Leave one of them out."
             )
         self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
         self.device, self.group, self.sharded = device, group, sharded
         self.policy = recipe.augmentation if recipe.augmentation in POLICIES else None
         if self.policy is not None:
             Policy(self.policy, seed, 0).check(dataset.shape, dataset.train.dtype)
-        # Images that are changed one by one stay where workers reach them.
+        # Images that are augmented one by one stay on the CPU, for the workers.
         self.images = dataset.train if self.policy else dataset.train.to(device)
         self.batch_size = min(recipe.batch_size, len(self.images))
         self.steps_per_epoch = len(self.images) // self.batch_size
         self.part = group.part(self.batch_size)
-        # Gradients are averaged over processes, whose parts may differ by one image.
+        # Gradients are averaged over processes; their parts may differ by one image.
         self.weight = group.count * (self.part[1] - self.part[0]) / self.batch_size
 
         self.trained = copy_of(model) if sharded else model
@@ -96,7 +96,7 @@ class Trainer:
         self._fill(start.optimizer, start.average)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches of one epoch, all of one size: this process's part."""
+        """Yield this process's part of the shuffled, augmented batches of an epoch."""
         return batches(
             self.dataset,
             self.images,
@@ -114,7 +114,7 @@ class Trainer:
         )
 
     def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """Update the weights once; the loss stays on the device."""
+        """Update the weights once; return the loss, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss: Tensor = self.objective(images, labels)
@@ -126,23 +126,23 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self._follow(self.average)
+            self._update_average(self.average)
         return loss.detach()
 
     @torch.no_grad()
-    def _follow(self, average: nn.Module) -> None:
-        """Move the average of the parameters a little towards them; buffers are copied."""
+    def _update_average(self, average: nn.Module) -> None:
+        """Update the running average of the parameters; buffers are copied."""
         for mean, now in zip(average.parameters(), self.trained.parameters(), strict=True):
             mean.lerp_(now, 1 - self.recipe.ema_decay)
         for buffer, now_there in zip(average.buffers(), self.trained.buffers(), strict=True):
             buffer.copy_(now_there)
 
-    def judged(self) -> nn.Module:
-        """The network that is validated: the average where there is one."""
+    def validated(self) -> nn.Module:
+        """The network that is validated: the average, if there is one."""
         return self.model if self.average is None else self.average
 
     def snapshot(self, epoch: int) -> Snapshot:
-        """Where the training stands, whole on process 0; all processes take part."""
+        """Return the state of the training, complete on process 0; call it on all processes."""
         if not self.sharded:
             average = {} if self.average is None else self.average.state_dict()
             optimizer = optimizer_state(self.model, self.optimizer)
@@ -157,7 +157,7 @@ class Trainer:
         return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer)
 
     def load(self, snapshot: Snapshot | None, source: str) -> None:
-        """Go back to what process 0 read, in all processes; None: begin with the model as it is."""
+        """Restore, on all processes, a snapshot of process 0; None: keep the model as it is."""
         share = self.group.share
         if self.group.on_rank0(lambda: snapshot is not None):
             found = snapshot or Snapshot(epoch=0, weights={})
@@ -174,7 +174,7 @@ class Trainer:
             copy_weights(average or self.model.state_dict(), self.average, "the average")
 
     def finish(self) -> None:
-        """Leave in the model, in every process, what process 0 saved and validated last."""
+        """Copy to the model, on every process, the weights that process 0 saved last."""
         if self.average is not None:
             copy_weights(self.average.state_dict(), self.model, "the average")
         if self.group.count > 1:
@@ -187,19 +187,18 @@ class Trainer:
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split the trainable parameters: of two and more dimensions (decayed), and the rest."""
+    """Split the trainable parameters: two or more dimensions (with decay), and the rest."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise LayerticketError(
-            "the model has no trainable parameter, so there is nothing to train. "
-            "Set requires_grad on the parameters that should learn."
+            "the model has no trainable parameter. Set requires_grad on the parameters to train."
         )
     decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
     return decayed, [parameter for parameter in trainable if parameter.ndim < 2]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> Optimizer:
-    """Optimizer of the recipe; torch can fuse it into one kernel unless weights are sharded."""
+    """Return the optimizer of the recipe; fused into one kernel unless weights are sharded."""
     decayed, free = parameter_groups(model)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
@@ -212,7 +211,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> O
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's state as ``parameter/key``; the tensors are its own, not copies."""
+    """Return an optimizer's state as ``parameter/key``; the tensors are not copied."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -222,7 +221,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 
 
 def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Copy a state as ``parameter/key`` into an optimizer, in the layout of the parameters."""
+    """Copy a state ``parameter/key`` into an optimizer, in the layout of the parameters."""
     parameters = dict(model.named_parameters())
     for name, tensor in state.items():
         owner, _, key = name.rpartition("/")
@@ -236,12 +235,12 @@ def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, T
         optimizer.state[like][key] = mine.detach().copy_(tensor)
 
 
-# So small that the weights stay where they are: what a step costs must not drift.
+# So small that the weights do not change: the cost of a step must not drift.
 _RATE = 1e-6
 
 
 class TimedSteps:
-    """One network, ready to take steps that are timed."""
+    """One network with steps to be timed."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -251,11 +250,11 @@ class TimedSteps:
         self.steps_per_epoch = trainer.steps_per_epoch
 
     def fetch(self) -> None:
-        """Fetch the next batch, through all epochs."""
+        """Fetch the next batch, epoch after epoch."""
         self._batch = next(self._batches)
 
     def step(self) -> None:
-        """Train on the batch at hand and wait until the device is done."""
+        """Train on the fetched batch and wait until the device has finished."""
         self._trainer.step(*self._batch, _RATE)
         if self._trainer.device.type == "cuda":
             torch.cuda.synchronize(self._trainer.device)
@@ -265,19 +264,19 @@ class TimedSteps:
 def timed_steps(
     models: Mapping[str, nn.Module], dataset: Dataset, recipe: Recipe, *, device: str = "auto"
 ) -> Iterator[dict[str, TimedSteps]]:
-    """Lend training steps of several networks side by side.
+    """Prepare training steps of several networks, to be timed in alternation.
 
     Args:
-        models: Networks by name; they are copied, so none is modified.
-        dataset: Its training split is drawn from.
+        models: Networks by name; they are copied, not modified.
+        dataset: Its training split is used.
         recipe: How they would be trained; its length decides whether they are compiled.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Yields:
-        Steps of each network, under its name.
+        Steps of each network, by name.
 
     Raises:
-        LayerticketError: If the device is absent or nothing is trainable.
+        LayerticketError: If the device is missing or no parameter is trainable.
     """
     where = resolve_device(device)
     with ExitStack() as stack:

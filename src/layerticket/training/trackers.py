@@ -1,6 +1,6 @@
-"""Curves of a training for TensorBoard, MLflow or Weights & Biases.
+"""Send the curves of a training to TensorBoard, MLflow or Weights & Biases.
 
-They change nothing in a training and are no part of what identifies it.
+Trackers do not change a training and are not part of its identity.
 """
 
 import json
@@ -20,16 +20,16 @@ _PROJECT = "layerticket"
 
 @settings
 class Trackers:
-    """Where the curves of a training are sent.
+    """Trackers that receive the curves of a training.
 
     Raises:
         LayerticketError: If a tracker is not known, or its package is not installed.
     """
 
     track: tuple[Text, ...] = ()
-    """Trackers to log to: tensorboard, mlflow, wandb; none: nothing is sent."""
+    """Trackers to log to: tensorboard, mlflow, wandb; by default none."""
     track_dir: Path | None = None
-    """Folder in which each run gets one of its own; by default `tracking` in the run's folder."""
+    """Folder with one folder per run; by default `tracking` in the run's folder."""
 
     def __post_init__(self) -> None:
         for name in self.track:
@@ -41,7 +41,7 @@ class Trackers:
                 )
         if self.track_dir is not None and not self.track:
             raise LayerticketError(
-                f"a folder for trackers is given ({self.track_dir}), but no tracker. Choose from "
+                f"a folder for trackers is given ({self.track_dir}), but no tracker. Add one of "
                 f"{', '.join(TRACKERS)}, or leave the folder out."
             )
 
@@ -51,10 +51,10 @@ class Trackers:
 
         Args:
             run: Folder of the run; its name is the name of the run.
-            facts: Settings of the training; mappings within are flattened.
+            facts: Settings of the training; nested mappings are flattened.
 
         Yields:
-            A function of figures and the epoch they belong to; figures that are None are left out.
+            A function of metrics and their epoch; metrics that are None are left out.
         """
         home = run / "tracking" if self.track_dir is None else self.track_dir / run.name
         with ExitStack() as stack:
@@ -113,11 +113,11 @@ TRACKERS = {
     "mlflow": "pip install mlflow",
     "wandb": "pip install wandb",
 }
-"""Name of the package as it is imported, and how to get it."""
+"""How to install each tracker, by import name."""
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay mappings within a mapping open: {"a": {"b": 1}} becomes {"a/b": 1}."""
+    """Flatten nested mappings: {"a": {"b": 1}} becomes {"a/b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):

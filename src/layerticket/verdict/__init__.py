@@ -1,1 +1,1 @@
-"""What paired seeds show: numbers in, a verdict out."""
+"""Compute the verdict over paired seeds, from plain numbers."""

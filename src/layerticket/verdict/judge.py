@@ -1,4 +1,4 @@
-"""Judge a ticket against its dense network by figures of paired seeds, from any trainer."""
+"""Judge a ticket against its dense network by the results of paired seeds, from any trainer."""
 
 import math
 import numbers
@@ -28,26 +28,26 @@ BySeed = Sequence[Any] | Mapping[int, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Verdict(Shown):
-    """Outcome of a comparison; figures and differences are in the unit that was given."""
+    """Outcome of a comparison; values and differences are in the given unit."""
 
     outcome: Outcome
-    """Wins: the interval shows the ticket to be less than the margin worse; loses: more."""
+    """wins: the interval shows that the ticket is less than the margin worse; loses: more."""
     difference: Difference
-    """Ticket minus dense: mean, the interval that judges, and the interval over seeds alone."""
+    """Ticket minus dense: mean, the deciding interval, and the interval over seeds only."""
     differences: tuple[float, ...]
-    """One per seed."""
+    """Differences, one per seed."""
     spread: float | None
-    """What the intervals use: the deviation, or the floor set by the resolution if larger."""
+    """Standard deviation that the intervals use, at least the floor set by the resolution."""
     p_value: float | None
     """One-sided p-value of "worse by the margin or more"; None for one seed."""
     minimum_detectable: float | None
-    """How far beyond the margin the truth must lie to be found with 80 % power."""
+    """Distance of the true difference from the margin that is found with 80 % power."""
     seeds_needed: int | None
-    """Seeds in all that would decide with 80 % power; None if decided or if no number would."""
+    """Total seeds that would decide with 80 % power; None if decided or no number would."""
     images_needed: int | None
-    """Test images it takes at least where no number of seeds decides."""
+    """Minimum number of test images, where no number of seeds decides."""
     caution: str | None
-    """What to keep in mind about a decided outcome."""
+    """Caution about a decided outcome."""
     margin: float
     """How much worse the ticket may be and still win."""
     confidence: float
@@ -91,28 +91,28 @@ def judge(
 
     A paired test of non-inferiority: with d = ticket - dense of n seeds, mean m and standard
     error s, the interval is ``m -+ t s`` with Student's t of n - 1 degrees of freedom. It holds
-    for new seeds on the same test images. Where `correct` tells the answers on single images, it
+    for new seeds on the same test images. If `correct` gives the answers on single images, it
     is ``m -+ sqrt((t s)^2 + (z e)^2)``, e the standard error from the choice of images, and holds
-    for new seeds and new images of the same kind; it is never the narrower one. The ticket wins
+    for new seeds and new images of the same kind; it is never narrower. The ticket wins
     if the interval lies above -margin, loses if it lies below. One seed decides nothing.
 
     Args:
-        dense: Figures of the dense network: one per seed in order, or by seed.
-        ticket: Figures of the ticket, for the same seeds.
-        margin: How much worse the ticket may be, in the unit of the figures. 0.01, one percentage
+        dense: Results of the dense network: one per seed in order, or by seed.
+        ticket: Results of the ticket, for the same seeds.
+        margin: How much worse the ticket may be, in the unit of the results. 0.01, one percentage
             point, for accuracies; otherwise it must be given.
-        confidence: Of the two-sided interval, in (0, 1).
-        lower_is_better: For losses, errors, times.
-        correct: Answers of the dense network and of the ticket: for every seed one figure per
-            test image, 1 for right and 0 for wrong. Their mean is the figure of the seed.
+        confidence: Confidence of the two-sided interval, in (0, 1).
+        lower_is_better: True for losses, errors, times.
+        correct: Answers of the dense network and of the ticket: for every seed one number per
+            test image, 1 for right and 0 for wrong. Their mean is the result of the seed.
         unit: "accuracy" for fractions in [0, 1], shown in percent; any other text is shown after
             the numbers.
-        resolution: Step between two figures, if known: 1 / number of test images. The interval is
-            never based on a deviation below ``resolution / sqrt(6)``, that of two uniform rounding
-            errors; three equal differences prove less than they seem to.
+        resolution: Step between two possible results, if known: 1 / number of test images. The
+            interval never uses a deviation below ``resolution / sqrt(6)``, that of two uniform
+            rounding errors, since a few equal differences prove little.
 
     Raises:
-        LayerticketError: If seeds do not pair, or a figure or option is out of range.
+        LayerticketError: If seeds do not pair, or a number or option is out of range.
 
     Example:
         >>> judge([0.90, 0.91, 0.92], [0.905, 0.911, 0.921]).outcome
@@ -121,7 +121,7 @@ def judge(
         'undecided'
     """
     before, after = _by_seed(dense), _by_seed(ticket)
-    _check_seeds("dense and ticket figures", before, after)
+    _check_seeds("dense and ticket results", before, after)
     for value in (*before.values(), *after.values()):
         _check_figure(value, unit)
     margin = _margin(margin, unit)
@@ -132,7 +132,7 @@ def judge(
         if not holds:
             raise LayerticketError(f"{name} is {number}, but it must be {allowed}.")
     table = None if correct is None else _table([_by_seed(one) for one in correct], before, after)
-    # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
+    # Rounded, so that 0.90 - 0.89 equals a margin of 0.01 in spite of rounding errors.
     differences = tuple(round(after[seed] - before[seed], 12) for seed in before)
     found = estimate(differences, resolution=resolution, table=table)
     gain = replace(found, mean=-found.mean) if lower_is_better else found
@@ -156,48 +156,48 @@ def judge(
 
 
 def _by_seed(figures: BySeed) -> dict[int, Any]:
-    """Number figures that are given in order; sort those given by seed."""
+    """Return results by seed; results in a list are numbered from 0."""
     if isinstance(figures, Mapping):
         return dict(sorted(figures.items()))
     return dict(enumerate(figures))
 
 
 def _check_seeds(what: str, one: Mapping[int, Any], other: Mapping[int, Any]) -> None:
-    """Refuse figures whose seeds do not pair."""
+    """Raise if the seeds of two sets of results differ."""
     alone = sorted(one.keys() ^ other.keys())
     if not one or alone:
-        named = f" (seed {words.listed(alone)} stands alone)" if one and other else ""
+        named = f" (seed {words.listed(alone)} has no partner)" if one and other else ""
         raise LayerticketError(
-            f"there are {len(one)} and {len(other)} {what}, but seeds are paired{named}. Give one "
-            "of each for every seed."
+            f"there are {len(one)} and {len(other)} {what}, but seeds must be paired{named}. Give "
+            "one of each for every seed."
         )
 
 
-def _check_figure(value: Any, unit: str) -> None:  # noqa: ANN401 - it is looked at here
-    """Refuse what is no figure of this unit."""
+def _check_figure(value: Any, unit: str) -> None:  # noqa: ANN401 - checked here
+    """Raise if a value is not a valid result in this unit."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise LayerticketError(f"a figure is {value!r}. Give plain numbers, one per seed.")
+        raise LayerticketError(f"a result is {value!r}. Give plain numbers, one per seed.")
     number = float(value)
     if math.isnan(number):
         raise LayerticketError(
-            "a figure is NaN: that run has no result, so nothing is decided. Run it again; leaving "
+            "a result is NaN: the run failed, so nothing can be decided. Run it again; leaving "
             "its seed out would favour the network that failed."
         )
     if unit == "accuracy" and not 0 <= number <= 1:
         raise LayerticketError(
-            f"an accuracy is {value}. Give fractions in [0, 1], not percent, or name the unit of "
-            "other figures: unit='nats'."
+            f"an accuracy is {value}. Give fractions in [0, 1], not percent, or name another "
+            "unit: unit='nats'."
         )
     if math.isinf(number):
-        raise LayerticketError(f"a figure is {value}. Give finite numbers.")
+        raise LayerticketError(f"a result is {value}. Give finite numbers.")
 
 
 def _margin(margin: float | None, unit: str) -> float:
-    """Check a margin; accuracies have one by default."""
+    """Return the margin after checking it; accuracies have a default."""
     if margin is None:
         if unit != "accuracy":
             raise LayerticketError(
-                f"margin is missing. Say how much worse the ticket may be, in {unit}."
+                f"margin is missing. Give how much worse the ticket may be, in {unit}."
             )
         return 0.01
     if not 0 <= margin < math.inf:
@@ -213,30 +213,30 @@ def _margin(margin: float | None, unit: str) -> float:
 def _table(
     answers: Sequence[Mapping[int, Any]], before: Mapping[int, float], after: Mapping[int, float]
 ) -> Array:
-    """Difference on every image (seeds, images), checked against the figures."""
+    """Return the difference on every image (seeds, images), checked against the results."""
     dense, ticket = answers
     _check_seeds("answers of the dense network and the ticket", dense, ticket)
-    _check_seeds("figures and answers by seed", before, dense)
+    _check_seeds("results and answers by seed", before, dense)
     rows: list[Array] = []
     for seed in before:
         try:
             pair = [np.asarray(of[seed], dtype=float) for of in (dense, ticket)]
         except (TypeError, ValueError) as err:
             raise LayerticketError(
-                f"the answers of seed {seed} are no numbers ({err}). Give one number per test "
+                f"the answers of seed {seed} are not numbers ({err}). Give one number per test "
                 "image: 1 for right, 0 for wrong."
             ) from err
         for one, figure in zip(pair, (before[seed], after[seed]), strict=True):
-            # Half an image off is a figure that was rounded.
+            # A difference of half an image comes from rounding.
             if one.ndim != 1 or not one.size or not abs(one.mean() - figure) <= 0.51 / one.size:
                 raise LayerticketError(
-                    f"the answers of seed {seed} do not average to its figure, {figure:.6g}. Give "
+                    f"the mean of the answers of seed {seed} is not its result, {figure:.6g}. Give "
                     "one number per test image: 1 for right, 0 for wrong."
                 )
         if len({one.size for one in (*pair, *rows)}) > 1:
             raise LayerticketError(
-                f"the answers of seed {seed} are for another number of images. All networks must "
-                "answer the same test images, in the same order."
+                f"seed {seed} has answers for another number of images. All networks must be "
+                "tested on the same images, in the same order."
             )
         rows.append(pair[1] - pair[0])
     return np.stack(rows)

@@ -1,4 +1,4 @@
-"""What one row of a study is, and what its rows show: each method against dense, paired by seed."""
+"""The rows of a study, and the comparison of each method with dense, paired by seed."""
 
 import math
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ Status = Literal["done", "failed", "running", "waiting"]
 
 
 def as_record(value: object) -> Any:  # noqa: ANN401 - a JSON value
-    """Turn records into JSON values: a dataclass becomes an object, a tuple a list."""
+    """Return records as JSON values: a dataclass becomes an object, a tuple a list."""
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: as_record(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
@@ -47,13 +47,13 @@ def as_record(value: object) -> Any:  # noqa: ANN401 - a JSON value
 
 
 def _of_record(cls: type[Any], record: object, **made: object) -> Any:  # noqa: ANN401
-    """Make a dataclass of a JSON object; lists become tuples, `made` is made already."""
+    """Build a dataclass from a JSON object; lists become tuples, `made` has finished fields."""
     return restored(cls, record, "an entry of study.json", made)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Row(Shown):
-    """One network of a study that is trained and judged; one entry of "runs" in study.json.
+    """One trained network of a study; one entry of "runs" in study.json.
 
     Keys in the file are the names of the fields; null is "not measured". Times are in seconds,
     energy in kWh, carbon in kg CO2e, accuracies are fractions.
@@ -63,20 +63,20 @@ class Row(Shown):
     model: str
     """Name of the dense network."""
     budget: str | None
-    """How much is removed, as in "remove 5"; None for dense."""
+    """How much is removed, for example "remove 5"; None for dense."""
     method: str
     """Label of the method; the draws of one method share it."""
     kind: str
     """Kind of the method: dense, ticket, lottery, control, filters, weights, imp, shallower, ..."""
     role: Role
-    """What the row is for; only criteria are judged."""
+    """dense, criterion, control or baseline; only criteria get a verdict."""
     reference: str | None = None
-    """Label of the ticket it is matched to, or shares its shape with."""
+    """Label of the ticket that it is matched to, or that has the same shape."""
     draw: int | None = None
-    """Number of the draw, where something is drawn at random."""
+    """Number of the random draw, if any."""
     seed: int
     training: str | None = None
-    """Name of its training; rows with equal names are the same network. None until it is known."""
+    """Name of its training; rows with equal names are the same network. None if not known yet."""
 
     status: Status = "waiting"
     error: str | None = None
@@ -86,15 +86,15 @@ class Row(Shown):
     test_accuracy: float | None = None
     validation_accuracy: float | None = None
     correct: str | None = None
-    """Which test images were answered rightly: one bit an image in hexadecimal digits, the first
-    image the highest bit."""
+    """Correctly classified test images: one bit per image in hexadecimal digits; the first image is
+    the highest bit."""
     evaluations: Record = field(default_factory=dict)
     similarity: Record | None = None
     curve: tuple[Record, ...] = ()
 
     macs: int | None = None
     sparse_macs: int | None = None
-    """MACs without the masked weights, which a dense library still computes."""
+    """MACs without masked weights, which dense kernels still compute."""
     params: int | None = None
     epochs: int | None = None
     train_seconds: float | None = None
@@ -106,14 +106,14 @@ class Row(Shown):
     device: str | None = None
     precision: str | None = None
     workers: int | None = None
-    """Workers of the runner that trained it."""
+    """Largest number of parallel jobs of the study."""
     jobs_beside: int | None = None
-    """Most other jobs at any moment of its training."""
+    """Largest number of other jobs that ran during its training."""
     search_seconds: float | None = None
     search_energy_kwh: float | None = None
     cost: Record | None = None
-    """"train_seconds", "search_seconds", "energy_kwh", "co2_kg": sums over the distinct trainings
-    and searches that the row needs to exist, each once."""
+    """"train_seconds", "search_seconds", "energy_kwh", "co2_kg": sums over the trainings and
+    searches that the row needs, each once."""
 
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class Row(Shown):
     match: Record | None = None
     config: Record | None = None
     repeat: str = ""
-    """Command that does this row again."""
+    """Command that repeats this row."""
 
     @classmethod
     def from_record(cls, record: Record) -> "Row":
@@ -130,7 +130,7 @@ class Row(Shown):
         return row
 
     def as_record(self) -> dict[str, Any]:
-        """Write an entry of study.json."""
+        """Return an entry of study.json."""
         record: dict[str, Any] = as_record(self)
         return record
 
@@ -150,7 +150,7 @@ class Row(Shown):
 
     @property
     def is_tested(self) -> bool:
-        """Whether it was trained and tested, whatever became of its other evaluations."""
+        """Whether it was trained and tested, even if another evaluation failed."""
         return self.test_accuracy is not None
 
     @property
@@ -164,14 +164,14 @@ NOTHING = Difference()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shift(Difference):
-    """Difference in one evaluation, and what the clean accuracy does not explain of it."""
+    """Difference in one evaluation, and the part that clean accuracy does not explain."""
 
     clean: Difference = NOTHING
-    """Of the clean accuracy, on the images of this evaluation where it states one."""
+    """Difference in clean accuracy, on the images of this evaluation if it gives one."""
     relative: Difference | None = None
-    """Of shifted / clean accuracy; None where a clean accuracy is 0 or unknown."""
+    """Difference in shifted / clean accuracy; None if a clean accuracy is 0 or unknown."""
     at_equal_clean: Difference | None = None
-    """Of the shifted accuracy, less what the change of the clean accuracy explains."""
+    """Difference in shifted accuracy, minus the part that clean accuracy explains."""
 
 
 Answer = Literal["control better", "as good", "ticket better", "not shown"]
@@ -179,20 +179,20 @@ Answer = Literal["control better", "as good", "ticket better", "not shown"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Control:
-    """How a ticket compares with a control of equal cost; differences are ticket minus control."""
+    """Comparison of a ticket with a control of equal cost; differences are ticket minus control."""
 
     method: str
     name: str
-    """The control in words."""
+    """Name of the control in sentences."""
     kind: str
     n: int
-    """Seeds both have, those with the same network included."""
+    """Seeds that both have, including those with the same network."""
     same_seeds: tuple[int, ...]
     """Seeds where both are the same network."""
     difference: Difference
-    """Over the seeds where they differ."""
+    """Difference over the seeds where the networks differ."""
     average_effect: float | None
-    """Mean over all seeds, 0 where the network is the same; None if there is no such seed."""
+    """Mean over all seeds, 0 where both are the same network; None if there is no such seed."""
     outcome: Answer
     failed_seeds: tuple[int, ...]
     sentence: str
@@ -212,7 +212,7 @@ class Comparison(Shown):
     role: Role
     reference: str | None
     n: int
-    """Paired seeds, those with the same network included."""
+    """Paired seeds, including those with the same network."""
     seeds: tuple[int, ...]
     same_seeds: tuple[int, ...] = ()
     """Seeds where the method is the dense network itself: no evidence."""
@@ -222,21 +222,21 @@ class Comparison(Shown):
 
     difference: Difference = NOTHING
     average_effect: float | None = None
-    """Mean over all seeds, 0 where the network is the same; None if there is no such seed."""
+    """Mean over all seeds, 0 where both are the same network; None if there is no such seed."""
     outcome: Outcome = "undecided"
     p_value: float | None = None
     p_adjusted: float | None = None
     comparisons: int = 0
-    """How many comparisons the correction is for."""
+    """Number of comparisons that the correction is for."""
     outcome_adjusted: Outcome = "undecided"
     spread: float | None = None
     seeds_needed: int | None = None
-    """Seeds in all that would decide with 80 % power; None if decided or no number would."""
+    """Total seeds that would decide with 80 % power; None if decided or no number would."""
     images_needed: int | None = None
-    """Test images it takes at least where no number of seeds decides."""
+    """Minimum number of test images, where no number of seeds decides."""
     minimum_detectable: float | None = None
     caution: str | None = None
-    """What to keep in mind about a decided outcome."""
+    """Caution about a decided outcome."""
 
     macs_saving: float | None = None
     params_saving: float | None = None
@@ -282,7 +282,7 @@ class Comparison(Shown):
         return comparison
 
     def as_record(self) -> dict[str, Any]:
-        """Write an entry of "comparisons" in study.json."""
+        """Return an entry of "comparisons" in study.json."""
         record: dict[str, Any] = as_record(self)
         return record
 
@@ -298,19 +298,19 @@ def _shift_of(record: Record) -> Shift:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Analysis:
-    """What the rows of a study show."""
+    """The comparisons of a study, and its verdict."""
 
     comparisons: tuple[Comparison, ...]
-    """One for each model, budget and method, in the order of the rows."""
+    """One comparison for each model, budget and method, in the order of the rows."""
     verdict: str
     """One sentence on the tickets."""
 
 
-# Which images were answered rightly.
+# Correctly classified images.
 
 
 def unpack_correct(text: str, images: int | None = None) -> NDArray[np.uint8]:
-    """Read one bit an image; without the number of images the padding of the last byte stays.
+    """Return one bit per image; without the number of images, the padding of the last byte stays.
 
     Example:
         >>> unpack_correct("88", 5).tolist()
@@ -319,10 +319,10 @@ def unpack_correct(text: str, images: int | None = None) -> NDArray[np.uint8]:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=images)
 
 
-# Rows of one method beside the dense rows of the same model, and pairs of rows.
+# Rows of one method with the dense rows of the same model, and pairs of rows.
 
 Pairs = Mapping[int, Sequence[tuple[Row, Row]]]
-"""By seed: every row of one method with every row of another, if they are different networks."""
+"""By seed: all pairs of rows of two methods that are different networks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,11 +331,11 @@ class _Group:
 
     first: Row
     rows: Mapping[int, Sequence[Row]]
-    """Tested rows by seed, those that have a dense row of the same seed."""
+    """Tested rows by seed, where a dense row of the same seed exists."""
     dense: Mapping[int, Row]
     """Dense row of each of these seeds."""
     failed: tuple[int, ...]
-    """Seeds where a row of the method, or the dense one, failed before it had an accuracy."""
+    """Seeds where a row of the method, or the dense row, failed before its test."""
     macs: float | None
     compute: float | None
     """MACs times epochs."""
@@ -346,7 +346,7 @@ class _Group:
 
     @property
     def drawn(self) -> bool:
-        """Whether its blocks were drawn at random, any number of times a seed."""
+        """Whether its blocks were drawn at random."""
         return self.first.kind == "control" and self.first.draw is not None
 
     @property
@@ -355,7 +355,7 @@ class _Group:
 
 
 def _groups(rows: Iterable[Row]) -> list[_Group]:
-    """Put the rows of each model, budget and method together, in the order of the study."""
+    """Group the rows by model, budget and method, in the order of the study."""
     dense: dict[str, dict[int, Row]] = defaultdict(dict)
     lost: dict[str, set[int]] = defaultdict(set)
     found: dict[tuple[str, str | None, str, str], list[Row]] = defaultdict(list)
@@ -386,7 +386,7 @@ def _group(rows: Sequence[Row], dense: Mapping[int, Row], lost: Iterable[int]) -
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of figures that were all measured."""
+    """Return the mean; None if a value was not measured."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 
@@ -394,8 +394,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _pairs(own: Mapping[int, Sequence[Row]], other: Mapping[int, Sequence[Row]]) -> Pairs:
     """Pair the rows of two methods by seed.
 
-    Two rows that are one training are no evidence between them, so they make no pair; a seed where
-    all rows are one network has an empty list.
+    Two rows with the same training give no evidence, so they make no pair; a seed where all rows
+    are the same network has an empty list.
     """
     return {
         seed: [
@@ -416,14 +416,14 @@ Answers = Callable[[Row], NDArray[Any] | None]
 def _estimate(
     pairs: Pairs, figure: Figure, answers: Answers, images: int | None
 ) -> Estimate | None:
-    """Estimate the difference in one figure over the seeds where all networks have it."""
+    """Estimate the difference in one quantity over the seeds where all networks have it."""
     differences, table = [], []
     for of in pairs.values():
         figures = [(figure(one), figure(two)) for one, two in of]
         known = [(one, two) for one, two in figures if one is not None and two is not None]
         if not known or len(known) < len(figures):
             continue
-        # Rounded, so that 0.89 against 0.90 is a margin of 0.01 and not a rounding error beyond it.
+        # Rounded, so that 0.90 - 0.89 equals a margin of 0.01 in spite of rounding errors.
         differences.append(round(fmean(one - two for one, two in known), 12))
         table.append(_on_images(of, answers))
     if not differences:
@@ -436,7 +436,7 @@ def _estimate(
 
 
 def _on_images(pairs: Sequence[tuple[Row, Row]], answers: Answers) -> Array | None:
-    """Difference on every image, averaged over the pairs of a seed."""
+    """Return the difference on every image, averaged over the pairs of a seed."""
     found = [(answers(one), answers(two)) for one, two in pairs]
     known = [(a.astype(float), b) for a, b in found if a is not None and b is not None]
     if len(known) < len(found) or len({len(part) for pair in known for part in pair}) != 1:
@@ -450,7 +450,7 @@ def _on_images(pairs: Sequence[tuple[Row, Row]], answers: Answers) -> Array | No
 
 @dataclass(frozen=True, kw_only=True)
 class _Terms:
-    """What all comparisons of a study share."""
+    """Settings that all comparisons of a study share."""
 
     margin: float
     confidence: float
@@ -480,10 +480,10 @@ def compare_rows(
     controls of equal cost.
 
     Args:
-        rows: Of one study, in any state.
+        rows: Rows of one study, in any state.
         margin: Tolerated loss of accuracy, as a fraction.
-        confidence: Of the two-sided intervals, in (0, 1).
-        networks: "macs" and "params" of dense networks, used where their rows do not state them.
+        confidence: Confidence of the two-sided intervals, in (0, 1).
+        networks: "macs" and "params" of dense networks, used if their rows do not have them.
         test_images: Number of test images; None if unknown.
     """
     terms = _Terms(
@@ -513,7 +513,7 @@ def _difference(of: Estimate | None, confidence: float) -> Difference:
 
 
 def _comparison(group: _Group, terms: _Terms) -> tuple[Comparison, Estimate | None]:
-    """Compare one method with the dense network; the estimate is what the seeds say of it."""
+    """Compare one method with the dense network; return the comparison and its estimate."""
     pairs = _pairs(group.rows, {seed: [row] for seed, row in group.dense.items()})
     same = tuple(seed for seed, of in pairs.items() if not of)
     found = terms.accuracy(pairs)
@@ -541,7 +541,7 @@ def _comparison(group: _Group, terms: _Terms) -> tuple[Comparison, Estimate | No
 
 
 def _accuracy(rows: Sequence[Row]) -> float:
-    """Accuracy of a seed, draws averaged."""
+    """Return the accuracy of a seed, averaged over draws."""
     return fmean(row.test_accuracy for row in rows if row.test_accuracy is not None)
 
 
@@ -553,14 +553,14 @@ def _mean_std(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _average_effect(of: Estimate | None, n: int, same: Sequence[int]) -> float | None:
-    """Mean over all seeds where some have the same network, which counts as 0; no interval."""
+    """Return the mean over all seeds, counting seeds with the same network as 0."""
     if not same:
         return None
     return 0.0 if of is None else (n - len(same)) / n * of.mean
 
 
 def _judged(comparison: Comparison, of: Estimate, terms: _Terms) -> Comparison:
-    """Add what the seeds decide; a failed seed leaves it open, for seldom does chance choose it."""
+    """Add the outcome; it stays undecided if a seed failed, since failures are rarely random."""
     judged = outcome_of(of, terms.margin, terms.confidence)
     return replace(
         comparison,
@@ -575,8 +575,8 @@ def _corrected(
 ) -> list[Comparison]:
     """Correct for the number of comparisons, each direction with half of the error.
 
-    Power and the seeds that would decide are those of the smallest of Holm's levels, the error
-    over the number of comparisons: what a comparison needs whatever the others show.
+    Power and seeds needed are computed at Holm's smallest level, the error divided by the number
+    of comparisons, so they do not depend on the other comparisons.
     """
     p_values = [one.p_value for one, _ in compared if one.p_value is not None]
     adjusted = iter(zip(holm(p_values), holm([1 - p for p in p_values]), strict=True))
@@ -603,24 +603,24 @@ def _corrected(
 
 
 def _similarity(group: _Group) -> float | None:
-    """Mean similarity to the dense network, of the rows where it was measured."""
+    """Return the mean similarity to the dense network, over the rows that have it."""
     measured = [row.similarity["mean"] for row in group.every if row.similarity is not None]
     values = [value for value in measured if value is not None]
     return fmean(values) if values else None
 
 
-# What was saved.
+# Savings.
 
-# Time, memory and energy are compared between runs on the same device at the same precision; times
-# also between equal numbers of workers, for these share the machine.
+# Time, memory and energy are compared only between runs on the same device at the same precision;
+# times also only between equal numbers of workers, which share the machine.
 SAME = ("device", "precision")
 
 
 def _savings(group: _Group, terms: _Terms) -> dict[str, Any]:
-    """Sum up what was saved; a share is 1 - method / dense, so 0.34 is a third less.
+    """Compute what was saved; a share is 1 - method / dense, so 0.34 means a third less.
 
-    Time, energy and carbon are those of everything the row needs to exist: its trainings and
-    searches. MACs, parameters and memory are those of the network.
+    Time, energy and carbon include all trainings and searches that the row needs. MACs,
+    parameters and memory are those of the network.
     """
     network = terms.networks.get(group.first.model)
     return {
@@ -634,14 +634,14 @@ def _savings(group: _Group, terms: _Terms) -> dict[str, Any]:
 
 
 def _cost(row: Row, *names: str) -> float | None:
-    """Sum of parts of a row's cost; None if one of them was not measured."""
+    """Return the sum of parts of a row's cost; None if one was not measured."""
     parts = [(row.cost or {}).get(name) for name in names]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
 def _measured(group: _Group, figure: Figure, *same: str) -> list[tuple[float, float]]:
-    """(dense, method) for each seed where both were measured alike; draws are averaged."""
+    """Return (dense, method) for each seed where both were measured in the same way."""
     found = []
     for seed, rows in group.rows.items():
         dense = group.dense[seed]
@@ -653,7 +653,7 @@ def _measured(group: _Group, figure: Figure, *same: str) -> list[tuple[float, fl
 
 
 def _counted(group: _Group, name: str, network: Record | None) -> float | None:
-    """Share saved of what is counted, not measured: the dense count is one for all seeds."""
+    """Return the share saved of a counted quantity, whose dense value is equal for all seeds."""
     count = _mean([getattr(row, name) for row in group.every])
     known = [getattr(row, name) for row in group.dense.values() if getattr(row, name) is not None]
     dense = fmean(known) if known else (network or {}).get(name)
@@ -661,14 +661,14 @@ def _counted(group: _Group, name: str, network: Record | None) -> float | None:
 
 
 def _share(group: _Group, figure: Figure, *same: str) -> float | None:
-    """Share saved of what is measured, of the seeds where both networks have it."""
+    """Return the share saved of a measured quantity, over the seeds where both networks have it."""
     pairs = _measured(group, figure, *SAME, *same)
     dense = sum(before for before, _ in pairs)
     return 1 - sum(after for _, after in pairs) / dense if dense > 0 else None
 
 
 def _speedup(group: _Group, confidence: float) -> dict[str, float | None]:
-    """Ratio of the seconds from nothing to the trained network, the search included."""
+    """Return the ratio of the seconds of training, including the search."""
     pairs = [
         pair
         for pair in _measured(
@@ -689,15 +689,15 @@ def _speedup(group: _Group, confidence: float) -> dict[str, float | None]:
 def explained(
     clean_dense: float, shifted_dense: float, clean: float, *, slope: float = 1.0, least: float
 ) -> float:
-    """Shifted accuracy one expects of a network with another clean accuracy.
+    """Return the shifted accuracy expected of a network with another clean accuracy.
 
     Over many networks, clean and shifted accuracy lie near a line once both are on the scale
     ``logit(a) = ln(a / (1 - a))``. The line here goes through the dense network of the same seed:
 
         ``expected = sigmoid(logit(shifted_dense) + slope (logit(clean) - logit(clean_dense)))``
 
-    With slope 1 both move by the same amount on that scale. Accuracies are kept `least` away from
-    0 and 1, where the scale ends.
+    With slope 1, both change by the same amount on that scale. Accuracies are kept `least` away
+    from 0 and 1, where the scale ends.
 
     References:
         Taori et al., "Measuring Robustness to Natural Distribution Shifts in Image
@@ -730,13 +730,13 @@ def compare_shifted(
 
     Args:
         dense: (clean, shifted) accuracy of the dense networks, one pair per seed.
-        ticket: The same of the tickets, in the same order of seeds.
-        images: Number of images of the smaller set; half an image keeps accuracies off 0 and 1.
-        confidence: Of the two-sided intervals, in (0, 1).
+        ticket: The same for the tickets, in the same order of seeds.
+        images: Number of images of the smaller set; accuracies are kept half an image from 0 and 1.
+        confidence: Confidence of the two-sided intervals, in (0, 1).
         slope: See `explained`.
 
     Raises:
-        LayerticketError: If there are no pairs, or a figure is out of range.
+        LayerticketError: If there are no pairs, or a number is out of range.
 
     Example:
         >>> pair = compare_shifted([(0.9, 0.7), (0.8, 0.6)], [(0.9, 0.71), (0.8, 0.61)], images=100)
@@ -745,7 +745,7 @@ def compare_shifted(
     """
     if not dense or len(dense) != len(ticket):
         raise LayerticketError(
-            f"there are {len(dense)} dense and {len(ticket)} ticket networks, but seeds are "
+            f"there are {len(dense)} dense and {len(ticket)} ticket networks, but seeds must be "
             "paired. Give one of each for every seed, in the same order."
         )
     odd = [value for pair in (*dense, *ticket) for value in pair if not 0 <= value <= 1]
@@ -768,7 +768,7 @@ def _shift(
     confidence: float,
     slope: float = 1.0,
 ) -> Shift:
-    """Add to a difference in shifted accuracy what the clean accuracies of its pairs tell."""
+    """Add the clean accuracies of the pairs to a difference in shifted accuracy."""
 
     def of(figure: Callable[[Rates, Rates], float]) -> Difference:
         return estimate([fmean(figure(*pair) for pair in of) for of in by_seed]).difference(
@@ -790,7 +790,7 @@ def _shift(
 
 
 def _evaluations(pairs: Pairs, terms: _Terms) -> dict[str, Shift]:
-    """Paired differences of every evaluation that both networks have."""
+    """Return the paired differences of every evaluation that both networks have."""
     named = (row.evaluations for of in pairs.values() for pair in of for row in pair)
     found = {}
     for name in dict.fromkeys(name for of in named for name in of):
@@ -814,7 +814,7 @@ def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
         return (row.test_accuracy or 0.0) if clean is None else clean, of(row)["accuracy"]
 
     def answers(row: Row) -> NDArray[Any] | None:
-        """On every source picture; its corrupted versions are averaged."""
+        """Return the answer on every source image, averaged over its corrupted versions."""
         record = of(row)
         if record.get("correct_counts") is not None:
             counts = np.frombuffer(bytes.fromhex(record["correct_counts"]), np.uint8)
@@ -841,7 +841,7 @@ def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
 
 TICKETS = ("ticket", "lottery")
 ALIKE = 0.05
-"""Costs that differ by no more than this share count as equal."""
+"""Costs that differ by at most this share count as equal."""
 
 
 def _with_controls(
@@ -867,12 +867,12 @@ def _with_controls(
 
 
 def _belongs(control: _Group, group: _Group) -> bool:
-    """Whether a control is one of this ticket's: matched to it, or of equal cost."""
+    """Whether a control belongs to this ticket: matched to it, or of equal cost."""
     reference = control.first.reference
     if reference == group.first.method:
         return True
     if control.first.kind in TICKETS and reference is not None:
-        return False  # the shape of another ticket
+        return False  # matched to another ticket
     costs = [
         one.compute if control.first.kind == "equal_compute" else one.macs
         for one in (group, control)
@@ -882,7 +882,7 @@ def _belongs(control: _Group, group: _Group) -> bool:
 
 
 def _among_random(group: _Group, randoms: Sequence[_Group], confidence: float) -> Percentile | None:
-    """Rank a criterion among random tickets of equal cost; its own training among them is a tie."""
+    """Rank a criterion among random tickets of equal cost; an equal training is a tie."""
     drawn = {
         seed: [_accuracy([row]) for one in randoms for row in one.rows.get(seed, ())]
         for seed in group.rows
@@ -895,11 +895,11 @@ def _among_random(group: _Group, randoms: Sequence[_Group], confidence: float) -
 
 
 def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> Control:
-    """Say whether the control does as well: the interval of ticket minus control decides.
+    """Judge whether the control does as well, by the interval of ticket minus control.
 
-    Below 0 the control is better, below the margin as good (a difference that is real but smaller
-    than the margin counts as good, and the sentence says both), above 0 the ticket is better.
-    Answers are not corrected for their number.
+    Below 0, the control is better; below the margin, it is as good (also if the difference is real
+    but smaller than the margin; the sentence says both); above 0, the ticket is better. These
+    outcomes are not corrected for their number.
     """
     pairs = _pairs(group.rows, control.rows)
     same = tuple(seed for seed, of in pairs.items() if not of)

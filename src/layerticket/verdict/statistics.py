@@ -21,36 +21,36 @@ _MOST_SEEDS = 10_000
 
 
 def t_quantile(probability: float, n: int) -> float:
-    """Quantile of Student's t with n - 1 degrees of freedom."""
+    """Return a quantile of Student's t with n - 1 degrees of freedom."""
     return float(special.stdtrit(n - 1, probability))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A mean of paired differences with its intervals; all None where nothing is paired."""
+    """A mean of paired differences with its intervals; all None if there are no pairs."""
 
     mean: float | None = None
     std: float | None = None
     """Standard deviation over seeds; None for one seed."""
     low: float | None = None
-    """Lower end of the interval that judges; None for one seed."""
+    """Lower end of the deciding interval; None for one seed."""
     high: float | None = None
-    """Upper end."""
+    """Upper end of the deciding interval."""
     n: int = 0
-    """Seeds it rests on: those where the two networks differ."""
+    """Number of seeds: those where the two networks differ."""
     over: Literal["seeds", "seeds and images"] = "seeds"
-    """What the interval holds for: new seeds on these test images, or new seeds and new images."""
+    """Scope of the interval: new seeds on these test images, or new seeds and new images."""
     images: int | None = None
-    """Test images with a record of their own; None where it holds for these images only."""
+    """Test images with recorded answers; None if the interval holds for these images only."""
     seeds_low: float | None = None
-    """Lower end of the interval over seeds alone, on these test images."""
+    """Lower end of the interval over seeds only, on these test images."""
     seeds_high: float | None = None
-    """Upper end of it."""
+    """Upper end of the interval over seeds only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A mean of paired differences, with two standard errors: one of seeds and one of images."""
+    """A mean of paired differences, with two standard errors: of seeds and of images."""
 
     mean: float
     n: int
@@ -58,9 +58,9 @@ class Estimate:
     std: float | None = None
     """Standard deviation over seeds (n - 1 below); None for one seed."""
     spread: float | None = None
-    """What the interval uses: the deviation, or the floor set by the resolution if larger."""
+    """Standard deviation that the interval uses, at least the floor set by the resolution."""
     images: int | None = None
-    """Test images with a record of their own; None where there are no records."""
+    """Test images with recorded answers; None if there are none."""
     image_error: float = 0.0
     """Standard error from the choice of images; 0 without records."""
 
@@ -72,9 +72,9 @@ class Estimate:
     def interval(
         self, confidence: float, *, seeds_only: bool = False
     ) -> tuple[float | None, float | None]:
-        """Interval for new seeds and, where images have records, new images of the same kind.
+        """Return the interval for new seeds and, if answers were recorded, new images.
 
-        Over seeds alone it holds for these very test images, and is never the wider one.
+        With `seeds_only` it holds for these test images only, and is never wider.
         """
         if self.spread is None:
             return None, None
@@ -83,7 +83,7 @@ class Estimate:
         return self.mean - half, self.mean + half
 
     def difference(self, confidence: float) -> Difference:
-        """Both intervals, as they stand in study.json."""
+        """Return both intervals, as in study.json."""
         low, high = self.interval(confidence)
         seeds_low, seeds_high = self.interval(confidence, seeds_only=True)
         return Difference(
@@ -100,9 +100,9 @@ class Estimate:
 
 
 def half_width(seed_error: float, image_error: float, n: int, tail: float) -> float:
-    """Half of an interval that leaves `tail` on each side.
+    """Return half the width of an interval that leaves `tail` on each side.
 
-    Seeds are few, so their part takes Student's t; images are many, so theirs takes the normal.
+    Seeds are few, so their part uses Student's t; images are many, so theirs uses the normal.
     """
     return math.hypot(
         t_quantile(1 - tail, n) * seed_error, float(-special.ndtri(tail)) * image_error
@@ -112,12 +112,11 @@ def half_width(seed_error: float, image_error: float, n: int, tail: float) -> fl
 def estimate(
     differences: Sequence[float], *, resolution: float = 0.0, table: Array | None = None
 ) -> Estimate:
-    """Estimate the mean of paired differences, one a seed.
+    """Estimate the mean of paired differences, one per seed.
 
-    `table` holds the difference on every image (seeds, images). The variance that images share
-    over seeds is what the two-way table shows beyond its rest:
-    ``image_error^2 = max(0, MS_image - MS_rest) / (S N)``.
-    `resolution` is the step between two accuracies: the deviation is never taken to be below
+    `table` has the difference on every image (seeds, images). The variance of images that all seeds
+    share comes from the two-way table: ``image_error^2 = max(0, MS_image - MS_rest) / (S N)``.
+    `resolution` is the step between two accuracies: the deviation used is never below
     ``resolution / sqrt(6)``, that of two uniform rounding errors.
     """
     n = len(differences)
@@ -140,7 +139,7 @@ def estimate(
 
 
 def _image_error(table: Array) -> float:
-    """Standard error that the choice of images adds to the mean of a table (S, N)."""
+    """Return the standard error that the choice of images adds to the mean of a table (S, N)."""
     seeds, images = table.shape
     if images < 2:
         return 0.0
@@ -154,7 +153,7 @@ def _image_error(table: Array) -> float:
 
 
 def outcome_of(of: Estimate, margin: float, confidence: float) -> Outcome:
-    """Wins if the interval lies above -margin, loses if it lies below; one seed decides nothing."""
+    """Return wins if the interval is above -margin, loses if below; one seed is undecided."""
     low, high = of.interval(confidence)
     if low is None or high is None:
         return "undecided"
@@ -162,10 +161,10 @@ def outcome_of(of: Estimate, margin: float, confidence: float) -> Outcome:
 
 
 def p_value(of: Estimate, margin: float) -> float | None:
-    """One-sided p-value of "worse by the margin or more"; None for one seed.
+    """Return the one-sided p-value of "worse by the margin or more"; None for one seed.
 
-    It is the tail for which the interval just reaches the margin, so p < (1 - confidence) / 2 and
-    an interval above -margin are the same statement. Without images this is the paired t-test.
+    It is the tail for which the interval just reaches the margin, so p < (1 - confidence) / 2 is
+    equivalent to an interval above -margin. Without images this is the paired t-test.
     """
     if of.spread is None:
         return None
@@ -176,12 +175,12 @@ def p_value(of: Estimate, margin: float) -> float | None:
 
 
 def _tail(gap: float, of: Estimate) -> float:
-    """The tail whose half width is the gap."""
+    """Return the tail whose half width equals the gap."""
     seeds = 0.0 if of.seed_error == 0 else float(special.stdtr(of.n - 1, -gap / of.seed_error))
     images = 0.0 if of.image_error == 0 else float(special.ndtr(-gap / of.image_error))
     if min(of.seed_error, of.image_error) == 0:
         return max(seeds, images)
-    # Both tails are too small. On the scale of the normal quantile the answer lies below theirs.
+    # Both tails are too small. On the scale of the normal quantile, the result is below both.
     least = max(seeds, images)
     if least == 0:
         return 0.0
@@ -195,26 +194,26 @@ def _tail(gap: float, of: Estimate) -> float:
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function passes 0, by halving."""
+    """Find the zero of a rising function by bisection."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if rising(middle) > 0 else (middle, high)
     return (low + high) / 2
 
 
-# Power: the mean is normal, the deviation is chi-square, and the deviation is integrated out.
+# Power: the mean is normal; the deviation is chi-square and is integrated out.
 
 
 @functools.lru_cache(maxsize=256)
 def _deviations(n: int) -> tuple[Array, Array]:
-    """Values of deviation / true deviation for n seeds, and their weights."""
+    """Return values of deviation / true deviation for n seeds, and their weights."""
     shares, weights = _quadrature()
     return np.sqrt(special.chdtri(n - 1, 1 - shares) / (n - 1)), weights
 
 
 @functools.cache
 def _quadrature() -> tuple[Array, Array]:
-    """Points in (0, 1) and weights that integrate a smooth function."""
+    """Return points in (0, 1) and weights that integrate a smooth function."""
     points, weights = np.polynomial.legendre.leggauss(200)
     return (points + 1) / 2, weights / 2
 
@@ -222,7 +221,7 @@ def _quadrature() -> tuple[Array, Array]:
 def power_of(
     gap: float, spread: float, n: int, confidence: float, image_error: float = 0.0
 ) -> float:
-    """Probability that n seeds decide when the truth lies `gap` beyond the margin."""
+    """Return the probability that n seeds decide if the truth is `gap` beyond the margin."""
     tail = (1 - confidence) / 2
     deviations, weights = _deviations(n)
     seed_error = spread / math.sqrt(n)
@@ -233,11 +232,11 @@ def power_of(
 
 
 def seeds_for(of: Estimate, margin: float, confidence: float) -> int | None:
-    """Fewest seeds of a new study, more than there are, that decide with 80 % power.
+    """Return the fewest seeds of a new study, more than now, that decide with 80 % power.
 
-    None where no number up to ten thousand does. Mean and deviation are those seen so far, so it
-    is a plan for a new study: adding seeds until a comparison is decided makes false claims
-    likelier.
+    None if no number up to ten thousand does. It uses the mean and deviation seen so far, so it is
+    a plan for a new study: adding seeds until a comparison is decided makes false claims more
+    likely.
     """
     gap = abs(of.mean + margin)
     if of.spread is None or min(gap, of.spread) <= 0:
@@ -255,9 +254,9 @@ def seeds_for(of: Estimate, margin: float, confidence: float) -> int | None:
 
 
 def images_for(of: Estimate, margin: float, confidence: float) -> int | None:
-    """Test images that it takes at least where no number of seeds decides on those there are.
+    """Return the minimum number of test images, if no number of seeds can decide on these.
 
-    None where more seeds can decide, or nothing is known.
+    None if more seeds can decide, or nothing is known.
     """
     gap = abs(of.mean + margin)
     if of.images is None or gap == 0:
@@ -267,12 +266,12 @@ def images_for(of: Estimate, margin: float, confidence: float) -> int | None:
 
 
 def _both(confidence: float) -> float:
-    """Normal quantiles of the test and of its power, added."""
+    """Return the sum of the normal quantiles of the test and of its power."""
     return float(-special.ndtri((1 - confidence) / 2) + special.ndtri(POWER))
 
 
 def minimum_detectable(of: Estimate, confidence: float) -> float | None:
-    """How far beyond the margin the truth must lie to be found with 80 % power."""
+    """Return the distance from the margin that is found with 80 % power."""
     if of.spread is None:
         return None
     if of.spread == 0:
@@ -282,7 +281,7 @@ def minimum_detectable(of: Estimate, confidence: float) -> float | None:
 
 @functools.lru_cache(maxsize=1024)
 def _detectable(n: int, confidence: float, image_error: float) -> float:
-    """As `minimum_detectable`, in units of the deviation over seeds."""
+    """Return the minimum detectable distance in units of the deviation over seeds."""
 
     def lacking(distance: float) -> float:
         return power_of(distance, 1.0, n, confidence, image_error) - POWER
@@ -293,15 +292,15 @@ def _detectable(n: int, confidence: float, image_error: float) -> float:
     return _root(lacking, 0.0, high)
 
 
-# Many comparisons at once.
+# Multiple comparisons.
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the chance of even one false claim among them stays bounded.
+    """Adjust p-values to bound the probability of one or more false claims.
 
-    Holm's step-down: the i-th smallest of m is multiplied by m - i + 1, and none may be smaller
-    than the one before it. Valid however the comparisons depend on each other, as they do when
-    all share one dense network. S. Holm, Scand. J. Statist. 6 (1979), 65-70.
+    Holm's step-down: the i-th smallest of m is multiplied by m - i + 1 and is at least as large as
+    the one before it. Valid for dependent comparisons, such as those that share one dense network.
+    S. Holm, Scand. J. Statist. 6 (1979), 65-70.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -316,7 +315,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def outcome_after(wins: float | None, loses: float | None, confidence: float) -> Outcome:
-    """Judge by the adjusted p-values of both directions, each with half of the error."""
+    """Return the outcome by the adjusted p-values of both directions, each with half the error."""
     allowed = (1 - confidence) / 2
     if wins is not None and wins < allowed:
         return "wins"
@@ -329,9 +328,9 @@ def outcome_after(wins: float | None, loses: float | None, confidence: float) ->
 def ratio_interval(
     dense: Sequence[float], ticket: Sequence[float], *, confidence: float = 0.95
 ) -> tuple[float, float | None, float | None]:
-    """Geometric mean of dense / ticket over seeds, with the t-interval of the logarithms.
+    """Return the geometric mean of dense / ticket over seeds, with a t-interval of the logarithms.
 
-    Twice as fast and half as fast then lie equally far from 1. One seed has no interval.
+    Twice as fast and half as fast are then equally far from 1. One seed has no interval.
 
     Example:
         >>> ratio_interval([2.0], [1.0])
@@ -339,8 +338,8 @@ def ratio_interval(
     """
     if not dense or len(dense) != len(ticket) or min(*dense, *ticket) <= 0:
         raise LayerticketError(
-            f"a ratio is asked for of {len(dense)} and {len(ticket)} figures. Give one positive "
-            "figure of each for every seed, in the same order."
+            f"a ratio needs paired values, but there are {len(dense)} and {len(ticket)}. Give one "
+            "positive value of each for every seed, in the same order."
         )
     found = estimate([math.log(d / t) for d, t in zip(dense, ticket, strict=True)])
     low, high = found.interval(confidence)
@@ -351,29 +350,28 @@ def ratio_interval(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Percentile:
-    """Where a criterion's tickets stand among random ones of the same cost."""
+    """Rank of a criterion's tickets among random ones of the same cost."""
 
     share: float
-    """Share of random tickets that are less accurate, ties counted half, in [0, 1]."""
+    """Share of random tickets that are less accurate, in [0, 1]; ties count half."""
     low: float | None
-    """Lower end of its interval; None for one seed."""
+    """Lower end of the interval; None for one seed."""
     high: float | None
-    """Upper end; None for one seed."""
+    """Upper end of the interval; None for one seed."""
     tickets: int
-    """Random tickets trained, over all seeds."""
+    """Number of random tickets trained, over all seeds."""
     seeds: int
-    """Seeds they are spread over."""
+    """Number of their seeds."""
 
 
 def percentile(
     criterion: Sequence[float], random: Sequence[Sequence[float]], *, confidence: float = 0.95
 ) -> Percentile:
-    """Rank a criterion among random tickets of the same seeds, ties counted half.
+    """Rank a criterion among random tickets of the same seeds; ties count half.
 
-    Seeds are averaged. The interval is the wider of two: Clopper and Pearson's for so many
-    independent tickets, and the t-interval over seeds, since the random tickets of one seed are
-    all compared with the same run of the criterion. For that reason one seed has no interval,
-    however many random tickets it has.
+    Seeds are averaged. The interval is the wider of two: Clopper and Pearson's, for independent
+    tickets, and the t-interval over seeds, since all random tickets of one seed are compared with
+    the same run of the criterion. So one seed has no interval, however many random tickets it has.
 
     Example:
         >>> percentile([0.9], [[0.8, 0.9, 0.95, 0.7]]).share
@@ -381,7 +379,7 @@ def percentile(
     """
     if not criterion or len(criterion) != len(random) or not all(random):
         raise LayerticketError(
-            f"there are {len(criterion)} tickets of the criterion and random ones for "
+            f"there are {len(criterion)} tickets of the criterion, but random ones for "
             f"{sum(map(bool, random))} seeds. Give both for every seed."
         )
     shares = [
@@ -397,7 +395,7 @@ def percentile(
 
 
 def _clopper_pearson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Exact binomial interval, continued to half successes by the beta distribution."""
+    """Return the exact binomial interval, extended to half successes by the beta distribution."""
     tail, hits = (1 - confidence) / 2, share * n
     low = 0.0 if hits <= 0 else float(special.betaincinv(hits, n - hits + 1, tail))
     high = 1.0 if hits >= n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))
@@ -405,15 +403,15 @@ def _clopper_pearson(share: float, n: int, confidence: float) -> tuple[float, fl
 
 
 def kendall_w(scores: Array) -> tuple[float, float]:
-    """Kendall's W of rankings (judges, items), and how likely chance agrees as much.
+    """Return Kendall's W of rankings (judges, items), and the p-value of the agreement.
 
     Tied items share their mean rank, and W is corrected for ties: 0 as by chance, 1 always the
-    same ranking, 0 where nothing is ranked. The p-value is Friedman's test; for two judges, where
+    same ranking, 0 if all items are tied. The p-value is Friedman's test; for two judges, where
     its approximation is poor, it comes from 2,000 seeded permutations.
     """
     ranks = _mean_ranks(scores)
     judges, items = ranks.shape
-    # The largest sum of squares that rankings with these ties can reach.
+    # The largest possible sum of squares of rankings with these ties.
     most = judges**2 * items * (items**2 - 1) / 12 - judges * _tied(ranks) / 12
     if most <= 0:
         return 0.0, 1.0
@@ -432,12 +430,12 @@ def kendall_w(scores: Array) -> tuple[float, float]:
 
 
 def _mean_ranks(scores: Array) -> Array:
-    """Ranks from 1 within each row; tied values share the mean of theirs."""
+    """Return ranks from 1 within each row; tied values share their mean rank."""
     own, others = scores[:, :, None], scores[:, None, :]
     return (own > others).sum(-1) + ((own == others).sum(-1) + 1) / 2  # type: ignore[no-any-return]  # numpy's sum of booleans
 
 
 def _tied(ranks: Array) -> float:
-    """Sum of t^3 - t over all groups of t tied items."""
+    """Return the sum of t^3 - t over all groups of t tied items."""
     counts = [np.unique(row, return_counts=True)[1].astype(float) for row in ranks]
     return float(sum((t**3 - t).sum() for t in counts))

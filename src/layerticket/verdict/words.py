@@ -1,6 +1,6 @@
-"""The one writer of English about numbers: figures with their units, and sentences about verdicts.
+"""Write numbers with their units, and sentences about verdicts.
 
-None is "not measured" wherever a figure is asked for; it is never shown as 0.
+None is written "not measured", never 0.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ABSENT = "not measured"
 
-# Figures.
+# Numbers.
 
 
 def accuracy(value: float | None) -> str:
@@ -60,7 +60,7 @@ def share(value: float | None) -> str:
 
 
 def saving(value: float | None) -> str:
-    """Write a share saved: "34.0 % less"; what costs more says so."""
+    """Write a share saved, as in "34.0 % less"; a negative share as "more"."""
     if value is None:
         return ABSENT
     percent = f"{100 * abs(value):.1f}"
@@ -76,7 +76,7 @@ def speedup(figure: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in a unit of its size."""
+    """Write a time in s, min or h."""
     if seconds is None:
         return ABSENT
     if seconds < 120:
@@ -85,12 +85,12 @@ def duration(seconds: float | None) -> str:
 
 
 def energy(kwh: float | None) -> str:
-    """Write an energy in a unit of its size."""
+    """Write an energy in kWh or Wh."""
     return _thousandths(kwh, "kWh", "Wh")
 
 
 def carbon(kg: float | None) -> str:
-    """Write carbon (CO2e) in a unit of its size."""
+    """Write carbon (CO2e) in kg or g."""
     return _thousandths(kg, "kg", "g")
 
 
@@ -101,7 +101,7 @@ def _thousandths(value: float | None, unit: str, small: str) -> str:
 
 
 def electricity(kwh: float | None, kg: float | None, before: str = ", ") -> str:
-    """Write energy, and carbon where it is known, after `before`; nothing if not measured."""
+    """Write energy and carbon after `before`; nothing if not measured."""
     text = "" if kwh is None else f"{before}{energy(kwh)}"
     return text if kg is None else f"{text}, {carbon(kg)} CO2e"
 
@@ -122,7 +122,7 @@ def millions(value: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things.
+    """Write a number with its noun.
 
     Example:
         >>> counted(1, "seed"), counted(2000, "image")
@@ -143,7 +143,7 @@ def listed(names: Sequence[object]) -> str:
 
 
 def failed_text(seeds: Sequence[int]) -> str:
-    """Say which seeds failed.
+    """Write which seeds failed.
 
     Example:
         >>> failed_text([1, 3])
@@ -153,7 +153,7 @@ def failed_text(seeds: Sequence[int]) -> str:
 
 
 def forecast(record: Mapping[str, Any] | None) -> str:
-    """Write a forecast in lines; nothing if there is none."""
+    """Write a forecast, one line per network; empty if there is none."""
     if record is None:
         return ""
     lines = [f"Forecast for {counted(record['epochs'], 'epoch')} ({record['steps']:,} steps):"]
@@ -177,7 +177,7 @@ def forecast(record: Mapping[str, Any] | None) -> str:
 
 
 def strip(found: "Difference", worst: float) -> Markup:
-    """Draw an interval against dense and the margin; without a mean there is nothing to draw."""
+    """Draw an interval with marks for dense and the margin; empty without a mean."""
     if found.mean is None:
         return Markup("")
     ends = [value for value in (found.low, found.high) if value is not None]
@@ -187,7 +187,7 @@ def strip(found: "Difference", worst: float) -> Markup:
     return display.strip(found.mean, found.low, found.high, worst, within)
 
 
-# What a comparison shows.
+# Comparisons.
 
 TWO_SEEDS = "two seeds are few: repeat it with more before you rely on it"
 
@@ -209,7 +209,7 @@ def _with_ends(mean: float | None, low: float | None, high: float | None, unit: 
 
 
 def decision_rule(margin: str, confidence: float) -> str:
-    """Name the test that decides.
+    """Write the name of the deciding test.
 
     Example:
         >>> decision_rule("1 pp", 0.95)
@@ -219,7 +219,7 @@ def decision_rule(margin: str, confidence: float) -> str:
 
 
 def basis(found: "Difference") -> str:
-    """Say what an interval rests on, and so for what it holds."""
+    """Write how many seeds and images an interval is based on."""
     seeds = "1 seed" if found.n == 1 else f"{found.n} paired seeds"
     if found.images is None:
         return f"{seeds}, on these test images"
@@ -227,7 +227,7 @@ def basis(found: "Difference") -> str:
 
 
 def would_decide(seeds: int | None, images: int | None) -> str:
-    """Say how many seeds would decide, or that only more test images would."""
+    """Write how many seeds would decide, or that only more test images would."""
     if seeds is not None:
         return (
             f"; a new study of {seeds:,} seeds, fixed in advance, would decide with 80 % power if "
@@ -239,7 +239,7 @@ def would_decide(seeds: int | None, images: int | None) -> str:
 
 
 def verdict_sentence(verdict: "Verdict") -> str:
-    """Say what `judge` found."""
+    """Write the verdict of `judge` as a sentence."""
     found, unit = verdict.difference, verdict.unit
     percent = unit == "accuracy"
     margin = points(verdict.margin) if percent else f"{verdict.margin:g} {unit}"
@@ -266,7 +266,7 @@ def verdict_sentence(verdict: "Verdict") -> str:
 
 
 def verdict_facts(verdict: "Verdict") -> dict[str, object]:
-    """Name the figures behind a verdict of `judge`."""
+    """Return the numbers behind a verdict of `judge`, by name."""
     found, unit = verdict.difference, verdict.unit
     margin = points(verdict.margin) if unit == "accuracy" else f"{verdict.margin:g} {unit}"
     facts: dict[str, object] = {
@@ -280,7 +280,7 @@ def verdict_facts(verdict: "Verdict") -> dict[str, object]:
 
 
 def comparison_sentence(one: "Comparison", margin: float, confidence: float) -> str:
-    """Say how one method compares with the dense network."""
+    """Write how one method compares with the dense network."""
     name, found = one.method, one.difference
     why = f"; {failed_text(one.failed_seeds)}" if one.failed_seeds else ""
     same = same_network(one.n, one.same_seeds, one.average_effect, "dense")
@@ -301,7 +301,7 @@ def comparison_sentence(one: "Comparison", margin: float, confidence: float) -> 
 
 
 def same_network(n: int, same: Sequence[int], effect: float | None, other: str) -> str:
-    """Say in how many seeds two methods are one network, which is no evidence."""
+    """Write in how many seeds two methods are the same network, which is no evidence."""
     if not same:
         return ""
     text = f"; the same network as {other} in {len(same)} of {n} seeds"
@@ -311,7 +311,7 @@ def same_network(n: int, same: Sequence[int], effect: float | None, other: str) 
 
 
 def _judged(one: "Comparison", found: str, margin: float, confidence: float) -> str:
-    """Say what an interval shows; an outcome has to stand after the correction."""
+    """Write what an interval shows; the outcome must hold after the correction."""
     xi, outcome = points(margin), one.outcome
     test = decision_rule(xi, confidence)
     if outcome == "undecided":
@@ -332,7 +332,7 @@ def _judged(one: "Comparison", found: str, margin: float, confidence: float) -> 
 
 
 def control_name(control: "Row", *, alone: bool) -> str:
-    """Name a control so that readers know what it is; `alone`: the only one of its kind."""
+    """Write the name of a control; `alone`: it is the only one of its kind."""
     if control.kind in ("ticket", "lottery"):
         new = control.reference is not None
         text = "the same shape with new weights" if new else "tickets drawn at random"
@@ -347,7 +347,7 @@ def control_name(control: "Row", *, alone: bool) -> str:
 
 
 def control_sentence(ticket: str, control: "Control", margin: float) -> str:
-    """Say plainly whether a control does as well as the ticket."""
+    """Write whether a control does as well as the ticket."""
     name, found = control.name, control.difference
     same = same_network(control.n, control.same_seeds, control.average_effect, name)
     text = f"{ticket} minus {name}: {interval(found)}"
@@ -371,12 +371,12 @@ def control_sentence(ticket: str, control: "Control", margin: float) -> str:
 
 
 def _capital(text: str, keep: Sequence[str]) -> str:
-    """Begin with a capital letter, unless a label stands first."""
+    """Begin with a capital letter, unless the text begins with a label."""
     return text if text.startswith(tuple(keep)) else text[0].upper() + text[1:]
 
 
 def study_sentence(comparisons: Sequence["Comparison"], margin: float, confidence: float) -> str:
-    """Say in one sentence whether the tickets of a study won, and what they saved."""
+    """Write in one sentence whether the tickets of a study won, and what they saved."""
     tickets = [one for one in comparisons if one.role == "criterion"]
     judged = [one for one in tickets if one.n]
     if not tickets and any(one.kind in ("ticket", "lottery") for one in comparisons):
@@ -423,7 +423,7 @@ def _several(tickets: Sequence["Comparison"], test: str) -> str:
         text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
     found = [one.difference for one in tickets]
     fewest, most = min(one.n for one in found), max(one.n for one in found)
-    # What holds for these test images only for some is not claimed of others for all.
+    # If one interval holds for these test images only, say so for all.
     least = next((one for one in found if one.images is None), found[0])
     over = basis(replace(least, n=most))
     text += f", over {over if fewest == most else f'{fewest} to {over}'}{_saved(tickets)}"
@@ -435,7 +435,7 @@ def _several(tickets: Sequence["Comparison"], test: str) -> str:
 
 
 def _needed(undecided: Sequence["Comparison"]) -> str:
-    """Say what would decide the tickets that are undecided."""
+    """Write what would decide the undecided tickets."""
     seeds = [one.seeds_needed for one in undecided if one.seeds_needed]
     images = [one.images_needed for one in undecided if one.images_needed]
     told = (
@@ -449,7 +449,7 @@ def _needed(undecided: Sequence["Comparison"]) -> str:
 
 
 def _lost(tickets: Sequence["Comparison"]) -> str:
-    """Name the failed seeds, which leave their tickets undecided."""
+    """Write the failed seeds, which leave their tickets undecided."""
     told = [
         (f"{one.method}, " if len(tickets) > 1 else "") + failed_text(one.failed_seeds)
         for one in tickets
@@ -468,7 +468,7 @@ def _saved(tickets: Sequence["Comparison"]) -> str:
 
 
 def _controls(tickets: Sequence["Comparison"]) -> str:
-    """Say which controls did better than which tickets, and which as well."""
+    """Write which controls did better than which tickets, and which did as well."""
     if not any(one.controls for one in tickets):
         return "; no control of equal cost was trained beside"
     told = []
@@ -486,13 +486,13 @@ def _controls(tickets: Sequence["Comparison"]) -> str:
 
 
 def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
-    """Name a few tickets, or count many."""
+    """Write the names of a few tickets, or the number of many."""
     if len({one.method for one in tickets}) == len(tickets) and len(some) < 3:
         return listed(some)
     return f"{len(some)} of {len(tickets)}"
 
 
-# What the report says beside its tables and charts.
+# Texts of the report.
 
 UNJUDGED = "No verdict yet: no run of this study has been compared."
 FEW_SEEDS = 3
@@ -514,12 +514,12 @@ def span(low: float, high: float) -> str:
 
 
 def of_dense(value: float) -> str:
-    """Write what a network needs of what dense needs."""
+    """Write the cost of a network as a share of the dense cost."""
     return f"{100 * value:.1f} %"
 
 
 def closeness(match: Mapping[str, Any]) -> str:
-    """Say how close a baseline came to its target: first in what was matched, then in the rest.
+    """Write how close a baseline is to its target: first the matched quantity, then the others.
 
     Example:
         >>> closeness({"by": "filters", "filters": {"reference": 1200, "baseline": 1200},
@@ -544,13 +544,13 @@ def _off(name: str, wanted: float, reached: float) -> str:
     return f"{name} {size} {'more' if reached > wanted else 'less'}"
 
 
-def shared_machine(workers: int | None, threads: int | None, beside: int | None) -> str:
-    """Say how many trainings shared the machine, on which times depend."""
+def shared_machine(workers: int | None, threads: int | None, parallel: int | None) -> str:
+    """Write how many trainings shared the machine, since times depend on it."""
     each = f", with {counted(threads, 'thread')}" if threads else ""
-    if beside == 0 or workers == 1:
+    if parallel == 0 or workers == 1:
         return f"One training ran at a time{each}."
     if workers is None:
-        return "How many trainings ran side by side was not recorded; times depend on it."
+        return "The number of parallel trainings was not recorded; times depend on it."
     return f"Times are those of {workers} workers on one machine{each and each + ' each'}."
 
 
@@ -560,11 +560,11 @@ class Remark:
 
     text: str
     figure: str = ""
-    """The figure, if one is set large."""
+    """The number to show large, if any."""
     detail: str = ""
-    """The figures behind it."""
+    """The numbers behind it."""
     good: bool | None = None
-    """Whether it speaks for the ticket; None if it says nothing about that."""
+    """Whether it supports the ticket; None if neither."""
 
 
 def saved_remarks(one: "Comparison") -> list[Remark]:
@@ -587,7 +587,7 @@ def saved_remarks(one: "Comparison") -> list[Remark]:
 
 
 def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[Remark]:
-    """List what speaks for the outcome of a ticket, and what against it."""
+    """List the remarks for and against the outcome of a ticket."""
     found, decided = one.difference, one.outcome != "undecided"
     lines = []
     if one.failed_seeds:
@@ -653,7 +653,7 @@ def _among_random(one: "Comparison") -> Remark:
 
 
 def _control_remark(one: "Comparison", control: "Control") -> Remark:
-    """Say in a few words how a control does; its own sentence says it in full."""
+    """Return a short remark on a control; `control_sentence` writes it in full."""
     said = {
         "control better": (f"{control.name} did better", False),
         "as good": (f"{control.name} did as well", False),
@@ -667,7 +667,7 @@ def _control_remark(one: "Comparison", control: "Control") -> Remark:
 
 
 def suspicions(one: "Comparison", unchanged: int) -> list[Remark]:
-    """Warn of a training that may not have trained the network it was given."""
+    """Return warnings about trainings that may not have trained the given network."""
     found = []
     if unchanged:
         text = f"{counted(unchanged, 'training')} left every parameter as it was"
@@ -680,7 +680,7 @@ def suspicions(one: "Comparison", unchanged: int) -> list[Remark]:
 
 
 def bill(cost: Mapping[str, Any]) -> str:
-    """Write what trainings and searches took together."""
+    """Write the total cost of trainings and searches."""
     seconds = [cost.get("train_seconds"), cost.get("search_seconds")]
     known = [value for value in seconds if value is not None]
     text = f"{duration(sum(known) if known else None)} of search and training"
@@ -688,7 +688,7 @@ def bill(cost: Mapping[str, Any]) -> str:
 
 
 def progress_remarks(failed: int, waiting: int, rows: int) -> list[Remark]:
-    """Say how many runs failed, and how many are not finished."""
+    """Return remarks on how many runs failed, and how many are not finished."""
     found = []
     if failed:
         found.append(Remark(text=f"{failed} of {counted(rows, 'run')} failed", good=False))
@@ -699,14 +699,14 @@ def progress_remarks(failed: int, waiting: int, rows: int) -> list[Remark]:
 
 
 def interval_text(found: "Difference", confidence: float) -> str:
-    """Write the interval of a difference alone."""
+    """Write the interval of a difference, without its mean."""
     if found.low is None or found.high is None:
         return "one seed has no interval"
     return f"{interval_name(confidence)} {span(found.low, found.high)}"
 
 
 def interval_name(confidence: float) -> str:
-    """Name an interval.
+    """Write the name of an interval.
 
     Example:
         >>> interval_name(0.95)
@@ -716,7 +716,7 @@ def interval_name(confidence: float) -> str:
 
 
 def metered(ways: Sequence[str]) -> str:
-    """Say how energy was measured, or that it was not."""
+    """Write how energy was measured, or that it was not."""
     if ways:
         return f"Energy and carbon by: {'; '.join(ways)}."
     return (

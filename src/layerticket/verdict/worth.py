@@ -1,4 +1,4 @@
-"""What single blocks are worth: the accuracy lost without each, and how criteria rank them."""
+"""The worth of single blocks: the accuracy lost without each, and how criteria rank them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ class BlockWorth:
 
     block: str
     worth: Difference
-    """Above 0: the network is better with the block."""
+    """Difference; above 0, the network is better with the block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankAgreement:
-    """How far the scores of a criterion rank blocks by their measured worth."""
+    """Agreement of a criterion's scores with the measured worth of blocks."""
 
     method: str
     tau: Difference
@@ -32,15 +32,15 @@ class RankAgreement:
 def block_worth(
     rows: Iterable[Row], *, confidence: float = 0.95, test_images: int | None = None
 ) -> tuple[BlockWorth, ...]:
-    """Estimate the worth of every block that the control `each` took out alone.
+    """Estimate the worth of every block that control `each` removed alone.
 
     Args:
-        rows: Of one network.
-        confidence: Of the intervals, in (0, 1).
+        rows: Rows of one network.
+        confidence: Confidence of the intervals, in (0, 1).
         test_images: Number of test images; None if unknown.
 
     Returns:
-        One entry a block, in the order of the rows; empty where no block was taken out alone.
+        One entry per block, in the order of the rows; empty if no block was removed alone.
     """
     rows = [row for row in rows if row.is_tested]
     dense = {row.seed: row for row in rows if row.kind == "dense"}
@@ -68,7 +68,7 @@ def _accuracy(row: Row) -> float:
 
 
 def _on_images(one: Row, two: Row, images: int | None) -> np.ndarray | None:
-    """Difference on every image; None where a row does not tell its answers."""
+    """Return the difference on every image; None if a row has no recorded answers."""
     if one.correct is None or two.correct is None or len(one.correct) != len(two.correct):
         return None
     first, second = (unpack_correct(row.correct or "", images) for row in (one, two))
@@ -78,15 +78,15 @@ def _on_images(one: Row, two: Row, images: int | None) -> np.ndarray | None:
 def rank_agreement(
     rows: Iterable[Row], worth: Sequence[BlockWorth], *, confidence: float = 0.95
 ) -> tuple[RankAgreement, ...]:
-    """Compare the scores of every criterion with the worth that was measured.
+    """Compare the scores of every criterion with the measured worth.
 
     Args:
-        rows: Of the network that `worth` is about.
+        rows: Rows of the network that `worth` belongs to.
         worth: From `block_worth`.
-        confidence: Of the intervals over seeds, in (0, 1).
+        confidence: Confidence of the intervals over seeds, in (0, 1).
 
     Returns:
-        One entry a criterion whose tickets have scores, in the order of the rows.
+        One entry per criterion whose tickets have scores, in the order of the rows.
     """
     measured = {one.block: one.worth.mean for one in worth if one.worth.mean is not None}
     scores: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
@@ -103,7 +103,7 @@ def rank_agreement(
 
 
 def tau_of(scores: Mapping[str, float], worth: Mapping[str, float]) -> float | None:
-    """Kendall's tau-b of scores and worth over the blocks that have both; None if undefined.
+    """Return Kendall's tau-b of scores and worth over common blocks; None if undefined.
 
     Example:
         >>> tau_of({"a": 3.0, "b": 2.0, "c": 1.0}, {"a": 0.02, "b": 0.03, "c": 0.01})

@@ -85,7 +85,7 @@ def test_a_failure_without_a_word_gets_one():
     jobs = Jobs(NEEDS)
     jobs.begin()
     jobs.queue.ended(Ended(job="dense", fate="failed"))
-    assert jobs.errors == {"dense": "it failed without saying why; see its log"}
+    assert jobs.errors == {"dense": "it failed without a reason; see its log"}
 
 
 def test_a_job_whose_process_dies_is_tried_again_and_given_up():
@@ -95,7 +95,7 @@ def test_a_job_whose_process_dies_is_tried_again_and_given_up():
     assert jobs.errors == {}
     assert jobs.begin() == ["dense"]
     jobs.end("dense", "died", "its process ended with SIGKILL")
-    assert jobs.errors == {"dense": "its process ended with SIGKILL, 2 times of 2"}
+    assert jobs.errors == {"dense": "its process ended with SIGKILL, in 2 of 2 attempts"}
     assert jobs.queue.failed == {"dense", "search", "ticket"}
 
 
@@ -103,7 +103,7 @@ def test_a_process_that_ends_well_before_its_job_is_done_has_died():
     jobs = Jobs(NEEDS, retries=0)
     jobs.begin()
     jobs.queue.ended(Ended(job="dense", fate="done"))
-    assert jobs.errors == {"dense": "its process ended before it was done, 1 times of 1"}
+    assert jobs.errors == {"dense": "its process ended before it was done, in 1 of 1 attempts"}
 
 
 def test_a_job_that_died_after_it_was_done_is_done():
@@ -142,13 +142,13 @@ def test_a_job_whose_training_another_job_does_is_tried_less_and_less(monkeypatc
     monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
     jobs = Jobs({"one": (), "same": ()})
     assert jobs.begin() == ["one", "same"]
-    jobs.queue.beside()
+    jobs.queue.parallel()
     tries = []
     while clock[0] < 100:
         if "same" in jobs.queue.running:
             tries.append(clock[0])
             jobs.end("same", "busy")
-            assert jobs.queue.beside() == []  # nothing of its own runs
+            assert jobs.queue.parallel() == []  # nothing of its own runs
         clock[0] += engine.TICK
         jobs.begin()
     assert tries == [0, 2, 6, 14, 30, 62, 94]
@@ -159,12 +159,12 @@ def test_jobs_of_other_processes_count_as_beside(monkeypatch):
     monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
     jobs = Jobs({"theirs": (), "mine": (), "next": ()}, theirs="running")
     assert jobs.queue.begin() == "mine"
-    assert jobs.queue.beside() == [("mine", 1)]
+    assert jobs.queue.parallel() == [("mine", 1)]
     jobs.end("mine")
     jobs.states["theirs"] = "done"
     clock[0] += engine.TICK
     assert jobs.begin() == ["next"]
-    assert jobs.queue.beside() == [("next", 0)]
+    assert jobs.queue.parallel() == [("next", 0)]
 
 
 def test_a_job_that_failed_elsewhere_is_not_tried_again_here(monkeypatch):
@@ -182,17 +182,17 @@ def test_the_most_jobs_beside_each_are_counted():
     jobs = Jobs(dict.fromkeys("abcd", ()))
     queue = jobs.queue
     assert queue.begin() == "a"
-    assert queue.beside() == [("a", 0)]
+    assert queue.parallel() == [("a", 0)]
     assert queue.begin() == "b"
     assert queue.begin() == "c"
-    assert queue.beside() == [("a", 2), ("b", 2), ("c", 2)]
+    assert queue.parallel() == [("a", 2), ("b", 2), ("c", 2)]
     jobs.end("a")
-    assert queue.beside() == []
+    assert queue.parallel() == []
     assert queue.begin() == "d"
-    assert queue.beside() == [("d", 2)]
+    assert queue.parallel() == [("d", 2)]
     jobs.end("b")
     jobs.end("c")
-    assert queue.beside() == []
+    assert queue.parallel() == []
 
 
 def test_jobs_are_looked_at_a_few_times_each_however_many_there_are():

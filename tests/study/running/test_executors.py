@@ -1,4 +1,4 @@
-"""The executors of this machine: a process for each job, whose exit code is the job's fate."""
+"""The executors of this machine: one process per job; its exit code says how the job ended."""
 
 import os
 import signal
@@ -214,7 +214,7 @@ def test_a_gpu_that_is_not_here_is_refused(monkeypatch, tmp_path, count, executo
         with pytest.raises(LayerticketError, match=r"Use auto, cpu, cuda or cuda:N"):
             Workers(device=wish, executor=executor)
     if executor == "ray":
-        with pytest.raises(LayerticketError, match="one of the cluster"):
+        with pytest.raises(LayerticketError, match="a GPU of the cluster"):
             Workers(device="cuda:1", executor=executor)
         return
     workers = Workers(device="cuda:9", executor=executor)

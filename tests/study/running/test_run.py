@@ -175,7 +175,7 @@ def test_a_job_of_another_process_is_waited_for(tmp_path):
             seen.append(standing)
             stack.close()
 
-        record = run_study(study, folder.root, workers=INLINE, tell=tell)
+        record = run_study(study, folder.root, workers=INLINE, report=tell)
     assert seen[0].running == 1
     assert ends(record) == ends(whole)
 
@@ -188,7 +188,7 @@ def test_an_older_version_of_a_study_leaves_the_newer_its_record(tmp_path):
         if not begun:  # while the older runner is at work, the newer comes and ends
             begun.append(run(tmp_path, **newer))
 
-    mine = run_study(older, tmp_path, workers=INLINE, tell=tell)
+    mine = run_study(older, tmp_path, workers=INLINE, report=tell)
     assert [row["seed"] for row in mine["runs"]] == [0, 0]
     assert load_study(tmp_path) == begun[0]
     assert [row["seed"] for row in load_study(tmp_path)["runs"]] == [0, 0, 1, 1]
@@ -224,7 +224,7 @@ def test_a_study_keeps_its_threads(tmp_path):
     assert settled(folder, None, 3).threads == 3
     assert settled(folder, None, 1).threads == 3
     assert settled(folder, 3, 1).threads == 3
-    with pytest.raises(LayerticketError, match=r"begun with 3 threads .* Leave out --threads"):
+    with pytest.raises(LayerticketError, match=r"started with 3 threads .* Leave out --threads"):
         settled(folder, 2, 1)
     assert folder.read_context().threads == 3
 
@@ -257,7 +257,7 @@ def test_single_rows_and_wrong_wishes(tmp_path):
     first = record["runs"]
     assert [row["status"] for row in record["runs"]] == ["done", "waiting"]
     assert first[1]["id"] in first[1]["repeat"]
-    with pytest.raises(LayerticketError, match="holds no study"):
+    with pytest.raises(LayerticketError, match="has no study"):
         study_status(tmp_path / "nowhere")
 
 
@@ -314,7 +314,7 @@ def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("layerticket.study.running.executors.attempt", lambda *_: -signal.SIGKILL)
     record = run(tmp_path / "study", Workers(executor="inline", retries=1))
     assert record["runs"][0]["status"] == "failed"
-    assert record["runs"][0]["error"] == "its process ended with SIGKILL, 2 times of 2"
+    assert record["runs"][0]["error"] == "its process ended with SIGKILL, in 2 of 2 attempts"
 
 
 def command(tmp_path, out, **changes):

@@ -140,7 +140,7 @@ def test_a_node_that_falls_over_is_a_death(tmp_path, cluster):
     while not ended:
         ended = executor.wait(1.0)
     assert [end.fate for end in ended] == ["died"]
-    assert "SLURM's job 1 is COMPLETED" in ended[0].error
+    assert "SLURM job 1 is COMPLETED" in ended[0].error
     assert [end.fate for end in done(executor, "prints")] == ["done"]
 
 

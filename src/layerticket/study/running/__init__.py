@@ -1,1 +1,1 @@
-"""Where the jobs of a study run: in this process, in others of this machine, on a cluster."""
+"""Run the jobs of a study: in this process, in other local processes, or on a cluster."""

@@ -1,4 +1,4 @@
-"""Run a study: plan it, hand its jobs out in order until none is left, collect what came of it."""
+"""Run a study: plan it, run its jobs in order, and collect the results."""
 
 import functools
 import heapq
@@ -24,9 +24,9 @@ from layerticket.study.toml import study_text
 from layerticket.training.device import Metering
 
 log = logging.getLogger(__name__)
-TICK = 1.0  # seconds between two looks at a job that another process does, and two reports
+TICK = 1.0  # seconds between two checks of a job of another process, and two reports
 COLLECTED = 20.0  # seconds between two versions of study.json while the study runs
-SHARE_OF_TIME = 0.02  # that either may take: trainings are timed meanwhile
+SHARE_OF_TIME = 0.02  # of the time that each may use, since trainings are being timed
 
 State = Literal["done", "failed", "running", "open"]
 
@@ -40,7 +40,7 @@ def run_study(
     shift_dir: Path | None = None,
     only: tuple[str, ...] = (),
     command: str = "",
-    tell: Callable[[StudyStatus], None] = lambda _: None,
+    report: Callable[[StudyStatus], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a study, resume it, or run what was added to it.
 
@@ -48,22 +48,22 @@ def run_study(
     import the script.
 
     Args:
-        study: What is to be done.
+        study: The study.
         out: Folder of the study.
-        workers: Who does it.
+        workers: Where the jobs run, and how many in parallel.
         data_dir: Folder of the images.
         shift_dir: Folder of shifted images; `data_dir` is searched too.
-        only: Ids of the rows to work on, for example one that is to be repeated; by default all.
-        command: Command line to be noted.
-        tell: Called with the standing, at most once a second.
+        only: Ids of the rows to run, for example one to repeat; by default all.
+        command: Command line, written to the records.
+        report: Called with the status, at most once a second.
 
     Returns:
-        What is in ``study.json``. If another version of the study was begun in the folder
-        meanwhile, that one's is left there, and this is what this version came to.
+        The content of ``study.json``. If another version of the study was started in the folder
+        in the meantime, the file keeps that version's results, and this version's are returned.
 
     Raises:
-        LayerticketError: If data, evaluations, workers or an id do not fit; before any training.
-            What fails later stands in the rows, and does not stop others.
+        LayerticketError: If data, evaluations, workers or an id are invalid; before any training.
+            A row that fails later records its error and does not stop other rows.
     """
     tracked = study.tracking.track_dir
     context = Context(
@@ -76,8 +76,8 @@ def run_study(
     folder = StudyFolder(Path(out).resolve())
     if study.has_objects and workers.executor != "inline":
         raise LayerticketError(
-            "Python functions and data that are given as such are known to this process alone. Use "
-            "the executor inline, or name them: package.module:function."
+            "Python functions and data objects exist only in this process. Use the executor "
+            "inline, or give them by name: package.module:function."
         )
     plan, context = _prepared(study, folder, context, workers)
     store = functools.partial(collect, study, folder, plan, context)
@@ -88,9 +88,9 @@ def run_study(
     try:
         if queue.left:
             _check_meter(study.energy, workers)
-            teller = _Teller(tell, store, plan, folder)
+            reporter = _Reporter(report, store, plan, folder)
             with executor_of(workers, do, folder.root, context.threads) as executor:
-                work(queue, executor, folder, teller.look)
+                work(queue, executor, folder, reporter.update)
     finally:
         record = store()
     return record
@@ -99,13 +99,13 @@ def run_study(
 def _prepared(
     study: StudyFile, folder: StudyFolder, context: Context, workers: Workers
 ) -> tuple[Plan, Context]:
-    """Load what all jobs share, check what can be checked, and write the plan down."""
-    share = workers.default_threads  # refuses a GPU that is not here
+    """Load the data, check the settings, and write the plan and the context."""
+    share = workers.default_threads  # raises if a GPU is missing
     for model in study.models:
         if isinstance(model, str):
             check_model(model)
     dataset = dataset_of(study, context.data_dir)
-    networks_of(study, dataset)  # refuses functions that cannot be called
+    networks_of(study, dataset)  # raises for functions that cannot be called
     if study.evaluate:
         folders = (*study.conditions.shift_dir, *context.shift_dirs)
         prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
@@ -115,34 +115,34 @@ def _prepared(
         count_blocks=functools.partial(count_blocks, study, dataset),
     )
     with folder.held():
-        _tell_what_changed(folder, plan)
-        context = folder.settle(
+        _warn_of_changes(folder, plan)
+        context = folder.save_context(
             context, threads=workers.threads, share=share, workers=workers.count
         )
         folder.write_plan(plan, study_text(study))
     return plan, context
 
 
-def _tell_what_changed(folder: StudyFolder, plan: Plan) -> None:
-    """Say which functions are not what they were when the study was begun."""
+def _warn_of_changes(folder: StudyFolder, plan: Plan) -> None:
+    """Warn of functions that changed since the study was started."""
     before = folder.read_plan().texts if folder.plan.exists() else {}
     for name, text in plan.texts.items():
         if before.get(name, text) != text:
-            log.warning("The module of %r was changed: what used it is done again.", name)
+            log.warning("The module of %r was changed: everything that uses it is run again.", name)
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
-    """Refuse to meter several jobs at a time with counters of the whole processor."""
+    """Raise if several parallel jobs would be metered with counters of the whole processor."""
     if metering.wanted and metering.cpu_tdp is None and workers.count != 1:
         raise LayerticketError(
-            "energy is to be metered by the counters of the processor, which cannot tell one job "
-            "from the others that run at the same time. Use --workers 1, or state the power of the "
-            "processor at full load: --set energy.cpu_tdp=W, which is shared out by CPU time."
+            "the energy counters of the processor cannot separate jobs that run at the same time. "
+            "Use --workers 1, or give the power of the processor at full load: "
+            "--set energy.cpu_tdp=W; it is divided by CPU time."
         )
 
 
 def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
-    """Line up the jobs of a plan; those that failed earlier are tried again."""
+    """Return the queue of the jobs of a plan; jobs that failed earlier are run again."""
 
     def state(name: str) -> State:
         if folder.is_done(name):
@@ -153,7 +153,7 @@ def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
 
     for name in plan.jobs:
         if not folder.is_done(name) and not folder.is_taken(name):
-            folder.forget_failure(name)
+            folder.clear_failure(name)
     needs = {name: tuple(job.needs.values()) for name, job in plan.jobs.items()}
     return JobQueue(needs, state, folder.fail, retries)
 
@@ -162,28 +162,28 @@ def work(
     queue: "JobQueue",
     executor: Executor,
     folder: StudyFolder,
-    look: Callable[..., None],
+    update: Callable[..., None],
 ) -> None:
-    """Hand out jobs until none is left."""
+    """Submit jobs to the executor until none is left."""
     while queue.left:
         begun: list[str] = []
         while executor.free > len(begun) and (name := queue.begin()) is not None:
             begun.append(name)
-        for name, beside in queue.beside():  # a job reads it when it ends
-            folder.note_beside(name, beside)
+        for name, others in queue.parallel():  # a job reads it when it ends
+            folder.record_parallel(name, others)
         for name in begun:
             executor.submit(name)
-        look(len(queue.running))
+        update(len(queue.running))
         for end in executor.wait(TICK):
             queue.ended(end)
-    look(1, now=True)
+    update(1, now=True)
 
 
 class JobQueue:
     """Jobs that are left, ready, running and failed.
 
-    A job is looked at when it is about to begin, when it ended, and once a second while another
-    process does it; never because another job changed.
+    The state of a job is read when it is about to start, when it ended, and once a second while
+    another process runs it; never because another job changed.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class JobQueue:
         fail: Callable[[str, str], None],
         retries: int,
     ) -> None:
-        """Line jobs up.
+        """Queue the jobs whose needs are done.
 
         Args:
             needs: For each job those that come before it; earlier jobs stand first.
@@ -207,15 +207,15 @@ class JobQueue:
         self._missing = dict.fromkeys(needs, 0)
         self._after: dict[str, list[str]] = {name: [] for name in needs}
         self._ready: list[int] = []
-        self._later: list[tuple[float, int]] = []  # when to look at a job again
+        self._later: list[tuple[float, int]] = []  # time of the next check, and job
         self._elsewhere: set[str] = set()
         self._waits: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
         self.running: dict[str, int] = {}
-        """Jobs that were begun here, and the most others that ran at one time with each."""
+        """Jobs started here, and the largest number of other jobs that ran at the same time."""
         self.failed: set[str] = set()
         self.left = {name for name in needs if state(name) != "done"}
-        """Jobs that have neither ended well nor failed."""
+        """Jobs that are not done and have not failed."""
         for name in self._names:
             if name in self.left:
                 for need in self.left.intersection(needs[name]):
@@ -225,7 +225,7 @@ class JobQueue:
                     self._ready.append(self._place[name])
 
     def begin(self) -> str | None:
-        """Take the first job that can begin now; None if there is none at the moment."""
+        """Take the first job that can start now; None if there is none at the moment."""
         now = time.monotonic()
         while self._later and self._later[0][0] <= now:
             heapq.heappush(self._ready, heapq.heappop(self._later)[1])
@@ -236,48 +236,49 @@ class JobQueue:
             if state == "open":
                 self.running[name] = -1
                 return name
-            self._over(name, state)
+            self._leave(name, state)
         return None
 
-    def beside(self) -> list[tuple[str, int]]:
-        """Jobs beside which more run now than ever before, and how many."""
-        beside = len(self.running) + len(self._elsewhere) - 1
-        grown = [name for name, most in self.running.items() if beside > most]
-        self.running.update(dict.fromkeys(grown, beside))
-        return [(name, beside) for name in grown]
+    def parallel(self) -> list[tuple[str, int]]:
+        """Return the jobs with a new maximum of other parallel jobs, and that number."""
+        others = len(self.running) + len(self._elsewhere) - 1
+        grown = [name for name, most in self.running.items() if others > most]
+        self.running.update(dict.fromkeys(grown, others))
+        return [(name, others) for name in grown]
 
     def ended(self, end: Ended) -> None:
-        """Take note of how a try at a job ended."""
+        """Update the queue after an attempt at a job ended."""
         name, state = end.job, self._state(end.job)
         del self.running[name]
         # A process may end with 0 before its job is done: the job called os._exit(0).
         died = state != "done" and end.fate in ("died", "done")
         self._deaths[name] += died
         if state == "done":
-            self._over(name, "done")
+            self._leave(name, "done")
         elif state == "running":
-            self._over(name, "running")
-        elif end.fate == "busy":  # by what it shares with another job: each try takes a process
+            self._leave(name, "running")
+        elif end.fate == "busy":  # another job holds its training: wait
             self._waits[name] += 1
-            self._look_again(name, TICK * 2 ** min(self._waits[name], 5))
+            self._check_later(name, TICK * 2 ** min(self._waits[name], 5))
         elif died and self._deaths[name] <= self._retries:
             heapq.heappush(self._ready, self._place[name])
         else:
             if died:
                 error = end.error or "its process ended before it was done"
-                self._fail(name, f"{error}, {self._deaths[name]} times of {self._deaths[name]}")
+                count = self._deaths[name]
+                self._fail(name, f"{error}, in {count} of {count} attempts")
             elif state != "failed":
-                self._fail(name, "it failed without saying why; see its log")
-            self._over(name, "failed")
+                self._fail(name, "it failed without a reason; see its log")
+            self._leave(name, "failed")
 
-    def _look_again(self, name: str, seconds: float) -> None:
+    def _check_later(self, name: str, seconds: float) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, self._place[name]))
 
-    def _over(self, name: str, state: State) -> None:
-        """Put a job where it belongs that is not to begin now."""
+    def _leave(self, name: str, state: State) -> None:
+        """Take a job out of the queue: it is done, has failed, or runs in another process."""
         if state == "running":
             self._elsewhere.add(name)
-            self._look_again(name, TICK)
+            self._check_later(name, TICK)
             return
         self.left.discard(name)
         if state == "done":
@@ -295,26 +296,26 @@ class JobQueue:
                 given_up += self._after[job]
 
 
-class _Teller:
-    """Tells how the study stands every second or so, and renews study.json now and then."""
+class _Reporter:
+    """Reports the status of the study every second, and rewrites study.json every 20 seconds."""
 
     def __init__(
         self,
-        tell: Callable[[StudyStatus], None],
+        report: Callable[[StudyStatus], None],
         store: Callable[[], object],
         plan: Plan,
         folder: StudyFolder,
     ) -> None:
-        self._tell, self._store, self._plan, self._folder = tell, store, plan, folder
-        self._tell_at = time.monotonic() + TICK
+        self._report, self._store, self._plan, self._folder = report, store, plan, folder
+        self._report_at = time.monotonic() + TICK
         self._store_at = time.monotonic() + COLLECTED
 
-    def look(self, running: int, *, now: bool = False) -> None:
-        """Tell, if it is time to, or if wanted now."""
+    def update(self, running: int, *, now: bool = False) -> None:
+        """Report and store if it is time to; with `now`, report in any case."""
         clock = time.monotonic()
-        if now or clock >= self._tell_at:
-            self._tell(status_of(self._folder, self._plan, workers=running))
-            self._tell_at = _next(clock, TICK)
+        if now or clock >= self._report_at:
+            self._report(status_of(self._folder, self._plan, workers=running))
+            self._report_at = _next(clock, TICK)
         clock = time.monotonic()
         if clock >= self._store_at:
             self._store()
@@ -322,6 +323,6 @@ class _Teller:
 
 
 def _next(began: float, seconds: float) -> float:
-    """When to do something again that took since it began; later, if it takes long."""
+    """Return when to repeat an action that began at a time and just ended; later if it was slow."""
     now = time.monotonic()
     return now + max(seconds, (now - began) / SHARE_OF_TIME)

@@ -1,6 +1,6 @@
-"""Who does the jobs of a study: the settings, and the executors of this machine.
+"""Executors that run the jobs of a study on this machine, and their settings.
 
-Every job is a function of the study's folder and the job's name, done in a process of its own.
+Every job is a function of the study's folder and the job's name, run in its own process.
 """
 
 import contextlib
@@ -25,30 +25,30 @@ from layerticket.files import FolderInUse, open_to_append
 from layerticket.settings import DeviceName, Few, Text, settings
 
 Job = Callable[[Path, str], None]
-"""Does a job of the study in a folder, given its name; importable by `module:name`."""
+"""Runs the job of a name for the study in a folder; importable by `module:name`."""
 
 Fate = Literal["done", "failed", "busy", "died"]
-"""busy: another process is doing it; died: its process ended without a word."""
+"""busy: another process runs it; died: its process ended without a result."""
 
-BUSY = 75  # exit code of a job that another process is doing: EX_TEMPFAIL of sysexits.h
+BUSY = 75  # exit code of a job that another process runs: EX_TEMPFAIL of sysexits.h
 FATES: Mapping[int | None, Fate] = {0: "done", 1: "failed", BUSY: "busy"}
-GRACE = 5.0  # seconds that a killed process has to disappear
+GRACE = 5.0  # seconds to wait for a killed process to end
 
 
 @settings
 class Workers:
-    """Who does the jobs of a study; the results are the same."""
+    """Where the jobs of a study run, and how many in parallel; the results are the same."""
 
     executor: Literal["local", "ray", "slurm", "inline"] = "local"
-    """local: processes of this machine; ray, slurm: a cluster; inline: this process."""
+    """local: processes on this machine; ray, slurm: a cluster; inline: this process."""
     workers: Annotated[int, Strict(), Field(ge=1, le=10_000)] | None = None
-    """Jobs at a time; by default as many as there are GPUs or cores, and 100 under SLURM."""
+    """Number of parallel jobs; by default as many as there are GPUs or cores, 100 under SLURM."""
     device: DeviceName = "auto"
     """auto, cpu, cuda or cuda:N; each worker sees one GPU."""
     jobs_per_gpu: Few = 1
     """Jobs that share a GPU."""
     threads: Few | None = None
-    """Threads of each worker; by default as the study was begun with, or else 1 on a CPU."""
+    """Threads of each worker; by default as the study was started with, otherwise 1 on a CPU."""
     retries: Annotated[int, Strict(), Field(ge=0, le=1000)] = 2
     """Times a job is repeated if its process dies."""
     ray_address: Text | None = None
@@ -57,11 +57,11 @@ class Workers:
     """Options of sbatch: partition=gpu, account=ours, time=240 (minutes)."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, wherever the jobs will run."""
+        """Raise for settings that are invalid on every machine."""
         if ":" in self.device and self.executor in ("ray", "slurm"):
             raise LayerticketError(
-                f"device {self.device!r} names a GPU of this machine, but {self.executor} gives "
-                "each job one of the cluster. Use cuda, or the executor local."
+                f"device {self.device!r} names a GPU of this machine, but {self.executor} chooses "
+                "a GPU of the cluster for each job. Use cuda, or the executor local."
             )
         for option in self.slurm:
             if "=" not in option:
@@ -71,20 +71,20 @@ class Workers:
 
     @property
     def device_seen(self) -> str:
-        """The device as jobs name it: of the GPUs, a process of its own sees only one."""
+        """The device as a job sees it: a separate process sees only one GPU."""
         return self.device if self.executor == "inline" else self.device.partition(":")[0]
 
     def gpus(self) -> list[str]:
-        """GPUs of this machine that jobs may use, as CUDA_VISIBLE_DEVICES names them.
+        """Return the GPUs of this machine that jobs may use, as in CUDA_VISIBLE_DEVICES.
 
         Raises:
-            LayerticketError: If a GPU is asked for that is not here.
+            LayerticketError: If the GPU asked for does not exist.
         """
         if self.device == "cpu" or self.executor == "slurm" or self.ray_address is not None:
             return []
         import torch
 
-        count = torch.cuda.device_count()  # asks the driver; makes no context on a GPU
+        count = torch.cuda.device_count()  # asks the driver; creates no context on a GPU
         index = self.device.partition(":")[2]
         if self.device.startswith("cuda") and int(index or 0) >= count:
             raise LayerticketError(
@@ -96,7 +96,7 @@ class Workers:
         return [seen[int(index)]] if index else seen
 
     def places(self) -> list[str | None]:
-        """The GPU of each job that can run here at one time; None is a place on the CPU.
+        """Return the GPU of each job that can run here in parallel; None means the CPU.
 
         Raises:
             LayerticketError: If there are more workers than places on the GPUs.
@@ -114,7 +114,7 @@ class Workers:
 
     @property
     def count(self) -> int | None:
-        """Jobs at a time; None: as many as a cluster has room for."""
+        """Number of parallel jobs; None: as many as the cluster can run."""
         if self.executor == "inline":
             return 1
         if self.executor == "slurm" or self.ray_address is not None:
@@ -123,9 +123,9 @@ class Workers:
 
     @property
     def default_threads(self) -> int:
-        """Threads of each worker, by default: 1 on a CPU, its share of the cores beside a GPU.
+        """Default threads of each worker: 1 on a CPU; with GPUs, its share of the cores.
 
-        The last bits of a sum on a CPU depend on the number, and one is what every machine has.
+        The last bits of a sum on a CPU depend on this number, and every machine has one thread.
         """
         if self.executor == "slurm" or not self.gpus():
             return 1
@@ -133,40 +133,40 @@ class Workers:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Count the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a try at a job ended."""
+    """How an attempt at a job ended."""
 
     job: str
     fate: Fate
     error: str = ""
-    """What is known of a death; a failure stands in the folder of the job."""
+    """Why the process died, if it did; a failure is written to the folder of the job."""
 
 
 class Executor(Protocol):
-    """Does jobs, several at a time; results do not depend on which executor does them."""
+    """Runs jobs in parallel; results do not depend on the executor."""
 
     @property
     def free(self) -> int:
-        """Jobs that can be taken on now."""
+        """Number of jobs that can be submitted now."""
 
     def submit(self, job: str) -> None:
-        """Take a job on."""
+        """Start a job."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Return what ended, after the first end or so many seconds."""
+        """Return the jobs that ended, after the first one or after so many seconds."""
 
     def close(self) -> None:
-        """End what is running; it can be resumed."""
+        """Stop the running jobs; they can be resumed."""
 
 
 @contextlib.contextmanager
 def executor_of(workers: Workers, job: Job, root: Path, threads: int) -> Iterator[Executor]:
-    """Lend the executor that the settings ask for."""
+    """Open the executor that the settings ask for; it is closed at the end."""
     made: Executor
     if workers.executor == "ray":
         from layerticket.study.running.ray import RayExecutor
@@ -179,7 +179,7 @@ def executor_of(workers: Workers, job: Job, root: Path, threads: int) -> Iterato
     elif workers.executor == "local":
         made = LocalExecutor(job, root, workers.places(), threads)
     else:
-        workers.gpus()  # refuses a GPU that is not here
+        workers.gpus()  # raises if a GPU is missing
         made = InlineExecutor(job, root, threads)
     try:
         yield made
@@ -188,7 +188,7 @@ def executor_of(workers: Workers, job: Job, root: Path, threads: int) -> Iterato
 
 
 class LocalExecutor:
-    """A process for each job, at most one at a time for each place."""
+    """Runs each job in its own process, at most one at a time per place."""
 
     def __init__(self, job: Job, root: Path, places: list[str | None], threads: int) -> None:
         self._job, self._root, self._threads = job, root, threads
@@ -198,7 +198,7 @@ class LocalExecutor:
 
     @property
     def free(self) -> int:
-        """Places without a job."""
+        """Number of places without a job."""
         return len(self._places)
 
     def submit(self, job: str) -> None:
@@ -208,7 +208,7 @@ class LocalExecutor:
         self._running[process.sentinel] = job, process, gpu
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Return what ended, after the first end or so many seconds."""
+        """Return the jobs that ended, after the first one or after so many seconds."""
         if not self._running:
             time.sleep(seconds)
         ended = []
@@ -221,7 +221,7 @@ class LocalExecutor:
         return ended
 
     def close(self) -> None:
-        """Kill what is running; it loses the epoch it is in."""
+        """Kill the running jobs; each loses its current epoch."""
         for _, process, _ in self._running.values():
             process.kill()
         for _, process, _ in self._running.values():
@@ -230,7 +230,7 @@ class LocalExecutor:
 
 
 def _context(job: Job) -> Any:  # noqa: ANN401 - a context of multiprocessing
-    """Start processes as copies of one that has the large libraries loaded, where that can be."""
+    """Return a context that forks jobs from a process with torch loaded, where possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -246,7 +246,7 @@ def start(
     threads: int,
     gpu: str | None,
 ) -> BaseProcess:
-    """Start the process of a job; it ends with this process."""
+    """Start the process of a job; it ends when this process ends."""
     process: BaseProcess = context.Process(
         target=_in_process,
         args=(job, root, name, threads, gpu, dict(os.environ)),
@@ -258,7 +258,7 @@ def start(
 
 
 def ended_with(job: str, code: int | None) -> Ended:
-    """Read the fate of a job from the exit code of its process."""
+    """Return how a job ended, from the exit code of its process."""
     if code in FATES:
         return Ended(job=job, fate=FATES[code])
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
@@ -268,19 +268,19 @@ def ended_with(job: str, code: int | None) -> Ended:
 def _in_process(
     job: Job, root: Path, name: str, threads: int, gpu: str | None, environment: Mapping[str, str]
 ) -> None:
-    """Do a job in this process, which is there for nothing else."""
-    os.environ.clear()  # a fork server that was started earlier knows the environment of then
+    """Run a job in this process, which was started for it."""
+    os.environ.clear()  # the fork server may have been started with an older environment
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the runner, which stops us
     threading.Thread(target=_end_with_runner, daemon=True).start()
     sys.exit(attempt_alone(job, root, name, threads, gpu))
 
 
 def _end_with_runner() -> None:
-    """End this process when its runner is gone, however that ended.
+    """End this process when its runner has ended, for whatever reason.
 
-    The operating system's parent of this process is the fork server, which outlives a killed
-    runner. The sentinel is a pipe whose other end only the runner holds.
+    The parent of this process is the fork server, which survives a killed runner. The sentinel is
+    a pipe whose other end only the runner holds.
     """
     runner = multiprocessing.parent_process()
     assert runner is not None
@@ -289,13 +289,13 @@ def _end_with_runner() -> None:
 
 
 def attempt_alone(job: Job, root: Path, name: str, threads: int, gpu: str | None) -> int:
-    """Do a job in a process that ends with it: all that it prints goes to the job's log."""
+    """Run a job in a process started for it; all its output goes to the job's log."""
     os.environ.update(environment_of(threads, gpu))
     with open_to_append(_log(root, name)) as log:
         for number in (1, 2):
             os.dup2(log.fileno(), number)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so nothing is lost
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # no line is lost
     import torch
 
     torch.set_num_threads(threads)
@@ -303,12 +303,12 @@ def attempt_alone(job: Job, root: Path, name: str, threads: int, gpu: str | None
 
 
 def attempt(job: Job, root: Path, name: str) -> int:
-    """Do a job and return its fate as an exit code."""
+    """Run a job and return an exit code that says how it ended."""
     try:
         job(root, name)
     except FolderInUse:
         return BUSY
-    except (Exception, SystemExit):  # whatever a model or a file does, the other jobs go on
+    except (Exception, SystemExit):  # whatever a model raises, the other jobs continue
         with open_to_append(_log(root, name)) as log:
             log.write(traceback.format_exc().encode())
         return 1
@@ -322,7 +322,7 @@ def _log(root: Path, name: str) -> Path:
 
 
 def environment_of(threads: int, gpu: str | None) -> dict[str, str]:
-    """Variables that a job's libraries read when they are loaded."""
+    """Return the environment variables of a job, which libraries read when imported."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         **dict.fromkeys(names, str(threads)),
@@ -332,7 +332,7 @@ def environment_of(threads: int, gpu: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started inside, then bring the old ones back."""
+    """Set environment variables inside the block, then restore the old ones."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -346,7 +346,7 @@ def variables(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 class InlineExecutor:
-    """Does each job at once in this process: for debuggers and tests."""
+    """Runs each job immediately in this process; for debuggers and tests."""
 
     def __init__(self, job: Job, root: Path, threads: int) -> None:
         import torch
@@ -358,20 +358,20 @@ class InlineExecutor:
 
     @property
     def free(self) -> int:
-        """One job at a time."""
+        """1 if no job waits to be collected, else 0."""
         return 0 if self._ended else 1
 
     def submit(self, job: str) -> None:
-        """Do a job."""
+        """Run a job."""
         self._ended.append(ended_with(job, attempt(self._job, self._root, job)))
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Return what ended; with nothing begun, wait for what other processes do."""
+        """Return the jobs that ended; if none was submitted, sleep for so many seconds."""
         if not self._ended:
             time.sleep(seconds)
         ended, self._ended = self._ended, []
         return ended
 
     def close(self) -> None:
-        """Give this process its threads back."""
+        """Restore the number of threads of this process."""
         self._set_threads(self._before)

@@ -1,6 +1,6 @@
-"""Jobs of a study as jobs of SLURM, through submitit; they outlive the runner.
+"""Run the jobs of a study as SLURM jobs through submitit; they continue when the runner ends.
 
-A job that runs out of time or is preempted goes back into the queue and on from its checkpoint.
+A job that reaches its time limit or is preempted is queued again and resumes from its checkpoint.
 """
 
 import multiprocessing
@@ -16,15 +16,15 @@ from layerticket.errors import LayerticketError, need
 from layerticket.files import read_json, write_atomically
 from layerticket.study.running.executors import Ended, Job, Workers, ended_with, start
 
-CLUSTER = "slurm"  # "local" in tests: submitit's processes of this machine
-QUEUED = 100  # jobs in the queue at one time, where nobody said
-MINUTES = 240  # time limit of a job, where nobody said; it may go on so often:
-TIMEOUTS = 100
-POLL = 5.0  # seconds between two looks at the files of the jobs, which may lie on a shared disk
+CLUSTER = "slurm"  # "local" in tests: submitit's local processes
+QUEUED = 100  # default number of jobs in the queue
+MINUTES = 240  # default time limit of a job
+TIMEOUTS = 100  # number of times that a job may be resumed after its time limit
+POLL = 5.0  # seconds between two reads of the job files, which may be on a shared disk
 
 
 class SlurmExecutor:
-    """A job of SLURM for each job of the study; with one GPU if the device is cuda."""
+    """Submits one SLURM job per job of the study; with one GPU if the device is cuda."""
 
     def __init__(self, job: Job, root: Path, workers: Workers, threads: int) -> None:
         submitit = need("submitit", extra="slurm")
@@ -51,15 +51,15 @@ class SlurmExecutor:
             slurm_additional_parameters=options,
         )
         self._running: dict[str, Any] = {}
-        self._looked = 0.0
+        self._checked = 0.0
 
     @property
     def free(self) -> int:
-        """Jobs that may still be put into the queue."""
+        """Number of jobs that can be queued now."""
         return self._count - len(self._running)
 
     def submit(self, job: str) -> None:
-        """Put a job into the queue, unless it is there: an earlier runner may have done so."""
+        """Queue a job, unless an earlier runner already did."""
         note = self._root / "jobs" / job / "slurm.json"
         if note.exists():
             kind = self._queue._executor.job_class
@@ -73,25 +73,25 @@ class SlurmExecutor:
         write_atomically(note, f'{{"id": "{self._running[job].job_id}"}}\n')
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Return what ended, after so many seconds at most."""
+        """Return the jobs that ended, after so many seconds at most."""
         time.sleep(min(seconds, POLL))
-        if time.monotonic() - self._looked < POLL:
+        if time.monotonic() - self._checked < POLL:
             return []
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         over = [job for job, queued in self._running.items() if queued.done()]
         return [self._ended(job, self._running.pop(job)) for job in over]
 
     def _ended(self, job: str, queued: Any) -> Ended:  # noqa: ANN401 - a job of submitit
-        """Read what a job left, or how SLURM says that it ended."""
-        # submitit carries jobs and results as pickles: under SLURM, whoever may write to the
-        # study's folder may run code. No other executor reads a pickle from it.
+        """Return how a job ended: from its result, or from its state in SLURM."""
+        # submitit stores jobs and results as pickles: under SLURM, anyone who can write to the
+        # study's folder can run code. No other executor reads pickles.
         if queued.paths.result_pickle.exists() and queued.exception() is None:
             ended: Ended = queued.result()
             return ended
-        return Ended(job=job, fate="died", error=f"SLURM's job {queued.job_id} is {queued.state}")
+        return Ended(job=job, fate="died", error=f"SLURM job {queued.job_id} is {queued.state}")
 
     def close(self) -> None:
-        """Take back what is in the queue or running."""
+        """Cancel the queued and running jobs."""
         for queued in self._running.values():
             queued.cancel(check=False)
         self._running = {}
@@ -99,7 +99,7 @@ class SlurmExecutor:
 
 @dataclass(frozen=True, slots=True)
 class OnNode:
-    """A job as submitit carries it to a node: there it is a process below submitit's own."""
+    """A job as submitit sends it to a node; it runs as a child of submitit's process."""
 
     job: Job
     root: Path
@@ -109,11 +109,11 @@ class OnNode:
     folder: str
 
     def __call__(self) -> Ended:
-        """Do the job; the time limit interrupts the wait for it by an exception."""
+        """Run the job; at the time limit, an exception interrupts the wait for it."""
         os.chdir(self.folder)
         sys.path.extend(path for path in self.paths if path not in sys.path)
-        # SLURM signals every process of a job. Submitit's knows what to do; the job's must not die
-        # of it, or the end of its time would look like its own end.
+        # SLURM signals every process of a job. Submitit handles the signal; the job itself must
+        # ignore it, or the time limit would look like a crash.
         handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGTERM, signal.SIGUSR2)}
         context = multiprocessing.get_context("spawn")
         process = start(context, self.job, self.root, self.name, self.threads, None)
@@ -126,6 +126,6 @@ class OnNode:
             process.join()
         return ended_with(self.name, process.exitcode)
 
-    def checkpoint(self) -> Any:  # noqa: ANN401 - what submitit is to put into the queue again
-        """Ask for the same job again: it resumes from its own checkpoint."""
+    def checkpoint(self) -> Any:  # noqa: ANN401 - a submission of submitit
+        """Queue the same job again: it resumes from its own checkpoint."""
         return need("submitit", extra="slurm").helpers.DelayedSubmission(self)
