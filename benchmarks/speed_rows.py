@@ -32,7 +32,7 @@ from layerticket.models.load import build_model
 from layerticket.scoring import score
 from layerticket.selection import Budget
 from layerticket.study.folder import StudyFolder
-from layerticket.study.job import Work
+from layerticket.study.job import JobRunner
 from layerticket.study.methods import TicketMethod
 from layerticket.study.plan import unfold
 from layerticket.study.record import Bill, Cost
@@ -461,7 +461,7 @@ def study(rounds: int) -> list[float]:
 def bare_seconds(folder: str, *names: str) -> float:
     """Seconds of bare loops over some trainings of a study, in this process."""
     torch.set_num_threads(1)
-    work = Work(StudyFolder(Path(folder)))
+    work = JobRunner(StudyFolder(Path(folder)))
     total = 0.0
     for job in work.plan.jobs.values():
         if job.kind != "train":
