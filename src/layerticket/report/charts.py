@@ -214,12 +214,13 @@ def comparisons_chart(study: Study) -> Spec:
     least = min(point["least"] for point in points)
     ends = [*_ends(points, "mean"), 0.0, -100 * study.margin]
     ends.append(0.12 * (max(ends) - min(ends)))  # room for the name of the line at 0
-    x = _axis("mean", "test accuracy, method minus dense, pp", _span(ends, least, least + 100))
+    x = _axis("mean", "method minus dense, pp", _span(ends, least, least + 100))
     shared = {"y": y, **_style(study, points, legend=False)}
     return {
         "description": (
-            f"Mean over paired seeds with the {words.interval_name(study.confidence)} that decides "
-            "(thin bar) and, where it differs, the one over seeds only (thick bar). A method wins "
+            "Difference in test accuracy: mean over paired seeds with the "
+            f"{words.interval_name(study.confidence)} that decides (thin bar) and, where it "
+            "differs, the one over seeds only (thick bar). A method wins "
             f"if its whole thin bar is right of the margin of {words.points(study.margin)} "
             "(percentage points), and loses if all of it is left; a point without a bar is one "
             "seed. An arrow marks a bar that is clipped where no difference is possible."
@@ -519,7 +520,7 @@ def robustness_chart(study: Study) -> Spec:
     return _rows_of_dots(
         study,
         points,
-        figure=_axis("mean", "accuracy, method minus dense, pp", span),
+        figure=_axis("mean", "method minus dense, pp", span),
         row=("images", list(dict.fromkeys(point["images"] for point in points))),
         at=0.0,
         description=(
