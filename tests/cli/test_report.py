@@ -46,7 +46,7 @@ def test_numbers_from_elsewhere_have_a_page(tmp_path, capsys):
     assert record["report"] == str(tmp_path / "results" / "report.html")
     assert "wins" in record["verdict"]
     assert "at 2 pp" in record["verdict"]
-    assert "no such columns: note" in shown.err
+    assert "unknown columns, shown unchanged: note" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_same_object_goes_in_and_comes_out():
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"schema": 2}, "schema 2, but .* schema 1"), ({"runs": None}, "lacks 'runs'")],
+    [({"schema": 2}, "schema 2, but .* schema 1"), ({"runs": None}, "has no key 'runs'")],
 )
 def test_what_is_no_study_is_refused(change, match):
     record = make_study(seeds=1) | change

@@ -220,7 +220,7 @@ def comparisons_chart(study: Study) -> Spec:
         "description": (
             "Difference in test accuracy: mean over paired seeds with the "
             f"{words.interval_name(study.confidence)} that decides (thin bar) and, where it "
-            "differs, the one over seeds only (thick bar). A method wins "
+            "differs, the one over seeds alone (thick bar). A method wins "
             f"if its whole thin bar is right of the margin of {words.points(study.margin)} "
             "(percentage points), and loses if all of it is left; a point without a bar is one "
             "seed. An arrow marks a bar that is clipped where no difference is possible."

@@ -432,7 +432,7 @@ def comparisons_table(study: Study) -> Table:
         Column(title="accuracy", show=words.accuracy),
         Column(title="difference to dense", show=_interval, parts=ENDS),
         Column(
-            title="over seeds only",
+            title="over seeds alone",
             key="seeds",
             show=_range,
             parts=("low", "high"),
