@@ -1000,7 +1000,7 @@ def runs_table(study: Study) -> Table:
         "co2_kg": Column(title="CO2e", show=words.carbon),
         "device": Column(title="device", words=True, rare=True),
         "precision": Column(title="precision", words=True, rare=True),
-        "jobs_beside": Column(title="parallel jobs", absent="not recorded", context=True),
+        "jobs_beside": Column(title="jobs beside", absent="not recorded", context=True),
         "folder": Column(title="folder", words=True, rare=True, link=True),
     }
     own = [Column(title=name, words=True, absent="") for name in study.columns]
