@@ -303,3 +303,51 @@ def reference_kernels() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[object]:  # noqa: ANN401
+    """Tell what a call could leave behind: in its arguments, in attributes of modules, in globals.
+
+    The members of every dictionary, list, set and object that is given to the call, that a module
+    holds, or that lies beside the forward of one's own class, by identity; equal before and after a
+    call that leaves nothing.
+    """
+    inner = [module for model in models for module in model.modules()]
+    own = {type(m) for m in inner if not type(m).__module__.startswith("torch.")}
+    beside = [getattr(kind.forward, "__globals__", {}) for kind in own]
+    globals_ = {
+        id(v): v for space in beside for v in space.values() if type(v) in (dict, list, set)
+    }
+    waiting = [*args, *kwargs.values(), *globals_.values()]
+    waiting += [value for module in inner for value in _attributes(module)]
+    found: list[object] = []
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, (Tensor, nn.Module, type)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            members = list(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            members = list(value)
+        elif hasattr(value, "__dict__") and not callable(value):
+            members = list(vars(value).values())
+        else:
+            continue
+        if not isinstance(value, (tuple, frozenset)):
+            found.append((id(value), *map(id, members)))
+        waiting += members
+    return found
+
+
+def _attributes(module: nn.Module) -> list[object]:
+    """List what a module holds besides parameters, buffers, parts and hooks."""
+    return [
+        value
+        for key, value in vars(module).items()
+        if not (key.startswith("_") and key in vars(_PLAIN)) and key not in ("forward", "training")
+    ]
+
+
+_PLAIN = nn.Module()

@@ -13,7 +13,9 @@ from layerticket.blocks.branches import Part, find_parts, proportional, response
 from layerticket.blocks.probe import (
     FURTHER,
     NO_TENSOR,
+    Args,
     Finding,
+    Kwargs,
     Probed,
     needed_outputs,
     probe,
@@ -26,6 +28,7 @@ from layerticket.modules import (
     network_of,
     preserved_random_state,
     reference_kernels,
+    state_around,
     view_of,
     with_plain_weights,
 )
@@ -285,8 +288,9 @@ def _above(name: str) -> Iterator[str]:
 def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> dict[str, str]:
     """Take blocks out for real and run; return the ones the model's own code does not run without.
 
-    Each alone, then all together; where that fails, one after the other from the output on. Cost: a
-    forward pass for each block, and one.
+    All together, and each one alone that leaves values behind where others could read them. Where
+    that fails, each alone and then one after the other from the output on. Cost: two forward
+    passes, and one more for each block that is tried alone.
     """
     cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
@@ -300,13 +304,15 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
 
     needed = "is needed by the model's own code, which fails without it: {}"
     unsafe: dict[str, str] = {}
-    with told("trying the network without each block") as tell:
-        for number, block in enumerate(blocks):
-            tell(number / len(blocks), block.name)
+    together = bool(blocks) and failure(blocks)
+    alone = blocks if together else _leaving_values(model, example, blocks)
+    with told("trying the network without a block") as tell:
+        for number, block in enumerate(alone):
+            tell(number / len(alone), block.name)
             if reason := failure([block]):
                 unsafe[block.name] = needed.format(reason)
         left = [block for block in blocks if block.name not in unsafe]
-        if left and failure(left):
+        if left and (together or unsafe) and failure(left):
             gone: list[Block] = []
             for block in reversed(left):
                 if reason := failure([*gone, block]):
@@ -315,6 +321,30 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
                 else:
                     gone.append(block)
     return unsafe
+
+
+def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> list[Block]:
+    """List the blocks that leave something behind besides what they return."""
+    view = view_of(model).eval()
+    before: dict[str, list[object]] = {}
+    found: set[str] = set()
+
+    def watch(name: str, module: nn.Module) -> None:
+        def enter(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
+            before[name] = state_around([view], args, kwargs)
+
+        def leave(_: nn.Module, args: Args, kwargs: Kwargs, __: object) -> None:
+            if before[name] != state_around([view], args, kwargs):
+                found.add(name)
+
+        module.register_forward_pre_hook(enter, with_kwargs=True)
+        module.register_forward_hook(leave, with_kwargs=True)
+
+    for block in blocks:
+        watch(block.name, view.get_submodule(block.modules[0]))
+    with preserved_random_state(0), torch.no_grad(), reference_kernels():
+        call(view, example)
+    return [block for block in blocks if block.name in found]
 
 
 def _cached(model: nn.Module, example: Inputs) -> int:

@@ -18,7 +18,7 @@ from layerticket.batch import Inputs, call, logits_of, tensors_of, with_first
 from layerticket.blocks.block import Blocks
 from layerticket.blocks.probe import find_input
 from layerticket.errors import LayerticketError
-from layerticket.modules import preserved_random_state, view_of
+from layerticket.modules import preserved_random_state, state_around, view_of
 from layerticket.surgery.hugging_face import is_entry
 from layerticket.surgery.remove import cut_out, take_out
 
@@ -179,47 +179,19 @@ class LeaveOneOut:
             self._starts[name] = number
         inputs = tensors_of([args, kwargs])
         versions = [tensor._version for tensor in inputs]
-        kept = self._state(name, args, kwargs)
+        module = [self._net.get_submodule(name)]
+        kept = state_around(module, args, kwargs)
         output = own(*args, **kwargs)
         this.end = len(self._calls)
         needed = len(self._starts) < len(self._blocks)  # a block is still to come
         untouched = versions == [tensor._version for tensor in inputs]
-        untouched = untouched and kept == self._state(name, args, kwargs)
+        untouched = untouched and kept == state_around(module, args, kwargs)
         if needed and untouched and _can_be_copied(output) and not _shares(output, inputs):
             this.saved = (copy.deepcopy(output),)
             if not any(number < start < this.end for start in self._starts.values()):
                 for inner in self._calls[number + 1 : this.end]:
                     inner.saved = None  # never asked for: this call answers in their place
         return output
-
-    def _state(self, name: str, args: Any, kwargs: Any) -> list[object]:  # noqa: ANN401
-        """Tell what a call could leave behind elsewhere: in its arguments, and in attributes.
-
-        The members of every dictionary, list, set and object that is given to the module or that
-        it holds, by identity.
-        """
-        found: list[object] = []
-        inner = self._net.get_submodule(name).modules()
-        waiting = [*args, *kwargs.values(), *(v for part in inner for v in _attributes(part))]
-        seen: set[int] = set()
-        while waiting:
-            value = waiting.pop()
-            if id(value) in seen or isinstance(value, (Tensor, nn.Module, type)):
-                continue
-            seen.add(id(value))
-            if isinstance(value, Mapping):
-                members = list(value.values())
-                found.append((id(value), *map(repr, map(id, value)), *map(id, members)))
-            elif isinstance(value, (list, tuple, set, frozenset)):
-                members = list(value)
-                found.append((id(value), *map(id, members)) if members else ())
-            elif hasattr(value, "__dict__") and not callable(value):
-                members = list(vars(value).values())
-                found.append((id(value), *map(id, members)))
-            else:
-                continue
-            waiting += members
-        return found
 
     def _replay(self, name: str, own: Forward, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         expected = self._calls[self._next]
@@ -230,18 +202,6 @@ class LeaveOneOut:
             return copy.deepcopy(expected.saved[0])
         self._next += 1
         return own(*args, **kwargs)
-
-
-def _attributes(module: nn.Module) -> list[object]:
-    """List what a module holds besides parameters, buffers, parts and hooks."""
-    return [
-        value
-        for key, value in vars(module).items()
-        if not (key.startswith("_") and key in vars(_PLAIN)) and key not in ("forward", "training")
-    ]
-
-
-_PLAIN = nn.Module()
 
 
 def _let_through(output: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - as the module's
