@@ -4,6 +4,7 @@ A command runs in a fork of this process, which has everything loaded, so that s
 time. All of it needs Linux.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+for _module in ("cli.train", "cli.study", "study.train", "study.running.engine", "report.page"):
+    importlib.import_module(f"layerticket.{_module}")  # forks have it, and so begin at once
+importlib.import_module("sklearn.datasets")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 MODEL = "common:build"

@@ -83,12 +83,11 @@ def judge(found: Counter[str], what: str, folder: Path, wanted: dict[str, object
     found[f"{what}: files left over"] += len(rubbish(folder))
 
 
-def trainings(folder: Path, moments: int, writes: int, draws: random.Random) -> Counter[str]:
-    """Kill trainings at random moments, and at points of writing."""
+def at_moments(folder: Path, number: int, draws: random.Random) -> Counter[str]:
+    """Kill trainings at random moments."""
     found: Counter[str] = Counter()
     seconds = timed(train(folder / "whole"))
-    wanted = bits(folder / "whole")
-    for _ in range(moments):
+    for _ in range(number):
         out = folder / "killed"
         shutil.rmtree(out, ignore_errors=True)
         pid = start(train(out))
@@ -96,14 +95,22 @@ def trainings(folder: Path, moments: int, writes: int, draws: random.Random) -> 
         kill_group(pid)
         found["training, any moment: done before"] += ended(pid) == 0
         assert run(train(out)) == 0
-        judge(found, "training, any moment", out, wanted)
+        judge(found, "training, any moment", out, bits(folder / "whole"))
+    return found
+
+
+def at_writes(folder: Path, most: int, draws: random.Random) -> Counter[str]:
+    """Kill trainings before and after each call that changes the disk, or so many of these."""
+    found: Counter[str] = Counter()
+    assert run(train(folder / "whole")) == 0
     points = [(number, behind) for number in range(count_calls(folder)) for behind in (0, 1)]
-    for number, behind in points if len(points) <= writes else draws.sample(points, writes):
+    found["training, at a write: points"] = len(points)
+    for number, behind in points if len(points) <= most else draws.sample(points, most):
         out = folder / "killed"
         shutil.rmtree(out, ignore_errors=True)
         assert run(train(out), die_at(number, behind=bool(behind))) == -signal.SIGKILL
         assert run(train(out)) == 0
-        judge(found, "training, at a write", out, wanted)
+        judge(found, "training, at a write", out, bits(folder / "whole"))
     return found
 
 
@@ -121,8 +128,6 @@ def workers_of(folder: Path) -> list[int]:
 def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
     """Kill studies whole, one worker of them, or the runner alone."""
     found: Counter[str] = Counter()
-    if not number:
-        return found
     whole = folder / "whole-study"
     seconds = timed(study_words(whole, "local"))
     wanted = bits(whole)
@@ -165,10 +170,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     draws = random.Random(given.seed)
-    with scratch() as folder:
-        found = trainings(folder, given.moments, given.writes, draws)
-        print(json.dumps(found), flush=True)
-        print(json.dumps(studies(folder, given.studies, draws)), flush=True)
+    asked = ((at_moments, given.moments), (at_writes, given.writes), (studies, given.studies))
+    for measure, number in asked:
+        if number:
+            with scratch() as folder:
+                print(json.dumps(measure(folder, number, draws)), flush=True)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ def test_a_power_cut_at_every_moment():
 
 
 def test_killed_trainings_and_studies():
-    training, study = measured("kills.py", "--moments", 3, "--writes", 8, "--studies", 3)
-    for found in (training, study):
+    moments, writes, studies = measured("kills.py", "--moments", 3, "--writes", 8, "--studies", 3)
+    for found in (moments, writes, studies):
         for what in [key.removesuffix(": kills") for key in found if key.endswith(": kills")]:
             assert found[f"{what}: bit-identical"] == found[f"{what}: kills"]
             assert found.get(f"{what}: files left over", 0) == 0
-    assert training["training, at a write: kills"] == 8
+    assert writes["training, at a write: kills"] == 8
 
 
 def test_several_runners_on_one_folder():
