@@ -13,7 +13,7 @@ from layerticket.errors import LayerticketError
 from layerticket.selection import Budget, Costs, downsampling_neighbours, select
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*share the score.*:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*have the same score.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*holds .* of the network's parameters.*:UserWarning"),
 ]
 

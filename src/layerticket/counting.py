@@ -57,7 +57,7 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     Raises:
         UncountedError: As `count_macs` does.
     """
-    view = view_of(model).eval().requires_grad_(False)  # the counter asks a leaf for its history
+    view = view_of(model).eval().requires_grad_(False)  # the counter must not track its graph
     totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
 

@@ -105,7 +105,7 @@ class Selection(Shown):
     removed: tuple[str, ...]
     kept: tuple[str, ...]
     order: tuple[str, ...]
-    """What this call chose, the lowest score first; `removed` without what was gone before."""
+    """Blocks chosen by this call, lowest score first; without those removed earlier."""
     saved_macs: float | None
     """Share of the network's multiply-accumulates; None where they cannot be counted."""
     saved_params: float
@@ -220,7 +220,7 @@ class Target:
     """What is saved without these blocks."""
 
     def met(self, removed: list[Block]) -> bool:
-        """Whether these blocks are enough."""
+        """Whether removing these blocks meets the budget."""
         return self.cost(removed) >= self.needed
 
 

@@ -134,7 +134,7 @@ def test_what_a_loss_raises_or_returns_is_a_model_error():
 
     with pytest.raises(ModelError, match="broken raised RuntimeError as the loss: no such thing"):
         removed(model, VECTORS, loss_fn=broken)
-    with pytest.raises(ModelError, match=r"no single number \(shape \(6, 3\)\)"):
+    with pytest.raises(ModelError, match=r"not one number \(shape \(6, 3\)\)"):
         removed(model, VECTORS, loss_fn=lambda m, b: m(b[0]))
 
 
@@ -151,7 +151,7 @@ def test_no_second_derivative_says_which_criterion_does_without():
 
     model = chain(Hard(form=Odd.apply), Hard(form=Odd.apply))
     with pytest.raises(
-        ModelError, match=r"no second derivative .*GraSP takes one: use criterion 'snip'"
+        ModelError, match=r"no second derivative .*GraSP needs it: use criterion 'snip'"
     ):
         removed(model, VECTORS)
     assert removed(model, VECTORS, criterion="snip")

@@ -110,7 +110,7 @@ def test_train_then_evaluate_a_ticket_and_the_dense_net(run, tmp_path):
     again = answer(run(*TRAIN, "--out", runs, "--json"))
     assert again == dense  # finished work is not done twice
     error = run("evaluate", runs, code=2).err
-    assert "holds 2 runs" in error
+    assert "contains 2 runs" in error
 
 
 def test_a_ticket_at_a_theta_0_of_another_seed_is_said(run, tmp_path):

@@ -143,13 +143,13 @@ def test_no_hook_stays_when_the_reduction_fails(maps):
 def test_a_block_that_is_not_called_is_told(maps):
     model, blocks, batch = maps
     model.forward = lambda x: x.mean((2, 3))
-    with pytest.raises(LayerticketError, match=r"'blocks.0' gave the outputs of 0 examples"):
+    with pytest.raises(LayerticketError, match=r"'blocks.0' gave outputs for 0 examples"):
         expect_abs(model, blocks, batch)
 
 
 def test_hrank_refuses_what_is_no_map():
     model, x = Vectors(NONE, NONE), torch.rand(3, 2)
-    with pytest.raises(LayerticketError, match=r"hrank reads feature maps.*\(2,\).*expect_abs"):
+    with pytest.raises(LayerticketError, match=r"hrank needs feature maps.*\(2,\).*expect_abs"):
         hrank(model, find_blocks(model, x), (x, torch.zeros(3)))
 
 
@@ -158,7 +158,7 @@ def test_hrank_refuses_what_is_no_map():
     [
         (torch.rand(16), {}, "needs the class of every example"),
         (torch.zeros(16, 2, dtype=torch.long), {}, "needs the class of every example"),
-        (torch.zeros(16, dtype=torch.long), {}, "all 16 examples are of one class"),
+        (torch.zeros(16, dtype=torch.long), {}, "all 16 examples have the same class"),
         (torch.arange(16) % 4, {"n_components": 0}, "n_components is 0; allowed are 1 to 16"),
         (torch.arange(16) % 4, {"n_components": 17}, "n_components is 17; allowed are 1 to 16"),
         (torch.arange(16) % 2, {"n_components": 16}, "does not exist or did not converge"),

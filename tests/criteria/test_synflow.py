@@ -67,5 +67,5 @@ def test_an_input_that_cannot_be_ones_is_refused():
     model, (images, labels) = conv_net(), image_batch()
     found = find_blocks(model, images)
     for inputs in ((images,), images.to(torch.uint8)):
-        with pytest.raises(LayerticketError, match="needs one floating-point tensor as input; use"):
+        with pytest.raises(LayerticketError, match="must be one floating-point tensor; use"):
             score(model, found, (inputs, labels), "synflow")

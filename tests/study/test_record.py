@@ -64,5 +64,5 @@ def test_one_run_in_a_folder_is_meant(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
     assert run_folder(tmp_path / "a") == tmp_path / "a"
-    with pytest.raises(LayerticketError, match="holds 2 runs; name one of them: a, b"):
+    with pytest.raises(LayerticketError, match="contains 2 runs; name one of them: a, b"):
         run_folder(tmp_path)

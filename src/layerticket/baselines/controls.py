@@ -132,7 +132,7 @@ def shallower(model: str, reference: Ticket) -> str:
 
 
 def _macs(reference: Ticket, fewer: int) -> int:
-    """MACs of the network with so many blocks fewer in each stage."""
+    """Return the MACs of the network with so many fewer blocks in each stage."""
     inner = {
         block.stage: macs_of([block]) for block in reference.blocks
     }  # the last one of each stage
@@ -246,7 +246,7 @@ def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
 
 
 def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
-    """Take the choice whose MACs come nearest; of equals, the first."""
+    """Return the choice with the nearest MACs; of equal ones, the first."""
     return min(choices, key=lambda chosen: abs(macs_of(chosen) - saved))
 
 

@@ -1,1 +1,1 @@
-"""What a block, a filter or a weight is worth: one file a criterion, formula first."""
+"""Criteria: scores of blocks, filters or weights; one file per criterion, formula first."""

@@ -1,4 +1,4 @@
-"""CKA: how far the network's representation moves when a block is taken out."""
+"""CKA: how much the network's representation changes when a block is removed."""
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,19 @@ def cka(
 ) -> dict[str, float]:
     """Score a block by ``1 - CKA(X, Y)``: the representation with the block, and without it.
 
-    X (N, D) is what the network's last layer reads: the input of the module with a weight matrix
-    that is called last, behind every removable block; the output of the network where there is
-    none. It is taken there and not at the logits because K logits hold no more than K directions
-    and a language model's logits are large. See `linear_cka` for the formula.
+    X (N, D) is the input of the network's last layer: of the last called module with a weight
+    matrix, after every removable block; the output of the network if there is none. Logits are not
+    used because K logits have at most K directions, and a language model's logits are large. See
+    `linear_cka` for the formula.
 
-    Cost: one forward pass, and for every block the part of one that lies behind it: about half of
-    the L passes a plain loop takes. Memory: L + 1 representations besides what `LeaveOneOut` keeps.
+    Cost: one forward pass, and for every block the part of one after it: about half of the L passes
+    of a plain loop. Memory: L + 1 representations, in addition to `LeaveOneOut`.
 
     Args:
         model: Trained network.
         blocks: Removable blocks from `find_blocks`.
-        batch: Only the inputs are read, N >= 3 examples; more tell more.
-        micro_batches: Parts the batch is processed in.
+        batch: Only the inputs are read; N >= 3 examples, more are better.
+        micro_batches: Number of parts to process the batch in.
 
     Returns:
         Block name -> dissimilarity from 0 to 1.
@@ -36,11 +36,11 @@ def cka(
 
     References:
         [1] Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019,
-        eq. 3-4. Their use is to compare networks; taking blocks out by it is ours to answer for.
+        eq. 3-4. They compare networks; removing blocks by it is our own use.
     """
     if size_of(batch) < 3:
         raise LayerticketError(
-            f"cka compares the distances between examples; {size_of(batch)} are too few to differ. "
+            f"cka compares the distances between examples; {size_of(batch)} examples are too few. "
             "Give at least 3, better 100."
         )
     full: list[Tensor] = []
@@ -58,24 +58,24 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     """Return the linear centered kernel alignment of two representations, from 0 to 1.
 
     With columns centered over the examples, ``CKA = ||Y'X||^2 / (||X'X|| ||Y'Y||)`` in Frobenius
-    norms; computed through the (N, N) matrices ``XX'`` and ``YY'``, which gives the same, in
-    float64. A representation that is the same for every example has CKA 0 with any other.
+    norms, computed from the (N, N) matrices ``XX'`` and ``YY'`` in float64, which is equivalent. A
+    representation that is the same for every example has CKA 0 with any other.
 
     Args:
-        x: (N, ...), flattened to one row an example.
+        x: (N, ...), flattened to one row per example.
         y: (N, ...), of any width.
     """
     return gram_cka(center_gram(x), center_gram(y))
 
 
 def gram_cka(x: Tensor, y: Tensor) -> float:
-    """Return the same from the matrices (N, N) of `center_gram`."""
+    """Return CKA from the matrices (N, N) of `center_gram`."""
     norms = x.norm() * y.norm()
     return ((x * y).sum() / norms).item() if norms > 0 else 0.0
 
 
 def center_gram(x: Tensor) -> Tensor:
-    """Return the inner products (N, N) of the examples of (N, ...), columns centered, float64."""
+    """Return the inner products (N, N) of the examples (N, ...), with centered columns, float64."""
     rows = x.double().flatten(1)
     rows = rows - rows.mean(0)
     return rows @ rows.T  # (N, N)

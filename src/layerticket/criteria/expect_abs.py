@@ -11,18 +11,18 @@ from layerticket.criteria.features import block_activations
 def expect_abs(
     model: nn.Module, blocks: Blocks, batch: Batch, *, micro_batches: int = 1
 ) -> dict[str, float]:
-    """Score a block by the mean absolute value of what it puts out, the mean of ``|y|``.
+    """Score a block by the mean absolute value of its output, the mean of ``|y|``.
 
     The mean runs over examples, channels and positions of the block's output, after the addition:
-    the activations the next layer reads, as in the paper. So it measures the stream up to and
-    with the block, not what the block adds to it; the stream grows with depth where no
-    normalization stands behind the addition. Cost: one forward pass.
+    the activations that the next layer reads, as in the paper. So it measures the stream up to and
+    including the block, not what the block adds; the stream grows with depth if no normalization
+    follows the addition. Cost: one forward pass.
 
     Args:
         model: Trained network.
         blocks: Removable blocks from `find_blocks`.
         batch: Only the inputs are read, N examples.
-        micro_batches: Parts the batch is processed in.
+        micro_batches: Number of parts to process the batch in.
 
     Returns:
         Block name -> score >= 0, in units of the activations.

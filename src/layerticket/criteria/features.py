@@ -1,4 +1,4 @@
-"""What criteria on activations share: one forward pass, reduced block by block as it runs."""
+"""Shared by criteria on activations: one forward pass, with outputs reduced block by block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ def block_activations(
     reduce: Callable[[Tensor], Tensor],
     micro_batches: int = 1,
 ) -> dict[str, Tensor]:
-    """Reduce what every block puts out to a few figures an example: block name -> (N, ...).
+    """Reduce the output of every block to a few values per example: block name -> (N, ...).
 
-    A block's output is what the next block reads: the sum of shortcut and branch, with whatever
-    the block itself applies behind the addition. Outputs are reduced as they appear and are not
-    kept; `reduce` takes one of (n, ...) to figures (n, ...), each from its own example alone.
+    A block's output is what the next block reads: the sum of shortcut and branch, after all layers
+    of the block that follow the addition. Outputs are reduced during the pass and not kept;
+    `reduce` maps an output (n, ...) to values (n, ...), each from its own example only.
     Cost: one forward pass.
     """
     figures: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
@@ -40,16 +40,16 @@ def block_activations(
     for name, parts in figures.items():
         if sum(len(part) for part in parts) != examples:
             raise LayerticketError(
-                f"block {name!r} gave the outputs of {sum(len(part) for part in parts)} examples "
-                f"for a batch of {examples}. This criterion reads one output an example; use "
-                "snip, grasp or magnitude for this model."
+                f"block {name!r} gave outputs for {sum(len(part) for part in parts)} examples, but "
+                f"the batch has {examples}. This criterion needs one output per example; use snip, "
+                "grasp or magnitude for this model."
             )
     return {name: torch.cat(parts) for name, parts in figures.items()}
 
 
 @contextmanager
 def _hooked(model: nn.Module, blocks: Blocks, keep: Callable[[str, Any], None]) -> Iterator[None]:
-    """Report every block's output while inside; no hook stays behind."""
+    """Pass every block's output to `keep` inside; hooks are removed at the end."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda _module, _args, output: keep(name, output)

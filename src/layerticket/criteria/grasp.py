@@ -42,46 +42,46 @@ def grasp(
     halves: bool = False,
     redraw: int | None = None,
 ) -> dict[str, Tensor]:
-    """Value a weight by the gradient flow it carries: ``theta * (H g)``; large: worth keeping.
+    """Score a weight by the gradient flow that it carries: ``theta * (H g)``; high = keep.
 
     ``g`` and ``H`` are gradient and Hessian of the mean loss, both over the weight matrices of
-    the whole network (paper, eq. 8, with the sign that makes a large score worth keeping).
+    the whole network (paper, eq. 8, with the sign for high = keep).
 
-    Where a weight tensor feeds a normalization over batch statistics, scaling it leaves the loss
-    as it is; then ``theta . (H g) = -||g||^2`` over that tensor, and no Hessian is needed. Read
-    the other way round: on such networks layer-GraSP removes the blocks with the largest gradient
-    norm. `auto` verifies the invariance of every tensor used and takes the exact product where
-    it does not hold. The shortcut holds for sums over whole tensors only, so blocks may take it;
-    for filters and masks the product is exact.
+    If a normalization with batch statistics follows a weight tensor, scaling the tensor does not
+    change the loss; then ``theta . (H g) = -||g||^2`` over that tensor, and no Hessian is needed.
+    So on such networks layer-GraSP removes the blocks with the largest gradient norm. `auto`
+    verifies this invariance for every tensor, and uses the exact product otherwise. The shortcut is
+    valid only for sums over whole tensors, so only for blocks; for filters and masks the product is
+    exact.
 
     Cost: one gradient, and two forward passes of 16 examples, with the shortcut; one gradient and
     one double backward otherwise.
 
     Args:
-        model: Untrained network, in the mode the derivatives are to be taken in.
+        model: Untrained network, in the mode to differentiate in.
         weights: The weights to score, by name.
         batch: Inputs and targets, N examples.
         loss_fn: Mean loss over a batch; by default cross-entropy of ``logits / 200``.
-        micro_batches: Parts the batch is processed in.
-        hessian: `auto`, or `shortcut` (refused where it does not hold), or `exact`.
-        halves: Whether the batch is sorted by class and its two halves are run one after the other,
-            each normalized by its own statistics, as in the authors' code. Needs one class an
+        micro_batches: Number of parts to process the batch in.
+        hessian: `auto`, or `shortcut` (raises if it is not valid), or `exact`.
+        halves: Whether to sort the batch by class and run its two halves one after the other, each
+            normalized by its own statistics, as in the authors' code. Needs one class per
             example.
-        redraw: Seed by which the weights of every ``nn.Linear`` are drawn anew before scoring
-            (Xavier normal), as in the authors' code; in a convolutional network that is the
-            classifier. None: the network is scored as it is.
+        redraw: Seed to redraw the weights of every ``nn.Linear`` before scoring (Xavier normal), as
+            in the authors' code; in a convolutional network that is the classifier. None: no
+            redraw.
 
     Returns:
         Weight name -> values in loss^2 per squared weight times weight.
 
     Raises:
-        LayerticketError: If `hessian` is unknown, the shortcut is demanded and does not hold, or
-            `halves` or `redraw` does not fit batch or network.
+        LayerticketError: If `hessian` is unknown, the shortcut is asked for but not valid, or
+            `halves` or `redraw` does not fit the batch or network.
 
     References:
         [1] Wang et al., "Picking Winning Tickets Before Training by Preserving Gradient Flow",
         ICLR 2020. The authors' code has ``halves=True`` and a `redraw`; its scores are -4 times
-        these (it adds up gradients of halves, where we average, and turns the sign).
+        these (it adds gradients of halves, where we average, and has the opposite sign).
     """
     if hessian not in ("auto", "shortcut", "exact"):
         raise LayerticketError(f"hessian is {hessian!r}; allowed are auto, shortcut and exact.")
@@ -97,8 +97,8 @@ def grasp(
     )
     if hessian == "shortcut" and not holds:
         raise LayerticketError(
-            "the shortcut does not hold: some block weights do not feed a normalization over "
-            "batch statistics. Use hessian='exact' (or 'auto')."
+            "the shortcut is not valid: some block weights are not followed by a normalization "
+            "with batch statistics. Use hessian='exact' (or 'auto')."
         )
     logger.info("GraSP through %s", "the squared gradient norm" if holds else "the exact H g")
     if holds:
@@ -111,14 +111,14 @@ def _sorted_by_class(batch: Batch, micro_batches: int) -> Batch:
     """Sort the examples by class, so that two micro-batches are the halves of the authors' code."""
     if micro_batches != 1:
         raise LayerticketError(
-            f"micro_batches is {micro_batches} and halves is True; halves are two micro-batches. "
-            "Choose one."
+            f"micro_batches is {micro_batches} and halves is True, but halves are two "
+            "micro-batches. Choose one."
         )
     order = class_order(batch)
     if order is None or len(order) < 2:
         raise LayerticketError(
-            "halves sorts the batch by class and cuts it in two; it needs one class an example, "
-            "as whole numbers, and two examples at least. Leave halves out."
+            "halves sorts the batch by class and splits it in two; it needs one class per example, "
+            "as whole numbers, and at least two examples. Leave halves out."
         )
     found: Batch = map_tensors(batch, lambda t: t[order.to(t.device)])
     return found
@@ -132,7 +132,7 @@ def scale_invariant(
     micro_batches: int = 1,
     tolerance: float = 3e-5,
 ) -> bool:
-    """Tell whether the network's output stays the same when each weight is scaled by itself.
+    """Whether the network's output is unchanged if each weight tensor is scaled alone.
 
     Two checks: ``theta . g = 0`` for every weight (Euler's theorem for functions of degree zero;
     free, the gradient is at hand), and one forward pass of the first 16 examples with every weight
@@ -190,7 +190,7 @@ def _hessian_product(
             )
             if not isinstance(inner, Tensor):  # the loss is linear in every weight: H = 0
                 continue
-            _insist_on_second_derivatives(inner)
+            _check_second_derivatives(inner)
             rows = torch.autograd.grad(inner, list(weights.values()), allow_unused=True)
         for name, row in zip(weights, rows, strict=True):
             if row is not None:
@@ -198,10 +198,10 @@ def _hessian_product(
     return product
 
 
-def _insist_on_second_derivatives(inner: Tensor) -> None:
-    """Refuse a graph with a part that cannot be differentiated again.
+def _check_second_derivatives(inner: Tensor) -> None:
+    """Raise if a part of the graph cannot be differentiated again.
 
-    PyTorch would leave that part out without a word where its inputs are not asked for by name.
+    PyTorch would otherwise silently ignore that part.
     """
     waiting, seen = [inner.grad_fn], set()
     while waiting:
@@ -211,7 +211,7 @@ def _insist_on_second_derivatives(inner: Tensor) -> None:
         if node.name() == "torch::autograd::Error":
             raise ModelError(
                 "a part of the network has no second derivative (a function marked "
-                "once_differentiable). GraSP takes one: use criterion 'snip', or replace that part."
+                "once_differentiable). GraSP needs it: use criterion 'snip', or replace that part."
             )
         seen.add(node)
         waiting += [before for before, _ in node.next_functions]

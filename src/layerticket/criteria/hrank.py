@@ -8,7 +8,7 @@ from layerticket.blocks.block import Blocks
 from layerticket.criteria.features import block_activations
 from layerticket.errors import LayerticketError
 
-AT_ONCE = 2**23  # numbers decomposed together: 32 MiB in float32
+AT_ONCE = 2**23  # values decomposed together: 32 MiB in float32
 
 
 def hrank(
@@ -19,24 +19,23 @@ def hrank(
     relative: bool = False,
     micro_batches: int = 1,
 ) -> dict[str, float]:
-    """Score a block by the mean rank of the feature maps it puts out.
+    """Score a block by the mean rank of its output feature maps.
 
-    The mean runs over the examples and channels of the block's output, after the addition: that
-    is the map the authors' code reads at the end of a residual block, and the one the next block
-    gets. Of an output (N, C, H, W) every (H, W) map counts; of tokens (N, T, D) the one (T, D) map
-    of each example. The rank is that of ``torch.linalg.matrix_rank``: singular values above
-    ``max(H, W) * eps`` times the largest, in float32 at least.
+    The mean runs over the examples and channels of the block's output, after the addition: the map
+    that the authors' code reads at the end of a residual block, and that the next block gets. In an
+    output (N, C, H, W) every (H, W) map counts; in tokens (N, T, D) the one (T, D) map of each
+    example. The rank is that of ``torch.linalg.matrix_rank``: singular values above
+    ``max(H, W) * eps`` times the largest, at least in float32.
 
-    A rank is at most ``min(H, W)``, so stages of small maps score low whatever they are worth;
-    `relative` divides by that bound. Cost: one forward pass, and a singular value decomposition
-    of every map.
+    A rank is at most ``min(H, W)``, so stages with small maps always score low; `relative` divides
+    by that bound. Cost: one forward pass, and a singular value decomposition of every map.
 
     Args:
         model: Trained network.
         blocks: Removable blocks from `find_blocks`.
         batch: Only the inputs are read, N examples.
-        relative: Whether the rank is divided by the largest the map's shape allows.
-        micro_batches: Parts the batch is processed in.
+        relative: Whether to divide the rank by the largest possible for the map's shape.
+        micro_batches: Number of parts to process the batch in.
 
     Returns:
         Block name -> mean rank, from 0 to ``min(H, W)``, or to 1 if `relative`.
@@ -51,8 +50,8 @@ def hrank(
     for block in blocks:
         if len(block.shape) not in (2, 3):
             raise LayerticketError(
-                f"hrank reads feature maps, (C, H, W) or (T, D) an example; what flows through "
-                f"block {block.name!r} is {block.shape}. Use expect_abs, kl or cka."
+                f"hrank needs feature maps, (C, H, W) or (T, D) per example, but those of block "
+                f"{block.name!r} are {block.shape}. Use expect_abs, kl or cka."
             )
     ranks = block_activations(model, blocks, batch, _mean_rank, micro_batches)
     bound = {block.name: min(block.shape[-2:]) if relative else 1 for block in blocks}

@@ -1,4 +1,4 @@
-"""KL: how far the network's predictions move when a block is taken out."""
+"""KL: how much the network's predictions change when a block is removed."""
 
 from collections.abc import Mapping
 
@@ -15,26 +15,26 @@ def kl(
 ) -> dict[str, float]:
     """Score a block by the mean of ``KL(p || q)``: p with the block, q without it.
 
-    ``p = softmax(logits)`` of the whole network, ``q`` that of the network whose block is replaced
+    ``p = softmax(logits)`` of the whole network, ``q`` that of the network with the block replaced
     by the identity; ``KL(p || q) = sum_k p_k (log p_k - log q_k)``. The mean runs over examples
-    (and positions, where every position is predicted). Classes lie in dimension 1 of the logits,
-    as cross-entropy has it; in the last one for models called on a dict.
+    (and positions, if every position is predicted). Classes are in dimension 1 of the logits, as in
+    cross-entropy; in the last one for models called on a dict.
 
-    Cost: one forward pass, and for every block the part of one that lies behind it: about half of
-    the L passes a plain loop takes. See `LeaveOneOut` for the memory.
+    Cost: one forward pass, and for every block the part of one after it: about half of the L passes
+    of a plain loop. See `LeaveOneOut` for the memory.
 
     Args:
         model: Trained network.
         blocks: Removable blocks from `find_blocks`.
         batch: Only the inputs are read, N examples.
-        micro_batches: Parts the batch is processed in.
+        micro_batches: Number of parts to process the batch in.
 
     Returns:
         Block name -> divergence >= 0, in nats.
 
     References:
         [1] Luo and Wu, "Neural Network Pruning with Residual-Connections and Limited-Data",
-        CVPR 2020. Differs: a block is taken out instead of a channel.
+        CVPR 2020. Differs: a block is removed instead of a channel.
     """
     dim = -1 if isinstance(batch, Mapping) else 1
     scores = {block.name: 0.0 for block in blocks}

@@ -1,4 +1,4 @@
-"""Magnitude: the absolute value of a weight, so that a block has the l1 norm of its weights."""
+"""Magnitude: the absolute value of a weight; a block gets the l1 norm of its weights."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,10 @@ from layerticket.batch import Batch
 def magnitude(
     model: nn.Module, weights: Mapping[str, nn.Parameter], batch: Batch
 ) -> dict[str, Tensor]:
-    """Value a weight by its size, ``|theta|``.
+    """Score a weight by its size, ``|theta|``.
 
-    For blocks a control: stages of different width differ in it whatever they are worth, so a sum
-    picks narrow stages first, and a mean mostly reflects the scale of the initialization. Cost:
-    none.
+    For blocks it is a control: a sum removes blocks of narrow stages first, and a mean mostly
+    reflects the scale of the initialization. Cost: none.
 
     Args:
         model: Not read.
@@ -26,6 +25,6 @@ def magnitude(
 
     References:
         [1] Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.1: the sum
-        of absolute weights, of a filter.
+        of absolute weights of a filter.
     """
     return {name: weight.detach().abs() for name, weight in weights.items()}

@@ -25,38 +25,39 @@ def pls(
     n_components: int = 2,
     micro_batches: int = 1,
 ) -> dict[str, float]:
-    """Score a block by how much its features tell about the class: their mean VIP.
+    """Score a block by the importance of its features for the class: their mean VIP.
 
-    Features are the block's outputs, averaged over positions, one a channel; those of all blocks
-    side by side are the matrix X (N, D). Partial least squares projects X onto A components that
+    Features are the block's outputs averaged over positions, one per channel; those of all blocks
+    are the columns of the matrix X (N, D). Partial least squares projects X onto A components that
     covary most with the one-hot classes. With scores ``t_a``, weights ``w_a`` and target loadings
     ``q_a``, a component explains ``s_a = (t_a . t_a) (q_a . q_a)`` of the classes, and
 
         VIP_j^2 = D * sum_a s_a (w_ja / ||w_a||)^2 / sum_a s_a .
 
     A block's score is the mean over its features; the mean square over all features is 1, and a
-    feature that is the same for every example has VIP 0.
-    Cost: one forward pass, and a PLS of N x D numbers on the processor.
+    feature that is equal for all examples has VIP 0.
+
+    Cost: one forward pass, and a PLS of N x D values on the CPU.
 
     Args:
         model: Trained network.
         blocks: Removable blocks from `find_blocks`.
         batch: Inputs and class indices, N examples; in a dict the classes are `labels`.
         n_components: A; at most the number of examples and of features.
-        micro_batches: Parts the batch is processed in.
+        micro_batches: Number of parts to process the batch in.
 
     Returns:
         Block name -> mean VIP >= 0, dimensionless.
 
     Raises:
-        LayerticketError: If there is not one class an example, all are of one class, or the
-            projection with so many components does not exist.
+        LayerticketError: If there is not one class per example, all examples have the same class,
+            or a projection with this many components does not exist.
 
     References:
         [1] Jordao, Lie and Schwartz, "Discriminative Layer Pruning for Convolutional Neural
         Networks", IEEE Journal of Selected Topics in Signal Processing 14(4), 2020.
         [2] Wold, Sjöström and Eriksson, "PLS-regression: a basic tool of chemometrics", 2001.
-        Choices of ours: average pooling, and one projection for the features of all blocks.
+        Our choices: average pooling, and one projection for the features of all blocks.
     """
     classes = _classes_of(batch)
     pooled = block_activations(model, blocks, batch, _pooled, micro_batches)
@@ -89,8 +90,8 @@ def _classes_of(batch: Batch) -> Array:
     present, index = torch.unique(targets.cpu(), return_inverse=True)
     if len(present) < 2:
         raise LayerticketError(
-            f"pls tells classes apart, but all {len(targets)} examples are of one class. Give a "
-            "batch of several classes."
+            f"pls needs several classes, but all {len(targets)} examples have the same class. Give "
+            "a batch with several classes."
         )
     one_hot: Array = F.one_hot(index).double().numpy()
     return one_hot
@@ -107,7 +108,7 @@ def _vip(features: Array, classes: Array, components: int) -> Array:
             f"{features.shape[0]} examples and {features.shape[1]} features."
         )
     if not np.isfinite(features).all():
-        raise LayerticketError("a block puts out values that are not finite; pls cannot use them.")
+        raise LayerticketError("the output of a block is not finite; pls cannot use it.")
     constant = features.std(0) <= 1e-9 * np.abs(features).max(0)
     features = np.where(constant, 0, features)  # or scaling would turn rounding into a feature
     with warnings.catch_warnings():
@@ -117,7 +118,7 @@ def _vip(features: Array, classes: Array, components: int) -> Array:
         except Warning as err:
             raise LayerticketError(
                 f"a projection onto {components} components does not exist or did not converge "
-                f"({err}). Give fewer n_components or more, and more different, examples."
+                f"({err}). Use fewer n_components, or more and more varied examples."
             ) from err
     scores, weights, loadings = fitted.x_scores_, fitted.x_weights_, fitted.y_loadings_
     explained = (scores**2).sum(0) * (loadings**2).sum(0)  # (A,)

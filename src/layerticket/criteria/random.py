@@ -8,13 +8,13 @@ from layerticket.blocks.block import Blocks
 
 
 def random(model: nn.Module, blocks: Blocks, batch: Batch, *, draw: int = 0) -> dict[str, float]:
-    """Score every block with a random number from [0, 1), the same for the same draw.
+    """Score every block by a random number from [0, 1), equal for equal draws.
 
     Args:
         model: Not read.
         blocks: Removable blocks from `find_blocks`.
         batch: Not read.
-        draw: Number of the draw; each gives other scores.
+        draw: Number of the draw; each gives different scores.
 
     Returns:
         Block name -> score, dimensionless.

@@ -1,9 +1,9 @@
-"""The table of criteria: what is known of each, and where its function lies; imports no torch.
+"""The table of criteria: facts about each, and the location of its function; imports no torch.
 
-A criterion is a plain function. One that values *blocks* takes ``(model, blocks, batch)`` and
-returns a number for each block; one that values *weights* takes ``(model, weights, batch)`` and
+A criterion is a plain function. A criterion for *blocks* takes ``(model, blocks, batch)`` and
+returns a number for each block; one for *weights* takes ``(model, weights, batch)`` and
 returns a tensor for each weight tensor: a block sums or averages these, a filter sums its slices,
-a mask takes them as they are. Higher = keep.
+a mask uses them directly. Higher = keep.
 """
 
 import importlib
@@ -27,29 +27,29 @@ TRAINED: tuple[Normalization, ...] = ("running", "batch")
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What is known about a criterion besides its formula."""
+    """Facts about a criterion, other than its formula."""
 
     name: str
     source: str | Callable[..., Mapping[str, Any]]
-    """The function, or where it lies: ``module:function``."""
+    """The function, or its location: ``module:function``."""
     cites: str
     """The paper it comes from."""
     uses: tuple[Reads, ...]
-    """What of the batch it reads."""
+    """Parts of the batch that it reads."""
     order: Literal[0, 1, 2]
     """Highest derivative of the loss it takes."""
     normalization: tuple[Normalization, ...] = INITIALIZED
-    """Modes of batch normalization it can be computed in; the first is its default."""
+    """Modes of batch normalization that it can use; the first is the default."""
     values: Literal["blocks", "weights"] = "blocks"
-    """What its function gives a value to."""
+    """What its function scores."""
     options: tuple[str, ...] | None = None
-    """Its own options; None: read off the function."""
+    """Its own options; None: taken from the function."""
     exact: Mapping[str, Any] = field(default_factory=dict)
-    """Options as they have to be where single weights are compared, not sums over tensors."""
+    """Required options if single weights are compared, not sums over tensors."""
 
     @property
     def fn(self) -> Callable[..., Mapping[str, Any]]:
-        """The function; its module is loaded now."""
+        """The function; its module is imported now."""
         if not isinstance(self.source, str):
             return self.source
         module, _, function = self.source.partition(":")
@@ -58,7 +58,7 @@ class Criterion:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The function's own options with their defaults; its module is loaded now."""
+        """The function's own options with their defaults; its module is imported now."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(self.fn).parameters.items()
@@ -66,7 +66,7 @@ class Criterion:
         }
 
     def option_names(self, of: Literal["blocks", "weights"] = "blocks") -> tuple[str, ...]:
-        """List every option it can be given where blocks, or single weights, are scored."""
+        """List all options for scoring blocks, or single weights."""
         own = [*(self.defaults if self.options is None else self.options)]
         names = [name for name in own if of == "blocks" or name not in self.exact]
         names += ["normalization"]
@@ -171,20 +171,20 @@ def criterion(
     normalization: tuple[Normalization, ...] = INITIALIZED,
     values: Literal["blocks", "weights"] = "blocks",
 ) -> Callable[[Fn], Fn]:
-    """Register a function of yours as a criterion and return it unchanged.
+    """Register your function as a criterion and return it unchanged.
 
     Criteria for untrained networks normalize over the batch by default, as the first training
     step does; criteria for trained networks by the running averages, as in evaluation.
 
     Args:
-        name: What it is called by from now on.
+        name: Name of the new criterion.
         cites: The paper it comes from.
-        uses: What of the batch it reads.
+        uses: Parts of the batch that it reads.
         order: Highest derivative of the loss it takes.
-        normalization: Modes of batch normalization it can be computed in, the default first.
+        normalization: Modes of batch normalization that it can use, the default first.
         values: `blocks`: the function takes ``(model, blocks, batch)`` and returns a number for
             each block by name; `weights`: it takes ``(model, weights, batch)``, parameters by name,
-            and returns a tensor of each one's shape; then it scores filters and masks as well.
+            and returns a tensor of the same shape for each; then it also scores filters and masks.
 
     Raises:
         LayerticketError: If the name is taken.
@@ -214,19 +214,19 @@ OPTION_TYPES: Mapping[str, Any] = {
     "n_components": Count,
     "slices": Literal["filters", "all"],
 }
-"""What an option may be, whatever criterion has it; others are checked by the criterion itself."""
+"""Types of options that several criteria have; a criterion checks its other options itself."""
 
 
 def check_options(criterion: str, allowed: Collection[str], options: Mapping[str, Any]) -> None:
-    """Refuse options that a criterion does not have, and values that they cannot have.
+    """Raise if a criterion does not have an option, or an option has an invalid value.
 
     Args:
-        criterion: Name for messages.
+        criterion: Name of the criterion, for messages.
         allowed: Names of its options.
-        options: Options as given.
+        options: The given options.
 
     Raises:
-        LayerticketError: Naming the first that is wrong.
+        LayerticketError: With the first wrong option.
 
     Example:
         >>> check_options("grasp", ("temperature",), {"temperature": [1]})
@@ -242,9 +242,9 @@ def check_options(criterion: str, allowed: Collection[str], options: Mapping[str
 
 
 def criterion_names(of: Literal["blocks", "filters", "weights"] = "blocks") -> tuple[str, ...]:
-    """List in alphabetical order what blocks, filters or single weights can be scored by.
+    """List the criteria for blocks, filters or single weights, in alphabetical order.
 
-    The magnitude of filters is called l1.
+    The magnitude of filters is named l1.
     """
     if of == "blocks":
         return tuple(sorted(_CRITERIA))
@@ -253,10 +253,10 @@ def criterion_names(of: Literal["blocks", "filters", "weights"] = "blocks") -> t
 
 
 def get_criterion(name: str) -> Criterion:
-    """Find a criterion by name.
+    """Return a criterion by name.
 
     Raises:
-        LayerticketError: If there is none, naming the nearest.
+        LayerticketError: If there is none; the message gives the nearest name.
     """
     if name not in _CRITERIA:
         raise unknown_name("criterion", name, _CRITERIA)

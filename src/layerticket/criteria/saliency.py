@@ -1,4 +1,4 @@
-"""What criteria on single weights share: which weights, their gradient, sums over blocks."""
+"""Shared by criteria on single weights: which weights, their gradient, sums over blocks."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,14 +11,14 @@ from layerticket.criteria.registry import Reduction
 from layerticket.errors import LayerticketError, ModelError, raised_by
 
 Fill = Callable[..., object]
-"""Fills a tensor with random numbers of a generator, given by name."""
+"""Fills a tensor with random numbers from the keyword argument `generator`."""
 
 
 def network_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return every weight tensor of two or more dimensions by name.
 
     These are the weights of convolutions, linear layers and embeddings; biases, normalization
-    parameters and other vectors are left out, as in the authors' code of SNIP and GraSP.
+    parameters and other vectors are not included, as in the authors' code of SNIP and GraSP.
     """
     return {
         name: parameter
@@ -37,7 +37,7 @@ def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
     owned = {b.name: [n for n in names if _lies_in(n, b.modules)] for b in blocks}
     for block, weights in owned.items():
         if not weights:
-            raise LayerticketError(f"block {block!r} has no weight matrix to be scored by.")
+            raise LayerticketError(f"block {block!r} has no weight matrix to score.")
     return owned
 
 
@@ -54,10 +54,10 @@ def loss_gradient(
 ) -> dict[str, Tensor]:
     """Return the gradient of the mean loss for the weights, by name.
 
-    Micro-batches bound the memory; their share-weighted sum is the gradient of the whole batch
-    wherever examples do not influence one another (no batch statistics). A weight the loss does
-    not depend on has gradient zero. ``.grad`` is not touched. Memory: one gradient a weight,
-    however many micro-batches there are, and the activations of one of them.
+    Micro-batches limit the memory; their share-weighted sum is the gradient of the whole batch if
+    examples do not influence each other (no batch statistics). A weight without effect on the loss
+    has gradient zero. ``.grad`` is not changed. Memory: one gradient per weight, and the
+    activations of one micro-batch.
     """
     total: dict[str, Tensor] = {}
     for share, part in split(batch, micro_batches):
@@ -76,21 +76,21 @@ def loss_gradient(
 
 
 def loss_of(model: nn.Module, batch: Batch, loss_fn: LossFn) -> Tensor:
-    """Compute the loss, and insist on one number.
+    """Compute the loss; raise unless it is a single number.
 
     Raises:
-        ModelError: If network or loss raise, or the loss is no single number.
+        ModelError: If the network or the loss raises, or the loss is not a single number.
     """
     with raised_by(loss_fn, "as the loss"):
         loss = loss_fn(model, batch)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ModelError(f"the loss is no single number ({given}); return its mean over the batch.")
+        raise ModelError(f"the loss is not one number ({given}); return its mean over the batch.")
     return loss
 
 
 def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tensor], Tensor]:
-    """Return a hook that adds a gradient to the total and passes on zeros that take no memory."""
+    """Return a hook that adds a gradient to the total and returns zeros that take no memory."""
 
     def hook(gradient: Tensor) -> Tensor:
         part = gradient.detach() if share == 1 else share * gradient.detach()
@@ -106,17 +106,17 @@ def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tens
 def redraw_weights(
     model: nn.Module, kinds: tuple[type[nn.Module], ...], fill: Fill, draw: int
 ) -> None:
-    """Give the layers of these kinds in a view weights of its own, drawn anew; biases stay.
+    """Replace the weights of layers of some kinds in a view by new random weights; biases stay.
 
     Args:
         model: A view (see `view_of`): its parameters are replaced, not written to.
-        kinds: Classes of layers whose ``weight`` is drawn.
-        fill: Fills a tensor, as the functions of ``torch.nn.init`` do.
+        kinds: Classes of layers whose ``weight`` is redrawn.
+        fill: Fills a tensor, like the functions of ``torch.nn.init``.
         draw: Seed of the draw.
 
     Raises:
-        LayerticketError: If `draw` is no whole number from 0, there is no such layer, or the weight
-            of one is computed from other parameters.
+        LayerticketError: If `draw` is not a whole number from 0, there is no such layer, or the
+            weight of one is computed from other parameters.
     """
     if not isinstance(draw, int) or isinstance(draw, bool) or draw < 0:
         raise LayerticketError(f"redraw is {draw!r}; it must be a whole number from 0, or None.")
@@ -137,10 +137,10 @@ def redraw_weights(
     if not fresh:
         kind = " or ".join(kind.__name__.strip("_") for kind in kinds)
         raise LayerticketError(
-            f"redraw is {draw}, but the network has no layer of kind {kind} to draw anew. Leave "
+            f"redraw is {draw}, but the network has no layer of kind {kind} to redraw. Leave "
             "redraw out."
         )
-    for module in model.modules():  # also where a weight is shared with a layer of another kind
+    for module in model.modules():  # also if a weight is shared with a layer of another kind
         for key, held in module._parameters.items():
             if held is not None and id(held) in fresh:
                 module._parameters[key] = fresh[id(held)]
@@ -149,7 +149,7 @@ def redraw_weights(
 def reduce_over_blocks(
     saliency: Mapping[str, Tensor], owned: Mapping[str, list[str]], reduction: Reduction = "sum"
 ) -> dict[str, float]:
-    """Add up (or average) what single weights are worth over each block, in float64."""
+    """Sum (or average) the scores of single weights over each block, in float64."""
     scores: dict[str, float] = {}
     for block, names in owned.items():
         total = sum(saliency[name].double().sum().item() for name in names)

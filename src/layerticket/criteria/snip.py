@@ -10,7 +10,7 @@ from layerticket.criteria.saliency import loss_gradient, network_weights, redraw
 
 MEAN_LOSS = CrossEntropy(classes_only=True)
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
-CUT = 0.8796256610342398  # deviation of a standard normal cut at -2 and 2
+CUT = 0.8796256610342398  # deviation of a standard normal truncated at -2 and 2
 
 
 def snip(
@@ -22,23 +22,23 @@ def snip(
     micro_batches: int = 1,
     redraw: int | None = None,
 ) -> dict[str, Tensor]:
-    """Value a weight by how strongly it drives the loss: ``|theta * g|``.
+    """Score a weight by its effect on the loss: ``|theta * g|``.
 
-    ``g`` is the gradient of the mean loss. The derivative of the loss for a switch on a weight
+    ``g`` is the gradient of the mean loss. The derivative of the loss by a switch on a weight
     (paper, eq. 4) equals ``theta * g`` at switch 1; its magnitude is the connection sensitivity.
-    The paper normalizes by the sum over the network, which does not change an order and is left
-    out. Cost: one gradient; memory: the weights, the gradient of those that are scored, and the
+    The paper divides by the sum over the network, which does not change the ranking and is left
+    out. Cost: one gradient; memory: the weights, the gradient of the scored weights, and the
     activations of one micro-batch.
 
     Args:
-        model: Untrained network, in the mode the gradient is to be taken in.
+        model: Untrained network, in the mode to differentiate in.
         weights: The weights to score, by name.
         batch: Inputs and targets, N examples.
         loss_fn: Mean loss over a batch.
-        micro_batches: Parts the batch is processed in.
-        redraw: Seed by which the weights of every linear layer and convolution are drawn anew
-            before scoring (a normal of variance 1 / fan-in, cut at two deviations), as in the
-            authors' code, which then trains another draw. None: the network is scored as it is.
+        micro_batches: Number of parts to process the batch in.
+        redraw: Seed to redraw the weights of every linear layer and convolution before scoring (a
+            normal of variance 1 / fan-in, truncated at two deviations), as in the authors'
+            code, which then trains another draw. None: no redraw.
 
     Returns:
         Weight name -> values >= 0, in units of the loss.
@@ -59,6 +59,6 @@ def snip(
 
 
 def scaled_by_fan_in(weight: Tensor, *, generator: torch.Generator) -> None:
-    """Fill with a normal of variance 1 / fan-in, cut at two deviations before it is scaled."""
+    """Fill with a normal of variance 1 / fan-in, truncated at two deviations before scaling."""
     deviation = (weight.shape[0] / weight.numel()) ** 0.5 / CUT
     nn.init.trunc_normal_(weight, 0.0, deviation, -2 * deviation, 2 * deviation, generator)

@@ -13,15 +13,15 @@ from layerticket.errors import LayerticketError, raised_by
 def synflow(
     model: nn.Module, weights: Mapping[str, nn.Parameter], batch: Batch
 ) -> dict[str, Tensor]:
-    """Value a weight by the flow through it: ``|theta| * dR/d|theta|``.
+    """Score a weight by the flow through it: ``|theta| * dR/d|theta|``.
 
-    ``R`` is the sum of the outputs for an input of ones when every parameter and buffer is
-    replaced by its absolute value (paper, eq. 2), computed in float64 because R grows with depth.
-    Normalization layers are taken in evaluation mode. Cost: one gradient on one example, and a
-    float64 copy of the weights.
+    ``R`` is the sum of the outputs for an input of ones, with every parameter and buffer replaced
+    by its absolute value (paper, eq. 2), computed in float64 because R grows with depth.
+    Normalization layers are in evaluation mode. Cost: one gradient on one example, and a float64
+    copy of the weights.
 
     Args:
-        model: Untrained network; its weights are not written to.
+        model: Untrained network; not modified.
         weights: The weights to score, by name.
         batch: Only the shape of the inputs is read: one floating-point tensor.
 
@@ -33,13 +33,13 @@ def synflow(
 
     References:
         [1] Tanaka et al., "Pruning neural networks without any data by iteratively conserving
-        synaptic flow", NeurIPS 2020. Rounds are the caller's to play.
+        synaptic flow", NeurIPS 2020. The caller runs the rounds.
     """
     inputs = inputs_of(batch)
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise LayerticketError(
-            "synflow feeds an input of ones, so it needs one floating-point tensor as input; "
-            "use snip, grasp or magnitude for this model."
+            "synflow uses an input of ones, so the input must be one floating-point tensor; use "
+            "snip, grasp or magnitude for this model."
         )
     state = {
         name: tensor.detach().abs().double() if tensor.is_floating_point() else tensor.clone()

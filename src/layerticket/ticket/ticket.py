@@ -86,8 +86,8 @@ class Ticket(Shown):
     examples: Whole
     """Examples in the batch."""
     removed: tuple[str, ...]
-    """Blocks that are gone, in the order of execution; or the convolutions that lost filters, the
-    weight tensors that are masked."""
+    """Removed blocks in the order of execution; or convolutions that lost filters; or masked weight
+    tensors."""
     macs: Mapping[Literal["dense", "ticket"], Whole | None]
     """Per example, as a processor computes them; None where they cannot be counted."""
     params: Mapping[Literal["dense", "ticket"], Whole]

@@ -284,7 +284,7 @@ class Journal:
             file.write(_line(state.epoch, state.metrics()).encode())
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that outlives a power cut has its curve
-        self.keep(state, snapshot)  # first, so that no checkpoint goes without it
+        self.keep(state, snapshot)  # first: no checkpoint without its snapshot
         write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
 
     def _facts(self, state: State) -> dict[str, Any]:
