@@ -11,8 +11,8 @@ def test_public_names():
     assert layerticket.__all__ == [
         "Block", "BlockScores", "Blocks", "Budget", "CrossEntropy", "Dataset", "LayerticketError",
         "Recipe", "Selection", "Ticket", "Verdict", "build_model", "compare", "criterion",
-        "criterion_names", "find_blocks", "find_ticket", "fit", "judge", "load_data", "model_loss",
-        "remove_blocks", "score", "select", "zero_blocks",
+        "criterion_names", "find_blocks", "find_ticket", "fit", "judge", "load", "load_data",
+        "model_loss", "remove_blocks", "score", "select", "zero_blocks",
     ]  # fmt: skip
     assert all(hasattr(layerticket, name) for name in layerticket.__all__)
 
