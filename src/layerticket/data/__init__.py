@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from layerticket.data.batches import scoring_batch
     from layerticket.data.dataset import Augment, Dataset
     from layerticket.data.folders import (
         from_array_file,
@@ -25,6 +26,7 @@ _FILE_OF = {
     "from_datasets": "folders",
     "from_folder": "folders",
     "load_data": "sources",
+    "scoring_batch": "batches",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "from_datasets",
     "from_folder",
     "load_data",
+    "scoring_batch",
 ]
 
 
