@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from cyclopts import App, Parameter
 from torch import Tensor, nn
-from torch.nn import functional
 
 from layerticket.batch import Inputs, call, logits_of, tensors_of
 from layerticket.blocks.block import Block, Blocks
@@ -35,7 +34,6 @@ from layerticket.files import digest, write_atomically, write_json
 from layerticket.models.load import build_model
 from layerticket.modules import preserved_random_state
 from layerticket.report.tables import markdown
-from layerticket.scoring import score
 from layerticket.surgery.remove import remove_blocks, zero_blocks
 
 CLASSES = 10
@@ -158,8 +156,6 @@ def examine(spec: Spec) -> dict[str, Any]:
         stay, with their number. `branches`: what can go by itself at the granularity of branches;
         `branches_same`: whether the network without every second one computes what it computes
         with those at zero (null where that cannot be said, or blocks have one branch only).
-        `grasp`: whether the default criterion scores the blocks, or why not; null where there are
-        fewer than two.
     """
     model, example = build(spec)
     found = find_blocks(model, example)
@@ -181,45 +177,14 @@ def examine(spec: Spec) -> dict[str, Any]:
         "export": None,
         "branches": len(branches),
         "branches_same": _branches_same(model, branches, example),
-        "grasp": _scored(model, found, example),
         "reasons": _reasons(found),
     }
     if gone:
         left = sum(parameter.numel() for parameter in small.parameters())
-        if found.macs is not None:
-            row["macs_saving"] = round(1 - count_macs(small, example) / found.macs, 6)
+        row["macs_saving"] = round(1 - count_macs(small, example) / found.macs, 6)
         row["params_saving"] = round(1 - left / found.params, 6)
         row |= _tried(model, small, gone, example)
     return row
-
-
-def _scored(model: nn.Module, found: Blocks, example: Inputs) -> str | None:
-    """Try the default criterion on two examples; if need be, gains of zero are taken for one.
-
-    Image networks are scored by their classes, the others by all of their logits.
-    """
-    if len(found) < 2:
-        return None
-    batch = _repeated(example), torch.arange(2)
-    options: dict[str, Any] = {} if isinstance(example, Tensor) else {"loss_fn": _logit_loss}
-    try:
-        score(model, found, batch, **options)
-    except LayerticketError as err:
-        if "zero_init='as-one'" not in str(err):
-            return str(err)
-    else:
-        return "yes"
-    try:
-        score(model, found, batch, zero_init="as-one", **options)
-    except LayerticketError as err:
-        return str(err)
-    return "yes, gains of zero taken for one"
-
-
-def _logit_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Return the cross-entropy of every row of logits for a class of its own."""
-    logits = logits_of(call(model, batch[0])).float().flatten(0, -2)
-    return functional.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
 
 
 def _remove_most(
@@ -370,7 +335,7 @@ def survey(
     done = _finished(journal)
     rows = []
     for number, spec in enumerate(specs, start=1):
-        key = digest({"spec": asdict(spec), "versions": versions, "columns": list(HEADER)})
+        key = digest({"spec": asdict(spec), "versions": versions})
         if key not in done:
             done[key] = _apart(spec, seconds, memory)
             with journal.open("a", encoding="utf-8") as file:
@@ -440,7 +405,6 @@ HEADER = (
     "MACs saved",
     "params saved",
     "removal verified",
-    "GraSP",
     "why not (more)",
 )
 CHECKS = ("forward", "same_as_zeros", "backward", "export")
@@ -486,8 +450,6 @@ EXPLANATION = """\
   `torch.export` gives a program with the same output; *branches*: without every second branch it
   computes what it computes with those at zero. An encoder-decoder without any decoder layer leaves
   its encoder without gradients, so *backward* fails there.
-- **GraSP**: whether the default criterion scores the blocks on two examples (where the last layer
-  of each branch starts at zero: with `zero_init="as-one"`), or why not.
 - **why not**: why other candidates must stay, and how many."""
 
 
@@ -496,18 +458,17 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     name = row["name"].partition(":")[2]
     shapes = ", ".join("x".join(map(str, shape[1:])) for shape in row["inputs"].values())
     if "error" in row:
-        return (name, shapes, *[""] * 7, f"not examined: {row['error']}".replace("|", "/"))
+        return (name, shapes, *[""] * 6, f"not examined: {row['error']}".replace("|", "/"))
     blocks, removed = row["blocks"], row["removed"]
     return (
         name,
         shapes,
-        _millions(row["macs"]),
+        f"{row['macs'] / 1e6:,.1f}" if row["macs"] >= 1e5 else f"{row['macs'] / 1e6:.3f}",
         str(blocks) if removed == blocks else f"{removed} of {blocks}",
         str(row["branches"]),
         _percent(row["macs_saving"]),
         _percent(row["params_saving"]),
         _verified(row) if removed else "",
-        (row["grasp"] or "").replace("|", "/"),
         "; ".join(f"{reason} ({count})" for reason, count in row["reasons"].items()),
     )
 
@@ -519,12 +480,6 @@ def _verified(row: Mapping[str, Any]) -> str:
     passed = [name for name, result in results.items() if result]
     failed = [name for name, result in results.items() if result is False]
     return ", ".join(passed) + (f"; **not**: {', '.join(failed)}" if failed else "")
-
-
-def _millions(count: int | None) -> str:
-    if count is None:
-        return "not counted"
-    return f"{count / 1e6:,.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
 
 
 def _percent(share: float | None) -> str:
