@@ -37,7 +37,7 @@ def test_inputs_are_a_tensor_positional_or_named():
     assert torch.equal(call(Add(), [X, 1]), X + 1)
     assert torch.equal(call(Add(), {"y": 1, "x": X}), X + 1)
     with pytest.raises(
-        LayerticketError, match="inputs are a int; give a tensor, a tuple or a dict"
+        LayerticketError, match="inputs are a int; give a tensor, or a tuple or dict"
     ):
         call(Add(), 3)
 

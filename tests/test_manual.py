@@ -41,6 +41,8 @@ def test_every_verb_and_option_is_described(generated, monkeypatch, capsys):
         assert main([*verb.split(), "--help"]) == 0
         offered = re.findall(r"^[│*\s]+(--[a-z][\w-]*)", capsys.readouterr().out, re.M)
         assert "--json" in offered
+        # Where a terminal is narrow, the negative form of a flag begins a line of its own.
+        offered = [name for name in offered if not name.startswith("--no-")]
         assert offered == re.findall(r"^\* `(--[a-z][\w-]*)", sections[verb], re.M), verb
 
 

@@ -56,7 +56,7 @@ def test_a_ticket_goes_on_where_it_was_set_back_to(run, dense, tmp_path):
     assert (config["start_epoch"], config["recipe"]["epochs"]) == (1, 4)
     assert run("evaluate", tmp_path / "runs").out.startswith("test: accuracy")
     err = run(*words, "--epochs", "5", code=2).err
-    assert "whose recipe has epochs 4; given is 5" in err
+    assert "whose recipe has epochs 4, but 5 was given" in err
 
 
 def test_the_run_of_a_ticket_is_the_next_round(run, dense, tmp_path):

@@ -300,15 +300,15 @@ def test_nobody_waits_for_a_pipe(tmp_path):
     data = make_data()
     (tmp_path / "images" / "0").mkdir(parents=True)
     os.mkfifo(tmp_path / "images" / "0" / "a.png")
-    with pytest.raises(LayerticketError, match=r"a.png is no regular file"):
+    with pytest.raises(LayerticketError, match=r"a.png is not a regular file"):
         read_folder(tmp_path / "images", data, image_size=(8, 8))
     os.mkfifo(tmp_path / "labels.npy")
     np.save(tmp_path / "gaussian_noise.npy", PIXELS)
-    with pytest.raises(LayerticketError, match=r"labels.npy is no regular file"):
+    with pytest.raises(LayerticketError, match=r"labels.npy is not a regular file"):
         open_published(tmp_path, ["gaussian_noise"], COUNT, (3, 32, 32), 10)
     os.mkfifo(tmp_path / "batch")
-    with pytest.raises(LayerticketError, match="batch is no regular file"):
+    with pytest.raises(LayerticketError, match="batch is not a regular file"):
         read_pickle(tmp_path / "batch", "CIFAR batch")
     os.mkfifo(tmp_path / "a.safetensors")
-    with pytest.raises(LayerticketError, match=r"a.safetensors is no regular file"):
+    with pytest.raises(LayerticketError, match=r"a.safetensors is not a regular file"):
         load_tensors(tmp_path / "a.safetensors")

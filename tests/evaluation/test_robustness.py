@@ -108,7 +108,7 @@ def test_impossible_conditions_are_refused(wrong, said):
     ("names", "said"),
     [
         ([], "evaluations are empty"),
-        (["test", "test"], "none twice"),
+        (["test", "test"], "each only once"),
         (["pdg"], "Did you mean 'pgd'"),
         (["cifar10-d"], "Did you mean 'cifar10-"),
     ],

@@ -100,7 +100,7 @@ def test_figures_are_measured_once(runs, digits, monkeypatch):
         ("cifar10.2", "is for networks trained on 'cifar10', but this one was trained on 'digits'"),
         ("imagefolder:absent", "does not exist"),
         ("hf:nobody/nothing", "no folder"),
-        ("test,test", "none twice"),
+        ("test,test", "each only once"),
     ],
 )
 def test_refusals_come_in_one_line_before_any_work(runs, monkeypatch, capsys, name, said):

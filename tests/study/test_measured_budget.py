@@ -57,7 +57,7 @@ def exact_clock(monkeypatch):
             method=None,
         )
 
-    for module in ("measure", "forecast"):
+    for module in ("measured_budget", "forecast"):
         monkeypatch.setattr(f"layerticket.study.{module}.measure_steps", steps)
 
 

@@ -181,9 +181,9 @@ def test_a_baseline_starts_from_the_theta_0_of_its_reference(home, tmp_path):
         found = Ticket.load(out)
         assert found.seed == 7
         assert found.weights == Ticket.load(reference).weights
-        with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+        with pytest.raises(LayerticketError, match=r"with seed 0 has other weights .*seed 7"):
             search(method, data, out, reference=reference)
-    with pytest.raises(LayerticketError, match=r"at seed 0 has other weights .*seed 7"):
+    with pytest.raises(LayerticketError, match=r"with seed 0 has other weights .*seed 7"):
         search(ImpMethod(rounds=1), data, tmp_path / "i", reference=reference, dense=dense)
     nameless = replace(Ticket.load(reference), seed=None).save(tmp_path / "nameless")
     with pytest.raises(LayerticketError, match="Give the seed"):

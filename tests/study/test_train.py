@@ -115,7 +115,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     [
         ("run.json", "{", "cannot be read"),
         ("run.json", '{"identity": {"seed": 1}}', "another run"),
-        ("result.json", "{}", "damaged or not ours"),
+        ("result.json", "{}", "damaged or foreign"),
         ("result.json", "[", "cannot be read"),
     ],
 )

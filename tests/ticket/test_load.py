@@ -126,7 +126,7 @@ def test_another_checkpoint_is_refused(place, checkpoint, match):
 
 def test_a_file_of_something_else_is_refused(place, tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(LayerticketError, match="has a list"):
+    with pytest.raises(LayerticketError, match="holds a list"):
         load(place[0], network(), checkpoint=tmp_path / "list.pt")
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(LayerticketError, match="cannot be read"):

@@ -271,9 +271,9 @@ def test_fewer_images_than_a_batch_make_one_step(tmp_path):
 def test_refuses_an_empty_split_and_unknown_devices(tmp_path):
     with pytest.raises(LayerticketError, match="empty"):
         train(tmp_path, data=make_data(images=0))
-    with pytest.raises(LayerticketError, match="not known"):
+    with pytest.raises(LayerticketError, match="is not a device"):
         train(tmp_path, where=Where(device="quantum"))
-    with pytest.raises(LayerticketError, match="not supported"):
+    with pytest.raises(LayerticketError, match="is not a device"):
         train(tmp_path, where=Where(device="meta"))
     with pytest.raises(LayerticketError, match="not on this machine"):
         train(tmp_path, where=Where(device="cuda:99"))

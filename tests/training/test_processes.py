@@ -163,7 +163,7 @@ def test_disagreeing_processes_are_refused_on_all_of_them(tmp_path):
     ends = ended(together(REFUSED, tmp_path), 0, 0)
     said = [out.splitlines() for _, out, _ in ends]
     assert said[0][:-1] == said[1][:-1]
-    assert "process 1 of 2 differs from process 0 in: weights. Every process has to" in said[0][0]
+    assert "process 1 of 2 differs from process 0 in: weights. Every process must" in said[0][0]
     assert "in: settings." in said[0][1]
     assert "in: keep." in said[0][2]
     assert "a batch of 1 images cannot be divided over 2 processes" in said[0][3]

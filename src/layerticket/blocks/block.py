@@ -109,7 +109,7 @@ def block_of(record: object, where: str = "block") -> Block:
 
     branch, place = record["branch"], f"{where}: branch"
     parts = branch.get("replacements") if isinstance(branch, Mapping) else None
-    if not isinstance(parts, list):
+    if not isinstance(parts, list | tuple):
         raise LayerticketError(f"{place}: replacements is {parts!r}; it must be a list.")
     made = tuple(restored(Replacement, part, f"{place}: replacements") for part in parts)
     one = restored(Branch, branch, place, {"replacements": made})

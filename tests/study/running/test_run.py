@@ -154,7 +154,7 @@ def test_what_comes_after_a_failure_names_its_cause(tmp_path, monkeypatch):
     dense, after = record["runs"]
     assert dense["error"] == "MemoryError: no room"
     assert after["status"] == "failed"
-    assert after["error"].endswith("which comes before, failed: MemoryError: no room")
+    assert after["error"].endswith("failed: MemoryError: no room")
     assert after["log"] == dense["log"]
     monkeypatch.setattr(toy_study, "late", toy_study.residual)
     again = run(tmp_path, models=["toy_study:late"], methods=lottery)  # failures are tried again
@@ -216,7 +216,7 @@ def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog):
 
 
 def settled(folder, threads=None, share=1, workers=1):
-    return folder.settle(Context(), threads=threads, share=share, workers=workers)
+    return folder.save_context(Context(), threads=threads, share=share, workers=workers)
 
 
 def test_a_study_keeps_its_threads(tmp_path):
