@@ -135,8 +135,9 @@ MORE = {
                      "roberta.encoder.layer"),
     "electra": stack("ElectraForSequenceClassification", "ElectraConfig", SIZE,
                      "electra.encoder.layer"),
+    # Its encoder does not run without any layer, so the first one stays.
     "deberta": stack("DebertaV2ForSequenceClassification", "DebertaV2Config", SIZE,
-                     "deberta.encoder.layer"),
+                     "deberta.encoder.layer", gone=(1, 3)),
     "modernbert": stack("ModernBertForMaskedLM", "ModernBertConfig", SIZE, "model.layers",
                         layer_types=MIXED[::-1], local_attention=4, cls_token_id=1,
                         sep_token_id=2, gone=(1, 3)),

@@ -233,7 +233,7 @@ def data_folders(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]
             read_shift("cifar10.1", [place / "shifts"]),
             open_published(place / "shifts", ["gaussian_noise"], 359, (3, 32, 32), 10),
         ),
-        "images": lambda: read_folder(place / "images", digits, resize=True),
+        "images": lambda: read_folder(place / "images", digits, image_size=(8, 8)),
     }
     while True:
         shutil.rmtree(place, ignore_errors=True)

@@ -58,7 +58,7 @@ def test_one_that_fails_does_not_stop_the_others_and_the_rest_is_not_made_again(
     pytest.importorskip("transformers")
     specs = [tiny("transformers:NoSuchNetwork"), tiny("transformers:LlamaForCausalLM")]
     told = []
-    how = {"versions": {}, "tell": told.append}
+    how = {"versions": {}, "report": told.append}
     rows = survey(specs, tmp_path / "rows.jsonl", **how)
     assert "has no class 'NoSuchNetwork'" in rows[0]["error"]
     assert rows[1]["blocks"] == 3
