@@ -224,7 +224,7 @@ def test_halves_that_cannot_be_made():
     model, images = conv_net(), image_batch()
     with pytest.raises(LayerticketError, match="micro_batches is 3 and halves is True"):
         grasp(model, images, halves=True, micro_batches=3, normalization="running")
-    with pytest.raises(LayerticketError, match="one class an example"):
+    with pytest.raises(LayerticketError, match="one class per example"):
         grasp(model, (images[0], torch.rand(len(images[0]), 3)), halves=True)
 
 

@@ -49,7 +49,7 @@ def test_cka_of_a_constant_is_zero():
 
 def test_cka_refuses_two_examples():
     model, x = Vectors([[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]), torch.rand(2, 2)
-    with pytest.raises(LayerticketError, match="2 are too few"):
+    with pytest.raises(LayerticketError, match="2 examples are too few"):
         cka(model, find_blocks(model, x), (x, torch.zeros(2)))
 
 
