@@ -137,15 +137,18 @@ def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
         shutil.rmtree(out, ignore_errors=True)
         words = study_words(out, "local")
         pid = start(words)
-        time.sleep(draws.uniform(0.2, 0.9) * seconds)
+        if what != "worker":  # that one is killed as soon as it is seen
+            time.sleep(draws.uniform(0.2, 0.9) * seconds)
         if what == "whole":
             kill_group(pid)
         elif what == "runner":
             os.kill(pid, signal.SIGKILL)
         else:
-            for worker in workers_of(out)[:1]:
-                os.kill(worker, signal.SIGKILL)
-                found["study, worker: a worker was at it"] += 1
+            while not (working := workers_of(out)):
+                over = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                assert over is None, "the study ended before a worker was seen"
+                time.sleep(0.01)
+            os.kill(working[0], signal.SIGKILL)
         ended(pid)
         until_free(out)
         assert run(words) == 0
