@@ -15,14 +15,25 @@ from layerticket.batch import Inputs, call, first_tensor
 from layerticket.modules import reference_kernels, view_of
 
 ENTRIES = 64
+KNOWN = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def find_norms(model: nn.Module, example: Inputs) -> set[str]:
     """Find normalizations by behaviour: own vectors only, and f(3x) = f(x) for any x.
 
-    Cost: one forward pass. Where the model does not run on the example, some are missing.
+    Those of PyTorch are known to behave so. Cost: one forward pass where there may be others. Where
+    the model does not run on the example, some are missing.
     """
-    norms = {name for name, m in model.named_modules() if isinstance(m, _NormBase)}
+    norms, unknown = set[str](), list[str]()
+    for name, module in model.named_modules():
+        own = list(module.parameters())
+        scale = own and all(p.ndim == 1 for p in own) and not list(module.children())
+        if isinstance(module, _NormBase) or (scale and isinstance(module, KNOWN)):
+            norms.add(name)
+        elif scale:
+            unknown.append(name)
+    if not unknown:
+        return norms
     recorder = view_of(model).eval()
     seen: dict[str, Tensor] = {}
 
@@ -34,11 +45,9 @@ def find_norms(model: nn.Module, example: Inputs) -> set[str]:
         module.register_forward_pre_hook(enter)
 
     alone: dict[str, nn.Module] = {}
-    for name, module in recorder.named_modules():
-        own = list(module.parameters())
-        if own and all(p.ndim == 1 for p in own) and not list(module.children()):
-            alone[name] = copy.deepcopy(module)
-            watch(name, module)
+    for name in unknown:
+        alone[name] = copy.deepcopy(recorder.get_submodule(name))
+        watch(name, recorder.get_submodule(name))
     with torch.no_grad(), reference_kernels():
         with contextlib.suppress(Exception):  # the caller runs it again and tells what is wrong
             call(recorder, example)

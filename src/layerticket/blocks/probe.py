@@ -5,7 +5,8 @@ that depends on the input.
 """
 
 import copy
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_of
+from layerticket.blocks.kinds import PLAIN, kind_of
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.errors import ModelError, short
 from layerticket.modules import copy_of, preserved_random_state, reference_kernels, view_of
@@ -23,6 +25,7 @@ NOT_ALONE = "cannot be run alone"
 SIDE = 64
 """Width and height of the maps that modules are tested on, where theirs are larger."""
 NO_TENSOR = "takes no floating-point tensor"
+PASSED = ("", FURTHER)
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
@@ -60,7 +63,8 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
     """Put every module with weights to the zero-function test; the model is not modified.
 
     The network runs once, and how its modules are called is written down; then each is called by
-    itself. Cost: one forward pass, and for each level of nesting about three more.
+    itself, of modules that are alike but for the values of their weights the first. Cost: one
+    forward pass, and for each level of nesting of modules that differ about five more.
 
     Raises:
         ModelError: If the model does not run on the example.
@@ -81,7 +85,9 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
                 f"{_advice(example)}"
             ) from err.__cause__
         with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
-            for number, (name, seen) in enumerate(prober.seen.items()):
+            for number, (name, seen) in enumerate(
+                reversed(prober.seen.items())
+            ):  # inner ones first
                 tell(number / len(prober.seen), name)
                 prober.examine(name, seen)
     return Probed(prober.findings, prober.calls, prober.passed)
@@ -118,11 +124,11 @@ class _Prober:
     """Holds the test copies of a model while one forward pass visits its modules."""
 
     def __init__(self, model: nn.Module, norms: set[str], pointwise: set[str]) -> None:
-        self.zero, self.normless, self.bare = (zeroed_modules(model) for _ in range(3))
-        for name in norms:
-            self.normless[name].forward = self.bare[name].forward = first_argument
-        for name in pointwise:
-            self.bare[name].forward = first_argument
+        self.model = model
+        # by their ids, for one module may stand in several places
+        self.norms = {id(model.get_submodule(name)) for name in norms}
+        self.pointwise = {id(model.get_submodule(name)) for name in pointwise}
+        self.zeros = zeros_for(model)
         self.findings = {
             name: Finding(order=-1, composite=bool(_matrices(module) - _own_matrices(module)))
             for name, module in model.named_modules()
@@ -132,6 +138,8 @@ class _Prober:
         self.seen: dict[str, Seen] = {}
         self.calls: dict[str, Call] = {}
         self.passed: dict[str, nn.Module] = {}
+        self.answers: dict[Hashable, Answer] = {}
+        """What the tests told of the first module of each kind."""
 
     def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -163,33 +171,69 @@ class _Prober:
         return hook
 
     def examine(self, name: str, seen: "Seen") -> None:
-        """Test one module, called as the network called it."""
+        """Test one module, called as the network called it, or a module like it."""
         finding = self.findings[name]
         if finding.reason:  # it changes the shape
             return
         if seen.single:
             finding.reason = "is a single layer, not a residual block"
             return
+        key: Hashable = seen.kind_of(self.model.get_submodule(name)) or name
+        if key not in self.answers:
+            passes = self._is_passing_sequence(name)
+            self.answers[key] = self._passing(name, seen) if passes else self._test(name, seen)
+        answer = self.answers[key]
+        finding.reason, finding.call, finding.post_norm = (
+            answer.reason,
+            answer.form,
+            answer.post_norm,
+        )
+        if finding.reason in PASSED:
+            self.calls[name], self.passed[name] = answer.given, answer.zeroed
+
+    def _is_passing_sequence(self, name: str) -> bool:
+        """Whether a module does no more than call modules that pass, one after the other."""
+        module = self.model.get_submodule(name)
+        inner = [self.findings.get(f"{name}.{child}") for child in module._modules]
+        plain = type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+        return plain and bool(inner) and all(one and not one.reason for one in inner)
+
+    def _passing(self, name: str, seen: "Seen") -> "Answer":
+        """Answer for a sequence of modules that pass, which are at zero as they passed."""
+        inner = {c: f"{name}.{c}" for c in self.model.get_submodule(name)._modules}
+        zero = nn.Sequential(OrderedDict((c, copy_of(self.passed[n])) for c, n in inner.items()))
+        post_norm = any(self.findings[n].post_norm for n in inner.values())
+        return Answer("", "plain", post_norm, seen.call(SIDE), zero)
+
+    def _test(self, name: str, seen: "Seen") -> "Answer":
+        """Put a module to the tests."""
         given = seen.call(SIDE)
-        finding.reason, finding.call = zero_test(self.zero[name], given)
-        if finding.reason.startswith(NOT_ALONE) and given.x.shape != seen.shape:
+        zero = passed = self._zeroed(name)
+        post_norm = False
+        reason, form = zero_test(zero, given)
+        if reason.startswith(NOT_ALONE) and given.x.shape != seen.shape:
             given = seen.call()
-            finding.reason, finding.call = zero_test(self.zero[name], given)
-        self.passed[name] = self.zero[name]
-        for without in (self.normless, self.bare):
-            if finding.reason not in ("", FURTHER):
-                reason, form = zero_test(without[name], given)
-                if reason in ("", FURTHER):
-                    finding.reason, finding.call, finding.post_norm = reason, form, True
-                    self.passed[name] = without[name]
-        if finding.reason in ("", FURTHER):
-            finding.reason = branch_test(self.zero[name], given) or finding.reason
-        if finding.reason in ("", FURTHER) and not finding.post_norm:
-            finding.post_norm = not idempotent(self.zero[name], given)
-        if finding.reason in ("", FURTHER):
-            self.calls[name] = given
-        else:
-            del self.passed[name]
+            reason, form = zero_test(zero, given)
+        for identities in (self.norms, self.norms | self.pointwise):
+            if reason not in PASSED:
+                without = self._zeroed(name, identities)
+                other, other_form = zero_test(without, given)
+                if other in PASSED:
+                    reason, form, post_norm, passed = other, other_form, True, without
+        if reason in PASSED:
+            reason = branch_test(zero, given) or reason
+        if reason in PASSED and not post_norm:
+            post_norm = not idempotent(zero, given)
+        return Answer(reason, form, post_norm, given, passed)
+
+    def _zeroed(self, name: str, identities: Collection[int] = ()) -> nn.Module:
+        """Copy a module with all parameters zero; some modules in it return their input."""
+        module = self.model.get_submodule(name)
+        zero = copy_of(module, {id(p): self.zeros[id(p)] for p in module.parameters()}).eval()
+        for inner, part in module.named_modules():
+            if id(part) in identities:
+                zero.get_submodule(inner).forward = first_argument
+        return zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +259,13 @@ class Seen:
             kwargs = {**kwargs, where: None}
         own = type(module).__module__.startswith("torch.nn.") and not list(module.children())
         return cls(where, isolated(args), isolated(kwargs), tuple(x.shape), x.dtype, x.device, own)
+
+    def kind_of(self, module: nn.Module) -> Hashable | None:
+        """What calls of modules that answer alike have in common; None if it is unlike others."""
+        if any(not isinstance(value, PLAIN) for value in (*self.args, *self.kwargs.values())):
+            return None
+        named = tuple(self.kwargs.items())
+        return self.where, self.args, named, self.shape, self.dtype, self.device, kind_of(module)
 
     def call(self, side: int | None = None) -> "Call":
         """Put a generic tensor in the place of the input; images at most `side` wide and high."""
@@ -250,6 +301,19 @@ class Call:
         return module(*args, **kwargs)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the tests told about a module, and with what."""
+
+    reason: str
+    """Empty, or FURTHER, if it passed."""
+    form: Literal["plain", "rich"]
+    post_norm: bool
+    given: Call
+    zeroed: nn.Module
+    """In the form in which it passed."""
+
+
 def find_input(args: Args, kwargs: Kwargs) -> int | str | None:
     """Return where the first floating-point tensor stands among the arguments."""
     places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
@@ -275,8 +339,8 @@ def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
     return x
 
 
-def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return a copy of every module by name with all parameters zero; zeros take no memory.
+def zeros_for(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Return what stands for each parameter, by its id: as many zeros, which take no memory.
 
     Stacked matrices (experts) share one stretch of zeros: their kernels want true strides.
     """
@@ -291,10 +355,7 @@ def zeroed_modules(model: nn.Module) -> dict[str, nn.Module]:
             zeros[kind] = torch.zeros(max(stacks), dtype=p.dtype, device=p.device)
         return nn.Parameter(zeros[kind][: p.numel()].view(p.shape))
 
-    memo: dict[int, object] = {
-        id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()
-    }
-    return dict(copy_of(model, memo).eval().named_modules())
+    return {id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()}
 
 
 def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "rich"]]:
