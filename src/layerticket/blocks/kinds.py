@@ -1,4 +1,4 @@
-"""Tells which modules are alike but for the values of their weights, so that one stands for all."""
+"""Group modules that differ only in the values of their weights, so that one of them is tested."""
 
 import types
 from collections.abc import Hashable, Mapping
@@ -9,16 +9,16 @@ from torch import nn
 
 from layerticket.tensors import tensor_digest
 
-# Of a module: what is looked at one by one, and what does not matter in evaluation mode.
+# Attributes that are compared one by one, or that do not matter in evaluation mode.
 _APART = {"_parameters", "_buffers", "_modules", "training"}
 PLAIN = (bool, int, float, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
 _CODE = (types.FunctionType, types.BuiltinFunctionType)
 
 
 def kind_of(module: nn.Module) -> Hashable:
-    """Return what is equal for modules that differ in the values of their parameters only.
+    """Return a key that is equal for modules that differ only in the values of their parameters.
 
-    It holds the classes of a module and all its parts, their settings and hooks, the shapes of
+    The key holds the classes of a module and all its parts, their settings and hooks, the shapes of
     their parameters and the values of their buffers. Objects that cannot be compared count as equal
     only if they are the same.
     """
@@ -30,7 +30,7 @@ def kind_of(module: nn.Module) -> Hashable:
 
 
 def _part(module: nn.Module, places: dict[int, int]) -> Hashable:
-    """Describe one module without its parts; `places` numbers what may stand in several places."""
+    """Describe one module without its parts; `places` numbers shared modules and parameters."""
     places[id(module)] = len(places)
     settings = tuple(
         (key, _frozen(value)) for key, value in vars(module).items() if key not in _APART
@@ -39,13 +39,14 @@ def _part(module: nn.Module, places: dict[int, int]) -> Hashable:
     for name, parameter in module._parameters.items():
         known = None if parameter is None else places.setdefault(id(parameter), len(places))
         shape = None if parameter is None else (tuple(parameter.shape), parameter.dtype)
-        shapes.append((name, known, shape))
+        fixed = parameter is not None and not parameter.is_floating_point()  # stays in the test
+        shapes.append((name, known, shape, id(parameter) if fixed else None))
     buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None}
     return type(module), settings, tuple(shapes), tensor_digest(buffers) if buffers else ""
 
 
 def _frozen(value: Any) -> Hashable:  # noqa: ANN401 - whatever a module holds
-    """Return something equal for equal settings; objects that cannot be compared by their id."""
+    """Return a key of a setting; an object that cannot be compared is equal only to itself."""
     if isinstance(value, PLAIN):
         return type(value), value
     if type(value) in (tuple, list):

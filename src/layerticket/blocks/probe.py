@@ -62,9 +62,9 @@ class Probed:
 def probe(model: nn.Module, example: Inputs) -> Probed:
     """Put every module with weights to the zero-function test; the model is not modified.
 
-    The network runs once, and how its modules are called is written down; then each is called by
-    itself, of modules that are alike but for the values of their weights the first. Cost: one
-    forward pass, and for each level of nesting of modules that differ about five more.
+    The network runs once, and how its modules are called is written down. Then each is called by
+    itself; of modules that differ only in the values of their weights, only one. Cost: one forward
+    pass, and about five more for the modules of each level of nesting that are called.
 
     Raises:
         ModelError: If the model does not run on the example.
@@ -85,9 +85,8 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
                 f"{_advice(example)}"
             ) from err.__cause__
         with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
-            for number, (name, seen) in enumerate(
-                reversed(prober.seen.items())
-            ):  # inner ones first
+            inner_first = reversed(prober.seen.items())
+            for number, (name, seen) in enumerate(inner_first):
                 tell(number / len(prober.seen), name)
                 prober.examine(name, seen)
     return Probed(prober.findings, prober.calls, prober.passed)
@@ -138,8 +137,8 @@ class _Prober:
         self.seen: dict[str, Seen] = {}
         self.calls: dict[str, Call] = {}
         self.passed: dict[str, nn.Module] = {}
-        self.answers: dict[Hashable, Answer] = {}
-        """What the tests told of the first module of each kind."""
+        self.outcomes: dict[Hashable, Outcome] = {}
+        """The result of the first module of each kind."""
 
     def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -179,17 +178,17 @@ class _Prober:
             finding.reason = "is a single layer, not a residual block"
             return
         key: Hashable = seen.kind_of(self.model.get_submodule(name)) or name
-        if key not in self.answers:
+        if key not in self.outcomes:
             passes = self._is_passing_sequence(name)
-            self.answers[key] = self._passing(name, seen) if passes else self._test(name, seen)
-        answer = self.answers[key]
+            self.outcomes[key] = self._passing(name, seen) if passes else self._test(name, seen)
+        outcome = self.outcomes[key]
         finding.reason, finding.call, finding.post_norm = (
-            answer.reason,
-            answer.form,
-            answer.post_norm,
+            outcome.reason,
+            outcome.form,
+            outcome.post_norm,
         )
         if finding.reason in PASSED:
-            self.calls[name], self.passed[name] = answer.given, answer.zeroed
+            self.calls[name], self.passed[name] = outcome.given, outcome.zeroed
 
     def _is_passing_sequence(self, name: str) -> bool:
         """Whether a module does no more than call modules that pass, one after the other."""
@@ -198,14 +197,14 @@ class _Prober:
         plain = type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
         return plain and bool(inner) and all(one and not one.reason for one in inner)
 
-    def _passing(self, name: str, seen: "Seen") -> "Answer":
-        """Answer for a sequence of modules that pass, which are at zero as they passed."""
+    def _passing(self, name: str, seen: "Seen") -> "Outcome":
+        """Return the result of a sequence of modules that pass: it passes."""
         inner = {c: f"{name}.{c}" for c in self.model.get_submodule(name)._modules}
         zero = nn.Sequential(OrderedDict((c, copy_of(self.passed[n])) for c, n in inner.items()))
         post_norm = any(self.findings[n].post_norm for n in inner.values())
-        return Answer("", "plain", post_norm, seen.call(SIDE), zero)
+        return Outcome("", "plain", post_norm, seen.call(SIDE), zero)
 
-    def _test(self, name: str, seen: "Seen") -> "Answer":
+    def _test(self, name: str, seen: "Seen") -> "Outcome":
         """Put a module to the tests."""
         given = seen.call(SIDE)
         zero = passed = self._zeroed(name)
@@ -224,7 +223,7 @@ class _Prober:
             reason = branch_test(zero, given) or reason
         if reason in PASSED and not post_norm:
             post_norm = not idempotent(zero, given)
-        return Answer(reason, form, post_norm, given, passed)
+        return Outcome(reason, form, post_norm, given, passed)
 
     def _zeroed(self, name: str, identities: Collection[int] = ()) -> nn.Module:
         """Copy a module with all parameters zero; some modules in it return their input."""
@@ -261,7 +260,7 @@ class Seen:
         return cls(where, isolated(args), isolated(kwargs), tuple(x.shape), x.dtype, x.device, own)
 
     def kind_of(self, module: nn.Module) -> Hashable | None:
-        """What calls of modules that answer alike have in common; None if it is unlike others."""
+        """Return a key that is equal for calls with the same result; None if there is none."""
         if any(not isinstance(value, PLAIN) for value in (*self.args, *self.kwargs.values())):
             return None
         named = tuple(self.kwargs.items())
@@ -302,8 +301,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the tests told about a module, and with what."""
+class Outcome:
+    """The result of the tests of one module, and what it was tested with."""
 
     reason: str
     """Empty, or FURTHER, if it passed."""
