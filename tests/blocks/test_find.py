@@ -560,6 +560,33 @@ def test_hugging_face_networks(name):
     assert not [k for k in small.state_dict() if k.startswith(tuple(f"{b.name}." for b in gone))]
 
 
+def test_layers_of_a_vision_half_whose_hidden_states_are_read():
+    hf = pytest.importorskip("transformers")
+    half = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3,
+            "num_attention_heads": 2}  # fmt: skip
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**half, image_size=16, patch_size=8),
+        text_config=hf.LlamaConfig(**half, vocab_size=50, max_position_embeddings=32),
+        image_token_index=49,
+        vision_feature_layer=-2,  # counted from the end, by the number in the configuration
+    )
+    model = hf.LlavaForConditionalGeneration(config).eval()
+    ids = torch.tensor([[49] * 4 + list(range(6))])
+    example = {"input_ids": ids, "pixel_values": image(16)[:1]}
+    with torch.no_grad():
+        model(**example)  # leaves hooks behind, as any earlier call does
+    found = find_blocks(model, example)
+    vision, text = "model.vision_tower.encoder.layers.{}", "model.language_model.layers.{}"
+    assert [b.name for b in found] == [vision.format(i) for i in (1, 2)] + [
+        text.format(i) for i in range(3)
+    ]
+    kept = {r.name: r.reason for r in found.rejected}[vision.format(0)]
+    assert "out of range" in kept  # the last one left: there is no second layer from the end
+    small = remove_blocks(model, found).eval()
+    assert small.config.vision_config.num_hidden_layers == 1
+    assert small(**example).logits.shape == model(**example).logits.shape
+
+
 class Act(nn.Module):
     """A residual block with an activation behind the addition."""
 

@@ -1,7 +1,8 @@
 """Chooses the removable blocks among the modules that pass the zero-function test."""
 
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -33,7 +34,8 @@ from layerticket.modules import (
     with_plain_weights,
 )
 from layerticket.progress import told
-from layerticket.surgery.remove import remove_from
+from layerticket.surgery.hugging_face import pretrained
+from layerticket.surgery.remove import remove_blocks, remove_from
 
 PART = "is a branch of a larger block, which must stay"
 
@@ -79,7 +81,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     names = {block.name for block in blocks}
     rejected = [
         Rejection(name=name, reason=unsafe.get(name) or findings[name].reason or PART)
-        for name in _other_candidates(plain, findings, names)
+        for name in _other_candidates(plain, findings, names, unsafe.keys())
     ]
     if granularity == "branch":
         parts = find_parts(plain, example, blocks, passing)
@@ -289,8 +291,10 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
     """Take blocks out for real and run; return the ones the model's own code does not run without.
 
     All together, and each one alone that leaves values behind where others could read them. Where
-    that fails, each alone and then one after the other from the output on. Cost: two forward
-    passes, and one more for each block that is tried alone.
+    that fails, each alone and then one after the other from the output on. A network may read its
+    number of layers from its configuration, so a failure counts only if the smaller network with
+    its configuration corrected fails too. Cost: two forward passes, and one more for each block
+    that is tried alone.
     """
     cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
@@ -299,6 +303,9 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
         for block in gone:
             remove_from(small, block)
         reason = runs(small, example)
+        if reason and pretrained(model):
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                reason = runs(remove_blocks(model, gone).eval(), example)
         lost = not reason and cached and _cached(small, example) != cached
         return "its cache of keys and values counts the tokens there" if lost else reason
 
@@ -356,13 +363,13 @@ def _cached(model: nn.Module, example: Inputs) -> int:
 
 
 def _other_candidates(
-    model: nn.Module, findings: dict[str, Finding], removable: set[str]
+    model: nn.Module, findings: dict[str, Finding], removable: set[str], unsafe: Collection[str]
 ) -> list[str]:
     """List modules with inner weights that are neither removable nor part of what is.
 
     The outermost ones beside blocks; the innermost ones where there is no block to be beside of.
     """
-    kept_open = {above for name in removable for above in _above(name)} | {""}
+    kept_open = {above for name in [*removable, *unsafe] for above in _above(name)} | {""}
     classes = {type(model.get_submodule(name)) for name in removable}
     candidates = {
         name
