@@ -316,17 +316,23 @@ def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[ob
     own = {type(m) for m in inner if not type(m).__module__.startswith("torch.")}
     beside = [getattr(kind.forward, "__globals__", {}) for kind in own]
     globals_ = {
-        id(v): v for space in beside for v in space.values() if type(v) in (dict, list, set)
+        id(value): value
+        for space in beside
+        for name, value in space.items()
+        if type(value) in (dict, list, set) and not name.startswith("__")  # `__builtins__`
     }
     waiting = [*args, *kwargs.values(), *globals_.values()]
     waiting += [value for module in inner for value in _attributes(module)]
     found: list[object] = []
-    seen: set[int] = set()
+    seen = {id(module) for module in inner}
     while waiting:
         value = waiting.pop()
-        if id(value) in seen or isinstance(value, (Tensor, nn.Module, type)):
+        if id(value) in seen or isinstance(value, (Tensor, type)):
             continue
         seen.add(id(value))
+        if isinstance(value, nn.Module):  # a reference to a module that is not among its parts
+            waiting += _attributes(value)
+            continue
         if isinstance(value, Mapping):
             members = list(value.values())
         elif isinstance(value, (list, tuple, set, frozenset)):

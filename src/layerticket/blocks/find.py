@@ -338,10 +338,10 @@ def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
 
     def watch(name: str, module: nn.Module) -> None:
         def enter(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            before[name] = state_around([view], args, kwargs)
+            before[name] = state_around([module], args, kwargs)
 
         def leave(_: nn.Module, args: Args, kwargs: Kwargs, __: object) -> None:
-            if before[name] != state_around([view], args, kwargs):
+            if before[name] != state_around([module], args, kwargs):
                 found.add(name)
 
         module.register_forward_pre_hook(enter, with_kwargs=True)
