@@ -1,4 +1,4 @@
-"""How often the demo ends decided: ten demos with first seeds 0 to 9, taken from one study.
+"""How often is the demo decided? Ten demos with first seeds 0 to 9, from the runs of one study.
 
     layerticket study run demo --out first-seeds --set seeds=16
     python benchmarks/first_seeds.py first-seeds
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def demos(study):
-    """Judge seven seeds from each first seed on as the demo would; neighbours share six of them."""
+    """Judge the seven seeds from each first seed on; two successive demos share six of them."""
     rows = [Row.from_record(record) for record in study["runs"]]
     seeds = sorted({row.seed for row in rows})
     for first in range(len(seeds) - SEEDS + 1):
@@ -58,10 +58,10 @@ def main():
     write_json(RESULTS / "demo.json", record)
     counts = Counter(one["outcome"] for one in found)
     lines = [
-        "# How often the demo ends decided",
+        "# How often is the demo decided?",
         "",
-        f"Of {len(found)} demos with different first seeds ({SEEDS} pairs each; neighbours share "
-        f"{SEEDS - 1} of them): "
+        f"Outcomes of {len(found)} demos with different first seeds ({SEEDS} pairs each; two "
+        f"successive demos share {SEEDS - 1} of them): "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         + f". Over all n = {len(differences)} pairs the ticket differs from dense by "
         f"{100 * fmean(differences):+.2f} ± {100 * stdev(differences):.2f} pp (mean ± standard "
@@ -82,10 +82,10 @@ def main():
             for one in found
         ),
         "",
-        "The numbers of the demo were fixed by a pilot on other seeds, "
+        "Seeds, epochs and margin of the demo were fixed by a pilot with other seeds, "
         "`studies/demo-pilot.toml`: 20 pairs, standard deviation 0.69 pp.",
         "",
-        f"{study['environment']['cpu']}, {study['environment']['threads']} thread a training; "
+        f"{study['environment']['cpu']}, {study['environment']['threads']} thread per training; "
         f"Python {study['environment']['python']}, PyTorch {study['environment']['torch']}.",
     ]
     write_atomically(RESULTS / "demo.md", "\n".join(lines) + "\n")

@@ -1,9 +1,10 @@
-"""How finding and scoring blocks grows with depth, in CPU seconds and in memory.
+"""How does the cost of finding and scoring blocks grow with depth, in CPU seconds and memory?
 
-``python benchmarks/scale.py --out docs/results/scale`` prints ratios that are 1 where the cost of
-a block does not depend on the depth; ``--billion`` adds a Llama configuration of a billion
-parameters (about 9 GB of memory, minutes on one core). Every network is measured in a process of
-its own, on one thread. What was measured before is read from the JSON file and not measured again.
+    python benchmarks/scale.py --out docs/results/scale
+
+``--billion`` adds a Llama with a billion parameters (about 9 GB of memory, minutes on one core).
+Every network is measured in a separate process, on one thread. Networks that are in the JSON file
+are not measured again.
 """
 
 import argparse
@@ -60,12 +61,12 @@ def network(name: str):
 
 
 def peak() -> int:
-    """Return the most memory this process has had, in bytes (Linux)."""
+    """Return the peak memory of this process in bytes (Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(name: str, criterion: str, options: dict) -> dict:
-    """Measure in this process."""
+    """Measure one network in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     started, before = time.process_time(), peak()
@@ -96,7 +97,7 @@ def measure(name: str, criterion: str, options: dict) -> dict:
 
 
 def apart(case: tuple[str, str, dict]) -> dict:
-    """Measure in a fresh process."""
+    """Measure one network in a separate process."""
     command = [sys.executable, __file__, "--one", json.dumps(case)]
     one = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | one, check=False)
@@ -106,7 +107,7 @@ def apart(case: tuple[str, str, dict]) -> dict:
 
 
 def page(record: dict) -> str:
-    """Write the figures as Markdown."""
+    """Return the page as Markdown."""
     rows, first = [], {}
     for row in record["rows"]:
         family = row["network"].split()[0].rstrip("0123456789")
@@ -142,28 +143,28 @@ def page(record: dict) -> str:
         f"```bash\n{record['command']}\n```",
         f"{where['cpu']}, one thread, no GPU; Python {where['python']}, PyTorch {where['torch']}, "
         f"transformers {where['transformers']}. Other programs were running; CPU seconds do not "
-        "count what they took.",
+        "include theirs.",
         markdown((header, rows)).rstrip(),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 TEXT = """\
-Cost of finding and scoring blocks at random initialization. Every network is measured in a process
-of its own; memory is the peak of the process beyond Python, PyTorch and the libraries, weights
-included. In brackets: what a further block costs, from the smallest network of the family to this
-one; where that stays the same, the cost grows linearly with depth."""
+Cost of finding and scoring blocks at random initialization. Every network is measured in a separate
+process; memory is the peak of the process minus that of Python, PyTorch and the libraries, and
+includes the weights. In brackets: cost per further block, from the smallest network of the family
+to this one; if it is constant, the cost grows linearly with depth."""
 
 
 def more(row: dict, small: dict | None, key: str, unit: float) -> str:
-    """Cost of a further block, beyond the smallest network of the family."""
+    """Return the cost per further block, from the smallest network of the family."""
     if small is None or row is small:
         return ""
     return f" ({unit * (row[key] - small[key]) / (row['blocks'] - small['blocks']):.1f})"
 
 
 def main() -> None:
-    """Measure what is missing, print and write."""
+    """Measure the networks that are missing, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--billion", action="store_true")

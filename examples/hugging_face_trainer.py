@@ -1,4 +1,4 @@
-"""A small language model in Hugging Face's Trainer.
+"""Train a ticket of a small language model with Hugging Face's Trainer.
 
 ``python examples/hugging_face_trainer.py``
 """
@@ -22,7 +22,7 @@ LENGTH = 32
 
 
 def windows(text: bytes, count: int) -> list[dict[str, torch.Tensor]]:
-    """Cut bytes into examples; a byte is a token."""
+    """Draw examples of LENGTH bytes from a text; each byte is a token."""
     starts = torch.randint(
         0, len(text) - LENGTH, (count,), generator=torch.Generator().manual_seed(0)
     )
@@ -31,13 +31,13 @@ def windows(text: bytes, count: int) -> list[dict[str, torch.Tensor]]:
 
 
 class Losses(TrainerCallback):
-    """Keeps what the trainer logs."""
+    """Stores the losses that the trainer logs."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
-        """Take the loss."""
+        """Store the loss."""
         if logs and "loss" in logs:
             self.values.append(float(logs["loss"]))
 
@@ -57,7 +57,7 @@ def network() -> LlamaForCausalLM:
 
 
 def main(folder: Path, steps: int = 20) -> list[float]:
-    """Find a ticket in a small Llama, train it on this very file, load it again."""
+    """Find a ticket in a small Llama, train it on the text of this file, load it again."""
     set_seed(0)
     data = windows(Path(__file__).read_bytes(), 256)
     dense = network()
@@ -82,11 +82,11 @@ def main(folder: Path, steps: int = 20) -> list[float]:
 
     saved = folder / "run" / f"checkpoint-{steps}"
     expected = model.eval()(batch["input_ids"]).logits
-    # A ticket of a Hugging Face network is a network of its class, with four layers.
+    # The ticket is a network of the same class, with four layers.
     again = LlamaForCausalLM.from_pretrained(saved)
     assert again.config.num_hidden_layers == 4
     assert torch.equal(again.eval()(batch["input_ids"]).logits, expected)
-    # The same through the ticket.
+    # The same with the ticket's folder.
     alone = lt.load(folder / "ticket", network(), checkpoint=saved / "model.safetensors")
     assert torch.equal(alone.eval()(batch["input_ids"]).logits, expected)
     return losses.values

@@ -1,4 +1,7 @@
-"""A ticket in a LightningModule: ``python examples/lightning_trainer.py`` (pytorch-lightning)."""
+"""Train a ticket in a LightningModule: ``python examples/lightning_trainer.py``.
+
+Needs pytorch-lightning.
+"""
 
 import tempfile
 from pathlib import Path
@@ -16,7 +19,7 @@ from layerticket.models.load import build_model
 
 
 class Classifier(pl.LightningModule):
-    """Trains any network; that it is a ticket makes no difference."""
+    """Trains any network, dense or a ticket."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class Classifier(pl.LightningModule):
 
 
 def main(folder: Path, steps: int = 30) -> list[float]:
-    """Find a ticket, train it with Lightning's Trainer, and load it again; returns the losses."""
+    """Find a ticket, train it with Lightning's Trainer, and load it again; return the losses."""
     digits = load_data("digits")
     images, labels = draw_batch(digits, 600, seed=0, balanced=True)
     dense = build_model("resnet20", classes=10, channels=1, seed=0)
@@ -55,11 +58,11 @@ def main(folder: Path, steps: int = 30) -> list[float]:
     trainer.fit(module, DataLoader(TensorDataset(images, labels), batch_size=60, shuffle=True))
     trainer.save_checkpoint(folder / "trained.ckpt")
 
-    # Lightning's own way: the module is built around the smaller network, as before training.
+    # With Lightning: load the module, built with the smaller network.
     dense = build_model("resnet20", classes=10, channels=1, seed=0)
     small = lt.load(folder / "ticket", dense)
     again = Classifier.load_from_checkpoint(folder / "trained.ckpt", network=small).network
-    # Without the module: the network alone.
+    # Without Lightning: load only the network.
     alone = lt.load(folder / "ticket", dense, checkpoint=folder / "trained.ckpt")
     expected = module.network.eval()(images[:50])
     assert torch.equal(again.eval()(images[:50]), expected)

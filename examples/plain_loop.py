@@ -1,4 +1,4 @@
-"""A ticket in a training loop of one's own: ``python examples/plain_loop.py``."""
+"""Train a ticket in a training loop of your own: ``python examples/plain_loop.py``."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from layerticket.models.load import build_model
 
 
 def main(folder: Path, steps: int = 30) -> list[float]:
-    """Find a ticket, train it, and load it again; returns the losses."""
+    """Find a ticket, train it, and load it again; return the losses."""
     digits = load_data("digits")
     dense = build_model("resnet20", classes=10, channels=1, seed=0)
     batch = draw_batch(digits, None, seed=0, balanced=True)

@@ -1,4 +1,4 @@
-"""A ticket on several processes, by DDP and by FSDP2.
+"""Train a ticket with several processes, by DDP and by FSDP2.
 
 ``python -m torch.distributed.run --nproc-per-node 2 examples/several_processes.py``
 """
@@ -21,7 +21,7 @@ STEPS = 3
 
 
 def train(model: nn.Module, rank: int, ranks: int) -> None:
-    """Take a few steps; each process has its share of every batch."""
+    """Train a few steps; each process uses its part of every batch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     digits = load_data("digits")
     for step in range(STEPS):
@@ -33,7 +33,7 @@ def train(model: nn.Module, rank: int, ranks: int) -> None:
 
 
 def weights(model: nn.Module) -> torch.Tensor:
-    """Put all weights into one vector."""
+    """Return all weights as one vector."""
     parts = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
     return torch.cat([part.detach().flatten() for part in parts])
 
@@ -45,7 +45,7 @@ def main() -> None:
     dense = build_model("resnet20", classes=10, channels=1, seed=0)  # the same on every process
     batch = draw_batch(load_data("digits"), None, seed=0, balanced=True)
     ticket = lt.find_ticket(dense, batch, criterion="grasp", budget=lt.Budget(remove=3))
-    small = ticket.apply(dense).eval()  # eval: statistics of batches differ between processes
+    small = ticket.apply(dense).eval()  # in train mode, batch statistics differ by process
     single, wrapped, sharded = (copy.deepcopy(small) for _ in range(3))
 
     train(single, 0, 1)

@@ -1,6 +1,6 @@
-"""A ticket trained with the pieces of timm's training script: ``python examples/timm_training.py``.
+"""Train a ticket as timm's training script does: ``python examples/timm_training.py``.
 
-The script itself is not part of timm's package; these are the calls it makes.
+That script is not part of timm's package; this example makes the same calls.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ def network() -> VisionTransformer:
 
 
 def main(folder: Path, epochs: int = 4, steps: int = 8) -> list[float]:
-    """Find a ticket in a small ViT, train it as the script does, and load it again."""
+    """Find a ticket in a small ViT, train it as timm's script does, and load it again."""
     torch.manual_seed(0)
     digits = load_data("digits")
     dense = network()

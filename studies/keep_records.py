@@ -1,8 +1,8 @@
 """Copy the small records of a study, without weights and logs, so that they can be committed.
 
-``python studies/keep_records.py STUDY studies/records/NAME`` keeps them; with the two folders
-exchanged it brings them back, and ``layerticket study run FILE --out STUDY`` goes on from there:
-what has a record is not done again. Paths of this machine become relative to the study.
+``python studies/keep_records.py STUDY studies/records/NAME`` saves them. With the two folders
+exchanged it restores them, and ``layerticket study run FILE --out STUDY`` resumes the study: jobs
+with a record are skipped. Absolute paths become relative to the study.
 """
 
 import re
@@ -26,12 +26,12 @@ KEPT = (
 
 
 def main(study: Path, records: Path) -> None:
-    """Copy what is kept from one folder to the other, finished trainings only."""
+    """Copy the records of finished work from one folder to the other."""
     root, count = str(study.resolve()), 0
     for path in sorted(file for pattern in KEPT for file in study.glob(pattern)):
         part = path.relative_to(study)
         if part.parts[0] == "trainings" and not (path.parent / "result.json").exists():
-            continue  # it is not finished
+            continue  # not finished
         target = records / part
         target.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8").replace(f"{root}/", "").replace(root, study.name)
