@@ -27,17 +27,23 @@ KEPT = (
 
 def main(study: Path, records: Path) -> None:
     """Copy the records of finished work from one folder to the other."""
-    root, count = str(study.resolve()), 0
+    count = 0
     for path in sorted(file for pattern in KEPT for file in study.glob(pattern)):
         part = path.relative_to(study)
         if part.parts[0] == "trainings" and not (path.parent / "result.json").exists():
             continue  # not finished
         target = records / part
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text(encoding="utf-8").replace(f"{root}/", "").replace(root, study.name)
-        target.write_text(re.sub(r"--(data|shift)-dir [^ \"]+", r"--\1-dir DIR", text), "utf-8")
+        target.write_text(portable(path, study), "utf-8")
         count += 1
     print(f"{count} records in {records}")
+
+
+def portable(path: Path, study: Path) -> str:
+    """Return the text of a file of a study without paths of this machine."""
+    root = str(study.resolve())
+    text = path.read_text(encoding="utf-8").replace(f"{root}/", "").replace(root, study.name)
+    return re.sub(r"--(data|shift)-dir [^ \"]+", r"--\1-dir DIR", text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,336 @@
+"""The paper's claims beside what was measured here: reproduction.md, and a table in README.md.
+
+``python benchmarks/reproduction.py`` reads the records in docs/results and writes both. Every
+figure comes from a record; what a record lacks is "not measured".
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerticket.report.tables import Study, markdown
+from layerticket.verdict import words
+from layerticket.verdict.pairs import Comparison
+from layerticket.verdict.statistics import Difference, estimate
+from layerticket.verdict.worth import block_worth, rank_agreement
+from table4 import PAPER as TABLE4
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+MARKS = "<!-- from docs/results/reproduction.md -->", "<!-- end -->"
+FEW = 3
+"""With fewer seeds nothing is called decided."""
+
+Given = Mapping[str, Any]
+"""The records by name; "paper" holds the figures of the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line: a figure of the paper beside ours."""
+
+    claim: str
+    of: str
+    """What the figures are of."""
+    paper: str = "-"
+    ours: str = words.ABSENT
+    n: int | None = None
+    """Paired seeds, or rounds of a timing."""
+    outcome: str = words.ABSENT
+    """holds, does not hold, undecided, or not measured."""
+    short: bool = False
+    """Whether it stands in the short table."""
+
+
+def found(value: Difference | None, outcome: str, unit: str = " pp", **about: Any) -> Finding:
+    """Make a line of a difference."""
+    if value is None or value.mean is None:
+        return Finding(**about)
+    scale = 100 if unit else 1
+    ours = f"{scale * value.mean:+.2f}{unit}"
+    if value.low is not None and value.high is not None:
+        ours += f" ({scale * value.low:+.2f} to {scale * value.high:+.2f})"
+    decided = outcome if value.n >= FEW else "undecided"
+    return Finding(**about, ours=ours, n=value.n, outcome=decided)
+
+
+def above(value: Difference | None, bound: float = 0.0) -> str:
+    """Decide whether a difference lies above a bound."""
+    if value is None or value.low is None or value.high is None:
+        return "undecided"
+    if value.low > bound:
+        return "holds"
+    return "does not hold" if value.high < bound else "undecided"
+
+
+def wins(one: Comparison) -> str:
+    """Say whether a method wins, after the correction for the number of comparisons."""
+    return {"wins": "holds", "loses": "does not hold"}.get(one.outcome_adjusted, "undecided")
+
+
+def loses(one: Comparison) -> str:
+    """Say whether a method loses, after the correction."""
+    return {"loses": "holds", "wins": "does not hold"}.get(one.outcome_adjusted, "undecided")
+
+
+def in_paper(value: float, of: str) -> str:
+    """Write a figure of the paper, in percentage points."""
+    return f"{value:+.2f} pp ({of})"
+
+
+# One function for each claim.
+
+
+def winners(given: Given) -> Iterator[Finding]:
+    """(1) Networks with fewer blocks match dense; (2) a criterion finds them at initialization."""
+    study: Study = given["resnet20"]
+    exist = "(1) winning tickets exist"
+    for one in block_worth(study.rows, test_images=study.test_images):
+        lost = negated(one.worth)
+        of = f"ResNet-20 without {one.block}"
+        yield found(lost, above(lost, -study.margin), claim=exist, of=of)
+    for cell in given["table1"]["cells"]:
+        if cell["rewind"] == "0":
+            value = Difference(mean=cell["mean"], low=cell["low"], high=cell["high"], n=cell["n"])
+            paper = given["paper"]["table1"][cell["criterion"]][0]
+            of = f"ResNet-20 without 1 block after training, {cell['criterion']}, rewound to 0"
+            yield found(value, "undecided", claim=exist, of=of, paper=in_paper(paper, "ResNet-32"))
+    paper = in_paper(given["paper"]["table2"]["grasp"][2], "ResNet-32, p = 3")
+    for one in comparisons(study, "control"):
+        short = one.method == "random blocks"
+        of = f"ResNet-20 without 3 of 7 blocks: {one.method}"
+        yield found(one.difference, wins(one), claim=exist, of=of, short=short)
+    for one in comparisons(study, "ticket"):
+        if "grasp" in one.method:
+            claim, of = "(2) found at initialization", f"ResNet-20, p = 3: {one.method}"
+            short = "weights" not in one.method
+            yield found(one.difference, wins(one), claim=claim, of=of, paper=paper, short=short)
+
+
+def snip(given: Given) -> Iterator[Finding]:
+    """(3) SNIP loses as more blocks go."""
+    study: Study = given["resnet20"]
+    claim, paper = "(3) SNIP loses as p grows", given["paper"]["table2"]["snip"]
+    worth = {one.block: one.worth for one in block_worth(study.rows, test_images=study.test_images)}
+    for one in comparisons(study, "ticket"):
+        if "snip" not in one.method:
+            continue
+        scores = [row.scores for row in study.rows if row.method == one.method and row.scores]
+        for block in sorted({min(own, key=own.__getitem__) for own in scores} & worth.keys()):
+            of, said = f"ResNet-20, p = 1: {one.method} ({block})", in_paper(paper[0], "ResNet-32")
+            yield found(negated(worth[block]), "undecided", claim=claim, of=of, paper=said)
+        of, said = f"ResNet-20, p = 3: {one.method}", in_paper(paper[2], "ResNet-32")
+        yield found(one.difference, loses(one), claim=claim, of=of, paper=said, short=True)
+
+
+def filters(given: Given) -> Iterator[Finding]:
+    """(4) Filter tickets hardly win where layer tickets do."""
+    paper = in_paper(given["paper"]["table3"]["grasp"]["filters"], "GraSP, ResNet-32, p = 1")
+    for one in comparisons(given["resnet20"], "filters"):
+        about = {"claim": "(4) filter tickets hardly win", "of": f"ResNet-20: {one.method}"}
+        short = one.method.endswith("(filters)")
+        yield found(one.difference, loses(one), **about, paper=paper, short=short)
+    for one, control in controls(given["resnet20"]):
+        if control.kind == "filters":
+            about = {"claim": "(4) layers beat filters", "of": f"{one.method} - {control.method}"}
+            yield found(control.difference, above(control.difference), **about)
+
+
+def savings(given: Given) -> Iterator[Finding]:
+    """(5) Training is up to 2x faster and emits up to 51 % less CO2."""
+    for row in given["table4"]["rows"]:
+        paper = TABLE4[row["network"], row["removed"]]
+        speed, energy, n = row["speedup"], row["saved"]["energy"], row["speedup"]["n"]
+        place, short = f"{row['network']}, p = {row['removed']}", row["removed"] == 12
+        ours = f"{speed['value']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})"
+        within = speed["low"] <= paper["speedup"] <= speed["high"]
+        outcome = "holds" if within or speed["low"] > paper["speedup"] else "does not hold"
+        yield Finding(
+            claim="(5) training is faster", of=f"{place}: speed-up of a training step",
+            paper=f"{paper['speedup']:.2f}x", ours=ours, n=n, outcome=outcome, short=short,
+        )  # fmt: skip
+        yield Finding(
+            claim="(5) less energy and CO2", of=f"{place}: energy derived from CPU time",
+            paper=f"{paper['co2']:.1f} % less (CO2)", ours=words.saving(energy), n=n,
+            outcome="no interval", short=short,
+        )  # fmt: skip
+
+
+def robust(given: Given) -> Iterator[Finding]:
+    """(6) Tickets are more robust."""
+    paper = in_paper(given["paper"]["table5"]["resnet32, 3"][0], "ResNet-32, p = 3, CIFAR-C")
+    about = {"claim": "(6) more robust", "paper": paper}
+    for one in [*comparisons(given["resnet20"], "ticket", "control")]:
+        for name, shift in one.evaluations.items():
+            of = f"ResNet-20, p = 3: {one.method}, {name}"
+            yield found(shift, above(shift), **about, of=of)
+    for row in given["table5"]["rows"]:
+        if row["evaluation"] == "cifar10-c":
+            ends = {name: row["shifted"][name] for name in ("mean", "low", "high")}
+            of, short = f"first look, {row['method']}: CIFAR-10-C, regenerated", True
+            yield found(Difference(**ends, n=row["n"]), "undecided", **about, of=of, short=short)
+
+
+def close(given: Given) -> Iterator[Finding]:
+    """(7) In CKA, GraSP is closer to dense than SNIP, and layers are closer than filters."""
+    by = similarities(given["resnet20"])
+    pairs = [
+        ("(7) GraSP is closer in CKA than SNIP", "snip", "about +2 pp (p = 5)"),
+        ("(7) layers are closer in CKA than filters", "filters", "above 0"),
+    ]
+    for claim, other, paper in pairs:
+        for one in (m for m in by if m in ("grasp sum", "grasp mean")):
+            for two in (m for m in by if m.startswith(other)):
+                value = paired(by[one], by[two])
+                yield found(value, above(value), claim=claim, of=f"{one} - {two}", paper=paper)
+
+
+def left_open(given: Given) -> Iterator[Finding]:
+    """Ask what the paper leaves open: does a criterion beat a place, chance, other networks?"""
+    study: Study = given["resnet20"]
+    for one, control in controls(study):
+        if control.kind != "filters":
+            claim, of = "(open) better than a control", f"{one.method} - {control.method}"
+            short, value = control.method == "random blocks" and "grasp" in of, control.difference
+            yield found(value, above(value), claim=claim, of=of, short=short)
+    worth = block_worth(study.rows, test_images=study.test_images)
+    for ranked in rank_agreement(study.rows, worth) if len(worth) > 1 else ():
+        about = {"claim": "(open) scores rank blocks by worth", "of": f"tau, {ranked.method}"}
+        yield found(ranked.tau, above(ranked.tau), "", **about)
+
+
+CLAIMS = (winners, snip, filters, savings, robust, close, left_open)
+
+
+def comparisons(study: Study, *kinds: str) -> list[Comparison]:
+    """Comparisons of these kinds; blocks that were taken out alone stand apart."""
+    return [one for one in study.comparisons if one.kind in kinds and one.budget != "remove 1"]
+
+
+def controls(study: Study) -> Iterator[tuple[Comparison, Any]]:
+    """Pairs of a criterion's ticket and a control that was compared with it."""
+    for one in comparisons(study, "ticket"):
+        if one.role == "criterion":
+            for control in one.controls:
+                yield one, control
+
+
+def negated(value: Difference) -> Difference:
+    """The difference the other way round."""
+    mean, low, high = (None if end is None else -end for end in (value.mean, value.high, value.low))
+    return Difference(mean=mean, std=value.std, low=low, high=high, n=value.n, over=value.over)
+
+
+def similarities(study: Study) -> dict[str, dict[int, float]]:
+    """Method -> seed -> mean CKA with dense over all places that both have."""
+    by: dict[str, dict[int, float]] = {}
+    for row in study.rows:
+        mean = row.similarity and row.similarity.get("mean")
+        if mean is not None and row.role != "baseline":
+            by.setdefault(row.method, {}).setdefault(row.seed, mean)
+    return by
+
+
+def paired(one: Mapping[int, float], two: Mapping[int, float]) -> Difference | None:
+    """Difference over the seeds that both have."""
+    both = sorted(one.keys() & two.keys())
+    return estimate([one[s] - two[s] for s in both]).difference(0.95) if both else None
+
+
+# The page.
+
+TEXT = """\
+# What became of the paper's claims
+
+The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835) beside what was
+measured here. *Holds* and *does not hold* are decided at one-sided 2.5 %, over new seeds and new
+test images where the records allow it; against dense (non-inferiority at {margin}) after the
+correction for the number of comparisons. With fewer than {few} seeds nothing is decided. What
+would decide a claim was written down before the first run:
+[studies/resnet20.md](../../studies/resnet20.md).
+
+```bash
+python benchmarks/reproduction.py   # from the records in docs/results
+```
+
+ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; {cpu}, PyTorch {torch};
+**{done} of its {rows} runs are done** ([page](resnet20.md)). Other rows: [Table 1](table1.md),
+[Table 4](table4.md), [Table 5](table5.md). The paper trained ResNet-32 and ResNet-56 for 200
+epochs: what is decided here is decided for ResNet-20 and {epochs} epochs.
+"""
+
+NOTES = """\
+## What this shows, and what it does not
+
+- (1), (2): *holds* says that the accuracy is less than {margin} below dense; not that it equals
+  dense, nor that another choice of blocks is worse. Rows without a second figure have one seed.
+- (3): a row with one block rests on the block that SNIP scores lowest; it is the row "without"
+  that block of (1).
+- (5): one thread, the other core busy; networks take turns, ratios are of one round. *Holds* says
+  that the paper's factor lies in our interval or below it. Energy is derived from CPU time at a
+  stated power, without a meter; carbon is energy times a constant, so its share is the same.
+- (6): corruptions are made anew by the recipe from JPEG images; CIFAR-10.2 was not at hand.
+- (7): linear CKA with the dense network of the same seed on test images, the mean over all places
+  that both networks have.
+- Filters are matched with the layer ticket in number (`filters`) or in MACs (`macs`).
+"""
+
+
+def page(given: Given, findings: Sequence[Finding]) -> str:
+    """Write the page."""
+    study: Study = given["resnet20"]
+    facts = {
+        "margin": words.points(study.margin), "few": FEW, "command": study.command,
+        "data": study.data, "images": study.test_images,
+        "epochs": study.study["recipe"]["epochs"],
+        "cpu": study.environment["cpu"], "torch": study.environment["torch"],
+        "done": sum(row.is_tested for row in study.rows), "rows": len(study.rows),
+    }  # fmt: skip
+    parts = [TEXT.format(**facts), "## In short", short_table(findings), "## All lines",
+             table(findings), NOTES.format(**facts)]  # fmt: skip
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def short_table(findings: Sequence[Finding]) -> str:
+    """The lines that sum it up."""
+    return table([one for one in findings if one.short])
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Lines as a Markdown table."""
+    header = ["claim", "of", "paper", "here (95 % interval)", "n", "outcome"]
+    cells = [
+        (f.claim, f.of, f.paper, f.ours, "-" if f.n is None else str(f.n), f.outcome)
+        for f in findings
+    ]
+    return markdown((header, cells)).strip()
+
+
+def read() -> dict[str, Any]:
+    """Read the records."""
+    given: dict[str, Any] = {
+        name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("table1", "table4", "table5", "resnet20")
+    }
+    given["resnet20"] = Study.from_record(given["resnet20"])
+    given["paper"] = tomllib.loads((RESULTS / "paper.toml").read_text(encoding="utf-8"))
+    return given
+
+
+def main() -> None:
+    """Write the page, and the table in the README."""
+    given = read()
+    findings = [one for claim in CLAIMS for one in claim(given)]
+    (RESULTS / "reproduction.md").write_text(page(given, findings), encoding="utf-8")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1], 1)[1]
+    text = f"{before}{MARKS[0]}\n{short_table(findings)}\n{MARKS[1]}{after}"
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Write what is published of a study: its record, its report as Markdown, and the figures of it.
+
+``python studies/publish.py STUDY docs/results/NAME`` writes NAME.json, NAME.md and NAME/*.svg.
+Times, energy and memory are left out (null) unless ``--times`` says that every training had the
+machine to itself.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from keep_records import portable
+
+from layerticket.files import write_atomically, write_json
+from layerticket.report.page import write_study
+from layerticket.report.tables import Study
+from layerticket.verdict.pairs import Row, compare_rows
+
+MEASURED = (
+    "train_seconds", "images_per_second", "energy_kwh", "co2_kg", "energy_method",
+    "peak_memory_bytes", "search_seconds", "search_energy_kwh", "cost",
+)  # fmt: skip
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a study.json without figures that depend on what else the machine did."""
+    runs = [
+        row
+        | {name: None for name in MEASURED if name in row}
+        | {"curve": [_silent(epoch) for epoch in row["curve"] or []]}
+        for row in record["runs"]
+    ]
+    found = compare_rows(
+        [Row.from_record(row) for row in runs],
+        margin=record["margin"],
+        confidence=record["confidence"],
+        networks=record["networks"],
+        test_images=record["test_images"],
+    )
+    comparisons = [one.as_record() for one in found.comparisons]
+    made = {"runs": runs, "comparisons": comparisons, "verdict": found.verdict, "cost": None}
+    return record | made
+
+
+def _silent(epoch: dict[str, Any]) -> dict[str, Any]:
+    return epoch | {name: None for name in MEASURED if name in epoch}
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("out", type=Path, help="docs/results/NAME, without an ending")
+    parser.add_argument("--times", action="store_true", help="keep times, energy and memory")
+    given = parser.parse_args()
+    record = json.loads(portable(given.study / "study.json", given.study))
+    record["command"] = record["command"].split(" --only")[0]
+    record = record if given.times else without_times(record)
+    write_json(given.out.with_suffix(".json"), record)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_study(Study.from_record(record), Path(folder)).files:
+            if path.suffix == ".svg":
+                write_atomically(given.out / path.name, path.read_bytes())
+            if path.suffix == ".md":
+                text = path.read_text(encoding="utf-8")
+                text = text.replace("](figures/", f"]({given.out.name}/")
+                write_atomically(given.out.with_suffix(".md"), text)
+
+
+if __name__ == "__main__":
+    main()
