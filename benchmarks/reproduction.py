@@ -250,7 +250,7 @@ measured here. *Holds* and *does not hold* are decided at one-sided 2.5 %, over 
 test images where the records allow it; against dense (non-inferiority at {margin}) after the
 correction for the number of comparisons. With fewer than {few} seeds nothing is decided. What
 would decide a claim was written down before the first run:
-[studies/resnet20.md](../../studies/resnet20.md).
+`studies/resnet20.md`.
 
 ```bash
 python benchmarks/reproduction.py   # from the records in docs/results
