@@ -1,9 +1,14 @@
 """What blocks are worth, and how criteria rank them, worked out by hand."""
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from layerticket.verdict.pairs import Row
-from layerticket.verdict.worth import block_worth, rank_agreement
+from layerticket.verdict.worth import block_worth, rank_agreement, tau_of
 
 
 def row(kind, seed, accuracy, **more):
@@ -50,3 +55,11 @@ def test_agreement_is_the_mean_of_kendalls_tau():
     (found,) = rank_agreement([row("ticket", 0, 0.9, scores=reverse)], block_worth(ROWS))
     assert found.tau.mean == pytest.approx(-1.0)
     assert rank_agreement(ROWS, block_worth(ROWS)) == ()  # nobody scored
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=9))
+def test_tau_is_that_of_scipy(pairs):
+    scores, worth = ({str(i): float(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1))
+    theirs = kendalltau(*zip(*pairs, strict=True)).statistic if len(pairs) > 1 else math.nan
+    ours = tau_of(scores, worth)
+    assert ours is None if math.isnan(theirs) else ours == pytest.approx(theirs)

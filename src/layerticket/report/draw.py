@@ -116,9 +116,9 @@ def config(theme: str) -> dict[str, Any]:
         "point": {"filled": True, "size": 110, "opacity": 1, "stroke": of["paper"]},
         "style": {
             "interval": {"strokeWidth": 1.8, "opacity": 1},
-            "seeds": {"strokeWidth": 6, "opacity": 0.35},
+            "seeds": {"strokeWidth": 6, "strokeOpacity": 0.35},
             "cut": {"filled": True, "size": 70, "opacity": 1},
-            "single": {"strokeWidth": 1, "opacity": 0.28},
+            "single": {"strokeWidth": 1, "strokeOpacity": 0.28},
             "dense": {"color": of["soft"]},
             "margin": {"color": of["strong"], "strokeDash": [5, 4], "strokeWidth": 1.6},
             "margin-name": {"color": of["strong"]},

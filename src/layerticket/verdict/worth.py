@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from layerticket.verdict.pairs import Row, unpack_correct
 from layerticket.verdict.statistics import Difference, estimate
@@ -105,12 +104,15 @@ def rank_agreement(
 def tau_of(scores: Mapping[str, float], worth: Mapping[str, float]) -> float | None:
     """Return Kendall's tau-b of scores and worth over common blocks; None if undefined.
 
+    Concordant minus discordant pairs, over the geometric mean of the pairs without ties in either
+    (Kendall, "The treatment of ties in ranking problems", Biometrika 1945).
+
     Example:
         >>> round(tau_of({"a": 3.0, "b": 2.0, "c": 1.0}, {"a": 0.02, "b": 0.03, "c": 0.01}), 3)
         0.333
     """
     both = [block for block in worth if block in scores]
-    if len(both) < 2:
-        return None
-    tau = float(kendalltau([scores[b] for b in both], [worth[b] for b in both]).statistic)
-    return None if np.isnan(tau) else tau
+    x, y = (np.array([of[block] for block in both]) for of in (scores, worth))
+    higher_x, higher_y = (np.sign(of[:, None] - of) for of in (x, y))  # of all pairs, twice
+    ranked = np.sqrt(np.abs(higher_x).sum() * np.abs(higher_y).sum())
+    return float((higher_x * higher_y).sum() / ranked) if ranked else None
