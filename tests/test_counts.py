@@ -64,6 +64,18 @@ def test_products_with_vectors():
     assert count_macs(Vectors(), torch.randn(5, 5)[None].squeeze(0)) == round((25 + 5 + 25) / 5)
 
 
+def test_a_norm_of_values_is_no_product():
+    class Unit(nn.Module):  # as in ConvNeXt V2 and Swin V2
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.fc(x / x.norm(dim=-1, keepdim=True))
+
+    assert count_macs(Unit(), torch.ones(1, 6)) == 6 * 4
+
+
 def test_grouped_products_of_experts():
     transformers = pytest.importorskip("transformers")
     config = transformers.MixtralConfig(

@@ -26,7 +26,7 @@ from layerticket.batch import (
     tensors_of,
 )
 from layerticket.errors import LayerticketError
-from layerticket.modules import preserved_random_state, reference_kernels, view_of
+from layerticket.modules import in_eval_mode, preserved_random_state, reference_kernels, view_of
 
 
 def count_params(model: nn.Module) -> int:
@@ -57,7 +57,9 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     Raises:
         UncountedError: As `count_macs` does.
     """
-    view = view_of(model).eval().requires_grad_(False)  # the counter must not track its graph
+    view = in_eval_mode(view_of(model)).requires_grad_(
+        False
+    )  # the counter must not track its graph
     totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
 
@@ -140,7 +142,7 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the 
 
 
 PRODUCTS = re.compile(
-    r"_?cdist|_?fft_|_?linalg_|cholesky|triangular|lu_solve|ormqr|.*_mm$|.*packed_mm"
+    r"_?cdist|_?fft_|_?linalg_(?!vector_norm)|cholesky|triangular|lu_solve|ormqr|.*_mm$|.*packed_mm"
     r"|quantized_|.*_rnn|miopen_"
 )
 """Names of operations of PyTorch that multiply and add, and have no formula here."""

@@ -174,6 +174,12 @@ def view_of(model: nn.Module) -> nn.Module:
     return copy_of(model, memo)
 
 
+def in_eval_mode(model: nn.Module) -> nn.Module:
+    """Set a network to evaluation mode and return it; the `eval` of some classes returns None."""
+    model.eval()
+    return model
+
+
 def with_plain_weights(model: nn.Module) -> nn.Module:
     """Return the network as it computes: a weight made of other tensors is a plain parameter.
 

@@ -44,6 +44,7 @@ from layerticket.criteria.saliency import block_weights, network_weights, reduce
 from layerticket.display import Shown, Table, few
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.modules import (
+    in_eval_mode,
     network_of,
     preserved_random_state,
     reference_kernels,
@@ -489,7 +490,7 @@ def _told_of_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[No
 
 def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> nn.Module:
     """Return a view in evaluation mode, with batch normalizations in the given mode."""
-    view = view_of(model).eval()
+    view = in_eval_mode(view_of(model))
     norms = [m for m in view.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if normalization == "batch" and norms:
         if micro_batches > 1:

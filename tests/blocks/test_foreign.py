@@ -405,3 +405,25 @@ def test_the_seed_draws_random_scores():
     assert len(set(chosen)) > 2
     assert chosen[3] == removed(model, batch, criterion="random", draw=3)
     assert chosen[3] == removed(model, batch, criterion="random", draw=3, seed=5)
+
+
+class Silent(nn.Module):
+    """A residual block whose `train`, and so its `eval`, returns None, as LeViT's attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def forward(self, x):
+        return x + self.conv(x).relu()
+
+
+def test_blocks_whose_train_returns_nothing():
+    model = nn.Sequential(Silent(), Silent())
+    found = find_blocks(model, torch.rand(1, 3, 8, 8))
+    assert [block.name for block in found] == ["0", "1"]
+    whole = Silent()  # the network itself
+    assert list(find_blocks(whole, torch.rand(1, 3, 8, 8))) == []

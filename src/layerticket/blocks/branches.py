@@ -20,7 +20,7 @@ from layerticket.batch import Inputs, call, first_tensor, with_first
 from layerticket.blocks.block import Block, Branch
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.blocks.probe import Args, Call, Kwargs, Seen, find_input, first_argument, lively
-from layerticket.modules import preserved_random_state, reference_kernels, view_of
+from layerticket.modules import in_eval_mode, preserved_random_state, reference_kernels, view_of
 from layerticket.progress import told
 from layerticket.surgery.remove import Replacement
 
@@ -46,7 +46,7 @@ def find_parts(
     searcher = _Searcher(blocks, passing)
     with preserved_random_state(0):
         searcher.unseen = find_norms(model, example) | find_pointwise(model)
-        view, recorder = view_of(model).eval(), view_of(model).eval()
+        view, recorder = in_eval_mode(view_of(model)), in_eval_mode(view_of(model))
         for name in searcher.wanted:
             hook = searcher.visit(name)
             recorder.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
@@ -241,7 +241,7 @@ def muted_copy(module: nn.Module, passed: set[str]) -> nn.Module:
             vector = sum(size > 1 for size in parameter.shape) < 2
             value = float(vector and "." not in name and "bias" not in name)
             memo[id(parameter)] = nn.Parameter(torch.full_like(parameter, value))
-    muted = copy.deepcopy(module, memo).eval()
+    muted = in_eval_mode(copy.deepcopy(module, memo))
     for name in passed:
         muted.get_submodule(name).forward = first_argument
     return muted
@@ -284,7 +284,7 @@ def idle_modules(module: nn.Module, end: str, given: Call) -> list[str]:
     memo: dict[int, object] = {
         id(p): nn.Parameter(lively(p)) for p in module.parameters() if p.is_floating_point()
     }
-    alive = copy.deepcopy(module, memo).eval()
+    alive = in_eval_mode(copy.deepcopy(module, memo))
     x = given.x
     with torch.enable_grad(), replacing(alive, {end: torch.zeros_like(x)}):
         output = first_tensor(given.on(alive))

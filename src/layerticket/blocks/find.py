@@ -26,6 +26,7 @@ from layerticket.blocks.sums import Sum, find_sums
 from layerticket.counting import UncountedError, count_params, module_macs
 from layerticket.errors import LayerticketError
 from layerticket.modules import (
+    in_eval_mode,
     network_of,
     preserved_random_state,
     reference_kernels,
@@ -299,13 +300,13 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
     cached = _cached(model, example) if any(block.branch for block in blocks) else 0
 
     def failure(gone: Sequence[Block]) -> str:
-        small = view_of(model).eval()
+        small = in_eval_mode(view_of(model))
         for block in gone:
             remove_from(small, block)
         reason = runs(small, example)
         if reason and pretrained(model):
             with warnings.catch_warnings(action="ignore", category=UserWarning):
-                reason = runs(remove_blocks(model, gone).eval(), example)
+                reason = runs(in_eval_mode(remove_blocks(model, gone)), example)
         lost = not reason and cached and _cached(small, example) != cached
         return "its cache of keys and values counts the tokens there" if lost else reason
 
@@ -332,7 +333,7 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
 
 def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> list[Block]:
     """List the blocks that leave something behind besides what they return."""
-    view = view_of(model).eval()
+    view = in_eval_mode(view_of(model))
     before: dict[str, list[object]] = {}
     found: set[str] = set()
 
@@ -357,7 +358,7 @@ def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
 def _cached(model: nn.Module, example: Inputs) -> int:
     """Return how many tokens the cache a language model returns says it holds; 0: no cache."""
     with torch.no_grad(), reference_kernels():
-        output = call(view_of(model).eval(), example)
+        output = call(in_eval_mode(view_of(model)), example)
     count = getattr(getattr(output, "past_key_values", None), "get_seq_length", None)
     return 0 if count is None else int(count())
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from layerticket.batch import Inputs, call, first_tensor
-from layerticket.modules import reference_kernels, view_of
+from layerticket.modules import in_eval_mode, reference_kernels, view_of
 
 ENTRIES = 64
 KNOWN = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -34,7 +34,7 @@ def find_norms(model: nn.Module, example: Inputs) -> set[str]:
             unknown.append(name)
     if not unknown:
         return norms
-    recorder = view_of(model).eval()
+    recorder = in_eval_mode(view_of(model))
     seen: dict[str, Tensor] = {}
 
     def watch(name: str, module: nn.Module) -> None:
@@ -75,7 +75,7 @@ def find_pointwise(model: nn.Module) -> set[str]:
     for name, module in model.named_modules():
         if next(module.parameters(), None) is not None or next(module.children(), None) is not None:
             continue
-        alone = copy.deepcopy(module).eval()
+        alone = in_eval_mode(copy.deepcopy(module))
         try:
             first, second, third = (alone(v.clone()) for v in (x, other, x[order]))
             alike = torch.equal(first[half:], second[half:]) and torch.equal(first[order], third)

@@ -17,7 +17,13 @@ from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_
 from layerticket.blocks.kinds import PLAIN, kind_of
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.errors import ModelError, short
-from layerticket.modules import copy_of, preserved_random_state, reference_kernels, view_of
+from layerticket.modules import (
+    copy_of,
+    in_eval_mode,
+    preserved_random_state,
+    reference_kernels,
+    view_of,
+)
 from layerticket.progress import told
 
 FURTHER = "returns further outputs that later modules may need"
@@ -70,7 +76,7 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
         ModelError: If the model does not run on the example.
     """
     with preserved_random_state(0):
-        recorder = view_of(model).eval()
+        recorder = in_eval_mode(view_of(model))
         prober = _Prober(model, find_norms(model, example), find_pointwise(model))
         for name, module in recorder.named_modules():
             if name in prober.findings:
@@ -228,7 +234,9 @@ class _Prober:
     def _zeroed(self, name: str, identities: Collection[int] = ()) -> nn.Module:
         """Copy a module with all parameters zero; some modules in it return their input."""
         module = self.model.get_submodule(name)
-        zero = copy_of(module, {id(p): self.zeros[id(p)] for p in module.parameters()}).eval()
+        zero = in_eval_mode(
+            copy_of(module, {id(p): self.zeros[id(p)] for p in module.parameters()})
+        )
         for inner, part in module.named_modules():
             if id(part) in identities:
                 zero.get_submodule(inner).forward = first_argument
@@ -439,7 +447,7 @@ def needed_outputs(model: nn.Module, example: Inputs, names: Collection[str]) ->
 
 def _run(model: nn.Module, example: Inputs, names: Collection[str]) -> Tensor | None:
     """Run with the further outputs of some modules disturbed; None where that fails."""
-    view = view_of(model).eval()
+    view = in_eval_mode(view_of(model))
     for name in names:
         view.get_submodule(name).register_forward_hook(_disturb, with_kwargs=True)
     try:

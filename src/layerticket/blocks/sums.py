@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from layerticket.batch import Inputs, call, first_tensor, tensors_of
 from layerticket.blocks.block import Branch
 from layerticket.blocks.probe import Args, Kwargs, find_input
-from layerticket.modules import preserved_random_state, reference_kernels, view_of
+from layerticket.modules import in_eval_mode, preserved_random_state, reference_kernels, view_of
 from layerticket.surgery.remove import Replacement
 
 aten = torch.ops.aten
@@ -52,7 +52,7 @@ def find_sums(model: nn.Module, example: Inputs, passed_over: Iterable[str]) -> 
 
     Cost: one forward pass, watched operation by operation.
     """
-    view, over = view_of(model).eval(), list(passed_over)
+    view, over = in_eval_mode(view_of(model)), list(passed_over)
     flow = _Flow()
     for name, module in view.named_modules():
         module.register_forward_pre_hook(flow.enter(name), with_kwargs=True)

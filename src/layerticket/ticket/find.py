@@ -15,7 +15,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
 from layerticket.criteria.registry import get_criterion
 from layerticket.errors import LayerticketError
-from layerticket.modules import network_of, preserved_random_state, view_of
+from layerticket.modules import in_eval_mode, network_of, preserved_random_state, view_of
 from layerticket.scoring import BlockScores, score
 from layerticket.selection import Budget, Costs, Selection, check_budget, select
 from layerticket.surgery.hugging_face import name_after_removal
@@ -123,7 +123,7 @@ def find_ticket(
             "A budget counts from the dense network: ask for more."
         )
     with preserved_random_state(0):
-        failure = runs(view_of(small).eval(), head(inputs_of(batch), 1))
+        failure = runs(in_eval_mode(view_of(small)), head(inputs_of(batch), 1))
     if failure:
         raise LayerticketError(
             f"the model's own code fails without {', '.join(gone)} together ({failure}), but it "
