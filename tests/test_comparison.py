@@ -9,8 +9,10 @@ import torch
 
 import layerticket as lt
 import toy_study
+from layerticket.batch import batch_digest
 from layerticket.comparison import compare
 from layerticket.errors import LayerticketError
+from layerticket.lottery import draw_batch
 from layerticket.models.load import stated_shape
 from layerticket.selection import Budget
 from layerticket.study.job import dataset_of
@@ -121,11 +123,23 @@ def test_a_data_set_is_given_as_such(tmp_path):
     assert found.rows[0].status == "done"
 
 
+def test_a_data_set_of_whole_numbers_is_scored_on_where_fit_trains(tmp_path):
+    pixels = (255 * torch.rand(30, 3, 8, 8)).byte()
+    data = lt.data.from_arrays(pixels, torch.arange(30) % 3)
+    found = compare(network, methods=["snip"], out=tmp_path, fit=own, seeds=1, data=data)
+    batch = draw_batch(data, None, seed=0)
+    assert found.ticket("snip", 0).batch == batch_digest(batch)
+    assert batch[0].is_floating_point()
+    assert batch[0].mean().abs() < 0.2  # normalized
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
         ({}, "method 'snip' scores on labelled images"),
         ({"data": (BATCH[0][:, 0], BATCH[1])}, r"images must be .* \(N, C, H, W\)"),
+        ({"data": (BATCH[0].abs().byte(), BATCH[1])},
+         r"torch.uint8 .*divided by 255 and normalized.*data\.from_arrays"),
         ({"data": (BATCH[0], BATCH[1][:5])}, "one label for each image"),
         ({"data": BATCH, "classes": 2}, "labels of the batch go from 0 to 2"),
         ({"data": BATCH, "fit": None}, "a batch, which can be scored on but not trained on"),

@@ -1,5 +1,6 @@
 """Records print shortly, whatever they hold, and are tables in notebooks."""
 
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_every_record_prints_shortly_and_is_a_table_in_a_notebook(records):
         ET.fromstring(f"<div>{one._repr_html_()}</div>")  # every element is closed
         if name != "split":
             assert "<table" in one._repr_html_(), name
+
+
+def test_a_recipe_is_toml_on_a_screen_and_a_table_in_a_notebook():
+    recipe = lt.Recipe(epochs=3, optimizer="adamw")
+    assert tomllib.loads(str(recipe))["optimizer"] == "adamw"
+    assert "<td" in recipe._repr_html_()
+    assert "adamw" in recipe._repr_html_()
 
 
 def test_snapshots_do_not_print_their_tensors():

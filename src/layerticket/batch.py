@@ -34,10 +34,32 @@ def call(model: nn.Module, inputs: Inputs) -> Any:  # noqa: ANN401 - whatever th
             f"inputs are a {type(inputs).__name__}; give a tensor, or a tuple or dict of the "
             "arguments of the model's forward."
         )
-    with raised_by(model, "when called on the inputs"):
+    with raised_by(model, "when called on the inputs", lambda: number_types(model, inputs)):
         if isinstance(inputs, Tensor):
             return model(inputs)
         return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
+PIXELS = (torch.uint8, torch.uint16, torch.int16, torch.int32)
+"""Number types of images as they are stored."""
+
+
+def number_types(model: nn.Module, inputs: Inputs) -> str:
+    """Return what to do where the inputs have another number type than the weights, else ""."""
+    held = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    for given in tensors_of(inputs):
+        pixels = given.dtype in PIXELS and given.ndim >= 3
+        if len(held) != 1 or given.dtype in held or not (pixels or given.is_floating_point()):
+            continue
+        weights = str(next(iter(held)))
+        how = (
+            "Give pixels as the network is trained on them: divided by 255 and normalized, or "
+            "drawn from a data set by layerticket.data.scoring_batch."
+            if pixels
+            else f"Convert them: inputs.to({weights})."
+        )
+        return f"The inputs are {given.dtype}, the weights {weights}. {how}"
+    return ""
 
 
 def inputs_of(batch: Batch) -> Inputs:

@@ -5,7 +5,7 @@ import difflib
 import errno
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 ECHO = "also raised by process 0"
@@ -49,7 +49,7 @@ WAYS_OUT = (
 
 
 @contextlib.contextmanager
-def raised_by(what: object, doing: str) -> Iterator[None]:
+def raised_by(what: object, doing: str, advise: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Turn errors of the caller's network or loss into a `ModelError` with the same cause.
 
     Our own errors, out of memory and interrupts pass unchanged.
@@ -57,6 +57,7 @@ def raised_by(what: object, doing: str) -> Iterator[None]:
     Args:
         what: The network or loss that is called.
         doing: When it was called, such as "when called on the inputs".
+        advise: Says what to do, after an error; by default what is known of messages of PyTorch.
 
     Example:
         >>> with raised_by(len, "when called"):
@@ -73,7 +74,8 @@ def raised_by(what: object, doing: str) -> Iterator[None]:
             raise
         name = getattr(what, "__name__", type(what).__name__)
         said = short(err)
-        advice = next((do for mark, do in WAYS_OUT if re.search(mark, str(err))), "")
+        known = (do for mark, do in WAYS_OUT if re.search(mark, str(err)))
+        advice = advise() or next(known, "")
         text = f"{name} raised {type(err).__name__} {doing}: {said}"
         raise ModelError(f"{text.rstrip('.')}. {advice}".strip()) from err
 

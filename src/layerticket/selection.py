@@ -114,7 +114,8 @@ class Selection(Shown):
     """The block that would be removed next; None if no other can be."""
 
     def _headline(self) -> str:
-        return f"{len(self.removed)} blocks removed, {len(self.kept)} kept"
+        count = len(self.removed)
+        return f"{count} block{'s' * (count != 1)} removed, {len(self.kept)} kept"
 
     def _facts(self) -> dict[str, object]:
         return {

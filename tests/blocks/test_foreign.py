@@ -253,6 +253,17 @@ def test_wrong_arguments_are_answered_in_one_line():
         select({b.name: 1.0 for b in found}, found, 0.3)
     with pytest.raises(ModelError, match=r"of a batch \(inputs, targets\) give the inputs alone"):
         find_blocks(model, batch)
+    for kind in (torch.uint8, torch.uint16, torch.int32):
+        raw = (255 * batch[0].abs().clamp(max=1)).to(kind)
+        for attempt in (
+            lambda raw=raw: find_blocks(model, raw),
+            lambda raw=raw: score(model, found, (raw, batch[1])),
+            lambda raw=raw: find_ticket(model, (raw, batch[1]), budget=ONE),
+        ):
+            with pytest.raises(ModelError, match=rf"{kind}, the .*32\. Give pixels .* by 255"):
+                attempt()
+    with pytest.raises(ModelError, match=r"torch.float64, the .* Convert them: inputs.to\("):
+        score(model, found, (batch[0].double(), batch[1]))
     with torch.inference_mode():
         images = batch[0].clone()
     with pytest.raises(LayerticketError, match=r"inference_mode.* Give tensor\.clone\(\)"):
@@ -267,6 +278,9 @@ def test_a_ticket_is_not_saved_among_other_files(tmp_path):
     with pytest.raises(LayerticketError, match="is a file; a ticket is a folder"):
         ticket.save(tmp_path / "notes.txt")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+    (tmp_path / "images" / "cells").mkdir(parents=True)
+    with pytest.raises(LayerticketError, match=r"has other files \(cells\)"):
+        ticket.save(tmp_path / "images")
     folder = ticket.save(tmp_path / "ticket")
     assert Ticket.load(ticket.save(folder)).digest == ticket.digest  # the same again is fine
 

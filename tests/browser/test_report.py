@@ -248,6 +248,22 @@ def test_a_phone_scrolls_one_way_only(opened):
         assert box["width"] <= PHONE["width"]
 
 
+def test_names_of_rows_are_whole_on_a_phone(opened):
+    page = opened(viewport=PHONE)
+    see_all(page)
+    for figure in ("comparisons", "cost-resnet32-projection-remove-5"):
+        names = page.locator(f"#{figure} .role-axis-label text")
+        said = [" ".join(text.split("\n")) for text in names.all_inner_texts()]
+        assert not [text for text in said if "\u2026" in text]
+        across = [name.bounding_box() for name in names.all()]
+        assert min(box["x"] for box in across) >= 0
+    texts = page.locator("#comparisons .role-axis-label text").evaluate_all(
+        "(all) => all.map((one) => [...one.querySelectorAll('tspan')].map((t) => t.textContent)"
+        ".join(' ') || one.textContent)"
+    )
+    assert "random blocks, remove 5" in " ".join(texts)
+
+
 def test_a_sheet_of_paper_is_wide_enough(opened):
     page = opened(viewport={"width": 750, "height": 1050})
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

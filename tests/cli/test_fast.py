@@ -39,6 +39,19 @@ def test_help_imports_no_torch(verb):
 
 
 @pytest.mark.parametrize(
+    ("verb", "first"),
+    [
+        ("find", ["Arguments", "Parameters", "How much", "Data", "What stays", "Scoring"]),
+        ("train", ["Arguments", "Parameters", "Data", "Training"]),
+    ],
+)
+def test_help_shows_common_options_first(verb, first):
+    lines = call(verb, "--help").stdout.splitlines()
+    groups = [line.strip("╭╮─ ") for line in lines if line.startswith("╭")]
+    assert groups[: len(first)] == first
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["find", "resnet20", "--remove", "1", "--out", "t", "--criterion", "grap"], "grasp"),

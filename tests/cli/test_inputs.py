@@ -86,12 +86,19 @@ from torch import nn
 def frozen():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     return net.requires_grad_(False)
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+
+def larger():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
 """
 
 
 @pytest.mark.parametrize(
     "words",
     [
+        ["train", "frozen_net:narrow", "--epochs", "1", "--out", "a/b"],
         ["train", "frozen_net:frozen", "--epochs", "1", "--out", "a/b"],
         ["train", "resnet14", "--epochs", "1", "--drop-path", "0.1", "--out", "a"],
         ["train", "resnet14", "--epochs", "2", "--keep", "5", "--out", "a"],
@@ -104,6 +111,19 @@ def test_a_refused_command_leaves_nothing_behind(told, tmp_path, words):
     assert len(refused.err.splitlines()) == 1
     left = [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"]
     assert left == ["frozen_net.py"]
+
+
+def test_a_network_for_another_size_of_images_is_named_before_training(told, tmp_path):
+    (tmp_path / "frozen_net.py").write_text(NET)
+    refused = told("train", "frozen_net:larger", "--device", "cpu", "--out", "a", code=1)
+    assert "Images of 'digits' are 1 x 8 x 8" in refused.err
+    assert "--image-size" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert not (tmp_path / "a").exists()
+    told(
+        "train", "frozen_net:larger", "--image-size", "16", "--epochs", "1",
+        "--warmup-epochs", "0", "--device", "cpu", "--out", "a",
+    )  # fmt: skip
 
 
 def test_what_was_begun_stays_when_the_same_training_is_refused_later(told, tmp_path):

@@ -311,6 +311,15 @@ def test_a_decompression_bomb_is_not_read(tmp_path, monkeypatch):
         from_folder(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"no image", bytes(1000)])
+def test_a_file_that_is_no_image_is_named_alone(tmp_path, content):
+    write(tmp_path)
+    (tmp_path / "bee" / "0.png").write_bytes(content)
+    with pytest.raises(LayerticketError, match=r"bee/0\.png' is empty, or not an image") as caught:
+        from_folder(tmp_path)
+    assert "object at 0x" not in str(caught.value)
+
+
 def test_classes_that_training_lacks_are_refused(tmp_path):
     write(tmp_path / "train")
     write(tmp_path / "val", ("bee", "cat"))

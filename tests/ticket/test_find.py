@@ -192,3 +192,5 @@ def test_halves_hold_every_class_alike():
     assert first[0].flatten().tolist() == [1, 5, 0, 4]
     odd, even = finding.halves_of({"x": torch.arange(5), "y": torch.rand(5, 2)})
     assert (odd["x"].tolist(), even["x"].tolist()) == ([0, 2, 4], [1, 3])
+    with pytest.raises(lt.LayerticketError, match=r"two examples of every class.*class 7 has one"):
+        finding.halves_of((torch.rand(5, 1), torch.tensor([3, 3, 7, 4, 4])))

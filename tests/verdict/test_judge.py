@@ -247,7 +247,7 @@ def test_refuses_what_no_verdict_can_rest_on(dense, ticket, options):
         ([0.5], {"margin": 0.5}, "0.005 is half a percentage point"),
         ([0.5], {"unit": "nats"}, "Give how much worse the ticket may be, in nats"),
         ([50.0], {}, "not percent"),
-        ({3: 0.5}, {}, r"\(seed 0 and 3 has no partner\)"),
+        ({3: 0.5}, {}, r"\(seeds 0 and 3 have no partner\)"),
     ],
 )
 def test_a_refusal_says_what_to_do(dense, options, said):

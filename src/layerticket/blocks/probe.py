@@ -13,7 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_of
+from layerticket.batch import (
+    Inputs,
+    call,
+    first_tensor,
+    number_types,
+    output_parts,
+    tensors_of,
+)
 from layerticket.blocks.kinds import PLAIN, kind_of
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.errors import ModelError, short
@@ -88,7 +95,7 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
         except ModelError as err:
             raise ModelError(
                 f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
-                f"{_advice(example)}"
+                f"{number_types(model, example) or _advice(example)}"
             ) from err.__cause__
         with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
             inner_first = reversed(prober.seen.items())

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from layerticket.blocks.block import Granularity
-from layerticket.cli.options import Device, Folder, InputOptions, Json, input_line, shape_named
+from layerticket.cli.options import (
+    Device,
+    Folder,
+    InputOptions,
+    Json,
+    group,
+    input_line,
+    shape_named,
+)
 from layerticket.cli.output import emit
 from layerticket.criteria.registry import criterion_names
 from layerticket.errors import LayerticketError
@@ -31,7 +39,7 @@ from layerticket.verdict import words
 CONTROLS = ("random", "first", "last", "even")
 
 
-@Parameter(name="*", group="Scoring")
+@Parameter(name="*", group=group("Scoring"))
 @settings
 class Scoring:
     """How blocks are scored; by default as in the criterion's paper."""
@@ -68,7 +76,7 @@ class Scoring:
         return {k: v for k, v in asdict(self).items() if v is not None and k not in apart}
 
 
-@Parameter(name="*", group="In a trained network")
+@Parameter(name="*", group=group("In a trained network"))
 @settings
 class InTraining:
     """Find the ticket in a trained network and rewind it (Algorithm 1)."""
@@ -81,7 +89,7 @@ class InTraining:
     """Epoch whose weights are scored, for early tickets; by default the last."""
 
 
-@Parameter(name="*", group="Baselines")
+@Parameter(name="*", group=group("Baselines"))
 @settings
 class Baseline:
     """Find a baseline with the cost of a ticket, instead of a ticket."""
@@ -108,7 +116,7 @@ class Baseline:
             )
 
 
-@Parameter(name="*", group="Measuring")
+@Parameter(name="*", group=group("Measuring"))
 @settings
 class Measuring:
     """Measurement of steps, for a measured budget and for a forecast."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from pydantic import AfterValidator
 
 from layerticket.data.sources import DATASETS, Reading, data_name, image_shape, load_data
@@ -46,10 +46,33 @@ Folder = Annotated[Path, AfterValidator(check_folder)]
 """A folder to write to: it exists, or can be created."""
 
 
+IN_ORDER = (
+    "How much",
+    "Data",
+    "Training",
+    "What stays",
+    "Scoring",
+    "In a trained network",
+    "Baselines",
+    "Evaluation",
+    "Measuring",
+    "Workers",
+    "Energy",
+    "Curves",
+    "Several processes",
+)
+"""Groups of options as help shows them: what most commands need comes first."""
+
+
+def group(name: str) -> Group:
+    """Return the group of options with this name, at its place in the help."""
+    return Group(name, sort_key=IN_ORDER.index(name))
+
+
 _DATA = f"Images: {', '.join(DATASETS)}; by default digits."
 
 
-@Parameter(name="*", group="Data")
+@Parameter(name="*", group=group("Data"))
 @settings
 class DataOptions:
     """Images to work on."""
@@ -99,7 +122,7 @@ class DataOptions:
         )
 
 
-@Parameter(name="*", group="Data")
+@Parameter(name="*", group=group("Data"))
 @settings
 class InputOptions(DataOptions):
     """Which images to work on, or what a network takes where there are none."""
@@ -182,7 +205,7 @@ _GROUPS: Mapping[str, tuple[type, ...]] = {
 }
 for _group, _classes in _GROUPS.items():
     for _class in _classes:  # their fields are options of the verb: --steps, not --attack.steps
-        Parameter(name="*", group=_group)(_class)
+        Parameter(name="*", group=group(_group))(_class)
 
 
 def alone(what: str) -> None:

@@ -157,6 +157,11 @@ def _opened(source: Encoded, what: str) -> Iterator[Any]:
             f"{name} has more than {module.MAX_IMAGE_PIXELS:,} pixels, which may be an attack; it "
             "was not read. Make it smaller, or take it away."
         ) from err
+    except module.UnidentifiedImageError as err:  # its own text names an address in memory
+        raise LayerticketError(
+            f"{name} is empty, or not an image of a known format ({', '.join(FORMATS)}). Replace "
+            "the file, or remove it."
+        ) from err
     except Exception as err:  # a damaged image can fail in any way
         raise LayerticketError(
             f"{name} cannot be read ({' '.join(str(err).split())[:200]}); it must be a whole image "

@@ -147,7 +147,9 @@ def _input_shape(study: StudyFile) -> tuple[int, ...]:
         if images.ndim != 4 or not images.is_floating_point():
             raise LayerticketError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}; images must be "
-                "floating-point numbers of shape (N, C, H, W), ready for the network."
+                "floating-point numbers of shape (N, C, H, W), as the network is trained on them: "
+                "pixels divided by 255 and normalized. A data set may hold whole numbers: "
+                "layerticket.data.from_arrays."
             )
         if labels.shape != images.shape[:1]:
             raise LayerticketError(

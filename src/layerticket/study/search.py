@@ -43,7 +43,7 @@ from layerticket.study.status import curve_of
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
-from layerticket.ticket.ticket import Ticket, architecture_digest, weights_digest
+from layerticket.ticket.ticket import ROUNDS, Ticket, architecture_digest, weights_digest
 from layerticket.training.checkpoint import (
     Snapshot,
     epoch_at,
@@ -264,7 +264,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
         within, cost, own = _measured_search(search, at)
         bill |= own
         if number < len(shares):
-            trained = train(within.save(at.out / "rounds" / f"ticket-{number}"))
+            trained = train(within.save(at.out / ROUNDS / f"ticket-{number}"))
             result = Result.load(trained)
             bill |= Bill(items={trained.name: result.cost})
             inputs[trained.name] = {"end": result.weights}
@@ -283,7 +283,7 @@ def _train_round(run: "_Trained", at: Search, ticket: Path) -> Path:
         at.dataset,
         run.recipe,
         seed=run.seed,
-        out=at.out / "rounds",
+        out=at.out / ROUNDS,
         ticket=ticket,
         validation_fraction=run.config["validation_fraction"],
         where=at.where,

@@ -62,7 +62,7 @@ from layerticket.training.checkpoint import (
 )
 from layerticket.training.device import Metering, Where, resolve_device, resolve_precision
 from layerticket.training.distributed import DistributedOptions, Processes, processes
-from layerticket.training.fit import fit
+from layerticket.training.fit import check_network, fit
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
 
@@ -219,6 +219,8 @@ def plan_training(
         seeds.append(found.seed)
     origin = None if found is None or found.origin is None else found.origin.run
     first = build()
+    if own is None and dataset is not None:
+        check_network(first, dataset)
     named = start_of(
         first,
         epoch=start.epoch,

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,7 +137,7 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     """Split the examples of a batch into two halves, balanced over classes if there are labels.
 
     Raises:
-        LayerticketError: If there are fewer than two examples.
+        LayerticketError: If there are fewer than two examples, or a class has only one.
     """
     examples = size_of(batch)
     if examples < 2:
@@ -146,7 +146,17 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
             "Give more examples, or leave noise out."
         )
     order = class_order(batch)
-    order = torch.arange(examples) if order is None else order
+    if order is None:
+        order = torch.arange(examples)
+    else:
+        targets = batch["labels"] if isinstance(batch, Mapping) else batch[1]
+        classes, counts = targets.unique(return_counts=True)
+        if counts.min() < 2:
+            raise LayerticketError(
+                "the noise of scores needs two examples of every class in the batch; class "
+                f"{classes[counts.argmin()].item()} has one. Give more examples, or leave noise "
+                "out."
+            )
 
     def every_other(first: int) -> Batch:
         found: Batch = map_tensors(batch, lambda t: t[order[first::2].to(t.device)])

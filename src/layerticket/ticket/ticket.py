@@ -29,6 +29,8 @@ TENSORS = ("init", "optimizer", "masks")
 """Fields saved in their own files, as ``NAME.safetensors``."""
 FILES = (RECORD, *(f"{name}.safetensors" for name in TENSORS))
 """Every file of a ticket."""
+ROUNDS = "rounds"
+"""Folder of earlier rounds, in that of a ticket found in several."""
 APART = frozenset({"score_seconds", "versions", "checksum", "cuts"})
 """Fields about how the ticket was found, not what it is; not part of the digest."""
 
@@ -362,16 +364,16 @@ def first_weights(small: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise if a folder is a file or has files other than a ticket's."""
+    """Raise if a folder is a file, or has content other than a ticket's and its rounds."""
     if folder.exists() and not folder.is_dir():
         raise LayerticketError(f"{folder} is a file; a ticket is a folder. Choose another name.")
     if not folder.exists() or (folder / RECORD).exists():
         return
-    ours = {_file(folder, name) for name in TENSORS}
+    ours = {*FILES, ROUNDS}
     others = sorted(
         path.name
         for path in folder.iterdir()
-        if path.is_file() and path not in ours and not path.name.startswith(".")
+        if path.name not in ours and not path.name.startswith(".")
     )
     if others:
         raise LayerticketError(

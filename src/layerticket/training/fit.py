@@ -16,9 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from layerticket.batch import call, logits_of
 from layerticket.data.dataset import Dataset
-from layerticket.errors import LayerticketError, TrainingError
-from layerticket.modules import preserved_modes
+from layerticket.errors import LayerticketError, ModelError, TrainingError
+from layerticket.modules import preserved_modes, preserved_random_state
 from layerticket.progress import progress_bar
 from layerticket.tensors import tensor_digest
 from layerticket.training.checkpoint import CHECKPOINT, Journal, ResumePoint, Snapshot, State
@@ -131,10 +132,12 @@ def fit(
 
     Raises:
         LayerticketError: If the device is missing, the split is empty, no parameter is trainable,
-            the folder belongs to another training, an epoch is out of range, or processes differ.
+            the network does not run on the images or has too few outputs, the folder belongs to
+            another training, an epoch is out of range, or processes differ.
         TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
     """
     kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
+    check_network(model, dataset)
     with ExitStack() as stack:
         group = stack.enter_context(processes(where.device))
         device = device_of(where.device, group)
@@ -198,6 +201,32 @@ def fit(
         energy=None if state.energy is None else Energy(**state.energy),
         processes=group.count,
     )
+
+
+def check_network(model: nn.Module, dataset: Dataset) -> None:
+    """Raise if a network does not run on the images, or has fewer outputs than they have classes.
+
+    Raises:
+        ModelError: If it does not run.
+        LayerticketError: If it has too few outputs.
+    """
+    weights = (weight for weight in model.parameters() if weight.is_floating_point())
+    example = torch.zeros(1, *dataset.shape).to(next(weights, torch.empty(0)))
+    try:
+        with preserved_random_state(0), preserved_modes(model), torch.no_grad():
+            logits = logits_of(call(model.eval(), example))
+    except ModelError as err:
+        shape = " x ".join(map(str, dataset.shape))
+        raise ModelError(
+            f"{err} Images of {dataset.name!r} are {shape} (channels, height, width). If the "
+            "network takes another size, resize them: --image-size, or image_size in Python."
+        ) from err.__cause__
+    outputs = logits.shape[1] if logits.ndim > 1 else 1
+    if outputs < dataset.classes:
+        raise LayerticketError(
+            f"the network has {outputs} outputs, but {dataset.name!r} has {dataset.classes} "
+            "classes. Build the network for as many."
+        )
 
 
 def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], None]) -> State:

@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import Field, Strict
 
 from layerticket.data.sources import POLICIES
+from layerticket.display import table_html
 from layerticket.errors import LayerticketError
 from layerticket.settings import Flag, Many, NotNegative, Positive, Share, settings, to_table
 
@@ -130,6 +131,9 @@ class Recipe:
 
     def __str__(self) -> str:
         return self.as_toml().rstrip()
+
+    def _repr_html_(self) -> str:
+        return table_html((), list(to_table(self).items()))
 
 
 _NEUTRAL: Mapping[str, object] = {

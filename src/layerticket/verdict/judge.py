@@ -166,7 +166,8 @@ def _check_seeds(what: str, one: Mapping[int, Any], other: Mapping[int, Any]) ->
     """Raise if the seeds of two sets of results differ."""
     alone = sorted(one.keys() ^ other.keys())
     if not one or alone:
-        named = f" (seed {words.listed(alone)} has no partner)" if one and other else ""
+        who = f"seed {alone[0]} has" if len(alone) == 1 else f"seeds {words.listed(alone)} have"
+        named = f" ({who} no partner)" if one and other else ""
         raise LayerticketError(
             f"there are {len(one)} and {len(other)} {what}, but seeds must be paired{named}. Give "
             "one of each for every seed."

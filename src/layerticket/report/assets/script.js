@@ -31,16 +31,37 @@
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true, capture: true });
 
   // Names and legends take no more room than the chart has.
+  const isNarrow = (width) => width < 560;
+  const labelRoom = (width) => (isNarrow(width) ? 0.36 * width : 240);
   const fitted = (name, width) => {
     const config = structuredClone(configs[root.dataset.theme]);
-    const narrow = width < 560;
-    const label = narrow ? 0.36 * width : 240;
-    config.axis.labelLimit = label;
+    const narrow = isNarrow(width);
+    config.axis.labelLimit = labelRoom(width);
     const names = [...new Set((charts[name].data.values || []).map((point) => String(point.method)))];
     const longest = Math.max(...names.map((one) => one.length), 1);
     config.legend.columns = Math.max(1, Math.floor(width / (Math.min(7 * longest, 260) + 44)));
     if (narrow) Object.assign(config.axis, { labelFontSize: 11, titleFontSize: 11.5 });
     return config;
+  };
+  // On a narrow screen the names of rows take several lines, and rows are as high as these.
+  const pen = make("canvas", "").getContext("2d");
+  const lines = (name, room) => name.split(/(?<=[ \-_:./])/).reduce((found, part) => {
+    const last = found.length - 1;
+    if (last >= 0 && pen.measureText((found[last] + part).trim()).width <= room) found[last] += part;
+    else found.push(part);
+    return found;
+  }, []).map((line) => line.trim());
+  const wrapRows = (view, room) => {
+    const inner = [...(view.layer || []), ...(view.vconcat || [])].map((one) => wrapRows(one, room));
+    let most = Math.max(1, ...inner);
+    const y = (view.encoding || {}).y;
+    if (y?.type === "nominal") {
+      const names = y.scale.domain.map(String), texts = names.map((name) => lines(name, room));
+      most = Math.max(most, ...texts.map((text) => text.length));
+      y.axis = { ...y.axis, labelExpr: `${JSON.stringify(texts)}[indexof(${JSON.stringify(names)}, datum.label)]` };
+    }
+    if (view.height?.step) view.height.step = Math.max(view.height.step, 13 * most + 6);
+    return most;
   };
   // A chart without the methods that are hidden, and without the rows that they alone have.
   const visible = (name) => {
@@ -79,7 +100,12 @@
     drawn.add(plot);
     const name = plot.dataset.figure;
     views.get(plot)?.finalize();
-    const spec = vegaLite.compile(visible(name), { config: fitted(name, plot.clientWidth), logger: vega.logger(vega.Error) }).spec;
+    const width = plot.clientWidth, config = fitted(name, width), own = visible(name);
+    if (isNarrow(width)) {
+      pen.font = `${config.axis.labelFontSize}px ${config.font}`;
+      wrapRows(own, labelRoom(width));
+    }
+    const spec = vegaLite.compile(own, { config, logger: vega.logger(vega.Error) }).spec;
     clickable(spec.legends || []);
     const view = new vega.View(vega.parse(spec, null, { ast: true }), {
       expr: vegaInterpreter.expressionInterpreter, renderer: "svg", container: plot, hover: true,
