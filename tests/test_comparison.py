@@ -107,7 +107,7 @@ def test_methods_that_need_labels_score_on_the_batch_that_is_given(tmp_path):
     assert found.record["data"] is None  # what fit trains on is not known
     other = compare(
         of_seed, methods=["snip"], out=tmp_path, fit=own, seeds=1, classes=3,
-        data=(BATCH[0] + 1, BATCH[1]),
+        data=[BATCH[0] + 1, BATCH[1]],  # as a DataLoader gives it
     )  # fmt: skip
     assert other.ticket("snip", 0).batch != ticket.batch
 

@@ -130,7 +130,7 @@ def compare(
     methods: "Sequence[str | Mapping[str, Any] | Method]",
     out: str | Path,
     budget: Budget | Mapping[str, Any] | Sequence[Budget] = Budget(remove=1),  # noqa: B008 - frozen
-    data: "str | Dataset | tuple[Tensor, Tensor] | None" = None,
+    data: "str | Dataset | tuple[Tensor, Tensor] | list[Tensor] | None" = None,
     recipe: "Recipe | None" = None,
     fit: Network | None = None,
     version: str = "",

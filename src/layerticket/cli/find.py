@@ -323,7 +323,7 @@ def _baseline_text(model: str, record: Mapping[str, Any], choice: Baseline, data
     figures = match[by]
     gone = record["removed"]
     what = (
-        f"{len(gone)} blocks removed ({', '.join(gone)})"
+        f"{words.counted(len(gone), 'block')} removed ({', '.join(gone)})"
         if record["kind"] == "control"
         else f"{record['criterion']}, {_sum(gone):,} {record['kind']} removed"
     )
@@ -408,9 +408,10 @@ def _ticket_text(model: str, record: dict[str, Any], data: str) -> str:
         if origin
         else ""
     )
+    gone, kept = record["removed"], words.counted(len(record["kept"]), "removable block")
     return history + (
-        f"{record['criterion']} ticket of {model}: {len(record['removed'])} blocks removed "
-        f"({', '.join(record['removed'])}), {len(record['kept'])} removable blocks kept.\n"
+        f"{record['criterion']} ticket of {model}: {words.counted(len(gone), 'block')} removed "
+        f"({', '.join(gone)}), {kept} kept.\n"
         f"{counted}, parameters {params['dense']:,} -> "
         f"{params['ticket']:,}; scored in {record['score_seconds']:.2f} s"
         f"{words.electricity(record['search_energy_kwh'], record['search_co2_kg'])}.\n"

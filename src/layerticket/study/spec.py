@@ -42,8 +42,12 @@ def _images(given: object) -> object:
     """Return a name, a data set or a batch (images, labels); a file can have only a name."""
     if isinstance(given, str) or hasattr(given, "fingerprint"):
         return given
-    if isinstance(given, tuple) and len(given) == 2 and all(hasattr(p, "shape") for p in given):
-        return given
+    if (
+        isinstance(given, (tuple, list))  # a DataLoader gives a list
+        and len(given) == 2
+        and all(hasattr(part, "shape") for part in given)
+    ):
+        return tuple(given)
     raise LayerticketError(
         f"data is a {type(given).__name__}. Give a data set by name, a layerticket.Dataset, or, if "
         "fit trains, a batch (images, labels) to score on."

@@ -88,7 +88,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    folder: Path,
+    folder: str | Path,
     identity: Mapping[str, Any] | None = None,
     start: ResumePoint = ResumePoint(),  # noqa: B008 - frozen
     snapshot_epochs: Iterable[int] = (),
@@ -136,6 +136,7 @@ def fit(
             another training, an epoch is out of range, or processes differ.
         TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
     """
+    folder = Path(folder)
     kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
     check_network(model, dataset)
     with ExitStack() as stack:
