@@ -248,20 +248,25 @@ def test_a_phone_scrolls_one_way_only(opened):
         assert box["width"] <= PHONE["width"]
 
 
-def test_names_of_rows_are_whole_on_a_phone(opened):
-    page = opened(viewport=PHONE)
-    see_all(page)
-    for figure in ("comparisons", "cost-resnet32-projection-remove-5"):
-        names = page.locator(f"#{figure} .role-axis-label text")
-        said = [" ".join(text.split("\n")) for text in names.all_inner_texts()]
-        assert not [text for text in said if "\u2026" in text]
-        across = [name.bounding_box() for name in names.all()]
-        assert min(box["x"] for box in across) >= 0
-    texts = page.locator("#comparisons .role-axis-label text").evaluate_all(
-        "(all) => all.map((one) => [...one.querySelectorAll('tspan')].map((t) => t.textContent)"
-        ".join(' ') || one.textContent)"
+def test_names_of_rows_are_whole_on_a_phone(browser, tmp_path):
+    study = make_study(
+        seeds=2, models=("resnet32-projection", "resnet56-projection"), removals=(5, 7)
     )
-    assert "random blocks, remove 5" in " ".join(texts)
+    (tmp_path / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    page = browser.new_page(viewport=PHONE)
+    page.goto(write_report(tmp_path, figures=False).page.as_uri())
+    see_all(page)
+    names = page.locator("#comparisons .role-axis-label text")
+    lines = "(text) => [...text.querySelectorAll('tspan')].map((one) => one.textContent).join(' ')"
+    shown = [name.evaluate(lines) or name.text_content() for name in names.all()]
+    assert "random blocks, remove 5, resnet32- projection" in shown
+    assert not [name for name in shown if "\u2026" in name]
+    boxes = [name.bounding_box() for name in names.all()]
+    assert min(box["x"] for box in boxes) >= 0
+    rows = [box for box in boxes if box["x"] + box["width"] < PHONE["width"] / 2]  # no ticks
+    ends = [box["y"] + box["height"] for box in rows]
+    assert all(end <= box["y"] for end, box in zip(ends, rows[1:], strict=False))  # none overlap
+    page.close()
 
 
 def test_a_sheet_of_paper_is_wide_enough(opened):
