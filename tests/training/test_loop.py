@@ -218,6 +218,11 @@ class Blows(nn.Module):
         return x.mean((2, 3)) + self.weight + (0 if self.good >= 0 else float("nan"))
 
 
+def test_a_network_with_too_few_outputs_is_refused(tmp_path):
+    with pytest.raises(LayerticketError, match=r"2 outputs, but the data have \d+ classes"):
+        train(str(tmp_path / "run"), model=nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))
+
+
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_checkpoint(tmp_path):
     # 4 steps an epoch: call 7 is step 3 of epoch 2.
     with pytest.raises(TrainingError, match=r"epoch 2, step 3 of 4, at learning rate 0\.\d+"):

@@ -46,7 +46,7 @@ from layerticket.training.distributed import (
 )
 from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import TRAINING_REVISION, Recipe, learning_rate_at
-from layerticket.training.steps import Trainer
+from layerticket.training.steps import Trainer, check_outputs
 from layerticket.training.trackers import Trackers
 
 log = logging.getLogger(__name__)
@@ -132,13 +132,11 @@ def fit(
 
     Raises:
         LayerticketError: If the device is missing, the split is empty, no parameter is trainable,
-            the network does not run on the images or has too few outputs, the folder belongs to
-            another training, an epoch is out of range, or processes differ.
+            the folder belongs to another training, an epoch is out of range, or processes differ.
         TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
     """
     folder = Path(folder)
     kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
-    check_network(model, dataset)
     with ExitStack() as stack:
         group = stack.enter_context(processes(where.device))
         device = device_of(where.device, group)
@@ -205,7 +203,7 @@ def fit(
 
 
 def check_network(model: nn.Module, dataset: Dataset) -> None:
-    """Raise if a network does not run on the images, or has fewer outputs than they have classes.
+    """Raise if a network does not run on the images, or has fewer outputs than there are classes.
 
     Raises:
         ModelError: If it does not run.
@@ -222,12 +220,7 @@ def check_network(model: nn.Module, dataset: Dataset) -> None:
             f"{err} Images of {dataset.name!r} are {shape} (channels, height, width). If the "
             "network takes another size, resize them: --image-size, or image_size in Python."
         ) from err.__cause__
-    outputs = logits.shape[1] if logits.ndim > 1 else 1
-    if outputs < dataset.classes:
-        raise LayerticketError(
-            f"the network has {outputs} outputs, but {dataset.name!r} has {dataset.classes} "
-            "classes. Build the network for as many."
-        )
+    check_outputs(logits, dataset.classes)
 
 
 def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], None]) -> State:

@@ -35,16 +35,29 @@ from layerticket.training.recipe import Recipe
 class Objective(nn.Module):
     """Mean cross-entropy of a model, in nats; this module is wrapped, sharded and compiled."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, device: str, *, bf16: bool) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, device: str, *, bf16: bool, classes: int
+    ) -> None:
         super().__init__()
-        self.model, self.label_smoothing = model, recipe.label_smoothing
+        self.model, self.label_smoothing, self.classes = model, recipe.label_smoothing, classes
         self.device, self.bf16 = device, bf16
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of images (N, C, H, W) with labels (N,) or class shares (N, K)."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             logits = logits_of(self.model(images)).float()  # (N, K)
+            check_outputs(logits, self.classes)
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+
+def check_outputs(logits: Tensor, classes: int) -> None:
+    """Raise if a network has fewer outputs than the data have classes; logits are (N, K)."""
+    outputs = logits.shape[1] if logits.ndim > 1 else 1
+    if outputs < classes:
+        raise LayerticketError(
+            f"the network has {outputs} outputs, but the data have {classes} classes. Build it for "
+            "as many."
+        )
 
 
 class Trainer:
@@ -81,7 +94,9 @@ class Trainer:
 
         self.trained = copy_of(model) if sharded else model
         bf16 = resolve_precision(recipe.precision, device) == "bf16"
-        objective: nn.Module = Objective(self.trained, recipe, device.type, bf16=bf16)
+        objective: nn.Module = Objective(
+            self.trained, recipe, device.type, bf16=bf16, classes=dataset.classes
+        )
         if sharded:
             shard(objective, device, group.count)
         self.optimizer = make_optimizer(self.trained, recipe, fused=not sharded)
