@@ -202,8 +202,8 @@ def test_of_a_rare_class_the_batch_takes_what_there_is_and_says_so(caplog):
     few = data.train.subset(rare.flatten())
     _, labels = scoring_batch(data, few, 15, seed=4)
     assert labels.bincount().tolist() == [2, 5, 5]
-    assert "has 12 images in place of 15" in caplog.text
-    assert "the rarest has 2" in caplog.text
+    assert "has 12 images instead of 15" in caplog.text
+    assert "the rarest class has only 2" in caplog.text
     _, labels = scoring_batch(data, few, 3000, seed=4)
     assert len(labels) == len(few)
 

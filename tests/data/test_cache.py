@@ -1,4 +1,4 @@
-"""Digests of files: computed once, then known by path, size and time, in other processes too."""
+"""Digests of files are cached by path, size and time, for other processes too."""
 
 import os
 import subprocess
@@ -37,19 +37,19 @@ def test_computed_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
     path = old(tmp_path / "a", "one")
     read = Counted(path)
     for _ in range(3):
-        assert cache.known_by_files("x", [path], read) == "one"
+        assert cache.cached_by_files("x", [path], read) == "one"
     assert read.times == 1
     monkeypatch.setattr(cache, "_known", {})  # as in another process
-    assert cache.known_by_files("x", [path], read) == "one"
+    assert cache.cached_by_files("x", [path], read) == "one"
     assert read.times == 1
-    assert cache.known_by_files("another purpose", [path], read) == "one"
+    assert cache.cached_by_files("another purpose", [path], read) == "one"
     assert read.times == 2
     old(path, "two", seconds=200)  # the size is the same
-    assert cache.known_by_files("x", [path], read) == "two"
+    assert cache.cached_by_files("x", [path], read) == "two"
     old(path, "three", seconds=200)  # the time is the same
-    assert cache.known_by_files("x", [path], read) == "three"
+    assert cache.cached_by_files("x", [path], read) == "three"
     other = old(tmp_path / "b", "three", seconds=200)
-    assert cache.known_by_files("x", [path, other], read) == "three"
+    assert cache.cached_by_files("x", [path, other], read) == "three"
     assert read.times == 5
 
 
@@ -58,7 +58,7 @@ def test_a_file_written_just_now_is_read_again(tmp_path):
     path.write_text("one")
     read = Counted(path)
     for _ in range(2):  # it could change again without its time changing
-        assert cache.known_by_files("x", [path], read) == "one"
+        assert cache.cached_by_files("x", [path], read) == "one"
     assert read.times == 2
 
 
@@ -68,7 +68,7 @@ def test_another_process_knows_it_too(tmp_path, own_cache):
     assert cache.sha256_of([path], start="") != cache.sha256_of([path], start="label")
     code = (
         "import hashlib, sys; from pathlib import Path; from layerticket.data import cache\n"
-        "cache.known_by_files(sys.argv[2], [Path(sys.argv[1])], lambda: 1 / 0)\n"
+        "cache.cached_by_files(sys.argv[2], [Path(sys.argv[1])], lambda: 1 / 0)\n"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, path, "sha256 label"]
@@ -78,11 +78,11 @@ def test_another_process_knows_it_too(tmp_path, own_cache):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"other": 1}'])
 def test_a_damaged_record_is_made_again(tmp_path, own_cache, monkeypatch, damage):
     path = old(tmp_path / "a", "one")
-    cache.known_by_files("x", [path], Counted(path))
+    cache.cached_by_files("x", [path], Counted(path))
     (record,) = (own_cache / "digests").iterdir()
     record.write_text(damage)
     monkeypatch.setattr(cache, "_known", {})
-    assert cache.known_by_files("x", [path], Counted(path)) == "one"
+    assert cache.cached_by_files("x", [path], Counted(path)) == "one"
     assert '"digest": "one"' in record.read_text()
 
 
@@ -91,7 +91,7 @@ def test_an_unwritable_cache_stops_nothing(tmp_path, own_cache, caplog):
     own_cache.parent.mkdir()
     own_cache.write_text("a file where the folder should be")
     read = Counted(path)
-    assert cache.known_by_files("x", [path], read) == "one"
-    assert "not kept" in caplog.text
-    assert cache.known_by_files("x", [path], read) == "one"  # this process knows it
+    assert cache.cached_by_files("x", [path], read) == "one"
+    assert "cannot be cached" in caplog.text
+    assert cache.cached_by_files("x", [path], read) == "one"  # this process knows it
     assert read.times == 1

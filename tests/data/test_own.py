@@ -151,7 +151,7 @@ def test_16_bits_stay_16_bits(tmp_path):
         (tmp_path / name).mkdir()
         for i, one in enumerate(part):
             Image.fromarray(one.astype(np.uint16)).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(LayerticketError, match=r"16 bits; state the values.*--value-range 0,65535"):
+    with pytest.raises(LayerticketError, match=r"16 bits; give the values.*--value-range 0,65535"):
         from_folder(tmp_path)
     data = from_folder(tmp_path, value_range=(0, 4095), validation_fraction=0)
     assert data.train.images.dtype == torch.uint16
@@ -323,7 +323,7 @@ def test_a_file_that_is_no_image_is_named_alone(tmp_path, content):
 def test_classes_that_training_lacks_are_refused(tmp_path):
     write(tmp_path / "train")
     write(tmp_path / "val", ("bee", "cat"))
-    with pytest.raises(LayerticketError, match=r"val/cat' is of a class that the training images"):
+    with pytest.raises(LayerticketError, match=r"val/cat' is a class without training images"):
         from_folder(tmp_path)
 
 
@@ -429,7 +429,7 @@ def test_a_function(tmp_path, monkeypatch):
     ):
         with pytest.raises(LayerticketError, match=said):
             load_data(name)
-    with pytest.raises(LayerticketError, match="images takes no image_size"):
+    with pytest.raises(LayerticketError, match="images has no parameter image_size"):
         load_data("own_images_of_mine:images", image_size=4)
 
 

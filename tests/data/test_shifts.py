@@ -78,7 +78,7 @@ class Evil:
 
 def test_a_malicious_dictionary_runs_nothing(tmp_path):
     write_dict(tmp_path, {"images": PIXELS, "labels": Evil(tmp_path / "run")})
-    with pytest.raises(LayerticketError, match="could run code; it was not opened"):
+    with pytest.raises(LayerticketError, match="could run code; it was not loaded"):
         read_shift("cifar10.2", [tmp_path])
     assert not (tmp_path / "run").exists()
 
@@ -223,7 +223,7 @@ def test_classes_with_names_are_told_by_them(tmp_path):
     write_images(tmp_path, ["bee", "ape"])
     named = dataclasses.replace(make_data(), class_names=("ape", "cow", "bee"))
     assert read_folder(tmp_path, named, image_size=None).labels.tolist() == [0, 0, 2, 2]
-    with pytest.raises(LayerticketError, match=r"knows 3 classes \(x, y, z\)"):
+    with pytest.raises(LayerticketError, match=r"has 3 classes \(x, y, z\)"):
         read_folder(tmp_path, dataclasses.replace(named, class_names=tuple("xyz")), image_size=None)
 
 
@@ -231,7 +231,7 @@ def test_wrong_image_folders_are_refused(tmp_path):
     data = make_data()
     with pytest.raises(LayerticketError, match="does not exist"):
         read_folder(tmp_path / "absent", data, image_size=None)
-    with pytest.raises(LayerticketError, match="0 folders, but the network knows 3 classes"):
+    with pytest.raises(LayerticketError, match="0 folders, but the network has 3 classes"):
         read_folder(tmp_path, data, image_size=None)
     for name in "012":
         (tmp_path / name).mkdir()
@@ -240,7 +240,7 @@ def test_wrong_image_folders_are_refused(tmp_path):
     for name in "012":
         Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
     (tmp_path / "1" / "notes.txt").write_text("no image")
-    with pytest.raises(LayerticketError, match=r"notes.txt' is no image file"):
+    with pytest.raises(LayerticketError, match=r"notes.txt' is not an image file"):
         read_folder(tmp_path, data, image_size=None)
     (tmp_path / "1" / "notes.txt").unlink()
     (tmp_path / "1" / "x.jpg").write_bytes(b"damaged")
@@ -249,7 +249,7 @@ def test_wrong_image_folders_are_refused(tmp_path):
 
 
 def test_hugging_face_sets(tmp_path, monkeypatch):
-    with pytest.raises(LayerticketError, match="no folder, and the Hugging Face Hub"):
+    with pytest.raises(LayerticketError, match="not a folder, and the Hugging Face Hub"):
         read_hub("nobody/nothing", make_data(), image_size=None)
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

@@ -141,7 +141,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     stored(tmp_path, "uint8", sizes=(30, 31))
     labels = tmp_path / "labels.npy"
     good, other = tmp_path / "0.npy", tmp_path / "other.npy"
-    with pytest.raises(LayerticketError, match="no file of images"):
+    with pytest.raises(LayerticketError, match="at least one file of images"):
         open_chunks([], labels)
     with pytest.raises(LayerticketError, match=r"'absent\.npy' is missing"):
         open_chunks([tmp_path / "absent.npy"], labels)

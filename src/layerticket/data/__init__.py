@@ -1,6 +1,6 @@
-"""Labelled images in memory or on disk, and batches that follow from (seed, epoch) alone.
+"""Labelled images in memory or on disk, and their batches, which depend on seed and epoch only.
 
-The names for a user's own images are loaded when they are asked for.
+The public names are loaded on first use.
 """
 
 from importlib import import_module
@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from layerticket.data.batches import scoring_batch
     from layerticket.data.dataset import Augment, Dataset
-    from layerticket.data.folders import (
-        from_array_file,
-        from_arrays,
-        from_datasets,
-        from_folder,
-    )
+    from layerticket.data.folders import from_array_file, from_arrays, from_datasets, from_folder
     from layerticket.data.sources import Reading, load_data
 
-_FILE_OF = {
-    "Augment": "dataset",
-    "Dataset": "dataset",
-    "Reading": "sources",
-    "from_array_file": "folders",
-    "from_arrays": "folders",
-    "from_datasets": "folders",
-    "from_folder": "folders",
-    "load_data": "sources",
-    "scoring_batch": "batches",
+_HOME = {
+    "batches": ("scoring_batch",),
+    "dataset": ("Augment", "Dataset"),
+    "folders": ("from_array_file", "from_arrays", "from_datasets", "from_folder"),
+    "sources": ("Reading", "load_data"),
 }
+_FILE_OF = {name: file for file, names in _HOME.items() for name in names}
 
 __all__ = [
     "Augment",

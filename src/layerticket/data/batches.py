@@ -1,9 +1,8 @@
-"""Batches of normalized images; order and augmentation follow from (seed, epoch) alone.
+"""Batches of normalized images; their order and augmentation depend on seed and epoch only.
 
-Letters: N images, B of them in a batch, C channels, H and W pixels, P pixels of border, K classes.
-Random numbers are drawn on the CPU, for a whole epoch at once and by position in its order, so
-neither the batch size nor the device nor where images come from changes what is done to an image.
-The pixels are worked on where the source puts them, without a loop over images.
+Letters: N images, B images per batch, C channels, H and W pixels, P pixels of border, K classes.
+The random numbers of an epoch are drawn at once on the CPU, so batch size, device and image source
+do not change how an image is augmented.
 """
 
 import logging
@@ -20,12 +19,12 @@ from layerticket.data.streaming import Policy, read_ahead
 from layerticket.errors import LayerticketError
 
 log = logging.getLogger(__name__)
-COPIED_FROM = 64 * 64  # pixels from which a CPU copies images faster one by one
+COPIED_FROM = 64 * 64  # pixels from which cropping images one by one is faster on a CPU
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixing:
-    """How the images of a batch are mixed in pairs; with both, every batch draws one of them.
+    """How pairs of images are mixed; with both methods, each batch uses one of them at random.
 
     References:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Yun et al., "CutMix:
@@ -33,9 +32,9 @@ class Mixing:
     """
 
     mixup: float = 0.0
-    """Alpha of the Beta distribution of an image's share; 0: images are not blended."""
+    """Alpha of the Beta distribution of the weight of an image; 0: no mixup."""
     cutmix: float = 0.0
-    """The same for the share that is left of an image; 0: no rectangle is pasted."""
+    """Alpha of the Beta distribution of the area that is left of an image; 0: no CutMix."""
 
 
 def batches(
@@ -55,31 +54,31 @@ def batches(
     part: tuple[int, int] | None = None,
     device: torch.device | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go once through a split.
+    """Return the batches of one epoch.
 
     Args:
-        dataset: Gives the normalization.
-        split: What to go through.
+        dataset: Gives the normalization and the standard augmentation.
+        split: Images of the epoch.
         batch_size: B, at least 1.
         seed: Decides order and augmentation, together with `epoch`.
-        epoch: Number of the pass, from 0.
-        train: Whether to shuffle and augment; otherwise images come in order, as they are.
-        augment: How to crop and mirror; None: as the data set says, its standard augmentation.
-        policy: Changes images one by one before that: "trivialaugment" or "randaugment".
-        mixing: How images are mixed in pairs after that; targets are then shares of classes.
-        drop_last: Whether a last batch of fewer than B images is left out.
-        dtype: Type of the images given; they are normalized in float32.
-        channels_last: Whether images lie in memory as (B, H, W, C); their shape stays.
-        part: Begin and end of the share of every batch that is wanted, 0 to B; what is done to
-            an image does not depend on it. None: whole batches.
-        device: Where batches appear; None: where the split lies.
+        epoch: Number of the epoch, from 0.
+        train: Whether to shuffle and augment.
+        augment: How to crop and mirror; None: the standard augmentation of the data set.
+        policy: Augmentation of each image before that: "trivialaugment" or "randaugment".
+        mixing: How pairs of images are mixed after that; targets are then class probabilities.
+        drop_last: Whether to drop a last batch of fewer than B images.
+        dtype: Type of the images returned; they are normalized in float32.
+        channels_last: Whether images are stored as (B, H, W, C); their shape stays (B, C, H, W).
+        part: Start and end of the part of each batch to return, 0 to B; images are augmented as
+            in the whole batch. None: whole batches.
+        device: Device of the batches; None: device of the split.
 
     Returns:
         Pairs of images (B, C, H, W), normalized, and labels (B,) int64, or targets (B, K) float32
-        where images are mixed.
+        if images are mixed.
 
     Raises:
-        LayerticketError: If B is below 1, or no batch would come of a split that is not empty.
+        LayerticketError: If B is below 1, or `drop_last` would drop all images.
     """
     if batch_size < 1:
         raise LayerticketError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -95,24 +94,24 @@ def batches(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     device = device or split.device
     if train:
-        change = None if policy is None else Policy(policy, seed, epoch)
-        shown = _Shown.of(split, augment or dataset.augment, device, seed, epoch)
-        pairs = _training_pairs(dataset, split, whole, parts, shown, change, mixing)
+        transform = None if policy is None else Policy(policy, seed, epoch)
+        drawn = _Epoch.draw(split, augment or dataset.augment, device, seed, epoch)
+        pairs = _training_pairs(dataset, split, whole, parts, drawn, transform, mixing)
     else:
-        normalized, labels = _normalizer(dataset, device), split.labels.to(device)
-        supply = _supply(dataset, split, parts, None, device)
-        pairs = ((normalized(i), labels[n]) for i, n in zip(supply, parts, strict=True))
-    found = (
+        normalize, labels = _normalizer(dataset, device), split.labels.to(device)
+        fetched = _fetch_batches(dataset, split, parts, None, device)
+        pairs = ((normalize(i), labels[n]) for i, n in zip(fetched, parts, strict=True))
+    converted = (
         (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
         for images, labels in pairs
     )
     if device.type == "cpu" and (split.is_encoded or policy is not None):
-        return _in_one_thread(found)
-    return found
+        return _in_one_thread(converted)
+    return converted
 
 
 def _in_one_thread(pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Make every batch in one thread: waiting threads would take the cores of the readers."""
+    """Compute each batch in one thread: idle threads would take cores from the workers."""
     while True:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -128,27 +127,28 @@ def _in_one_thread(pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Ten
 def scoring_batch(
     dataset: Dataset, split: ImageSource, images: int, *, seed: int, balanced: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Draw images to score blocks with: at random, without repetition, not augmented.
+    """Draw images for scoring blocks, at random and without replacement; they are not augmented.
 
-    A larger batch of the same seed contains the smaller one.
+    A larger batch with the same seed contains the smaller one.
 
     Args:
         dataset: Gives the normalization and K.
-        split: Where to draw from, usually the training split.
-        images: B, how many to draw.
-        seed: Decides which, and their order.
-        balanced: Whether every class is drawn equally often; of a class with too few images all
-            are drawn, and a warning is logged.
+        split: Source of the images, usually the training split.
+        images: B, number of images to draw.
+        seed: Decides which images are drawn, and their order.
+        balanced: Whether to draw equally many images of every class. If a class has too few, all
+            of them are drawn and a warning is logged.
 
     Returns:
         Images (B, C, H, W) float32, normalized, and labels (B,) int64, on the split's device.
 
     Raises:
-        LayerticketError: If B is below 1 or no multiple of K, or there are too few images.
+        LayerticketError: If B is below 1, not a multiple of K when `balanced`, or larger than the
+            split when not.
     """
     if images < 1 or not len(split) or (images > len(split) and not balanced):
         raise LayerticketError(
-            f"the scoring batch is to have {images} images, but the split has {len(split)}; "
+            f"a scoring batch of {images} images is not possible: the split has {len(split)}; "
             f"allowed are 1 to {len(split)}."
         )
     chosen = torch.randperm(len(split), generator=generator("scoring", seed))
@@ -165,8 +165,8 @@ def scoring_batch(
         if len(chosen) < images:
             fewest = int(labels.bincount(minlength=dataset.classes).min())
             log.warning(
-                "the scoring batch has %d images in place of %d: of every class %d were wanted, "
-                "or all there are; the rarest has %d.",
+                "the scoring batch has %d images instead of %d: it should have %d per class, but "
+                "the rarest class has only %d.",
                 len(chosen),
                 images,
                 each,
@@ -177,13 +177,13 @@ def scoring_batch(
 
 
 def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-    """Surround images with zeros, crop them to their old size, mirror some.
+    """Pad images with zeros, crop them to their old size, and mirror some.
 
     Args:
         images: (B, C, H, W), normalized.
         pad: P, pixels on each side.
-        top: (B,) int64, row of the bordered image where the crop begins, 0 to 2P.
-        left: (B,) int64, column where it begins, 0 to 2P.
+        top: (B,) int64, first row of the crop in the padded image, 0 to 2P.
+        left: (B,) int64, first column of the crop, 0 to 2P.
         flip: (B,) bool, which crops to mirror left to right.
 
     Returns:
@@ -193,15 +193,15 @@ def augmented(images: Tensor, pad: int, top: Tensor, left: Tensor, flip: Tensor)
     if images.device.type == "cpu" and height * width >= COPIED_FROM:
         places = zip((top - pad).tolist(), (left - pad).tolist(), flip.tolist(), strict=True)
         return _shifted(images, places)
-    bordered = F.pad(images, (pad, pad, pad, pad))
-    crops = bordered.unfold(2, height, 1).unfold(3, width, 1)  # view (B, C, 2P+1, 2P+1, H, W)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)  # view (B, C, 2P+1, 2P+1, H, W)
     images = crops[torch.arange(len(images), device=images.device), :, top, left]
     return torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Shown:
-    """What an epoch shows: by position in its order, which image and how it is cropped."""
+class _Epoch:
+    """Random draws of one epoch: for each position, which image it is and how it is cropped."""
 
     key: tuple[int, int]
     """Seed and epoch."""
@@ -215,10 +215,9 @@ class _Shown:
     flip: Tensor
 
     @classmethod
-    def of(
+    def draw(
         cls, split: ImageSource, augment: Augment, device: torch.device, seed: int, epoch: int
-    ) -> "_Shown":
-        """Draw an epoch."""
+    ) -> "_Epoch":
         count, pad, draws = len(split), augment.pad, generator("epoch", seed, epoch)
         order = torch.randperm(count, generator=draws).to(split.device)
         top, left = (torch.randint(0, 2 * pad + 1, (count,), generator=draws) for _ in range(2))
@@ -239,25 +238,24 @@ def _training_pairs(
     split: ImageSource,
     whole: Sequence[slice],
     parts: Sequence[slice],
-    shown: _Shown,
-    change: Policy | None,
+    drawn: _Epoch,
+    transform: Policy | None,
     mixing: Mixing,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches."""
-    device = shown.labels.device
-    normalized = _normalizer(dataset, device)
-    partners = [_partners(one, all_) for one, all_ in zip(parts, whole, strict=True)]
+    """Yield shuffled, augmented batches."""
+    device = drawn.labels.device
+    normalize = _normalizer(dataset, device)
+    partners = [_partners(part, batch) for part, batch in zip(parts, whole, strict=True)]
     needed = parts if mixing == Mixing() else [torch.unique(torch.cat(pair)) for pair in partners]
-    supply = _supply(dataset, split, [shown.order[n] for n in needed], change, device)
+    fetched = _fetch_batches(dataset, split, [drawn.order[n] for n in needed], transform, device)
     draws = torch.rand(
-        len(whole), 4, generator=generator("mixing", *shown.key), dtype=torch.float64
+        len(whole), 4, generator=generator("mixing", *drawn.key), dtype=torch.float64
     )
-    for number, (here, pixels) in enumerate(zip(needed, supply, strict=True)):
-        images = normalized(pixels)
-        images = augmented(images, shown.pad, shown.top[here], shown.left[here], shown.flip[here])
-        labels = shown.labels[here]
-        if isinstance(here, Tensor):  # images are mixed
-            own, other = (torch.searchsorted(here, one).to(device) for one in partners[number])
+    for number, (n, pixels) in enumerate(zip(needed, fetched, strict=True)):
+        images = augmented(normalize(pixels), drawn.pad, drawn.top[n], drawn.left[n], drawn.flip[n])
+        labels = drawn.labels[n]
+        if isinstance(n, Tensor):  # images are mixed
+            own, other = (torch.searchsorted(n, one).to(device) for one in partners[number])
             targets = F.one_hot(labels, dataset.classes).float()
             one, two = (images[own], targets[own]), (images[other], targets[other])
             images, labels = mixed(one, two, mixing, draws[number].tolist())
@@ -265,7 +263,10 @@ def _training_pairs(
 
 
 def _partners(part: slice, batch: slice) -> tuple[Tensor, Tensor]:
-    """Places of some images, and of those they are mixed with: the one before; first with last."""
+    """Return positions of a part of a batch, and of the images that they are mixed with.
+
+    Each image is mixed with the one before it, the first image with the last.
+    """
     own = torch.arange(part.start, part.stop)
     return own, torch.where(own == batch.start, batch.stop, own) - 1
 
@@ -276,24 +277,24 @@ def mixed(
     mixing: Mixing,
     draws: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """Mix the images of a batch with others, and their targets in the same shares.
+    """Mix images and targets with others, in the same proportion.
 
     Args:
         one: Images (B, C, H, W) and targets (B, K).
-        other: The same of those they are mixed with.
+        other: Images and targets that are mixed into `one`.
         mixing: The Beta distributions.
-        draws: Four numbers, uniform in [0, 1): which of the two ways, the share of `one`, and the
-            middle of the rectangle, downwards and to the right, in shares of the image.
+        draws: Four numbers, uniform in [0, 1): the method, the weight of `one`, and the row and
+            column of the middle of the rectangle, as fractions of height and width.
 
     Returns:
-        Images and targets. CutMix: the rectangle of `other` has sides of sqrt(1 - share) of the
-        image's; where it is cut off at the border, the share is what is left of `one`.
+        Images and targets. CutMix pastes a rectangle of `other` with sides of sqrt(1 - weight) of
+        the image's. If the border clips it, targets use the area that is left of `one`.
     """
     (images, targets), (images_too, targets_too) = one, other
-    which, share, down, right = draws
+    method, weight, down, right = draws
     height, width = images.shape[2:]
-    if mixing.cutmix and (not mixing.mixup or which < 0.5):
-        side = (1 - float(betaincinv(mixing.cutmix, mixing.cutmix, share))) ** 0.5
+    if mixing.cutmix and (not mixing.mixup or method < 0.5):
+        side = (1 - float(betaincinv(mixing.cutmix, mixing.cutmix, weight))) ** 0.5
         top, left = int(down * height), int(right * width)
         tall, wide = int(side * height / 2), int(side * width / 2)
         rows = slice(max(top - tall, 0), min(top + tall, height))
@@ -303,16 +304,16 @@ def mixed(
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         kept = 1 - area / (height * width)
     else:
-        kept = float(betaincinv(mixing.mixup, mixing.mixup, share))
+        kept = float(betaincinv(mixing.mixup, mixing.mixup, weight))
         images = images * kept + images_too * (1 - kept)
     return images, targets * kept + targets_too * (1 - kept)
 
 
 def _shifted(images: Tensor, places: Iterable[tuple[int, int, bool]]) -> Tensor:
-    """Do what `augmented` does by copying what is left of every image."""
+    """Shift and mirror images one by one; pixels from outside an image are zero."""
     height, width = images.shape[2:]
-    found = torch.zeros_like(images)
-    for target, image, (down, right, mirrored) in zip(found, images, places, strict=True):
+    shifted = torch.zeros_like(images)
+    for target, image, (down, right, mirrored) in zip(shifted, images, places, strict=True):
         rows = slice(max(down, 0), max(height + down, 0))
         columns = slice(max(right, 0), max(width + right, 0))
         kept = image[:, rows, columns]
@@ -321,24 +322,24 @@ def _shifted(images: Tensor, places: Iterable[tuple[int, int, bool]]) -> Tensor:
         if mirrored:
             kept, to_columns = kept.flip(2), max(width - to_columns - kept.shape[2], 0)
         target[:, to_rows, to_columns : to_columns + kept.shape[2]] = kept
-    return found
+    return shifted
 
 
-def _supply(
+def _fetch_batches(
     dataset: Dataset,
     split: ImageSource,
     rows: Sequence[Tensor | slice],
-    change: Policy | None,
+    transform: Policy | None,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Fetch one batch after another, in workers where each image is work of its own."""
-    if change is None and not split.is_encoded:
+    """Fetch one batch after another, in worker processes if images are processed one by one."""
+    if transform is None and not split.is_encoded:
         return (split.fetch(some).to(device) for some in rows)
-    return read_ahead(split, rows, change, workers=dataset.reading.readers, device=device)
+    return read_ahead(split, rows, transform, workers=dataset.reading.readers, device=device)
 
 
 def _normalizer(dataset: Dataset, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return what turns pixels (B, C, H, W) as stored into float32 of mean 0 and deviation 1."""
+    """Return a function that turns stored pixels (B, C, H, W) into normalized float32."""
     low, high = dataset.value_range
     mean, std = (
         torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) * (high - low)
@@ -349,6 +350,6 @@ def _normalizer(dataset: Dataset, device: torch.device) -> Callable[[Tensor], Te
 
 
 def unit_pixels(dataset: Dataset, images: Tensor) -> Tensor:
-    """Turn pixels as stored into float32, black 0 and white 1."""
+    """Turn stored pixels into float32, black 0 and white 1."""
     low, high = dataset.value_range
     return (images.float() - low) / (high - low)

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: finds the files in a folder, original batches or parquet, and reads them.
+"""CIFAR-10 and CIFAR-100, from original batches or parquet files.
 
-Original batches are pickles, which can run code when they are read. So they are read by an
-unpickler that knows a handful of names and puts stand-ins of ours in their place.
+Original batches are pickles, which can run code when they are loaded. The unpickler here allows
+only the few names that these files need, and replaces them by classes and functions of this file.
 """
 
 import io
@@ -36,29 +36,29 @@ from layerticket.files import check_regular
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
 SIDE = 32  # pixels
-NESTINGS = ("", "data", "plain_text")  # where the Hugging Face hub puts parquet files
+SUBFOLDERS = ("", "data", "plain_text")  # of the Hugging Face Hub, with parquet files
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cifar:
-    """How one of the two data sets is published."""
+    """Files of a published data set."""
 
     title: str
     label: str
-    """Column of the parquet files."""
+    """Label column of the parquet files."""
     labels_key: str
-    """Entry of the original batches."""
+    """Key of the labels in the original batches."""
     folder: str
-    """Of the original batches."""
+    """Folder of the original batches."""
     train_files: tuple[str, ...]
     test_file: str
     archive: str
     sha256: str
 
 
-# source: the authors' page, www.cs.toronto.edu/~kriz/cifar.html (2009); the SHA-256 sums are of the
-# archives whose MD5 sums stand there
+# source: the authors' page, www.cs.toronto.edu/~kriz/cifar.html (2009); SHA-256 of the archives
+# with the MD5 given there
 CIFARS = {
     "cifar10": Cifar(
         title="CIFAR-10",
@@ -86,18 +86,18 @@ CIFARS = {
 def load_cifar(
     name: str, data_dir: Path | None, validation_fraction: float, *, download: bool
 ) -> Dataset:
-    """Load one of `CIFARS` from a folder; original batches are preferred to parquet files."""
+    """Load a data set of `CIFARS` from original batches, or else from parquet files."""
     published, classes = CIFARS[name], SHAPES[name][1]
     if data_dir is None and not download:
         raise LayerticketError(
-            f"{name!r} needs its files. Give their folder (--data-dir), or allow fetching them "
+            f"{name!r} needs its files. Give their folder (--data-dir), or download them "
             "(--download)."
         )
     folder = cache.folder() / "data" if data_dir is None else data_dir.expanduser()
     batches = _batches_folder(published, folder)
     shards = None if batches else _parquet_files(name, folder)
     if download and not (batches or shards):
-        _fetch(published, folder)
+        _download(published, folder)
         batches = _batches_folder(published, folder)
     if not folder.is_dir():
         raise LayerticketError(f"the data folder {str(folder)!r} does not exist. Give another.")
@@ -116,7 +116,7 @@ def load_cifar(
         raise LayerticketError(
             f"no {published.title} in {str(folder)!r}. It should hold {published.folder!r} with "
             f"{', '.join((*published.train_files, published.test_file))}, or train.parquet and "
-            "test.parquet. Give another folder (--data-dir), or allow fetching (--download)."
+            "test.parquet. Give another folder (--data-dir), or download the files (--download)."
         )
     return assemble(
         name,
@@ -133,7 +133,7 @@ def load_cifar(
 
 
 def _batches_folder(published: Cifar, folder: Path) -> Path | None:
-    """Find the original batches: in the folder itself, or in the one they are published in."""
+    """Find the original batches in the folder or in its subfolder with the published name."""
     files = (*published.train_files, published.test_file)
     for candidate in (folder, folder / published.folder):
         if all((candidate / file).is_file() for file in files):
@@ -142,8 +142,8 @@ def _batches_folder(published: Cifar, folder: Path) -> Path | None:
 
 
 def _parquet_files(name: str, folder: Path) -> tuple[list[Path], list[Path]] | None:
-    """Find the parquet files of both splits, as the Hugging Face hub lays them out."""
-    for candidate in (root / nest for root in (folder, folder / name) for nest in NESTINGS):
+    """Find the parquet files of both splits, in the layout of the Hugging Face Hub."""
+    for candidate in (root / sub for root in (folder, folder / name) for sub in SUBFOLDERS):
         train, test = _shards(candidate, "train"), _shards(candidate, "test")
         if train and test:
             return train, test
@@ -151,31 +151,31 @@ def _parquet_files(name: str, folder: Path) -> tuple[list[Path], list[Path]] | N
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
-    """List the files of one split in order; refuse if one of several numbered files is absent."""
+    """List the files of one split in order; raise if a numbered file is missing."""
     single = folder / f"{split}.parquet"
     if single.is_file():
         return [single]
     shards = sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet"))
     if shards:
-        announced = shards[0].stem.rpartition("-")[2]
-        expected = {f"{split}-{i:0{len(announced)}d}-of-{announced}" for i in range(int(announced))}
+        total = shards[0].stem.rpartition("-")[2]
+        expected = {f"{split}-{i:0{len(total)}d}-of-{total}" for i in range(int(total))}
         if {shard.stem for shard in shards} != expected:
             raise LayerticketError(
-                f"{str(folder)!r} holds {len(shards)} of {int(announced)} {split} files. "
-                "Add the others."
+                f"{str(folder)!r} holds {len(shards)} of {int(total)} {split} files. "
+                "Add the missing files."
             )
     return shards
 
 
-def _fetch(published: Cifar, folder: Path) -> None:
-    """Fetch the archive and put what it holds into a folder, each file whole."""
+def _download(published: Cifar, folder: Path) -> None:
+    """Download the archive and move its files into a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             packed = Path(scratch) / published.archive
             url, bar = SITE + published.archive, sys.stderr.isatty()
-            log.info("fetching %s", url)
-            with _patience(60):
+            log.info("downloading %s", url)
+            with _socket_timeout(60):
                 torch.hub.download_url_to_file(
                     url, str(packed), hash_prefix=published.sha256, progress=bar
                 )
@@ -186,14 +186,14 @@ def _fetch(published: Cifar, folder: Path) -> None:
                 file.replace(folder / published.folder / file.name)
     except (OSError, RuntimeError, tarfile.TarError) as err:  # RuntimeError: another SHA-256
         raise LayerticketError(
-            f"{published.archive} could not be fetched into {str(folder)!r} ({err}). Fetch it from "
-            f"{SITE}cifar.html by hand, unpack it, and give the folder (--data-dir)."
+            f"{published.archive} could not be downloaded to {str(folder)!r} ({err}). Download it "
+            f"from {SITE}cifar.html by hand, unpack it, and give the folder (--data-dir)."
         ) from err
 
 
 @contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Let connections that are opened inside fail when nothing arrives for so long."""
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Set the timeout of connections that are opened inside."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -206,7 +206,7 @@ def _patience(seconds: float) -> Iterator[None]:
 
 
 def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
-    """Read one split: N images of 3x32x32, and the labels under an entry of each file."""
+    """Read one split: N images of 3x32x32, and their labels from a key of each file."""
     images, labels = [], []
     for file in files:
         content = read_pickle(file, "CIFAR batch")
@@ -221,8 +221,8 @@ def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
         check_array(array, np.uint8, (None, 3 * SIDE * SIDE), repr(file.name))
         if len(array) != len(found) or not all(type(label) is int for label in found):
             raise LayerticketError(
-                f"{file.name!r} holds {len(array)} images and {len(found)} labels, but there must "
-                "be a whole number for each image. Is this another data set?"
+                f"{file.name!r} holds {len(array)} images and {len(found)} labels; it must hold "
+                "one whole number per image. Is this another data set?"
             )
         check_labels(np.array(found), classes, repr(file.name))
         images.append(array.reshape(-1, 3, SIDE, SIDE))
@@ -231,12 +231,15 @@ def read_batches(files: Sequence[Path], labels_key: str, classes: int) -> Split:
 
 
 def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
-    """Read what a pickle holds: dictionaries, lists, text, numbers, arrays of whole numbers.
+    """Read a pickle of dictionaries, lists, texts, numbers and arrays of whole numbers.
 
     Args:
-        file: The file; it is refused if it is damaged, holds something else or names foreign code.
-        kind: What messages call it.
-        in_array: Whether it is a ``.npy`` file around one Python object, as CIFAR-10.2 is.
+        file: Path of the pickle.
+        kind: Name of the file type in messages.
+        in_array: Whether it is a ``.npy`` file that contains one Python object, as CIFAR-10.2 is.
+
+    Raises:
+        LayerticketError: If it is damaged, has other content, or refers to other code.
     """
     check_regular(file)
     try:
@@ -249,18 +252,18 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
         return content
     except _ForeignName as err:
         raise LayerticketError(
-            f"{file.name!r} names {err}, which no {kind} does, and could run code; it was "
-            "not opened. Get the file from its authors."
+            f"{file.name!r} refers to {err}, which a {kind} does not contain and which could run "
+            "code; it was not loaded. Download the file from its authors."
         ) from err
     except Exception as err:  # a damaged pickle can fail in any way
         raise LayerticketError(
             f"{file.name!r} cannot be read as a {kind} ({type(err).__name__}: {err}). "
-            "Get the file again."
+            "Download the file again."
         ) from err
 
 
 def _skip_header(stream: BinaryIO) -> None:
-    """Go to where the pickle begins in a ``.npy`` file of one object."""
+    """Move to the start of the pickle in a ``.npy`` file of one object."""
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("another version of the .npy format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -269,17 +272,17 @@ def _skip_header(stream: BinaryIO) -> None:
 
 
 class _ForeignName(Exception):
-    """A pickle names something that is not in the list."""
+    """A pickle refers to a name that is not in `KNOWN`."""
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``; whole numbers and Python objects are known."""
+    """Replaces ``numpy.dtype``; allows whole numbers and Python objects."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         code = code.decode() if isinstance(code, bytes) else code
         self.objects = code in {"O", "O8"}
         if not self.objects and not (code[:1] in {"i", "u"} and code[1:] in {"1", "2", "4", "8"}):
-            raise ValueError(f"array of {code!r}, not of whole numbers")
+            raise ValueError(f"it has an array of {code!r}, not of whole numbers")
         self.numbers = np.dtype("u1" if self.objects else code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -288,7 +291,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``; takes its state as NumPy pickles it."""
+    """Replaces ``numpy.ndarray``; reads the state that NumPy pickles."""
 
     def __init__(self, *_: object) -> None:
         self.values: Array | list[object] = []
@@ -296,7 +299,7 @@ class _Array:
     def __setstate__(self, state: tuple[int, tuple[int, ...], object, object, object]) -> None:
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or not isinstance(raw, list if dtype.objects else bytes):
-            raise ValueError("array of something else than whole numbers")
+            raise ValueError("it has an array that is not of whole numbers")
         if isinstance(raw, list):
             self.values = raw
         else:
@@ -305,16 +308,16 @@ class _Array:
 
 
 def _scalar(dtype: _Dtype, raw: bytes) -> int:
-    """Stand for one number of an array."""
+    """Replace ``numpy.core.multiarray.scalar``, which makes one number."""
     if dtype.objects:
-        raise ValueError("number that is not whole")
+        raise ValueError("it has a number that is not whole")
     return int(np.frombuffer(raw, dtype.numbers)[0])
 
 
 def _encoded(text: str, codec: str | bytes) -> bytes:
-    """Stand for ``_codecs.encode``, by which Python 3 writes bytes for Python 2."""
+    """Replace ``_codecs.encode``, which old pickle protocols use for bytes."""
     if codec not in {"latin1", b"latin1"}:
-        raise ValueError(f"text in {codec!r}, not in latin1")
+        raise ValueError(f"it has text in {codec!r}, not in latin1")
     return text.encode("latin1")
 
 
@@ -330,7 +333,7 @@ KNOWN = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that takes the names in `KNOWN` for what stands there, and no other name."""
+    """Allows only the names in `KNOWN`, and replaces them."""
 
     def find_class(self, module: str, name: str, /) -> Any:  # noqa: ANN401 - class or function
         try:
@@ -340,7 +343,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _arrays_of(value: object) -> object:
-    """Replace stand-ins by the arrays they stand for."""
+    """Replace `_Array` objects by NumPy arrays."""
     if isinstance(value, dict):
         return {key: _arrays_of(entry) for key, entry in value.items()}
     if isinstance(value, _Array):
@@ -352,30 +355,30 @@ def _arrays_of(value: object) -> object:
 
 
 def read_parquet(files: Sequence[Path], label: str, classes: int) -> tuple[Split, bool]:
-    """Read one split, decoded or from the cache, and whether any image was stored as JPEG.
+    """Read one split from files or the cache; also return whether any image is a JPEG.
 
-    Each file has a column ``img`` or ``image`` of {bytes, path}, and the labels in another one.
+    Each file has a column ``img`` or ``image`` of {bytes, path}, and a column of labels.
     """
     key = cache.sha256_of(files, start=label)
-    kept = cache.recall(key)
-    if kept is None:
+    cached = cache.load(key)
+    if cached is None:
         parts = [_decoded(file, label, classes) for file in files]
-        kept = {
+        cached = {
             "images": torch.cat([images for images, _, _ in parts]),
             "labels": torch.cat([labels for _, labels, _ in parts]),
             "jpeg": torch.tensor(any(jpeg for _, _, jpeg in parts)),
         }
-        cache.keep(key, kept)
-    return Split(images=kept["images"], labels=kept["labels"]), bool(kept["jpeg"])
+        cache.save(key, cached)
+    return Split(images=cached["images"], labels=cached["labels"]), bool(cached["jpeg"])
 
 
 def _decoded(file: Path, label: str, classes: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Read one file: images (N, 3, 32, 32) uint8, labels (N,) int64, whether any is JPEG."""
+    """Decode one file: images (N, 3, 32, 32) uint8, labels (N,) int64, whether any is a JPEG."""
     encoded, labels = _columns(file, label)
     if not encoded:
-        raise LayerticketError(f"{file.name!r} holds no images. Get the file again.")
+        raise LayerticketError(f"{file.name!r} holds no images. Download the file again.")
     check_labels(labels, classes, repr(file.name))
-    # In one thread: on two cores, two and four threads were no faster.
+    # One thread, since two and four threads were not faster on two cores.
     raw = b"".join(_pixels(file, i, image) for i, image in enumerate(encoded))
     images = np.frombuffer(raw, np.uint8).reshape(-1, SIDE, SIDE, 3).transpose(0, 3, 1, 2)
     jpeg = any(image.startswith(b"\xff\xd8\xff") for image in encoded)
@@ -383,7 +386,7 @@ def _decoded(file: Path, label: str, classes: int) -> tuple[torch.Tensor, torch.
 
 
 def _columns(file: Path, label: str) -> tuple[list[bytes], Array]:
-    """Read the encoded images and the labels (N,)."""
+    """Read the encoded images and the labels (N,) of one file."""
     why = "reading parquet files needs pyarrow"
     pyarrow, parquet = (
         need(name, extra="cifar", why=why) for name in ("pyarrow", "pyarrow.parquet")
@@ -401,18 +404,18 @@ def _columns(file: Path, label: str) -> tuple[list[bytes], Array]:
         table = source.read(columns=[image, label])
     except (pyarrow.ArrowException, OSError) as err:
         raise LayerticketError(
-            f"{file.name!r} cannot be read as parquet ({err}). Get the file again."
+            f"{file.name!r} cannot be read as parquet ({err}). Download the file again."
         ) from err
     kind, label_kind = table.schema.field(image).type, table.schema.field(label).type
     holds_bytes = pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not holds_bytes or not pyarrow.types.is_integer(label_kind):
         raise LayerticketError(
             f"{file.name!r} has {image!r} of type {kind} and {label!r} of type {label_kind}; they "
-            "must be a struct with the encoded bytes, and whole numbers."
+            "must be a struct with the field 'bytes', and whole numbers."
         )
     encoded = [row for chunk in table[image].chunks for row in chunk.field("bytes").to_pylist()]
     if table[label].null_count or not all(isinstance(row, bytes) for row in encoded):
-        raise LayerticketError(f"{file.name!r} has empty entries. Get the file again.")
+        raise LayerticketError(f"{file.name!r} has empty entries. Download the file again.")
     return encoded, table[label].to_numpy().astype(np.int64)
 
 
@@ -427,6 +430,6 @@ def _pixels(file: Path, row: int, encoded: bytes) -> bytes:
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as err:
         problem = f"cannot be decoded ({err})"
     raise LayerticketError(
-        f"image {row} of {file.name!r} {problem}; it must be a whole PNG or JPEG of "
-        f"{SIDE}x{SIDE}. Get the file again."
+        f"image {row} of {file.name!r} {problem}; it must be a complete PNG or JPEG of "
+        f"{SIDE}x{SIDE} pixels. Download the file again."
     )

@@ -1,4 +1,4 @@
-"""What a data set is: three splits of labelled images, how they are normalized and augmented.
+"""Data sets: three splits of labelled images, with their normalization and augmentation.
 
 Letters: N images, C channels, H and W pixels, K classes. Pixels are whole numbers of 8 or 16 bits.
 """
@@ -20,7 +20,7 @@ from layerticket.errors import LayerticketError
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Tensor | slice
 LIMITS = {torch.uint8: 255, torch.uint16: 65_535}
-"""Largest value of each type of pixel."""
+"""Largest value of each pixel type."""
 
 
 class ImageSource(Protocol):
@@ -40,11 +40,11 @@ class ImageSource(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where `fetch` puts images."""
+        """Device of the images that `fetch` returns."""
 
     @property
     def is_encoded(self) -> bool:
-        """Whether every image has to be decoded when it is fetched, which takes its time."""
+        """Whether images are processed one by one when they are fetched, which is slow."""
 
     def __len__(self) -> int: ...
 
@@ -52,7 +52,7 @@ class ImageSource(Protocol):
         """Return the images of some rows (int64, on the device, or a slice): (B, C, H, W)."""
 
     def subset(self, rows: Tensor) -> "ImageSource":
-        """Return a source of some rows (int64, on the CPU), in their order."""
+        """Return a source of some rows (int64, on the CPU), in the given order."""
 
     def to(self, device: str | torch.device) -> "ImageSource":
         """Return the same source on another device."""
@@ -84,11 +84,11 @@ class Split(Shown):
             )
         if len(self.images) != len(self.labels):
             raise LayerticketError(
-                f"{len(self.images)} images have {len(self.labels)} labels; give one label each."
+                f"{len(self.images)} images have {len(self.labels)} labels; give one per image."
             )
         if self.images.device != self.labels.device:
             raise LayerticketError(
-                f"images lie on {self.images.device}, labels on {self.labels.device}; "
+                f"images are on {self.images.device}, labels on {self.labels.device}; "
                 "put both on one device."
             )
 
@@ -105,20 +105,17 @@ class Split(Shown):
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie."""
+        """Device of the images."""
         return self.images.device
 
-    @property
-    def is_encoded(self) -> bool:
-        """False."""
-        return False
+    is_encoded = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fetch(self, rows: Rows) -> Tensor:
         """Return the images of some rows: (B, C, H, W)."""
-        if self.dtype == torch.uint16:  # PyTorch cannot pick rows of this type on a GPU
+        if self.dtype == torch.uint16:  # PyTorch cannot index this type on a GPU
             return self.images.view(torch.int16)[rows].view(torch.uint16)
         return self.images[rows]
 
@@ -127,21 +124,21 @@ class Split(Shown):
         return f"Split of {len(self):,} images of {'x'.join(map(str, self.shape))}, {kind}"
 
     def subset(self, rows: Tensor) -> "Split":
-        """Copy some rows, in their order."""
+        """Copy some rows, in the given order."""
         return Split(images=self.fetch(rows), labels=self.labels[rows])
 
     def to(self, device: str | torch.device) -> "Split":
-        """Return the same split on another device; where it is already there, nothing is copied."""
+        """Return the split on a device; it is copied only if it is on another one."""
         return Split(images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augment:
-    """What is done at random to every training image."""
+    """Random crops and mirroring of training images."""
 
     pad: int
-    """Pixels of border before a crop to the old size. The border is zero after normalization,
-    which is the colour of the channel means."""
+    """Pixels of border that are added before a crop to the old size. The border is zero after
+    normalization, which is the mean of each channel."""
     flip: bool
     """Whether half of the images are mirrored left to right."""
 
@@ -155,38 +152,38 @@ UNCHANGED = Augment(pad=0, flip=False)
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Dataset(Shown):
-    """Three splits of one kind of image, and all that belongs to them.
+    """Three splits of labelled images, with their normalization and augmentation.
 
     Raises:
-        LayerticketError: If the splits differ in shape or type, a label is out of range, or range
-            or statistics do not fit.
+        LayerticketError: If the splits differ in shape or type, a label is out of range, or
+            `value_range`, `class_names`, `mean` or `std` are not valid.
     """
 
     name: str
-    """What `load_data` calls it."""
+    """Name in `load_data`."""
     title: str
-    """What figures call it; stored JPEGs are said to be so."""
+    """Name in figures."""
     train: ImageSource
     validation: ImageSource
     test: ImageSource
     classes: int
     """K."""
     mean: tuple[float, ...]
-    """Per channel, over the training split, where `value_range` is 0 to 1."""
+    """Per channel, over the training split, with `value_range` scaled to 0 to 1."""
     std: tuple[float, ...]
-    """Per channel, over the training split, where `value_range` is 0 to 1."""
+    """Per channel, over the training split, with `value_range` scaled to 0 to 1."""
     augment: Augment
-    """What the standard augmentation is for these images."""
+    """Standard augmentation of these images."""
     fingerprint: str
-    """SHA-256 over the bytes of all splits, in hexadecimal."""
+    """SHA-256 of all splits, in hexadecimal."""
     value_range: tuple[int, int] = (0, 255)
-    """Pixel values of black and white; for 16 bits they are to be stated."""
+    """Pixel values of black and white; must be given for 16 bits."""
     class_names: tuple[str, ...] = ()
-    """Name of each class, where they have names."""
+    """Name of each class; empty if they have no names."""
     image_size: tuple[int, int] | None = None
-    """Height and width that all images were asked to be resized to."""
+    """Height and width that all images are resized to; None: they are not resized."""
     reading: Reading = Reading()  # noqa: RUF009 - frozen
-    """How images are read on this machine."""
+    """How images are read; does not change any batch."""
 
     def __post_init__(self) -> None:
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -202,7 +199,7 @@ class Dataset(Shown):
         if self.class_names and len(self.class_names) != self.classes:
             raise LayerticketError(
                 f"{len(self.class_names)} class names are given for {self.classes} classes. Give "
-                "one for each, or none."
+                "one per class, or none."
             )
         channels = self.train.shape[0]
         if not len(self.mean) == len(self.std) == channels:
@@ -238,7 +235,7 @@ class Dataset(Shown):
 
 
 def check_labels(labels: Tensor | Array, classes: int, where: str) -> None:
-    """Refuse labels outside 0 to K - 1; `where` is what the message says they belong to."""
+    """Raise if a label lies outside 0 to K - 1; `where` names the labels in the message."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise LayerticketError(
             f"labels of {where} go from {int(labels.min())} to {int(labels.max())}; with {classes} "
@@ -247,7 +244,7 @@ def check_labels(labels: Tensor | Array, classes: int, where: str) -> None:
 
 
 def check_array(found: Array, kind: Any, shape: tuple[int | None, ...], where: str) -> None:  # noqa: ANN401 - a NumPy type or a kind of numbers
-    """Refuse an array that is not of a type and shape; None in the shape allows any size."""
+    """Raise if an array has another type or shape; None in `shape` allows any size."""
     fits = len(found.shape) == len(shape) and all(
         wanted in (None, size) for size, wanted in zip(found.shape, shape, strict=True)
     )
@@ -256,35 +253,35 @@ def check_array(found: Array, kind: Any, shape: tuple[int | None, ...], where: s
         wanted = "whole numbers" if kind is np.integer else np.dtype(kind)
         raise LayerticketError(
             f"{where} holds {found.dtype} of shape {found.shape}; it must hold {wanted} of shape "
-            f"({sizes}{',' if len(shape) == 1 else ''}). Is it of another data set, or cut?"
+            f"({sizes}{',' if len(shape) == 1 else ''}). Is this another data set, or truncated?"
         )
 
 
 def check_range(value_range: tuple[int, int], dtype: torch.dtype) -> None:
-    """Refuse a range of pixel values that does not fit their type."""
+    """Raise if a range of pixel values does not fit their type."""
     (low, high), limit = value_range, LIMITS[dtype]
     if not 0 <= low < high <= limit or (dtype == torch.uint16 and high <= LIMITS[torch.uint8]):
         raise LayerticketError(
-            f"value_range is {value_range} for images of {dtype}; state the values of black and "
+            f"value_range is {value_range} for images of {dtype}; give the values of black and "
             f"white, such as (0, {limit})."
         )
 
 
 def generator(*key: str | int) -> torch.Generator:
-    """Return a CPU generator whose stream follows from `key` alone."""
+    """Return a random number generator on the CPU, seeded by `key` only."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Count, for every entry of (N,) labels, the earlier entries of the same class.
+    """Count, for each of (N,) labels, the earlier labels of the same class.
 
     Example:
         >>> rank_in_class(torch.tensor([1, 0, 1, 1, 0])).tolist()
         [0, 0, 1, 2, 1]
     """
     counts = labels.bincount()  # (K,)
-    first = counts.cumsum(0) - counts  # (K,), where a class begins once sorted
+    first = counts.cumsum(0) - counts  # (K,), start of each class in sorted labels
     by_class = labels.argsort(stable=True)
     ranks = torch.empty_like(labels)
     ranks[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
@@ -292,29 +289,28 @@ def rank_in_class(labels: Tensor) -> Tensor:
 
 
 def hold_out(source: ImageSource, fraction: float, purpose: str) -> tuple[ImageSource, ImageSource]:
-    """Set the same share of every class aside, always the same images.
+    """Set aside the same share of every class; each call sets aside the same images.
 
     Both parts keep the order of the images; a larger fraction sets aside a superset.
 
     Args:
-        source: On the CPU.
+        source: Images on the CPU.
         fraction: Share of each class to set aside, rounded to whole images.
-        purpose: Names the draw; draws for different purposes are independent.
+        purpose: Name of the draw; draws with different names are independent.
 
     Returns:
-        What stays, and what was set aside.
+        The remaining images, and the images set aside.
     """
     order = torch.randperm(len(source), generator=generator("hold out", purpose))
     ranks = torch.empty_like(order)
     ranks[order] = rank_in_class(source.labels[order])
     quota = (source.labels.bincount() * fraction).round()  # (K,)
     aside = ranks < quota[source.labels]
-    stays, leaves = (mask.nonzero().flatten() for mask in (~aside, aside))
-    return source.subset(stays), source.subset(leaves)
+    return source.subset((~aside).nonzero().flatten()), source.subset(aside.nonzero().flatten())
 
 
 def first_images(source: ImageSource, count: int | None) -> ImageSource:
-    """Keep the first so many images; None keeps all."""
+    """Return the first `count` images; None: all."""
     if count is None or count >= len(source):
         return source
     return source.subset(torch.arange(count))
@@ -325,12 +321,12 @@ def statistics(
     value_range: tuple[int, int] = (0, 255),
     parts: Iterable[Tensor] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure mean and standard deviation per channel, from exact counts of the pixel values.
+    """Compute mean and standard deviation per channel, from exact counts of the pixel values.
 
     Args:
         source: At least one image.
-        value_range: What is 0 and 1 in the result.
-        parts: Its images, some at a time, where another way than `fetch` gives them.
+        value_range: Pixel values that are 0 and 1 in the result.
+        parts: The images of the source in parts; None: they are fetched here.
 
     Returns:
         C means and C deviations (dividing by the number of pixels).
@@ -344,9 +340,11 @@ def statistics(
         for channel, row in enumerate(counts):
             row += np.bincount(images[:, channel].reshape(-1), minlength=bins)
     if counts[:, :low].any() or counts[:, high + 1 :].any():
-        raise LayerticketError(f"some pixels lie outside of the value_range {value_range}.")
+        raise LayerticketError(
+            f"some pixels lie outside of the value_range {value_range}. Give a wider range."
+        )
     means, deviations = [], []
-    for each in counts.tolist():  # Python's whole numbers, since squares of 16 bits would overflow
+    for each in counts.tolist():  # Python integers, since sums of 16-bit squares would overflow
         total = sum(each)
         mean = sum(count * value for value, count in enumerate(each)) / total
         variance = sum(count * value**2 for value, count in enumerate(each)) / total - mean**2
@@ -356,7 +354,7 @@ def statistics(
 
 
 def fingerprint(*sources: ImageSource) -> str:
-    """Return the SHA-256 over shapes, images and labels of the sources, in hexadecimal."""
+    """Return the SHA-256 of shapes, images and labels, in hexadecimal."""
     sha = hashlib.sha256()
     for source in sources:
         kind = "" if source.dtype == torch.uint8 else f"{source.dtype} "
@@ -368,14 +366,14 @@ def fingerprint(*sources: ImageSource) -> str:
 
 
 def _in_parts(source: ImageSource) -> Iterator[Array]:
-    """Go through all images, some at a time."""
+    """Yield all images in parts."""
     some = images_at_a_time(source)
     for start in range(0, len(source), some):
         yield source.fetch(slice(start, start + some)).cpu().contiguous().numpy()
 
 
 def images_at_a_time(source: ImageSource) -> int:
-    """How many images are looked at together where a whole source is gone through."""
+    """Return how many images to read at once: at most 10,000 and 64 MiB."""
     size = math.prod(source.shape) * source.dtype.itemsize
     return max(1, min(10_000, 2**26 // size))
 
@@ -391,10 +389,10 @@ def assemble(
     validation_fraction: float,
     value_range: tuple[int, int] = (0, 255),
 ) -> Dataset:
-    """Carve the validation split out of the training images, measure, and put all together.
+    """Split off the validation images, compute statistics, and build the data set.
 
     Raises:
-        LayerticketError: If there are no training images left, or the parts do not fit.
+        LayerticketError: If no training images are left, or the parts do not fit.
     """
     train, validation = hold_out(training, validation_fraction, "validation")
     if not len(train):
@@ -417,18 +415,16 @@ def assemble(
 
 
 def noise(shape: tuple[int, int, int], *, classes: int, images: int, seed: int = 0) -> Dataset:
-    """Draw a data set on which nothing can be learned, to measure costs on.
-
-    What a step costs in time, memory and energy does not depend on what the pixels show.
+    """Draw random images and labels, to measure costs, which do not depend on the pixel values.
 
     Args:
         shape: (C, H, W).
-        classes: K, number of labels.
-        images: Images for training; validation and test get ten each.
-        seed: Decides every pixel.
+        classes: K.
+        images: Number of training images; validation and test have ten each.
+        seed: Decides every pixel and label.
 
     Returns:
-        The data set, augmented like CIFAR by crops of a border of 4 and mirroring.
+        The data set, with the standard augmentation of CIFAR.
     """
     random = torch.Generator().manual_seed(seed)
     train, validation, test = (
@@ -453,14 +449,14 @@ def noise(shape: tuple[int, int, int], *, classes: int, images: int, seed: int =
 
 
 def load_digits(validation_fraction: float) -> Dataset:
-    """Load the digits that come with scikit-learn: 1,797 images of 1x8x8, ten classes.
+    """Load the digits of scikit-learn: 1,797 images of 1x8x8, ten classes.
 
-    A fifth of every class is for testing, always the same images.
+    A fifth of every class is the test set, always the same images.
     """
     from sklearn import datasets
 
     published = datasets.load_digits()
-    brightest = 16  # the published pixels are whole numbers from 0 to 16
+    brightest = 16  # largest value of the published pixels
     pixels = np.rint(published.images * (255 / brightest)).astype(np.uint8)  # (N, 8, 8)
     everything = Split(
         images=torch.from_numpy(pixels).unsqueeze(1),

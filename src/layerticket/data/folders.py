@@ -1,4 +1,4 @@
-"""A user's own labelled images: folders, `datasets`, arrays, or a function; for training or tests.
+"""Data sets and test sets of a user's own images: folders, `datasets`, arrays or a function.
 
 Letters: N images, C channels, H and W pixels, K classes.
 """
@@ -47,34 +47,34 @@ from layerticket.files import check_regular, digest
 from layerticket.settings import size_of
 
 HUB = ("huggingface.co", 443)
-PATIENCE = 3.0  # seconds to find out that there is no network
-MEASURED = 10_000  # training images that mean and deviation are measured on, at most
-TEST_SHARE = 0.2  # of every class, where no images are set aside for testing
+HUB_TIMEOUT = 3.0  # seconds
+MEASURED = 10_000  # largest number of training images to compute mean and deviation from
+TEST_SHARE = 0.2  # share of every class that is used for testing if there is no test set
 PARTS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
-"""Splits, and the names of folders and arrays that stand for them."""
+"""Splits, and the names that their folders and arrays may have."""
 CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
-REVISION = 1  # raised when the same files should give other pixels
+REVISION = 1  # increased when the same files give other pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Stored:
-    """Images as they are stored, with their labels, by split."""
+    """Encoded images and their labels, by split."""
 
     images: Sequence[tuple[Encoded, str]]
-    """All images, one split after the other, and what messages call them."""
+    """The images of all splits in order, and their names in messages."""
     labels: Mapping[str, Sequence[int]]
-    """Labels of each split there is."""
+    """Labels of each split that exists."""
     class_names: tuple[str, ...]
     files: Sequence[Path]
-    """All that the images depend on."""
+    """Files with the images."""
 
     def rows(self, split: str) -> Tensor:
-        """Where the images of a split lie among all."""
+        """Return the rows of a split in `images`."""
         before = list(self.labels)[: list(self.labels).index(split)]
         start = sum(len(self.labels[name]) for name in before)
         return torch.arange(start, start + len(self.labels[split]))
@@ -92,30 +92,30 @@ def from_folder(
     augment: Augment | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Dataset:
-    """Read a folder that holds one folder of images for each class, as torchvision's ImageFolder.
+    """Read a folder with one subfolder of images per class, like torchvision's ImageFolder.
 
-    With folders ``train``, ``val`` and ``test`` each of them holds the class folders, and the
-    splits are those; ``val`` alone serves as the test set. Otherwise a fifth of every class is for
-    testing. Validation images are taken out of the training images where there are none of their
-    own. Classes are sorted by name, or by number where all names are whole numbers.
+    If there are subfolders ``train``, ``val`` and ``test``, they are the splits and contain the
+    class folders; ``val`` without ``test`` is the test set. Without either, a fifth of every class
+    is the test set. Without validation images, `validation_fraction` of every class is taken from
+    the training images. Classes are sorted by name, or by number if all names are whole numbers.
 
     Args:
-        folder: The folder.
-        image_size: Height and width to resize all images to, or one number for both; None: they
-            must have one size. See `layerticket.data.images.resized`.
+        folder: Path of the folder.
+        image_size: Height and width to resize all images to, or one number for both; None: all
+            images must have one size. See `layerticket.data.images.resized`.
         value_range: Pixel values of black and white; must be given for 16 bits.
         validation_fraction: Share of every class taken from the training images.
-        augment: The standard augmentation of these images; None: crops with a border of an eighth
-            of the smaller side, and mirroring.
-        reading: What is kept in memory, and how the rest is read.
+        augment: Standard augmentation of these images; None: mirroring, and crops with a border of
+            an eighth of the smaller side.
+        reading: How images are read.
 
     Returns:
-        The data set. Mean and deviation are those of up to 10,000 training images; a channel that
-        is the same everywhere is shown as 0.
+        The data set. Mean and deviation are computed from up to 10,000 training images; a constant
+        channel becomes 0.
 
     Raises:
-        LayerticketError: If a file is no whole image, sizes or bits differ, a class has no images,
-            or a split has classes that the training images lack.
+        LayerticketError: If a file is not a complete image, sizes or bits differ, a class has no
+            images, or a split has a class without training images.
 
     Example:
         >>> import tempfile
@@ -131,8 +131,8 @@ def from_folder(
     """
     home = _existing(folder)
     stored = _stored_in_folders(home)
-    made = _Making("imagefolder", str(home), home.name, augment, validation_fraction, reading)
-    return made.of_stored(stored, image_size, value_range)
+    builder = _Builder("imagefolder", str(home), home.name, augment, validation_fraction, reading)
+    return builder.from_stored(stored, image_size, value_range)
 
 
 def _existing(folder: str | Path) -> Path:
@@ -143,16 +143,17 @@ def _existing(folder: str | Path) -> Path:
 
 
 def _stored_in_folders(home: Path) -> _Stored:
-    """List the images of all splits."""
+    """List the images of all splits in class folders."""
     named = {name: split for split, names in PARTS.items() for name in names}
-    there = {entry.name: entry for entry in _visible(home)}
-    homes = {named[name]: entry for name, entry in there.items() if name in named}
+    homes = {named[entry.name]: entry for entry in _visible(home) if entry.name in named}
     if "train" not in homes:
         homes = {"train": home}
-    names = _sorted_names([entry.name for entry in _folders(homes["train"])])
+    names = [entry.name for entry in _folders(homes["train"])]
+    if all(re.fullmatch("[0-9]{1,9}", name) for name in names):
+        names.sort(key=int)
     if not names:
         raise LayerticketError(
-            f"{str(homes['train'])!r} holds no folders. Give one folder of images for each class."
+            f"{str(homes['train'])!r} holds no folders. Give one folder of images per class."
         )
     images: list[tuple[Encoded, str]] = []
     labels: dict[str, list[int]] = {}
@@ -160,8 +161,9 @@ def _stored_in_folders(home: Path) -> _Stored:
         classes = {entry.name: entry for entry in _folders(homes[split])}
         if odd := sorted(classes.keys() - set(names)):
             raise LayerticketError(
-                f"{str(classes[odd[0]])!r} is of a class that the training images lack. They have "
-                f"{len(names)}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
+                f"{str(classes[odd[0]])!r} is a class without training images. Add some, or remove "
+                f"it. The training images have {len(names)} classes: {', '.join(names[:8])}"
+                f"{', ...' if len(names) > 8 else ''}."
             )
         labels[split] = []
         for label, name in enumerate(names):
@@ -173,42 +175,36 @@ def _stored_in_folders(home: Path) -> _Stored:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder; names that begin with a dot are the system's."""
+    """List a folder by name, without names that begin with a dot."""
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder that holds nothing else."""
+    """List class folders; raise if there are other files beside them."""
     for entry in _visible(folder):
         if not entry.is_dir():
             raise LayerticketError(
-                f"{str(entry)!r} lies beside the class folders. Put it into the folder of its "
-                "class, or take it away."
+                f"{str(entry)!r} is a file beside the class folders. Move it into the folder of "
+                "its class, or remove it."
             )
     return _visible(folder)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images in a folder of one class, in order of their names."""
+    """List the images of a class by name; raise if there are none, or other files."""
     found = _visible(folder)
     for entry in found:
         if not entry.is_dir():
             check_regular(entry)
         if entry.is_dir() or entry.suffix.lower() not in SUFFIXES:
-            kind = "a folder" if entry.is_dir() else "no image file"
+            kind = "a folder" if entry.is_dir() else "not an image file"
             raise LayerticketError(
-                f"{str(entry)!r} is {kind}; a class folder holds images only ("
-                f"{', '.join(SUFFIXES)}). Take it away."
+                f"{str(entry)!r} is {kind}; a class folder may hold images only ("
+                f"{', '.join(SUFFIXES)}). Remove it."
             )
     if not found:
-        raise LayerticketError(f"{str(folder)!r} holds no images. Add some, or take it away.")
+        raise LayerticketError(f"{str(folder)!r} holds no images. Add some, or remove it.")
     return found
-
-
-def _sorted_names(names: list[str]) -> list[str]:
-    """Sort class names: by number where all are whole numbers, else by name."""
-    numbered = all(re.fullmatch("[0-9]{1,9}", name) for name in names)
-    return sorted(names, key=int) if numbered else sorted(names)
 
 
 # Hugging Face's library
@@ -223,13 +219,13 @@ def from_datasets(
     augment: Augment | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Dataset:
-    """Read what Hugging Face's `datasets` saved in a folder (``save_to_disk``), or parquet files.
+    """Read a folder that Hugging Face's `datasets` saved (``save_to_disk``), or parquet files.
 
-    It needs one column of images and one of class labels. Splits are as in `from_folder`; parquet
-    files are called by them, such as ``train-00000-of-00002.parquet``.
+    There must be one column of images and one of class labels. Splits are as in `from_folder`;
+    parquet files are named after them, such as ``train-00000-of-00002.parquet``.
 
     Args:
-        folder: The folder.
+        folder: Path of the folder.
         image_size: As in `from_folder`.
         value_range: As in `from_folder`.
         validation_fraction: As in `from_folder`.
@@ -241,12 +237,12 @@ def from_datasets(
     """
     home = _existing(folder)
     stored = _stored_by_datasets(home)
-    made = _Making("datasets", str(home), home.name, augment, validation_fraction, reading)
-    return made.of_stored(stored, image_size, value_range)
+    builder = _Builder("datasets", str(home), home.name, augment, validation_fraction, reading)
+    return builder.from_stored(stored, image_size, value_range)
 
 
 class _Cells(Sequence[tuple[Encoded, str]]):
-    """Images in tables that lie one after the other; a cell is read when it is asked for."""
+    """Images in several tables; each is read on access."""
 
     def __init__(self, tables: Sequence[Any], where: str) -> None:
         self.tables, self.where = tables, where
@@ -262,7 +258,7 @@ class _Cells(Sequence[tuple[Encoded, str]]):
         ((_, cell),) = table[at].items()
         what = f"image {at} of split {number + 1} of {self.where!r}"
         if cell is None:
-            raise LayerticketError(f"{what} is missing. Take the row away.")
+            raise LayerticketError(f"{what} is missing. Remove the row.")
         return (Path(cell["path"]) if cell["bytes"] is None else cell["bytes"]), what
 
 
@@ -280,15 +276,16 @@ def _stored_by_datasets(home: Path) -> _Stored:
         found = datasets.load_from_disk(str(home)) if saved else datasets.load_dataset(str(home))
     except Exception as err:  # the library raises its own and many others
         raise LayerticketError(
-            f"the data set in {str(home)!r} cannot be read ({' '.join(str(err).split())[:200]})."
+            f"the data set in {str(home)!r} cannot be read ({' '.join(str(err).split())[:200]}). "
+            "Save or download it again."
         ) from err
     tables = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
     named = {name: split for split, names in PARTS.items() for name in names}
     by_split = {named[name]: table for name, table in tables.items() if name in named}
     if "train" not in by_split or len(by_split) != len(tables):
         raise LayerticketError(
-            f"{str(home)!r} has the splits {', '.join(tables)}; they must be called train, "
-            "validation and test. Rename them, or save those you want."
+            f"{str(home)!r} has the splits {', '.join(tables)}; they must be named train, "
+            "validation and test. Rename them, or save only these."
         )
     by_split = {split: by_split[split] for split in PARTS if split in by_split}
     columns = {split: _columns(datasets, table, str(home)) for split, table in by_split.items()}
@@ -297,7 +294,7 @@ def _stored_by_datasets(home: Path) -> _Stored:
         if own != names:
             raise LayerticketError(
                 f"the {split} split of {str(home)!r} has the classes {', '.join(own[:8])}, the "
-                f"training images {', '.join(names[:8])}. Give all splits the same."
+                f"training images {', '.join(names[:8])}. Give all splits the same classes."
             )
     labels = {
         split: [-1 if value is None else int(value) for value in table[columns[split][1]]]
@@ -320,7 +317,7 @@ def _columns(
     table: Any,  # noqa: ANN401
     where: str,
 ) -> tuple[str, str, tuple[str, ...]]:
-    """Names of the columns of images and labels, and of the classes."""
+    """Return the names of the image and label columns, and of the classes."""
     images, labels = (
         [name for name, kind in table.features.items() if isinstance(kind, wanted)]
         for wanted in (datasets.Image, datasets.ClassLabel)
@@ -328,7 +325,7 @@ def _columns(
     if len(images) != 1 or len(labels) != 1:
         raise LayerticketError(
             f"{where!r} has {len(images)} columns of images and {len(labels)} of class labels; "
-            "it needs one of each: cast_column and remove_columns make it so."
+            "it needs one of each. Use cast_column and remove_columns."
         )
     return images[0], labels[0], tuple(table.features[labels[0]].names)
 
@@ -357,8 +354,8 @@ def from_arrays(
         labels: (N,) or (N, 1) whole numbers, 0 to K - 1.
         test: Images and labels for testing; None: a fifth of every class.
         validation: The same for validation; None: `validation_fraction` of every class.
-        class_names: One for each class; none: they have no names.
-        title: What figures call it.
+        class_names: One per class; empty: classes have no names.
+        title: Name in figures.
         image_size: As in `from_folder`.
         value_range: As in `from_folder`.
         validation_fraction: As in `from_folder`.
@@ -374,14 +371,14 @@ def from_arrays(
         >>> from_arrays(pixels, np.arange(40) % 4).shape
         (3, 8, 8)
     """
-    made = _Making("arrays", "", title, augment, validation_fraction, reading)
+    builder = _Builder("arrays", "", title, augment, validation_fraction, reading)
     given = {"train": (images, labels), "validation": validation, "test": test}
     parts = {
         name: _split_of(pair[0], pair[1], f"the {name} split")
         for name, pair in given.items()
         if pair is not None
     }
-    return made.of_splits(parts, tuple(class_names), image_size, value_range)
+    return builder.from_splits(parts, tuple(class_names), image_size, value_range)
 
 
 def from_array_file(
@@ -393,13 +390,13 @@ def from_array_file(
     augment: Augment | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Dataset:
-    """Read a ``.npz`` file with ``images`` and ``labels``, or with these of each split.
+    """Read a ``.npz`` file with ``images`` and ``labels``, or with such arrays for each split.
 
-    Those of a split are called ``train_images`` and ``train_labels``, and so on for ``val`` and
-    ``test``; ``class_names`` may stand beside them.
+    Arrays of splits are named ``train_images``, ``train_labels``, ``val_images`` and so on;
+    ``class_names`` is optional.
 
     Args:
-        file: The file.
+        file: Path of the file.
         image_size: As in `from_folder`.
         value_range: As in `from_folder`.
         validation_fraction: As in `from_folder`.
@@ -407,8 +404,8 @@ def from_array_file(
         reading: As in `from_folder`.
 
     Raises:
-        LayerticketError: If the file is missing or damaged, holds objects or more than fits into
-            the memory allowed, or as in `from_arrays`.
+        LayerticketError: If the file is missing or damaged, holds objects, is larger than
+            `reading.image_memory`, or as in `from_arrays`.
     """
     path = Path(file).expanduser().resolve()
     arrays = _arrays_in(path, reading.image_memory)
@@ -425,12 +422,12 @@ def from_array_file(
             "train_images and train_labels (and the same for val and test)."
         )
     names = tuple(map(str, arrays.get("class_names", np.array([], str)).tolist()))
-    made = _Making("arrays", str(path), path.stem, augment, validation_fraction, reading)
-    return made.of_splits(parts, names, image_size, value_range)
+    builder = _Builder("arrays", str(path), path.stem, augment, validation_fraction, reading)
+    return builder.from_splits(parts, names, image_size, value_range)
 
 
 def _arrays_in(path: Path, memory: int) -> dict[str, Array]:
-    """Read a ``.npz`` file; what would not fit is refused before it is unpacked."""
+    """Read a ``.npz`` file; raise before unpacking it if it is larger than `memory` bytes."""
     if not path.is_file():
         raise LayerticketError(f"there is no file {str(path)!r}. Give a .npz file.")
     try:
@@ -439,13 +436,13 @@ def _arrays_in(path: Path, memory: int) -> dict[str, Array]:
         if size > memory:
             raise LayerticketError(
                 f"{path.name!r} holds {size:,} bytes of arrays, more than the {memory:,} that may "
-                "be kept in memory. Allow more (--image-memory), or store images in folders."
+                "be kept in memory. Increase --image-memory, or store images in folders."
             )
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
+    except LayerticketError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        if isinstance(err, LayerticketError):
-            raise
         raise LayerticketError(
             f"{path.name!r} cannot be read as a .npz file of plain arrays "
             f"({' '.join(str(err).split())[:200]}). Write it again with numpy.savez."
@@ -458,7 +455,7 @@ def _split_of(images: Any, labels: Any, what: str) -> Split:  # noqa: ANN401 - a
     if np.dtype(pixels.dtype.newbyteorder("=")) not in (np.uint8, np.uint16):
         raise LayerticketError(
             f"images of {what} are {pixels.dtype}; they must be whole numbers of 8 or 16 bits "
-            "(uint8, uint16). Round and convert them: normalizing is done while training."
+            "(uint8, uint16). Round and convert them; training normalizes them."
         )
     if pixels.ndim == 3:
         pixels = pixels[..., None]
@@ -475,7 +472,7 @@ def _split_of(images: Any, labels: Any, what: str) -> Split:  # noqa: ANN401 - a
     if numbers.shape != (len(pixels),) or not np.issubdtype(numbers.dtype, np.integer):
         raise LayerticketError(
             f"labels of {what} are {numbers.dtype} of shape {numbers.shape}; they must be whole "
-            f"numbers of shape ({len(pixels)},), one for each image."
+            f"numbers of shape ({len(pixels)},), one per image."
         )
     native = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
     return Split(images=torch.from_numpy(native), labels=torch.from_numpy(numbers.astype(np.int64)))
@@ -492,17 +489,17 @@ def from_function(
 ) -> Dataset:
     """Call ``package.module:function``, which returns a `Dataset`.
 
-    The current folder is importable.
+    The module may be in the current folder.
 
     Args:
-        name: The function.
-        options: What it is given by name; one that is not None and that it does not take is
-            refused.
-        validation_fraction: Given to it where it has such a parameter.
+        name: The function, as ``package.module:function``.
+        options: Arguments by name; None: not given.
+        validation_fraction: Passed if the function has this parameter.
         reading: How its images are read.
 
     Raises:
-        LayerticketError: If there is no such function, or it returns something else.
+        LayerticketError: If the function does not exist, lacks a parameter for an option, or
+            returns something else.
     """
     module_name, _, function_name = name.partition(":")
     here = os.getcwd()
@@ -515,36 +512,36 @@ def from_function(
             raise
         raise LayerticketError(
             f"data {name!r}: there is no module {err.name!r}. Install it, or run from the folder "
-            "it lies in."
+            "that contains it."
         ) from err
     finally:
         sys.path.remove(here)
     function = getattr(module, function_name, None)
     if not callable(function):
         raise LayerticketError(f"data {name!r}: {module_name} has no function {function_name!r}.")
-    taken = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
     for option, value in options.items():
-        if value is not None and option not in taken:
+        if value is not None and option not in parameters:
             raise LayerticketError(
-                f"data {name!r}: {function_name} takes no {option}. Leave it out, or add the "
-                "parameter."
+                f"data {name!r}: {function_name} has no parameter {option}. Leave the option out, "
+                "or add the parameter."
             )
-    offered = {**options, "validation_fraction": validation_fraction}
-    found = function(**{option: value for option, value in offered.items() if option in taken})
+    options = {**options, "validation_fraction": validation_fraction}
+    found = function(**{option: value for option, value in options.items() if option in parameters})
     if not isinstance(found, Dataset):
         raise LayerticketError(
             f"data {name!r} returned a {type(found).__name__}; it must return a "
-            "layerticket.Dataset, as layerticket.data.from_arrays makes it."
+            "layerticket.Dataset, for example from layerticket.data.from_arrays."
         )
     return replace(found, name=name, reading=reading)
 
 
-# Putting together
+# Building the data set
 
 
 @dataclass(frozen=True, slots=True)
-class _Making:
-    """What is the same for all sources of own images."""
+class _Builder:
+    """Builds a data set; holds the options that all sources share."""
 
     kind: str
     place: str
@@ -557,47 +554,47 @@ class _Making:
     def name(self) -> str:
         return f"{self.kind}:{self.place}" if self.place else self.kind
 
-    def of_stored(
+    def from_stored(
         self,
         stored: _Stored,
         image_size: int | Sequence[int] | None,
         value_range: tuple[int, int] | None,
     ) -> Dataset:
-        """Make a data set of encoded images; those that fit are decoded into memory."""
+        """Build a data set of encoded images; they are decoded into memory if they fit."""
         size = None if image_size is None else size_of(image_size)
-        facts = _facts_of(stored, self.kind)
+        facts = _examine(stored, self.kind)
         form = _form(facts, size)
-        everything = EncodedSplit(
+        encoded = EncodedSplit(
             images=stored.images,
             form=form,
             labels=torch.tensor([label for labels in stored.labels.values() for label in labels]),
             rows=torch.arange(len(stored.images)),
         )
-        named: ImageSource = everything
-        if len(everything) * form.bytes <= self.reading.image_memory:
-            named = _in_memory(everything, facts["content"], self.reading.readers)
-        parts = {split: named.subset(stored.rows(split)) for split in stored.labels}
-        return self._assembled(
+        source: ImageSource = encoded
+        if len(encoded) * form.bytes <= self.reading.image_memory:
+            source = _in_memory(encoded, facts["content"], self.reading.readers)
+        parts = {split: source.subset(stored.rows(split)) for split in stored.labels}
+        return self._assemble(
             parts, stored.class_names, size, value_range, facts["content"], stored.files
         )
 
-    def of_splits(
+    def from_splits(
         self,
         parts: Mapping[str, Split],
         class_names: tuple[str, ...],
         image_size: int | Sequence[int] | None,
         value_range: tuple[int, int] | None,
     ) -> Dataset:
-        """Make a data set of images in memory."""
+        """Build a data set of images in memory."""
         sha, size = hashlib.sha256(), None if image_size is None else size_of(image_size)
         for split in parts.values():
             sha.update(split.images.numpy().data)
         found: Mapping[str, ImageSource] = parts
         if size is not None:
             found = {name: _resized(split, size, self.reading) for name, split in parts.items()}
-        return self._assembled(found, class_names, size, value_range, sha.hexdigest(), ())
+        return self._assemble(found, class_names, size, value_range, sha.hexdigest(), ())
 
-    def _assembled(
+    def _assemble(
         self,
         parts: Mapping[str, ImageSource],
         class_names: tuple[str, ...],
@@ -606,7 +603,7 @@ class _Making:
         content: str,
         files: Sequence[Path],
     ) -> Dataset:
-        """Carve what is missing, measure, and put all together."""
+        """Split off missing splits, compute statistics, and build the data set."""
         classes = len(class_names) or int(parts["train"].labels.max()) + 1
         check_labels(parts["train"].labels, classes, f"the training images of {self.name!r}")
         counts = parts["train"].labels.bincount(minlength=classes)
@@ -614,7 +611,7 @@ class _Making:
             empty = int((counts == 0).nonzero()[0])
             who = repr(class_names[empty]) if class_names else str(empty)
             raise LayerticketError(
-                f"class {who} of {self.name!r} has no training images. Add some, or leave it out."
+                f"class {who} of {self.name!r} has no training images. Add some, or remove it."
             )
         train, rest = parts["train"], dict(parts)
         if "test" not in rest and "validation" in rest:
@@ -628,7 +625,7 @@ class _Making:
             raise LayerticketError(f"{self.name!r} has no training images left. Add some.")
         if value_range is None and train.dtype == torch.uint16:
             raise LayerticketError(
-                f"the images of {self.name!r} have 16 bits; state the values of black and white: "
+                f"the images of {self.name!r} have 16 bits; give the values of black and white: "
                 f"--value-range 0,{LIMITS[torch.uint16]}, or value_range=(0, 4095) in Python."
             )
         value_range = value_range or (0, 255)
@@ -638,7 +635,7 @@ class _Making:
         known["labels"] = {name: digest(part.labels.tolist()) for name, part in parts.items()}
         known["splits"] = {name: len(source) for name, source in splits.items()}
         fingerprint = digest(known)
-        mean, std = _measured(train, value_range, self.reading.readers, fingerprint, files)
+        mean, std = _statistics(train, value_range, self.reading.readers, fingerprint, files)
         border = max(1, round(min(train.shape[1:]) / 8))
         return Dataset(
             name=self.name,
@@ -656,8 +653,8 @@ class _Making:
         )
 
 
-def _facts_of(stored: _Stored, kind: str) -> dict[str, Any]:
-    """What is in the files: their SHA-256, channels, bits and sizes; looked at once."""
+def _examine(stored: _Stored, kind: str) -> dict[str, Any]:
+    """Return SHA-256, channels, bits and sizes of the images; cached by their files."""
 
     def compute() -> str:
         sha, first, other = hashlib.sha256(), None, None
@@ -673,12 +670,12 @@ def _facts_of(stored: _Stored, kind: str) -> dict[str, Any]:
             if form.bits != first.bits or (form.bits == 16 and form.channels != first.channels):
                 raise LayerticketError(
                     f"{what} has {form.channels} channels of {form.bits} bits, {first_what} "
-                    f"{first.channels} of {first.bits}. Give all images the same."
+                    f"{first.channels} of {first.bits}. Convert all images to the same."
                 )
             if other is None and (form.height, form.width) != (first.height, first.width):
                 other = [what, form.height, form.width]
         if first is None:
-            raise LayerticketError("there are no images to read. Give some.")
+            raise LayerticketError("there are no images. Add some.")
         return json.dumps(
             {
                 "content": sha.hexdigest(),
@@ -691,19 +688,19 @@ def _facts_of(stored: _Stored, kind: str) -> dict[str, Any]:
         )
 
     found: dict[str, Any] = json.loads(
-        cache.known_by_files(f"{kind}, revision {REVISION}", stored.files, compute)
+        cache.cached_by_files(f"{kind}, revision {REVISION}", stored.files, compute)
     )
     return found
 
 
 def _form(facts: Mapping[str, Any], size: tuple[int, int] | None) -> Form:
-    """What is made of every image; refuses images of several sizes unless they are resized."""
+    """Return the form to decode images to; raise if sizes differ and none is given."""
     height, width = size or facts["size"]
     if size is None and facts["other"] is not None:
         what, other_height, other_width = facts["other"]
         raise LayerticketError(
             f"{what} has {other_height}x{other_width} pixels, {facts['first']} {height}x{width}. "
-            "Say what all are to be resized to: --image-size HEIGHT,WIDTH."
+            "Give the size to resize all images to: --image-size HEIGHT,WIDTH."
         )
     return Form(facts["channels"], facts["bits"], height, width)
 
@@ -711,24 +708,24 @@ def _form(facts: Mapping[str, Any], size: tuple[int, int] | None) -> Form:
 def _in_memory(source: EncodedSplit, content: str, readers: int) -> Split:
     """Decode all images, or take them from the cache."""
     key = digest(["own images", REVISION, content, list(source.shape), str(source.dtype)])
-    kept = cache.recall(key)
-    if kept is None:
-        kept = {"images": _decoded(source, readers)}
-        cache.keep(key, kept)
-    return Split(images=kept["images"], labels=source.labels)
+    cached = cache.load(key)
+    if cached is None:
+        cached = {"images": _fetch_all(source, readers)}
+        cache.save(key, cached)
+    return Split(images=cached["images"], labels=source.labels)
 
 
-def _decoded(source: ImageSource, readers: int) -> Tensor:
-    """Fetch all images with the help of other processes: (N, C, H, W)."""
+def _fetch_all(source: ImageSource, readers: int) -> Tensor:
+    """Fetch all images: (N, C, H, W)."""
     images, done = torch.empty((len(source), *source.shape), dtype=source.dtype), 0
-    for part in _all_of(source, readers):
+    for part in _fetch_parts(source, readers):
         images[done : done + len(part)] = part
         done += len(part)
     return images
 
 
-def _all_of(source: ImageSource, readers: int) -> Iterator[Tensor]:
-    """Fetch all images, some at a time."""
+def _fetch_parts(source: ImageSource, readers: int) -> Iterator[Tensor]:
+    """Fetch all images in parts, in worker processes if they are encoded."""
     some = max(1, min(128, images_at_a_time(source)))
     rows = [slice(start, start + some) for start in range(0, len(source), some)]
     if not source.is_encoded:
@@ -737,20 +734,20 @@ def _all_of(source: ImageSource, readers: int) -> Iterator[Tensor]:
 
 
 def _resized(source: ImageSource, size: tuple[int, int], reading: Reading) -> ImageSource:
-    """Resize all images, into memory where they fit."""
-    lazily = ResizedSplit(source=source, size=size)
-    if len(lazily) * math.prod(lazily.shape) * lazily.dtype.itemsize > reading.image_memory:
-        return lazily
-    return Split(images=_decoded(lazily, reading.readers), labels=lazily.labels)
+    """Resize all images; they are kept in memory if they fit."""
+    resized = ResizedSplit(source=source, size=size)
+    if len(resized) * math.prod(resized.shape) * resized.dtype.itemsize > reading.image_memory:
+        return resized
+    return Split(images=_fetch_all(resized, reading.readers), labels=resized.labels)
 
 
 def resized_data(data: Dataset, size: tuple[int, int], reading: Reading) -> Dataset:
-    """Resize the images of a data set; its border for crops grows with them."""
+    """Resize the images of a data set; the border for crops is scaled with them."""
     train, validation, test = (
         _resized(split, size, reading) for split in (data.train, data.validation, data.test)
     )
     fingerprint = digest([data.fingerprint, "resized", REVISION, list(size)])
-    mean, std = _measured(train, data.value_range, reading.readers, fingerprint, ())
+    mean, std = _statistics(train, data.value_range, reading.readers, fingerprint, ())
     border = round(data.augment.pad * min(size) / min(data.shape[1:]))
     return replace(
         data,
@@ -766,26 +763,26 @@ def resized_data(data: Dataset, size: tuple[int, int], reading: Reading) -> Data
     )
 
 
-def _measured(
+def _statistics(
     train: ImageSource,
     value_range: tuple[int, int],
     readers: int,
     fingerprint: str,
     files: Sequence[Path],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of some training images, always the same; known by the files of all."""
+    """Return mean and deviation of up to `MEASURED` training images, cached by their files."""
     chosen = torch.randperm(len(train), generator=generator("statistics"))[:MEASURED].sort().values
     some = train.subset(chosen)
 
     def compute() -> str:
-        return json.dumps(statistics(some, value_range, _all_of(some, readers)))
+        return json.dumps(statistics(some, value_range, _fetch_parts(some, readers)))
 
     what = f"statistics {fingerprint} {value_range}"
-    found = cache.known_by_files(what, files, compute) if train.is_encoded and files else compute()
-    mean, std = json.loads(found)
-    if 0 in std and any(std):  # such as the alpha of images that are nowhere transparent
+    cached = train.is_encoded and files
+    mean, std = json.loads(cache.cached_by_files(what, files, compute) if cached else compute())
+    if 0 in std and any(std):  # for example alpha, if no image is transparent
         log.warning(
-            "channel %d of %d is the same in all images and shown as 0.",
+            "channel %d of %d is constant in all images and becomes 0.",
             std.index(0) + 1,
             len(std),
         )
@@ -793,25 +790,24 @@ def _measured(
     return tuple(mean), tuple(std)
 
 
-# Images of another source, for a network that is trained
+# Test sets for a trained network
 
 
 def read_folder(folder: Path, like: Dataset, *, image_size: tuple[int, int] | None) -> Split:
-    """Read a folder that holds one folder of images for each class.
+    """Read a folder with one subfolder of images per class.
 
-    Class folders are told by the names of the classes where these have names. Otherwise whole
-    numbers are the labels themselves, or there must be one folder for each class, in the order of
-    their names, as in torchvision.
+    If the classes have names, so do the folders. Otherwise folders are named by labels (whole
+    numbers), or there is one folder per class, sorted by name like torchvision's ImageFolder.
 
     Args:
-        folder: The folder.
-        like: What the network was trained on: shape, number and names of classes.
-        image_size: Height and width to resize to, those of the network; None: as its training
-            images were, else other sizes are refused.
+        folder: Path of the folder.
+        like: Training data of the network: shape, number and names of classes.
+        image_size: Height and width to resize images to, those of the network; None: resize them
+            only if the training images were resized.
 
     Raises:
-        LayerticketError: If there is nothing to read, the classes do not fit, or an image is
-            damaged or of another size.
+        LayerticketError: If there are no images, the classes do not fit, or an image is damaged
+            or has another size.
     """
     home = _existing(folder)
     names = [entry.name for entry in _folders(home)]
@@ -825,8 +821,8 @@ def read_folder(folder: Path, like: Dataset, *, image_size: tuple[int, int] | No
     else:
         known = f" ({', '.join(like.class_names[:8])})" if like.class_names else ""
         raise LayerticketError(
-            f"{str(folder)!r} holds {len(names)} folders, but the network knows {like.classes} "
-            f"classes{known}. Give one folder for each class, or folders named 0 to "
+            f"{str(folder)!r} holds {len(names)} folders, but the network has {like.classes} "
+            f"classes{known}. Give one folder per class, or folders named 0 to "
             f"{like.classes - 1}, not both."
         )
     files = [
@@ -835,27 +831,27 @@ def read_folder(folder: Path, like: Dataset, *, image_size: tuple[int, int] | No
         for file in _images_in(home / name)
     ]
     images: list[tuple[Encoded, str]] = [(file, repr(str(file))) for file, _ in files]
-    return _like(images, [label for _, label in files], like, str(folder), image_size)
+    return _decode_like(images, [label for _, label in files], like, str(folder), image_size)
 
 
 def read_hub(name: str, like: Dataset, *, image_size: tuple[int, int] | None) -> Split:
-    """Read a labelled data set of Hugging Face: a local folder, or a name of the Hub.
+    """Read a labelled data set of Hugging Face, from a local folder or the Hub.
 
     Args:
-        name: Path of a folder or ``owner/name``; ``@SPLIT`` behind it, ``@test`` by default.
-        like: What the network was trained on: shape and number of classes.
+        name: Path of a folder, or ``owner/name`` on the Hub; then ``@SPLIT``, by default ``@test``.
+        like: Training data of the network: shape and number of classes.
         image_size: As in `read_folder`.
 
     Raises:
-        LayerticketError: If `datasets` is not installed, there is no network, or images and
-            labels are not to be found or do not fit.
+        LayerticketError: If `datasets` is not installed, the Hub cannot be reached, or images and
+            labels are missing or do not fit.
     """
     source, _, part = name.partition("@")
     datasets = need("datasets", extra="datasets", why="Hugging Face data sets need datasets")
-    if not Path(source).is_dir() and not _reachable():
+    if not Path(source).is_dir() and not _hub_is_reachable():
         raise LayerticketError(
-            f"{source!r} is no folder, and the Hugging Face Hub cannot be reached. Check the path, "
-            "or go online."
+            f"{source!r} is not a folder, and the Hugging Face Hub cannot be reached. Check the "
+            "path or the network connection."
         )
     try:
         table = datasets.load_dataset(source, split=part or "test")
@@ -867,17 +863,17 @@ def read_hub(name: str, like: Dataset, *, image_size: tuple[int, int] | None) ->
     column, labels, _ = _columns(datasets, table, source)
     encoded = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     numbers = [-1 if value is None else int(value) for value in table[labels]]
-    return _like(_Cells([encoded], source), numbers, like, source, image_size)
+    return _decode_like(_Cells([encoded], source), numbers, like, source, image_size)
 
 
-def _like(
+def _decode_like(
     images: Sequence[tuple[Encoded, str]],
     labels: list[int],
     like: Dataset,
     where: str,
     image_size: tuple[int, int] | None,
 ) -> Split:
-    """Decode images into the form of those that a network was trained on."""
+    """Decode images to the form of the training images of a network."""
     channels, height, width = like.shape
     if image_size not in (None, (height, width)):
         raise LayerticketError(
@@ -892,21 +888,20 @@ def _like(
             found = form_of(source, what)
             if (found.height, found.width) != (height, width):
                 raise LayerticketError(
-                    f"{what} has {found.height}x{found.width} pixels, the network was trained on "
-                    f"{height}x{width}. Let images be resized (--image-size {height},{width}), or "
-                    "give others."
+                    f"{what} has {found.height}x{found.width} pixels, but the network was trained "
+                    f"on {height}x{width}. Resize the images: --image-size {height},{width}."
                 )
     rows = torch.arange(len(images))
     encoded = EncodedSplit(images=images, form=form, labels=numbers, rows=rows)
     return Split(images=encoded.fetch(slice(None)), labels=numbers)
 
 
-def _reachable() -> bool:
-    """Whether the Hub answers; the library itself would try for half a minute."""
+def _hub_is_reachable() -> bool:
+    """Whether the Hub can be reached; `datasets` itself would retry for half a minute."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return False
     try:
-        socket.create_connection(HUB, timeout=PATIENCE).close()
+        socket.create_connection(HUB, timeout=HUB_TIMEOUT).close()
     except OSError:
         return False
     return True

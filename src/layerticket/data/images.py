@@ -1,4 +1,4 @@
-"""One image file: what it holds, how it becomes whole numbers, how it is resized.
+"""Reads and resizes image files.
 
 Letters: C channels, H and W pixels.
 """
@@ -22,12 +22,12 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 Encoded = Path | bytes
-"""An image as it is stored: a file, or its bytes."""
+"""An encoded image: a file, or its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an image is, or is to be made of."""
+    """Channels, bits and size of an image."""
 
     channels: int
     """1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)."""
@@ -43,7 +43,7 @@ class Form:
 
     @property
     def bytes(self) -> int:
-        """Bytes of one image, decoded."""
+        """Bytes of the decoded image."""
         return self.channels * self.height * self.width * self.bits // 8
 
 
@@ -57,10 +57,10 @@ def pillow() -> Any:  # noqa: ANN401 - an optional module
 
 
 def form_of(source: Encoded, what: str = "") -> Form:
-    """Read what an image is from its header; its pixels are not decoded.
+    """Read the form of an image from its header; pixels are not decoded.
 
     Raises:
-        LayerticketError: If it is no image of 1 to 4 channels of 8 or 16 bits.
+        LayerticketError: If it is not an image with 1 to 4 channels of 8 or 16 bits.
     """
     with _opened(source, what) as image:
         _, channels, bits = _kind(image)
@@ -68,29 +68,28 @@ def form_of(source: Encoded, what: str = "") -> Form:
 
 
 def read_image(source: Encoded, form: Form, what: str = "") -> Array:
-    """Read one image and give it a form.
+    """Read an image and convert it to a form.
 
-    Other channels are converted by Pillow: alpha is dropped, grey is repeated. The orientation that
-    a camera notes beside the pixels is not applied. Another size is resized, see `resized`.
+    Pillow converts channels (alpha is dropped, grey is repeated); `resized` changes the size. The
+    EXIF orientation is not applied.
 
     Args:
         source: A file, or its bytes.
-        form: Channels, bits and size to give it.
-        what: What messages call it; the file's path by default.
+        form: Channels, bits and size of the result.
+        what: Name in messages; by default the path of the file.
 
     Returns:
         (C, H, W), uint8 or uint16.
 
     Raises:
-        LayerticketError: If it is damaged, no image, larger than Pillow allows, or does not have
-            so many bits or channels.
+        LayerticketError: If it is damaged, not an image, larger than Pillow allows, or cannot be
+            converted to these bits or channels.
     """
     with _opened(source, what) as image:
         mode, channels, bits = _kind(image)
         if bits != form.bits or (bits == 16 and channels != form.channels):
             raise ValueError(
-                f"{channels} channels of {bits} bits, where {form.channels} of {form.bits} are "
-                "wanted"
+                f"it has {channels} channels of {bits} bits, not {form.channels} of {form.bits}"
             )
         if bits == 16 and channels > 1:
             pixels = _sixteen_bit_colours(image, source)
@@ -98,7 +97,7 @@ def read_image(source: Encoded, form: Form, what: str = "") -> Array:
             wanted = mode if channels == form.channels else MODES[form.channels]
             picture = image if image.mode == wanted else image.convert(wanted)
             if wanted in ("L", "RGB") and picture.size != (form.width, form.height):
-                # The same numbers as by `resized`, channel by channel, in less time.
+                # Faster than `resized`, with the same result.
                 picture = picture.resize((form.width, form.height), pillow().Resampling.BILINEAR)
             found = np.asarray(picture)
             if found.dtype == np.int32 and not 0 <= found.min() <= found.max() <= 65_535:
@@ -109,9 +108,9 @@ def read_image(source: Encoded, form: Form, what: str = "") -> Array:
 
 
 def resized(pixels: Array, size: tuple[int, int]) -> Array:
-    """Resize an image by Pillow's bilinear filter, which averages over what it makes smaller.
+    """Resize an image with Pillow's bilinear filter, which averages pixels when it shrinks.
 
-    The image is stretched to the new size as a whole; nothing is cut off.
+    The whole image is stretched to the new size; nothing is cropped.
 
     Args:
         pixels: (C, H, W), uint8 or uint16.
@@ -123,21 +122,17 @@ def resized(pixels: Array, size: tuple[int, int]) -> Array:
     if pixels.shape[1:] == size:
         return np.ascontiguousarray(pixels)
     module, (height, width) = pillow(), size
-    limit = np.iinfo(pixels.dtype).max
-    channels = [
-        module.fromarray(channel.astype(np.float32)).resize(
-            (width, height), module.Resampling.BILINEAR
-        )
-        if limit > 255
-        else module.fromarray(channel).resize((width, height), module.Resampling.BILINEAR)
-        for channel in map(np.ascontiguousarray, pixels)
+    planes = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    found = [
+        module.fromarray(plane).resize((width, height), module.Resampling.BILINEAR)
+        for plane in map(np.ascontiguousarray, planes)
     ]
-    return np.stack([np.rint(np.asarray(one)) for one in channels]).astype(pixels.dtype)
+    return np.stack([np.rint(np.asarray(plane)) for plane in found]).astype(pixels.dtype)
 
 
 @contextmanager
 def _opened(source: Encoded, what: str) -> Iterator[Any]:
-    """Open an image; whatever is wrong with it becomes one line that names it."""
+    """Open an image; errors inside become one line that names it."""
     module, name = pillow(), what or repr(str(source))
     try:
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -148,14 +143,14 @@ def _opened(source: Encoded, what: str) -> Iterator[Any]:
             image = module.open(stream, formats=FORMATS)
         with image:
             if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"it holds {image.n_frames} pictures, not one")
+                raise ValueError(f"it holds {image.n_frames} images, not one")
             yield image
     except LayerticketError:
         raise
     except (module.DecompressionBombError, module.DecompressionBombWarning) as err:
         raise LayerticketError(
-            f"{name} has more than {module.MAX_IMAGE_PIXELS:,} pixels, which may be an attack; it "
-            "was not read. Make it smaller, or take it away."
+            f"{name} has more than {module.MAX_IMAGE_PIXELS:,} pixels, which may be a "
+            "decompression bomb; it was not read. Make it smaller, or remove it."
         ) from err
     except module.UnidentifiedImageError as err:  # its own text names an address in memory
         raise LayerticketError(
@@ -164,29 +159,29 @@ def _opened(source: Encoded, what: str) -> Iterator[Any]:
         ) from err
     except Exception as err:  # a damaged image can fail in any way
         raise LayerticketError(
-            f"{name} cannot be read ({' '.join(str(err).split())[:200]}); it must be a whole image "
-            f"({', '.join(FORMATS)}) of 1 to 4 channels. Get the file again, or take it away."
+            f"{name} cannot be read ({' '.join(str(err).split())[:200]}); it must be a complete "
+            f"image ({', '.join(FORMATS)}) with 1 to 4 channels. Replace the file, or remove it."
         ) from err
 
 
 def _kind(image: Any) -> tuple[str, int, int]:  # noqa: ANN401 - Pillow's image
-    """Mode to decode an opened image in, its channels and bits."""
+    """Return the mode to decode an opened image in, its channels and bits."""
     mode, raw = image.mode, str(image.tile[0][3]) if image.tile else ""
     if mode in ("RGB", "RGBA") and ";16" in raw:
         if image.format != "PNG":
-            raise ValueError("16-bit colours are read from PNG only")
+            raise ValueError("16-bit colours are supported in PNG only")
         return mode, 2 if raw.startswith("LA") else len(mode), 16
     if mode.startswith("I"):
         return mode, 1, 16
     names = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB"}
     mode = names.get(mode, mode)
     if mode not in ("L", "LA", "RGB", "RGBA"):
-        raise ValueError(f"pixels of mode {mode}")
+        raise ValueError(f"mode {mode} is not supported")
     return mode, len(mode), 8
 
 
 def _sixteen_bit_colours(image: Any, source: Encoded) -> Array:  # noqa: ANN401 - Pillow's image
-    """Decode a PNG of 16 bits and several channels, which Pillow reads in 8: (H, W, C) uint16."""
+    """Decode a 16-bit PNG with several channels, which Pillow reads as 8 bits: (H, W, C)."""
     why = "reading 16-bit colours needs torchvision"
     codecs = need("torchvision.io", extra="torchvision", why=why)
     image.verify()

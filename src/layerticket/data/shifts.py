@@ -1,4 +1,4 @@
-"""Test sets made later than CIFAR, and corrupted ones, as their authors publish them."""
+"""Published test sets for CIFAR: later ones, and corrupted ones."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ LABELS = "labels.npy"
 
 
 def read_shift(name: str, folders: Sequence[Path], classes: int = 10) -> Split:
-    """Read one of `SHIFTS` from the first folder that has its images."""
+    """Read a test set of `SHIFTS` from the first folder that has its images."""
     if name not in SHIFTS:
         raise unknown_name("shifted test set", name, SHIFTS)
     shift = SHIFTS[name]
@@ -42,7 +42,7 @@ def read_shift(name: str, folders: Sequence[Path], classes: int = 10) -> Split:
 
 
 def _pair(path: Path) -> tuple[Array, Array]:
-    """Read the pickled dictionary of images and labels that CIFAR-10.2 is published as."""
+    """Read images and labels from the pickled dictionary of CIFAR-10.2."""
     content = read_pickle(path, "file of CIFAR-10.2", in_array=True)
     entries = content if isinstance(content, dict) else {}
     images = entries.get("images", entries.get(b"images"))
@@ -56,15 +56,15 @@ def _pair(path: Path) -> tuple[Array, Array]:
         return images, np.array(labels)
     except ValueError as err:
         raise LayerticketError(
-            f"{path.name!r} has labels of unequal length, where one number an image is to be. Get "
-            "the file again."
+            f"{path.name!r} has labels of unequal length; it must hold one number per image. "
+            "Download the file again."
         ) from err
 
 
 def _check(
     file: str, images: Array, labels_file: str, labels: Array, rows: int, shape: tuple[int, ...]
 ) -> None:
-    """Refuse images and labels that are not `rows` of the shape (C, H, W)."""
+    """Raise unless there are `rows` labels and images of the shape (C, H, W)."""
     channels, height, width = shape
     check_array(images, np.uint8, (rows, height, width, channels), repr(file))
     check_array(labels, np.integer, (rows,), repr(labels_file))
@@ -80,16 +80,16 @@ def _to_split(images: Array, labels: Array) -> Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Corrupted:
-    """Published corrupted images: files that were checked, and labels."""
+    """Published corrupted images: their checked files, and labels."""
 
     folder: Path
     arrays: Mapping[str, Array]
-    """Corruption -> (5 N, H, W, C) uint8 on disk, severity by severity."""
+    """Corruption -> (5 N, H, W, C) uint8 on disk, sorted by severity."""
     labels: Tensor
     """(5 N,) int64."""
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over labels and all files; known by their times once computed."""
+        """Return the SHA-256 of labels and all files; cached by their path, size and time."""
 
         def compute() -> str:
             sha = hashlib.sha256(self.labels.numpy().data)
@@ -99,7 +99,7 @@ class Corrupted:
             return sha.hexdigest()
 
         files = [self.folder / LABELS, *(self.folder / f"{name}.npy" for name in self.arrays)]
-        return cache.known_by_files("published corruptions", files, compute)
+        return cache.cached_by_files("published corruptions", files, compute)
 
     def severity(self, name: str, severity: int, images: int) -> Split:
         """Read the first images of one corruption at one severity (1 to 5)."""
@@ -109,7 +109,7 @@ class Corrupted:
 
 
 def find_published(data: str, folders: Sequence[Path]) -> Path | None:
-    """Find the published CIFAR-10-C or CIFAR-100-C: one of the folders, or in one of them."""
+    """Find the folder of the published CIFAR-10-C or CIFAR-100-C: a given one, or in one."""
     candidates = [place for folder in folders for place in (folder / PUBLISHED[data], folder)]
     return next((place for place in candidates if (place / "gaussian_noise.npy").is_file()), None)
 
@@ -117,7 +117,7 @@ def find_published(data: str, folders: Sequence[Path]) -> Path | None:
 def open_published(
     folder: Path, names: Sequence[str], count: int, shape: tuple[int, int, int], classes: int
 ) -> Corrupted:
-    """Open and check the published files of several corruptions, `count` images a severity."""
+    """Open and check the published files of corruptions, with `count` images per severity."""
     labels = open_array(folder / LABELS)
     arrays = {name: open_array(folder / f"{name}.npy") for name in names}
     for name, array in arrays.items():

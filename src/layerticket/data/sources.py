@@ -1,4 +1,4 @@
-"""Data sets by name: what there is, and the one function that loads them."""
+"""The names of the data sets, and the function that loads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,44 +13,44 @@ from layerticket.settings import Bytes, settings, size_of
 if TYPE_CHECKING:
     from layerticket.data.dataset import Dataset
 
-# Name -> (C, H, W) and number of classes.
 SHAPES = {
     "digits": ((1, 8, 8), 10),
     "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),
 }
+"""Shape (C, H, W) and number of classes of each built-in data set."""
 FOLDER, TABLES, ARRAYS = "imagefolder:", "datasets:", "arrays:"
 OWN = (f"{FOLDER}DIR", f"{TABLES}DIR", f"{ARRAYS}FILE.npz", "package.module:function")
 DATASETS = (*SHAPES, *OWN)
 PUBLISHED = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
-"""Data sets whose corrupted test images are published, and under which name."""
+"""Names of the published corrupted test images of a data set."""
 
 
 @settings
 class Reading:
-    """How images are read on this machine; changes no bit of any batch."""
+    """How images are read; does not change any batch."""
 
     image_memory: Bytes = 2 * 1024**3
-    """Images that take up to so much, decoded, are kept in memory (2GiB, 900MB); others are read
-    from disk whenever they are needed."""
+    """Largest size of decoded images that are kept in memory (2GiB, 900MB); larger data sets are
+    read from disk in every epoch."""
     readers: Annotated[int, Strict(), Field(ge=0, le=256)] = 2
-    """Processes that read or change images one by one beside training; 0: training itself does."""
+    """Worker processes that read or augment images one by one; 0: the training process does."""
 
 
 POLICIES = {"trivialaugment": "TrivialAugmentWide", "randaugment": "RandAugment"}
-"""Augmentations that change images one by one, and their classes in torchvision."""
+"""Augmentations of single images, and their classes in torchvision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shift:
-    """How a later test set for CIFAR-10 is published."""
+    """Files of a later test set for CIFAR-10."""
 
     title: str
     images: str
-    """File of the images; of images and labels where `labels` is empty."""
+    """File of the images, or of images and labels if `labels` is empty."""
     labels: str = ""
     count: int
-    """Images in it."""
+    """Number of images."""
 
 
 def _pair(version: str, count: int) -> Shift:
@@ -69,7 +69,7 @@ SHIFTS = {
 
 
 def data_name(name: str) -> str:
-    """Spell the name of a data set so that it is the same from every folder.
+    """Return the name of a data set with an absolute path.
 
     Raises:
         LayerticketError: If the name is unknown.
@@ -98,24 +98,24 @@ def load_data(
     value_range: tuple[int, int] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> "Dataset":
-    """Load a data set with fixed splits; the same call always gives the same images.
+    """Load a data set; the same call always gives the same splits.
 
     Args:
         name: ``digits``, ``cifar10``, ``cifar100``, or your own images: ``imagefolder:DIR``,
-            ``datasets:DIR``, ``arrays:FILE.npz`` or ``package.module:function``, which returns a
-            `Dataset` and is given those of `validation_fraction`, `image_size` and `value_range`
-            that it has parameters for. See `layerticket.data.from_folder` and its like.
-        data_dir: Folder with the CIFAR files, as original batches or as parquet; with
-            `download`, where they are put if they are not there yet. For CIFAR only.
+            ``datasets:DIR``, ``arrays:FILE.npz`` or ``package.module:function``. The function
+            returns a `Dataset`; it is called with `validation_fraction`, `image_size` and
+            `value_range` if it has these parameters.
+        data_dir: Folder with the CIFAR files, as original batches or as parquet; with `download`,
+            missing files are put there. For CIFAR only.
         validation_fraction: Share of every class taken from the training images for validation,
             0 to 0.5; 0 leaves the validation split empty.
-        download: Whether missing CIFAR files may be fetched from their authors' site.
+        download: Whether to download missing CIFAR files from their authors' site.
         image_size: Height and width to resize all images to, or one number for both.
         value_range: Pixel values of black and white; must be given for images of 16 bits.
-        reading: What is kept in memory, and how the rest is read.
+        reading: How images are read.
 
     Raises:
-        LayerticketError: If the name is unknown, an argument does not fit, or files are absent or
+        LayerticketError: If the name is unknown, an argument does not fit, or files are missing or
             damaged.
 
     Example:
@@ -131,11 +131,12 @@ def load_data(
     size = None if image_size is None else size_of(image_size)
     if name not in ("cifar10", "cifar100") and (data_dir is not None or download):
         raise LayerticketError(
-            f"the data folder and the download are for CIFAR; {name!r} needs neither. Leave them "
-            "out."
+            f"data_dir and download are for CIFAR only; {name!r} needs neither. Leave them out."
         )
     if name in SHAPES:
-        return _embedded(name, data_dir, validation_fraction, download, size, value_range, reading)
+        return _load_built_in(
+            name, data_dir, validation_fraction, download, size, value_range, reading
+        )
     from layerticket.data import folders
 
     kind, place = name.partition(":")[::2]
@@ -156,7 +157,7 @@ def load_data(
     return folders.from_function(name, options, validation_fraction, reading)
 
 
-def _embedded(
+def _load_built_in(
     name: str,
     data_dir: str | Path | None,
     validation_fraction: float,
@@ -167,7 +168,7 @@ def _embedded(
 ) -> "Dataset":
     """Load a data set of `SHAPES`."""
     if value_range not in (None, (0, 255)):
-        raise LayerticketError(f"{name!r} has pixels from 0 to 255; leave the value range out.")
+        raise LayerticketError(f"{name!r} has pixels from 0 to 255; leave value_range out.")
     if name == "digits":
         from layerticket.data.dataset import load_digits
 
@@ -185,7 +186,7 @@ def _embedded(
 
 
 def image_shape(name: str) -> tuple[tuple[int, int, int], int] | None:
-    """Return shape (C, H, W) and number of classes of a data set that is known without its files.
+    """Return shape (C, H, W) and number of classes of a built-in data set; None for others.
 
     Raises:
         LayerticketError: If the name is unknown.

@@ -1,4 +1,4 @@
-"""Images that are read batch by batch: plain pixels in files, or encoded, by worker processes."""
+"""Images that are read from disk batch by batch, in worker processes if they are encoded."""
 
 import hashlib
 import multiprocessing
@@ -23,18 +23,18 @@ from layerticket.files import check_regular
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ChunkedSplit:
-    """Labelled images in several files, which lie one after the other in one order.
+    """Labelled images in several files, in order; `open_chunks` makes it.
 
-    Only the images asked for are read; labels are in memory. Batches have the bits that a `Split`
-    of the same images gives. Made by `open_chunks`.
+    Only the images of a batch are read; labels are in memory. Batches are bit-identical to those
+    of a `Split` of the same images.
     """
 
     chunks: tuple[Array, ...]
-    """Arrays (n, C, H, W) that are mapped from files."""
+    """Memory-mapped arrays (n, C, H, W)."""
     labels: Tensor
     """(N,) int64, on the device."""
     rows: Tensor | None = None
-    """(N,) int64 on the CPU: where each image lies in all files together; None: in order."""
+    """(N,) int64 on the CPU: index of each image in all files together; None: in order."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,13 +49,10 @@ class ChunkedSplit:
 
     @property
     def device(self) -> torch.device:
-        """Where `fetch` puts images."""
+        """Device of the images that `fetch` returns."""
         return self.labels.device
 
-    @property
-    def is_encoded(self) -> bool:
-        """False: the files hold plain pixels."""
-        return False
+    is_encoded = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,7 +73,7 @@ class ChunkedSplit:
         return torch.from_numpy(images).to(self.device)
 
     def subset(self, rows: Tensor) -> "ChunkedSplit":
-        """Return a source of some rows, in their order; nothing is read."""
+        """Return a source of some rows, in the given order; nothing is read."""
         places = rows if self.rows is None else self.rows[rows]
         return ChunkedSplit(chunks=self.chunks, labels=self.labels[rows], rows=places)
 
@@ -87,16 +84,16 @@ class ChunkedSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class EncodedSplit:
-    """Labelled images that stay as they are stored, and are decoded when they are fetched."""
+    """Labelled images that are decoded when they are fetched."""
 
     images: Sequence[tuple[Encoded, str]]
-    """All images, and what messages call them."""
+    """All images, and their names in messages."""
     form: Form
-    """What is made of every image."""
+    """Channels, bits and size to decode every image to."""
     labels: Tensor
     """(N,) int64, on the device."""
     rows: Tensor
-    """(N,) int64 on the CPU: where each image lies among all."""
+    """(N,) int64 on the CPU: index of each image in `images`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -110,13 +107,10 @@ class EncodedSplit:
 
     @property
     def device(self) -> torch.device:
-        """Where `fetch` puts images."""
+        """Device of the images that `fetch` returns."""
         return self.labels.device
 
-    @property
-    def is_encoded(self) -> bool:
-        """True."""
-        return True
+    is_encoded = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,7 +127,7 @@ class EncodedSplit:
         return torch.from_numpy(found).to(self.device)
 
     def subset(self, rows: Tensor) -> "EncodedSplit":
-        """Return a source of some rows, in their order; nothing is decoded."""
+        """Return a source of some rows, in the given order; nothing is decoded."""
         return replace(self, labels=self.labels[rows], rows=self.rows[rows])
 
     def to(self, device: str | torch.device) -> "EncodedSplit":
@@ -143,7 +137,7 @@ class EncodedSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ResizedSplit:
-    """Another source whose images are resized when they are fetched."""
+    """A source whose images are resized when they are fetched."""
 
     source: ImageSource
     size: tuple[int, int]
@@ -161,18 +155,15 @@ class ResizedSplit:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the source."""
+        """``torch.uint8`` or ``torch.uint16``, as in the source."""
         return self.source.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where `fetch` puts images."""
+        """Device of the images that `fetch` returns."""
         return self.source.device
 
-    @property
-    def is_encoded(self) -> bool:
-        """True: every image is work of its own."""
-        return True
+    is_encoded = True
 
     def __len__(self) -> int:
         return len(self.source)
@@ -186,20 +177,20 @@ class ResizedSplit:
         return torch.from_numpy(found).to(self.device)
 
     def subset(self, rows: Tensor) -> "ResizedSplit":
-        """Return a source of some rows, in their order."""
+        """Return a source of some rows, in the given order."""
         return replace(self, source=self.source.subset(rows))
 
     def to(self, device: str | torch.device) -> "ResizedSplit":
-        """Return the same source on another device."""
+        """Return the same source; `fetch` puts images on the device."""
         return replace(self, source=self.source.to(device))
 
 
 def open_chunks(images: Sequence[Path], labels: Path) -> ChunkedSplit:
-    """Open images that lie in several ``.npy`` files, without reading them.
+    """Open images in several ``.npy`` files, without reading them.
 
     Args:
         images: Files of arrays (n, C, H, W), uint8 or uint16, in order.
-        labels: File of an array (N,) of whole numbers, one for each image.
+        labels: File of an array (N,) of whole numbers, one per image.
 
     Returns:
         The source, on the CPU.
@@ -216,7 +207,7 @@ def open_chunks(images: Sequence[Path], labels: Path) -> ChunkedSplit:
         3
     """
     if not images:
-        raise LayerticketError("there is no file of images to open. Give at least one.")
+        raise LayerticketError("images is empty; give at least one file of images.")
     chunks = tuple(open_array(path) for path in images)
     kinds = {np.dtype(str(kind).removeprefix("torch.")) for kind in LIMITS}
     kind = chunks[0].dtype.newbyteorder("=")
@@ -233,7 +224,7 @@ def open_array(path: Path) -> Array:
     """Open a ``.npy`` file without reading it into memory.
 
     Raises:
-        LayerticketError: If it is missing, truncated, no ``.npy`` file, or holds objects.
+        LayerticketError: If it is missing, truncated, not a ``.npy`` file, or holds objects.
     """
     check_regular(path)
     if not path.is_file():
@@ -245,21 +236,22 @@ def open_array(path: Path) -> Array:
         return found
     except Exception as err:  # a damaged header can fail in any way
         raise LayerticketError(
-            f"{path.name!r} cannot be read as an array ({err}); it may be truncated. Get it again."
+            f"{path.name!r} cannot be read as an array ({err}); it may be truncated. "
+            "Download or write it again."
         ) from err
 
 
 class Policy:
-    """Changes images one by one; what is done to one follows from (seed, epoch, row) alone.
+    """Augments single images with random numbers that depend on seed, epoch and row only.
 
     Args:
         name: "trivialaugment" or "randaugment".
-        seed: Of the training.
-        epoch: Number of the pass.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
 
     References:
         Müller and Hutter, "TrivialAugment", ICCV 2021. Cubuk et al., "RandAugment", NeurIPS 2020.
-        Both as in torchvision, with its defaults.
+        Both with the code and defaults of torchvision.
     """
 
     def __init__(self, name: str, seed: int, epoch: int) -> None:
@@ -272,16 +264,16 @@ class Policy:
         return getattr(v2, POLICIES[self.name])()  # type: ignore[no-any-return]
 
     def check(self, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-        """Refuse images that the operations are not made for, and a missing torchvision."""
+        """Raise if the augmentation does not support such images, or torchvision is missing."""
         if dtype != torch.uint8 or shape[0] not in (1, 3):
             raise LayerticketError(
-                f"augmentation {self.name} is made for images of 8 bits and 1 or 3 channels; "
-                f"these are {dtype} with {shape[0]}. Use the augmentation standard."
+                f"augmentation {self.name} needs images of 8 bits and 1 or 3 channels; these are "
+                f"{dtype} with {shape[0]}. Use augmentation standard."
             )
         _ = self._transform
 
     def __call__(self, images: Tensor, rows: Sequence[int]) -> Tensor:
-        """Change images (B, C, H, W), whose rows in their source are given."""
+        """Augment images (B, C, H, W); `rows` are their rows in the source."""
         found = torch.empty_like(images)
         with torch.random.fork_rng(devices=[]):
             for number, row in enumerate(rows):
@@ -294,19 +286,19 @@ class Policy:
 def read_ahead(
     source: ImageSource,
     rows: Sequence[Rows],
-    change: Policy | None = None,
+    transform: Policy | None = None,
     *,
     workers: int,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Fetch one batch after another in other processes, a few batches ahead.
+    """Fetch batches in worker processes, a few batches ahead.
 
     Args:
-        source: Where from.
-        rows: Of each batch.
-        change: What is done to every image.
-        workers: Number of processes; 0: this one. They change no bit.
-        device: Where the batches appear.
+        source: Source of the images.
+        rows: Rows of each batch.
+        transform: Augmentation of each image.
+        workers: Number of processes, which does not change the images; 0: this process.
+        device: Device of the batches.
 
     Yields:
         (B, C, H, W) for each entry of `rows`, in order.
@@ -317,13 +309,13 @@ def read_ahead(
     every = torch.arange(len(source))
     numbers = [every[some].tolist() if isinstance(some, slice) else some.tolist() for some in rows]
     loader = DataLoader(
-        _Images(source.to("cpu"), change),
+        _Images(source.to("cpu"), transform),
         batch_sampler=numbers,
         num_workers=min(workers, len(numbers)),
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=device.type == "cuda",
         multiprocessing_context=_context() if workers and numbers else None,
-        generator=torch.Generator(),  # else it draws from the state that dropout draws from
+        generator=torch.Generator(),  # else it would change the random state of dropout
     )
     for found in loader:
         if isinstance(found, str):
@@ -332,24 +324,24 @@ def read_ahead(
 
 
 def _context() -> str:
-    """Forked workers start at once and share what is in memory; where there are none, others."""
+    """Return the start method of workers: fork is fast and shares memory, if it is available."""
     methods = multiprocessing.get_all_start_methods()
     return "fork" if "fork" in methods else methods[0]
 
 
 class _Images(TorchDataset[Tensor]):
-    """What a worker does: it fetches the images of a batch, or says why it cannot."""
+    """Fetches the images of a batch in a worker; errors are returned as text."""
 
-    def __init__(self, source: ImageSource, change: Policy | None) -> None:
-        self.source, self.change = source, change
+    def __init__(self, source: ImageSource, transform: Policy | None) -> None:
+        self.source, self.transform = source, transform
 
     def __getitems__(self, rows: list[int]) -> Tensor | str:
         try:
             images = self.source.fetch(torch.tensor(rows, dtype=torch.int64))
-            return images if self.change is None else self.change(images, rows)
+            return images if self.transform is None else self.transform(images, rows)
         except LayerticketError as err:
             return str(err)
 
 
-def _as_it_is(found: Any) -> Any:  # noqa: ANN401 - whatever `_Images` returned
-    return found
+def _unchanged(batch: Any) -> Any:  # noqa: ANN401 - a tensor or a text
+    return batch

@@ -1,1 +1,1 @@
-"""The corruptions of CIFAR-10-C, batched and seeded: 15 standard ones, 4 extra, 5 severities."""
+"""The 15 standard and 4 extra corruptions of CIFAR-10-C at 5 severities, for seeded batches."""

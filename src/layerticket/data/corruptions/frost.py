@@ -1,8 +1,7 @@
-"""Frost on the pane: from photographs the user has, or a drawn texture under another name.
+"""The frost corruption: with the photographs of the recipe, or with generated textures.
 
-The recipe lays crops of five photographs over the images; they are not part of this package. What
-is drawn here instead looks like frost to a person and is none of them, so it is called
-``frost_like`` everywhere.
+The five photographs are not part of this package. The corruption with generated textures gives
+other results, so it has another name: ``frost_like``.
 """
 
 import functools
@@ -20,48 +19,50 @@ from layerticket.data.images import SUFFIXES, form_of, read_image
 from layerticket.errors import LayerticketError
 
 # source: https://arxiv.org/abs/1903.12261 and the authors' recipe for CIFAR-10 (2018)
-FROST = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # shares of image and frost
+FROST = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # weights of image and frost
 PHOTOGRAPHS = 5
 SHRINK = 0.2
-SIDE = 200  # pixels of a drawn texture
+SIDE = 200  # pixels of a generated texture
 
 
 def frost(
-    images: Array, severity: int, draws: np.random.Generator, panes: Sequence[Array]
+    images: Array, severity: int, draws: np.random.Generator, textures: Sequence[Array]
 ) -> Array:
-    """Lay a random crop of a random pane (3, height, width) over every image."""
-    share, frozen = FROST[severity - 1]
+    """Add a random crop of a random texture (3, height, width) to every image."""
+    image_weight, frost_weight = FROST[severity - 1]
     channels, height, width = images.shape[1:]
-    which = draws.integers(0, len(panes), len(images))
-    where = draws.random((len(images), 2))
+    numbers = draws.integers(0, len(textures), len(images))
+    positions = draws.random((len(images), 2))
     layer = np.empty_like(images)
-    for i, (pane, place) in enumerate(zip(which, where, strict=True)):
-        source = panes[pane]
-        room = np.array(source.shape[1:]) - (height, width)
-        top, left = (place * np.maximum(room, 1)).astype(int)
-        crop = source[:, top : top + height, left : left + width]
+    for i, (number, position) in enumerate(zip(numbers, positions, strict=True)):
+        texture = textures[number]
+        room = np.array(texture.shape[1:]) - (height, width)
+        top, left = (position * np.maximum(room, 1)).astype(int)
+        crop = texture[:, top : top + height, left : left + width]
         layer[i] = crop if channels == 3 else crop.mean(axis=0)
-    return np.float32(share) * images + np.float32(frozen) * layer
+    return np.float32(image_weight) * images + np.float32(frost_weight) * layer
 
 
 def frost_like(images: Array, severity: int, draws: np.random.Generator) -> Array:
-    """Lay a random crop of a drawn texture over every image, in the shares of the recipe."""
-    return frost(images, severity, draws, _drawn())
+    """Add a random crop of a generated texture to every image, with the weights of the recipe."""
+    return frost(images, severity, draws, _generated())
 
 
 def read_photographs(folder: Path, height: int, width: int) -> tuple[Array, ...]:
-    """Read the first five photographs of frost by name: (3, h, w) float32 in [0, 1] each.
+    """Read the first five photographs of a folder, sorted by name: (3, h, w) float32 in [0, 1].
 
-    They are shrunk to a fifth without smoothing, as the recipe does, and refused where a crop of
-    `height` by `width` pixels does not fit.
+    They are shrunk to a fifth without smoothing, as in the recipe.
+
+    Raises:
+        LayerticketError: If there are fewer, or a crop of `height` by `width` pixels does not fit.
     """
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in SUFFIXES)[:PHOTOGRAPHS]
     if len(files) < PHOTOGRAPHS:
         raise LayerticketError(
             f"{str(folder)!r} holds {len(files)} PNG or JPEG files; the frost of the recipe needs "
-            f"{PHOTOGRAPHS} photographs. Give their folder, or none for a drawn texture."
+            f"{PHOTOGRAPHS} photographs. Give their folder, or none for generated textures."
         )
-    panes = []
+    textures = []
     for file in files:
         colours = replace(form_of(file), channels=3, bits=8)
         photograph = torch.from_numpy(read_image(file, colours))[None].float() / 255
@@ -71,19 +72,19 @@ def read_photographs(folder: Path, height: int, width: int) -> tuple[Array, ...]
                 f"the photograph {file.name!r} is too small: a fifth of it must hold "
                 f"{height}x{width} pixels. Give the original photographs."
             )
-        panes.append(small)
-    return tuple(panes)
+        textures.append(small)
+    return tuple(textures)
 
 
 @functools.cache
-def _drawn() -> tuple[Array, ...]:
-    """Draw five textures (3, SIDE, SIDE): needles in many directions on a cloudy ground."""
+def _generated() -> tuple[Array, ...]:
+    """Generate five textures (3, SIDE, SIDE): needles in many directions on clouds."""
     draws = np.random.default_rng(20190504)
     tint = np.array([0.86, 0.94, 1.0], np.float32).reshape(3, 1, 1)
-    panes = []
+    textures = []
     for _ in range(PHOTOGRAPHS):
-        ground = draws.standard_normal((SIDE, SIDE))
-        cloud = _scaled(ndimage.gaussian_filter(ground, 12, mode="wrap"))
+        clouds = draws.standard_normal((SIDE, SIDE))
+        clouds = _scaled(ndimage.gaussian_filter(clouds, 12, mode="wrap"))
         needles = np.zeros((SIDE, SIDE))
         for degrees in draws.uniform(0, 180, 8):
             fine = ndimage.gaussian_filter(
@@ -92,8 +93,8 @@ def _drawn() -> tuple[Array, ...]:
             turned = ndimage.rotate(fine, degrees, reshape=False, order=1, mode="wrap")
             middle = turned[SIDE // 2 : SIDE // 2 + SIDE, SIDE // 2 : SIDE // 2 + SIDE]
             needles = np.maximum(needles, _scaled(middle) ** 2)
-        panes.append((tint * _scaled(0.5 * cloud + needles)).astype(np.float32))
-    return tuple(panes)
+        textures.append((tint * _scaled(0.5 * clouds + needles)).astype(np.float32))
+    return tuple(textures)
 
 
 def _scaled(values: Array) -> Array:

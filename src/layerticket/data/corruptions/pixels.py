@@ -1,8 +1,8 @@
-"""What the corruptions are made of: filters as matrices, resampling, blur along a line.
+"""Filters that the corruptions share: Gaussian blur, zoom, displacement, motion blur.
 
 Letters: N images, C channels, H and W pixels. Images are float32 (N, C, H, W), 1 is white; layers
-are (N, H, W). A filter along one axis is linear, so it is kept as a matrix (out, in): made by
-running SciPy's filter over the identity, borders included, and applied to all images at once.
+are (N, H, W). A linear filter along one axis is computed as a matrix (out, in), by applying SciPy's
+filter to the identity matrix, and then multiplied with all images at once.
 """
 
 import functools
@@ -15,16 +15,16 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 Array = np.ndarray[Any, np.dtype[Any]]
-NEGLIGIBLE = 1e-6  # a weight that cannot move an 8-bit value
+NEGLIGIBLE = 1e-6  # smaller weights cannot change an 8-bit value
 
 
 def truncated(images: Array) -> Array:
-    """Cut values to [0, 1] and make them 8 bits, dropping what lies behind the point."""
+    """Clip values to [0, 1] and convert them to 8 bits, rounding down."""
     return (np.clip(images, 0, 1) * np.float32(255)).astype(np.uint8)
 
 
 def gray(images: Array) -> Array:
-    """Brightness (N, 1, H, W) of images of three channels (ITU-R BT.601); of one, themselves."""
+    """Return the luma (N, 1, H, W) of RGB images (ITU-R BT.601); grey images are returned as is."""
     if images.shape[1] == 1:
         return images
     weights = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)
@@ -32,15 +32,9 @@ def gray(images: Array) -> Array:
     return found
 
 
-def separable(images: Array, rows: Array, columns: Array) -> Array:
-    """Apply one matrix along H and one along W of (..., H, W)."""
-    found: Array = rows @ images @ columns.T
-    return found
-
-
 @functools.cache
 def _gaussian_matrix(size: int, sigma: float, mode: str, truncate: float) -> Array:
-    """Gaussian filter along an axis of `size` pixels as a matrix (size, size)."""
+    """Return the matrix (size, size) of a Gaussian filter along an axis."""
     if sigma == 0:
         return np.eye(size, dtype=np.float32)
     identity = np.eye(size)
@@ -49,14 +43,15 @@ def _gaussian_matrix(size: int, sigma: float, mode: str, truncate: float) -> Arr
 
 
 def blurred(images: Array, sigma: float, *, mode: str = "nearest", truncate: float = 4.0) -> Array:
-    """Gaussian blur over H and W of (..., H, W); `mode` and `truncate` as in SciPy."""
+    """Apply a Gaussian blur to (..., H, W); `mode` and `truncate` are those of SciPy."""
     rows, columns = (_gaussian_matrix(n, sigma, mode, truncate) for n in images.shape[-2:])
-    return separable(images, rows, columns)
+    found: Array = rows @ images @ columns.T
+    return found
 
 
 @functools.cache
-def zoom_matrix(size: int, factor: float) -> Array:
-    """Linear zoom into the middle of an axis as a matrix (size, size); 1 is the identity."""
+def _zoom_matrix(size: int, factor: float) -> Array:
+    """Return the matrix (size, size) of a linear zoom into the middle of an axis."""
     cropped = math.ceil(size / factor)
     start = (size - cropped) // 2
     zoom = ndimage.zoom(np.eye(cropped), (factor, 1), order=1)
@@ -67,16 +62,17 @@ def zoom_matrix(size: int, factor: float) -> Array:
 
 
 def zoomed(images: Array, factor: float) -> Array:
-    """Zoom into the middle of (..., H, W) by a factor of at least 1."""
-    rows, columns = (zoom_matrix(n, factor) for n in images.shape[-2:])
-    return separable(images, rows, columns)
+    """Zoom into the middle of (..., H, W); the factor is at least 1."""
+    rows, columns = (_zoom_matrix(n, factor) for n in images.shape[-2:])
+    found: Array = rows @ images @ columns.T
+    return found
 
 
 def displaced(images: Array, rows: Array, columns: Array, *, edge_twice: bool) -> Array:
-    """Read images at rows and columns (N, H, W), interpolated linearly, mirrored at the borders.
+    """Sample images at rows and columns (N, H, W) with linear interpolation and mirrored borders.
 
-    Pixel centres are whole numbers. `edge_twice` says whether the mirror stands behind the last
-    pixel (d c b a | a b c d) or in it.
+    Pixel centres are whole numbers. `edge_twice` is whether the mirror image repeats the border
+    pixel (d c b a | a b c d).
     """
     height, width = images.shape[2:]
     if edge_twice:
@@ -92,12 +88,11 @@ def displaced(images: Array, rows: Array, columns: Array, *, edge_twice: bool) -
 
 
 def motion_blurred(images: Array, radius: int, sigma: float, degrees: Array) -> Array:
-    """Blur along a line of its own for each image, as ImageMagick's motion blur does.
+    """Blur each image along a line in direction `degrees` (N,), like ImageMagick's motion blur.
 
-    Half a Gaussian of ``2 radius + 1`` taps lies along the line; tap i reads the pixel nearest to
-    i steps along it (a half goes down), and the border pixel goes on for ever. `degrees` (N,) are
-    the directions. ImageMagick keeps the result in 16 bits, rounded, and stores it in 8, where 257
-    steps of 16 bits are one of 8 and what is left over is dropped.
+    The kernel is half a Gaussian with ``2 radius + 1`` taps. Tap i reads the pixel nearest to i
+    steps along the line (halves are rounded down); the border pixel is repeated. As in ImageMagick,
+    the result is rounded to 16 bits and then divided by 257, rounding down, for 8 bits.
     """
     height, width = images.shape[2:]
     taps = np.arange(2 * radius + 1)

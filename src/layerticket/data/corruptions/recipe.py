@@ -1,8 +1,7 @@
 """Corrupts images by name and severity; the same seed gives the same images.
 
-Images are worked on in groups of `GROUP`; the random numbers of a group follow from the seed, the
-corruption, the severity and the number of the group. The last group is filled up with repeated
-images, so an image at a place is corrupted the same however many come after it.
+Images are processed in groups of `GROUP`, each with its own random numbers. The last group is
+filled with repeated images, so an image does not depend on the images after it.
 """
 
 import hashlib
@@ -42,7 +41,7 @@ STANDARD = (
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
 GROUP = 100
-REVISION = 3  # raise it when the same seed should give other images
+REVISION = 3  # increased when the same seed gives other images
 
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": noise.gaussian_noise,
@@ -65,12 +64,16 @@ CORRUPTIONS: dict[str, Corruption] = {
     "spatter": spatter,
     "saturate": digital.saturate,
 }
-SMALLEST = {"elastic_transform": 16, "pixelate": 8, "jpeg_compression": 8}  # pixels of a side
+SMALLEST = {
+    "elastic_transform": 16,
+    "pixelate": 8,
+    "jpeg_compression": 8,
+}  # pixels of the smaller side
 COLOURED = ("saturate", "spatter")
 
 
 def obstacle(name: str, shape: Sequence[int]) -> str:
-    """Say why a corruption cannot be applied to images of a shape (C, H, W); empty if it can.
+    """Return why a corruption cannot be applied to images of a shape (C, H, W); empty if it can.
 
     Example:
         >>> obstacle("saturate", (1, 8, 8))
@@ -83,7 +86,7 @@ def obstacle(name: str, shape: Sequence[int]) -> str:
         return "it changes colours, and images of 1 channel have none"
     least = SMALLEST.get(name, 4)
     if side < least:
-        return f"its lengths are pixels of 32x32 images; below {least}x{least} nothing is left"
+        return f"its lengths are for images of 32x32 pixels; it needs at least {least}x{least}"
     return ""
 
 
@@ -92,9 +95,9 @@ def corrupt(
 ) -> Tensor:
     """Corrupt images by the CIFAR-10-C recipe.
 
-    The constants are those of CIFAR-10-C, in pixels of 32x32 images; nothing is scaled to other
-    sizes. Values are cut to [0, 255] and truncated to whole numbers, as in the published files.
-    The published files were drawn without a seed: this gives their distribution, not their bits.
+    The constants are those of CIFAR-10-C for 32x32 pixels and do not scale with image size. Values
+    are clipped to [0, 255] and rounded down, as in the published files. The published files have no
+    seed, so the results have their distribution, but are not equal to them.
 
     Args:
         images: (N, C, H, W) uint8, on the CPU.
@@ -104,46 +107,46 @@ def corrupt(
         frost_dir: Folder with the recipe's photographs of frost.
 
     Returns:
-        (N, C, H, W) uint8; image i depends on the seed, on i and on the images before it only.
+        (N, C, H, W) uint8; image i depends only on the seed, on i and on the images before it.
 
     Raises:
-        LayerticketError: If a name or severity is unknown, the images are of another kind, or the
-            corruption cannot be applied to them.
+        LayerticketError: If a name or severity is unknown, the images have another type or shape,
+            or the corruption cannot be applied to them.
 
     References:
         Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
         Perturbations", ICLR 2019. arXiv:1903.12261. Differs from the authors' program: motion blur
         without ImageMagick, an exact distance in spatter; see also `glass_blur`.
     """
-    change = _corruption(name, images, severity, frost_dir)
+    corruption = _corruption(name, images, severity, frost_dir)
     source, found = images.numpy(), np.empty(images.shape, np.uint8)
     for group, start in enumerate(range(0, len(source), GROUP)):
         part = source[start : start + GROUP]
         filled = part[np.arange(GROUP) % len(part)].astype(np.float32) / np.float32(255)
         draws = _generator(seed, name, severity, group)
-        found[start : start + GROUP] = truncated(change(filled, severity, draws))[: len(part)]
+        found[start : start + GROUP] = truncated(corruption(filled, severity, draws))[: len(part)]
     return torch.from_numpy(found)
 
 
 def all_severities(
     images: Tensor, name: str, *, seed: int, frost_dir: Path | None = None
 ) -> Tensor:
-    """Corrupt images at all five severities, or take them from the cache: (5, N, C, H, W) uint8."""
+    """Corrupt images at all five severities; the result (5, N, C, H, W) uint8 is cached."""
     sha = hashlib.sha256(repr((REVISION, name, seed, tuple(images.shape))).encode())
     sha.update(images.contiguous().numpy().data)
     for file in sorted(frost_dir.glob("*")) if name == "frost" and frost_dir else ():
         sha.update(file.read_bytes() if file.is_file() else b"")
     key = f"{name}-{sha.hexdigest()[:32]}"
-    kept = cache.recall(key)
-    if kept is None:
+    cached = cache.load(key)
+    if cached is None:
         parts = [corrupt(images, name, s, seed=seed, frost_dir=frost_dir) for s in SEVERITIES]
-        kept = {"images": torch.stack(parts)}
-        cache.keep(key, kept)
-    return kept["images"]
+        cached = {"images": torch.stack(parts)}
+        cache.save(key, cached)
+    return cached["images"]
 
 
 def _corruption(name: str, images: Tensor, severity: int, frost_dir: Path | None) -> Corruption:
-    """Look a corruption up and check that it applies."""
+    """Return a corruption, after checking that it can be applied."""
     if name not in CORRUPTIONS and name != "frost":
         raise unknown_name("corruption", name, (*CORRUPTIONS, "frost"))
     if severity not in SEVERITIES:
@@ -160,14 +163,14 @@ def _corruption(name: str, images: Tensor, severity: int, frost_dir: Path | None
         return CORRUPTIONS[name]
     if frost_dir is None:
         raise LayerticketError(
-            "the frost of the recipe needs its photographs. Give their folder (--frost-dir), or "
-            "take frost_like, which is drawn."
+            "corruption 'frost' needs the photographs of the recipe. Give their folder "
+            "(--frost-dir), or use frost_like, which generates its textures."
         )
-    panes = read_photographs(frost_dir, images.shape[2], images.shape[3])
-    return lambda x, s, draws: frost(x, s, draws, panes)
+    photographs = read_photographs(frost_dir, images.shape[2], images.shape[3])
+    return lambda x, s, draws: frost(x, s, draws, photographs)
 
 
 def _generator(*key: str | int) -> np.random.Generator:
-    """Return random numbers that follow from `key` alone."""
+    """Return a random number generator that is seeded by `key` only."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
