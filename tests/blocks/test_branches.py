@@ -234,7 +234,7 @@ def test_generation_with_cache_goes_on_without_attention():
     names = [b.name for b in found]
     assert "model.layers.0.self_attn" not in names  # the cache counts its tokens there
     told = {r.name: r.reason for r in found.rejected}["model.layers.0.self_attn"]
-    assert told.endswith("its cache of keys and values counts the tokens there")
+    assert told.endswith("its key-value cache counts the tokens in this block")
     gone = found.named(["model.layers.0.mlp", "model.layers.1.self_attn"])
     small = without(model, gone, example)
     how = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}

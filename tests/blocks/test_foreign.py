@@ -251,7 +251,7 @@ def test_wrong_arguments_are_answered_in_one_line():
         find_ticket(model, batch, budget=2)
     with pytest.raises(LayerticketError, match=r"budget is 0\.3; give a layerticket\.Budget"):
         select({b.name: 1.0 for b in found}, found, 0.3)
-    with pytest.raises(ModelError, match=r"of a batch \(inputs, targets\) give the inputs alone"):
+    with pytest.raises(ModelError, match=r"a batch \(inputs, targets\), give the inputs only"):
         find_blocks(model, batch)
     for kind in (torch.uint8, torch.uint16, torch.int32):
         raw = (255 * batch[0].abs().clamp(max=1)).to(kind)

@@ -56,7 +56,7 @@ def test_a_module_called_twice_stays_and_its_like_goes():
 
 
 def kind(module, *args, **kwargs):
-    return probe.Seen.of(module, 0, args, kwargs).kind_of(module)
+    return probe.RecordedCall.of(module, 0, args, kwargs).kind_of(module)
 
 
 def changed(change):

@@ -381,7 +381,7 @@ def test_blocks_that_can_go_alone_and_not_together():
     found = find_blocks(EitherNet(), ROWS[:, :4])
     assert [b.name for b in found] == ["layers.1", "layers.2", "layers.3"]
     told = {r.name: r.reason for r in found.rejected}["layers.0"]
-    assert told.endswith("(where layers.1, layers.2, layers.3 are gone)")
+    assert told.endswith("(when layers.1, layers.2, layers.3 are removed)")
     assert remove_blocks(EitherNet(), found)(ROWS[:, :4]).shape == (6, 3)
 
 

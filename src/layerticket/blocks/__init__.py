@@ -1,1 +1,1 @@
-"""Finds the residual blocks of a network that can be removed, by running it."""
+"""Finds the removable residual blocks of a network by running it."""

@@ -1,4 +1,4 @@
-"""What is known of a block, and of a candidate that must stay."""
+"""Records of removable blocks, and of candidates that must stay."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from layerticket.display import Shown, Table, few
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.settings import Whole, restored
 
-if TYPE_CHECKING:  # at run time it would import torch
+if TYPE_CHECKING:  # it imports torch
     from layerticket.surgery.remove import Replacement
 
 Granularity = Literal["block", "branch"]
@@ -17,48 +17,48 @@ Granularity = Literal["block", "branch"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Branch:
-    """Where a residual branch lies, and how it is taken out."""
+    """The residual block of a branch, and how the branch is removed."""
 
     of: str
-    """Name of the residual block it is a part of."""
+    """Name of the residual block that contains it."""
     replacements: "tuple[Replacement, ...]"
-    """First the module whose output is added to the stream, then what is idle without it."""
+    """First the module whose output is added, then modules that have no effect without it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """One residual block that the identity can replace, or one of several branches of it."""
+    """One residual block that the identity can replace, or one of its branches."""
 
     name: str
     """As in ``named_modules()``."""
     position: Whole
-    """Place among the removable blocks in the order of execution, from 0."""
+    """Index among the removable blocks in the order of execution, from 0."""
     stage: Whole
-    """Blocks of equal shape in one container share a stage; numbered from 0."""
+    """Index of the stage, from 0; blocks of equal shape in one container share a stage."""
     shape: tuple[Whole, ...]
-    """Shape of what flows through, without the batch dimension."""
+    """Shape of its input and output, without the batch dimension."""
     params: Whole
-    """Parameters inside."""
+    """Parameters in the block."""
     macs: Whole | None
-    """Multiply-accumulates per example; None where they cannot be counted."""
+    """Multiply-accumulates per example; None if they cannot be counted."""
     call: Literal["plain", "rich"]
-    """`plain`: one tensor in, one out. `rich`: more arguments or outputs, inside a list."""
+    """`plain`: one input tensor and one output tensor. `rich`: more arguments or outputs."""
     post_norm: bool
-    """Whether a normalization, or an activation other than ReLU, stands behind the addition."""
+    """Whether a normalization, or an activation other than ReLU, follows the addition."""
     branch: Branch | None = None
-    """For a branch, how it is taken out; None: the block goes as a whole."""
+    """How the branch is removed; None for a whole block."""
     shared: tuple[tuple[str, Whole, Whole], ...] = ()
-    """Parameters inside that stand elsewhere too: name, size, and in how many places (removable
-    blocks, and all the rest as one); they go when all of these go."""
+    """Parameters that are shared with other places: name, size, and number of places (each
+    removable block is one, the rest of the network is one). They are removed with the last one."""
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Names of the modules that go, each without its parts."""
-        return tuple(one.name for one in self.replacements) or (self.name,)
+        """Names of the modules that are removed, without those inside them."""
+        return tuple(part.name for part in self.replacements) or (self.name,)
 
     @property
     def replacements(self) -> "tuple[Replacement, ...]":
-        """What stands in the place of a branch, the end of it first; empty for a whole block."""
+        """Replacements of the modules of a branch; empty for a whole block."""
         return () if self.branch is None else self.branch.replacements
 
 
@@ -78,7 +78,7 @@ def macs_of(blocks: Iterable[Block]) -> int:
 
 
 def freed_params(blocks: Iterable[Block]) -> int:
-    """Count the parameters that are gone without blocks, of shared ones those of no other place."""
+    """Count the parameters that are removed with blocks; shared ones only with their last place."""
     blocks = list(blocks)
     places = Counter(name for block in blocks for name, _, _ in block.shared)
     known = {name: (size, of) for block in blocks for name, size, of in block.shared}
@@ -87,42 +87,38 @@ def freed_params(blocks: Iterable[Block]) -> int:
 
 
 def block_record(block: Block) -> dict[str, Any]:
-    """Return a block as JSON values; what is said of branches is there for branches only."""
+    """Return a block as JSON values; `branch` and `shared` are left out if they are empty."""
     record = asdict(block)
-    neutral = {"branch": None, "shared": ()}
-    return {k: v for k, v in record.items() if k not in neutral or v != neutral[k]}
+    empty = {"branch": None, "shared": ()}
+    return {k: v for k, v in record.items() if k not in empty or v != empty[k]}
 
 
 def block_of(record: object, where: str = "block") -> Block:
-    """Read a block back from what `block_record` returned.
+    """Read a block from the JSON values of `block_record`.
 
     Args:
         record: JSON values.
-        where: File, and place in it, for messages.
+        where: File, and position in it, for messages.
 
     Raises:
-        LayerticketError: Naming the field that is missing, unknown or wrong.
+        LayerticketError: If a field is missing, unknown or invalid.
     """
     if not isinstance(record, Mapping) or record.get("branch") is None:
         return restored(Block, record, where, {"branch": None})
     from layerticket.surgery.remove import Replacement
 
-    branch, place = record["branch"], f"{where}: branch"
+    branch, where_branch = record["branch"], f"{where}: branch"
     parts = branch.get("replacements") if isinstance(branch, Mapping) else None
     if not isinstance(parts, list | tuple):
-        raise LayerticketError(f"{place}: replacements is {parts!r}; it must be a list.")
-    made = tuple(restored(Replacement, part, f"{place}: replacements") for part in parts)
-    one = restored(Branch, branch, place, {"replacements": made})
-    return restored(Block, record, where, {"branch": one})
-
-
-def _count_text(count: int | None) -> str:
-    return "" if count is None else f"{count:,}"
+        raise LayerticketError(f"{where_branch}: replacements is {parts!r}; it must be a list.")
+    made = tuple(restored(Replacement, part, f"{where_branch}: replacements") for part in parts)
+    restored_branch = restored(Branch, branch, where_branch, {"replacements": made})
+    return restored(Block, record, where, {"branch": restored_branch})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
-    """A candidate that must stay, and why."""
+    """A candidate that must stay, and the reason."""
 
     name: str
     reason: str
@@ -130,16 +126,16 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Blocks(Shown, Sequence[Block]):
-    """The removable blocks of a network in the order of execution, and what was rejected."""
+    """The removable blocks of a network in the order of execution, and rejected candidates."""
 
     removable: tuple[Block, ...]
     rejected: tuple[Rejection, ...]
     params: int
     """Parameters of the whole network."""
     macs: int | None
-    """Multiply-accumulates of the whole network per example; None where they cannot be counted."""
+    """Multiply-accumulates of the whole network per example; None if they cannot be counted."""
     uncounted: str = ""
-    """Why they cannot."""
+    """Why multiply-accumulates cannot be counted."""
 
     def _headline(self) -> str:
         return f"{len(self)} removable blocks, {len(self.rejected)} that must stay"
@@ -153,7 +149,10 @@ class Blocks(Shown, Sequence[Block]):
         }
 
     def _table(self) -> Table:
-        rows = [(b.name, b.stage, f"{b.params:,}", _count_text(b.macs), "") for b in self]
+        rows = [
+            (b.name, b.stage, f"{b.params:,}", "" if b.macs is None else f"{b.macs:,}", "")
+            for b in self
+        ]
         rejected = [(one.name, "", "", "", one.reason) for one in self.rejected]
         return ("block", "stage", "parameters", "MACs", "must stay: it"), [*rows, *rejected]
 
@@ -171,10 +170,10 @@ class Blocks(Shown, Sequence[Block]):
         return iter(self.removable)
 
     def without(self, names: "Sequence[str | Block]") -> "Blocks":
-        """Return what is left when these blocks are removed; positions and stages stay as named.
+        """Return the blocks left when these are removed; positions and stages do not change.
 
         Raises:
-            LayerticketError: As `named` does.
+            LayerticketError: As in `named`.
         """
         gone = self.named(names)
         return Blocks(
@@ -186,17 +185,18 @@ class Blocks(Shown, Sequence[Block]):
         )
 
     def named(self, names: "Sequence[str | Block]") -> tuple[Block, ...]:
-        """Return the blocks of these names in the order of execution.
+        """Return the blocks with these names, in the order of execution.
 
-        A block stands for its name.
+        Args:
+            names: Names of blocks, or blocks.
 
         Raises:
-            LayerticketError: If a name is not a removable block, with the reason where known.
+            LayerticketError: If a name is not a removable block, with the reason if it is known.
         """
         reasons = {rejection.name: rejection.reason for rejection in self.rejected}
         available = {block.name for block in self.removable}
-        asked = [name if isinstance(name, str) else name.name for name in names]
-        for name in asked:
+        wanted = [name if isinstance(name, str) else name.name for name in names]
+        for name in wanted:
             if name in reasons:
                 raise LayerticketError(
                     f"block {name!r} cannot be removed: it {reasons[name]}. "
@@ -204,4 +204,4 @@ class Blocks(Shown, Sequence[Block]):
                 )
             if name not in available:
                 raise unknown_name("block", name, available)
-        return tuple(block for block in self.removable if block.name in set(asked))
+        return tuple(block for block in self.removable if block.name in set(wanted))

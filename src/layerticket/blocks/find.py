@@ -1,4 +1,4 @@
-"""Chooses the removable blocks among the modules that pass the zero-function test."""
+"""Finds the removable blocks of a network, among the modules that pass the zero-function test."""
 
 import warnings
 from collections import Counter
@@ -18,6 +18,7 @@ from layerticket.blocks.probe import (
     Finding,
     Kwargs,
     Probed,
+    is_inside,
     needed_outputs,
     probe,
     runs,
@@ -47,12 +48,13 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     Args:
         model: Any network that supports ``copy.deepcopy``.
         example: Inputs to call it on (a tensor, a tuple or a dict); one example is enough.
-        granularity: `block`: a block goes as a whole; `branch`: where a block has several
-            residual branches (attention, then a multilayer perceptron), each can go by itself.
+        granularity: `block`: whole blocks; `branch`: if a block has several residual branches
+            (attention, then a multilayer perceptron), each branch separately.
 
     Returns:
         Removable blocks in the order of execution, and the other candidates with the reason why
-        each must stay. Plain networks have no removable block; that is a result, not an error.
+        each must stay. A network without residual blocks has no removable block; this is not an
+        error.
 
     Raises:
         LayerticketError: If the model cannot be copied or does not run on `example`, or
@@ -73,9 +75,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         _block(model, name, findings[name], macs) for name in _outermost(plain, passing, probed)
     ]
     sums = find_sums(plain, example, passing)
-    candidates += [
-        _branch_outside(model, one, macs) for one in _in_trunks(plain, sums, granularity)
-    ]
+    candidates += [_branch_block(model, one, macs) for one in _block_sums(plain, sums, granularity)]
     candidates.sort(key=lambda block: (findings[block.name].order, block.name))
     unsafe = _breaks_without(model, example, candidates)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
@@ -86,7 +86,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     ]
     if granularity == "branch":
         parts = find_parts(plain, example, blocks, passing)
-        branches = [piece for block in blocks for piece in _split(model, block, parts, macs)]
+        branches = [branch for block in blocks for branch in _split(model, block, parts, macs)]
         if branches != list(blocks):
             unsafe = _breaks_without(model, example, branches)
             rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
@@ -101,7 +101,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
 
 
 def _counted(model: nn.Module, example: Inputs) -> tuple[dict[str, int] | None, str]:
-    """Count multiply-accumulates by module; None, and why, where they cannot be counted."""
+    """Count multiply-accumulates by module; if this is not possible, return None and the reason."""
     try:
         return module_macs(model, example), ""
     except UncountedError as err:
@@ -113,14 +113,14 @@ def _macs_of_modules(macs: Mapping[str, int] | None, names: Iterable[str]) -> in
 
 
 def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    """Write down which parameters of each block stand elsewhere too, and in how many places."""
+    """Fill in the parameters that each block shares with other places."""
     names, sizes = dict[int, str](), dict[int, int]()
     places: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         key = id(parameter)
         names.setdefault(key, name)
         sizes[key] = parameter.numel()
-        holder = (b.name for b in blocks if any(_inside(name, part) for part in b.modules))
+        holder = (b.name for b in blocks if any(is_inside(name, part) for part in b.modules))
         places.setdefault(key, set()).add(next(holder, ""))
     return tuple(
         replace(
@@ -135,11 +135,11 @@ def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ..
     )
 
 
-def _in_trunks(model: nn.Module, sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
-    """Choose the sums whose branches can go: all of them, or those that stand for whole blocks.
+def _block_sums(model: nn.Module, sums: Sequence[Sum], granularity: Granularity) -> list[Sum]:
+    """Choose the sums whose branches count as blocks.
 
-    They do where a module adds up several branches of one kind in its own forward, and where the
-    network itself does.
+    With granularity `branch` these are all sums. Otherwise they are those that the network itself
+    computes, or a module that computes several sums of branches of one kind.
     """
     kinds = {one.name: (one.at, _kind(model.get_submodule(one.name))) for one in sums}
     alike = Counter(kinds.values())
@@ -148,8 +148,8 @@ def _in_trunks(model: nn.Module, sums: Sequence[Sum], granularity: Granularity) 
     ]
 
 
-def _branch_outside(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) -> Block:
-    """Describe a branch whose sum stands in the module around it."""
+def _branch_block(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) -> Block:
+    """Describe a branch that is added outside of its own module."""
     first = one.branch.replacements[0]
     return Block(
         name=one.name,
@@ -165,13 +165,13 @@ def _branch_outside(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) 
 
 
 def _params_of(model: nn.Module, branch: Branch) -> int:
-    """Count the parameters that go with a branch, each once."""
+    """Count the parameters that are removed with a branch; a shared one counts once."""
     parts = [model.get_submodule(part.name) for part in branch.replacements]
     return sum({id(p): p.numel() for part in parts for p in part.parameters()}.values())
 
 
 def _block(model: nn.Module, name: str, finding: Finding, macs: Mapping[str, int] | None) -> Block:
-    """Describe a block; its place among the others is filled in later."""
+    """Describe a block; position and stage are filled in later."""
     return Block(
         name=name,
         position=-1,
@@ -190,7 +190,7 @@ def _split(
     parts: dict[str, list[Part]],
     macs: Mapping[str, int] | None,
 ) -> list[Block]:
-    """Put the branches of a block in its place; a block with one branch stays as it is."""
+    """Return the branches of a block; a block with one branch is returned itself."""
     return [
         replace(
             block,
@@ -204,7 +204,7 @@ def _split(
 
 
 def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-    """Fill in positions and stages; branches share a stage with branches of their kind."""
+    """Fill in positions and stages; branches share a stage with branches of the same name."""
     stages: dict[tuple[str, str, tuple[int, ...]], int] = {}
     numbered = []
     for position, block in enumerate(blocks):
@@ -216,22 +216,22 @@ def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
 
 
 def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
-    """Choose blocks among modules that pass: the outermost, but look inside stages and stacks.
+    """Choose blocks among the modules that pass: the outermost ones, or those inside a stage.
 
-    A module whose weight matrices all lie in passing modules of one kind (or that is a plain
-    sequence of passing modules) is a stage of blocks; so is one, whatever else it holds, that the
-    stream leaves through several blocks of one kind. One whose passing modules differ in kind
-    (attention, then a multilayer perceptron) is a block with several branches.
+    A stage is a sequence of passing modules, or a module whose weight matrices are all in passing
+    modules of one kind, or a module whose stream passes through several blocks of one kind. A
+    module whose passing modules differ in kind (attention, then a multilayer perceptron) is a block
+    with several branches.
     """
 
     def blocks_in(name: str) -> set[str]:
-        inner = _maximal({other for other in passing if _inside(other, name)})
+        inner = _outermost_names({other for other in passing if is_inside(other, name)})
         if name == "" or (inner and _is_stage(model, name, inner)):
             return {block for child in inner for block in blocks_in(child)}
         stacked = {
             block
             for child in inner
-            if _runs_through(name, child, probed)
+            if _passes_through(name, child, probed)
             for block in blocks_in(child)
         }
         kinds = Counter(_kind(model.get_submodule(block)) for block in stacked)
@@ -239,100 +239,96 @@ def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
 
     chosen = blocks_in("")
     classes = {type(model.get_submodule(name)) for name in chosen}
-    return {  # no branches of a block whose like go whole
+    return {  # not inside a module of a class that is itself removable
         name
         for name in chosen
         if not any(type(model.get_submodule(above)) in classes for above in _above(name))
     }
 
 
-def _runs_through(outer: str, inner: str, probed: Probed) -> bool:
-    """Tell whether what a module gives leaves the zeroed module around it unchanged."""
+def _passes_through(outer: str, inner: str, probed: Probed) -> bool:
+    """Whether the zeroed module `outer` returns the output of its inner module unchanged."""
     given, zeroed = probed.calls[outer], probed.zeroed[outer]
     r = torch.randn_like(given.x) + 1
     with preserved_random_state(0):
         try:
             output = response(zeroed, {inner.removeprefix(f"{outer}."): r}, given)
-        except Exception:  # it does something else with what the inner one gives
+        except Exception:  # it does something else with this output
             return False
     return proportional(output, r)
 
 
 def _is_stage(model: nn.Module, name: str, inner: set[str]) -> bool:
     module = model.get_submodule(name)
-    held = {id(p) for child in inner for p in model.get_submodule(child).parameters()}
-    held |= {id(p) for p in module.parameters(recurse=False)}  # a position embedding of its own
-    covered = all(id(p) in held for p in module.parameters() if p.ndim > 1)
+    known = {id(p) for child in inner for p in model.get_submodule(child).parameters()}
+    known |= {id(p) for p in module.parameters(recurse=False)}  # such as a position embedding
+    covered = all(id(p) in known for p in module.parameters() if p.ndim > 1)
     kinds = {_kind(model.get_submodule(child)) for child in inner}
     return covered and (isinstance(module, nn.Sequential) or len(kinds) == 1)
 
 
 def _kind(module: nn.Module) -> tuple[type, ...]:
-    """Return the classes of a module and of all modules with weight matrices in it, in order."""
+    """Return the classes of all modules with weight matrices in a module, itself included."""
     return tuple(type(m) for m in module.modules() if any(p.ndim > 1 for p in m.parameters()))
 
 
-def _maximal(names: set[str]) -> set[str]:
-    """Keep the names that lie inside no other of the names."""
+def _outermost_names(names: set[str]) -> set[str]:
+    """Return the names that are not inside another one of them."""
     return {name for name in names if not any(above in names for above in _above(name))}
 
 
-def _inside(name: str, ancestor: str) -> bool:
-    return name != ancestor and (ancestor == "" or name.startswith(f"{ancestor}."))
-
-
 def _above(name: str) -> Iterator[str]:
-    """List the names of all modules that contain this one, the root `""` included."""
+    """Yield the names of all modules that contain this one, including the root `""`."""
     while name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> dict[str, str]:
-    """Take blocks out for real and run; return the ones the model's own code does not run without.
+    """Remove blocks and run the network; return the blocks without which it fails, with reasons.
 
-    All together, and each one alone that leaves values behind where others could read them. Where
-    that fails, each alone and then one after the other from the output on. A network may read its
-    number of layers from its configuration, so a failure counts only if the smaller network with
-    its configuration corrected fails too. Cost: two forward passes, and one more for each block
-    that is tried alone.
+    All blocks are removed together, and each block with side effects alone. If this fails, each
+    block is removed alone, and then one after the other, starting at the output. A network may read
+    its number of layers from its configuration, so a failure counts only if the smaller network
+    with a corrected configuration fails too. Cost: two forward passes, and one more for each block
+    that is removed alone.
     """
-    cached = _cached(model, example) if any(block.branch for block in blocks) else 0
+    cached = _cached_tokens(model, example) if any(block.branch for block in blocks) else 0
 
-    def failure(gone: Sequence[Block]) -> str:
+    def failure(removed: Sequence[Block]) -> str:
         small = in_eval_mode(view_of(model))
-        for block in gone:
+        for block in removed:
             remove_from(small, block)
         reason = runs(small, example)
         if reason and pretrained(model):
             with warnings.catch_warnings(action="ignore", category=UserWarning):
-                reason = runs(in_eval_mode(remove_blocks(model, gone)), example)
-        lost = not reason and cached and _cached(small, example) != cached
-        return "its cache of keys and values counts the tokens there" if lost else reason
+                reason = runs(in_eval_mode(remove_blocks(model, removed)), example)
+        lost = not reason and cached and _cached_tokens(small, example) != cached
+        return "its key-value cache counts the tokens in this block" if lost else reason
 
     needed = "is needed by the model's own code, which fails without it: {}"
     unsafe: dict[str, str] = {}
     together = bool(blocks) and failure(blocks)
-    alone = blocks if together else _leaving_values(model, example, blocks)
-    with told("trying the network without a block") as tell:
+    alone = blocks if together else _with_side_effects(model, example, blocks)
+    with told("testing the network without a block") as tell:
         for number, block in enumerate(alone):
             tell(number / len(alone), block.name)
             if reason := failure([block]):
                 unsafe[block.name] = needed.format(reason)
         left = [block for block in blocks if block.name not in unsafe]
         if left and (together or unsafe) and failure(left):
-            gone: list[Block] = []
+            removed: list[Block] = []
             for block in reversed(left):
-                if reason := failure([*gone, block]):
-                    others = ", ".join(other.name for other in reversed(gone))
-                    unsafe[block.name] = f"{needed.format(reason)} (where {others} are gone)"
+                if reason := failure([*removed, block]):
+                    others = ", ".join(other.name for other in reversed(removed))
+                    unsafe[block.name] = f"{needed.format(reason)} (when {others} are removed)"
                 else:
-                    gone.append(block)
+                    removed.append(block)
     return unsafe
 
 
-def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> list[Block]:
-    """List the blocks that leave something behind besides what they return."""
+def _with_side_effects(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks that change values outside of their output."""
     view = in_eval_mode(view_of(model))
     before: dict[str, list[object]] = {}
     found: set[str] = set()
@@ -355,8 +351,8 @@ def _leaving_values(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
     return [block for block in blocks if block.name in found]
 
 
-def _cached(model: nn.Module, example: Inputs) -> int:
-    """Return how many tokens the cache a language model returns says it holds; 0: no cache."""
+def _cached_tokens(model: nn.Module, example: Inputs) -> int:
+    """Return the number of tokens in the cache that a language model returns; 0: no cache."""
     with torch.no_grad(), reference_kernels():
         output = call(in_eval_mode(view_of(model)), example)
     count = getattr(getattr(output, "past_key_values", None), "get_seq_length", None)
@@ -366,17 +362,17 @@ def _cached(model: nn.Module, example: Inputs) -> int:
 def _other_candidates(
     model: nn.Module, findings: dict[str, Finding], removable: set[str], unsafe: Collection[str]
 ) -> list[str]:
-    """List modules with inner weights that are neither removable nor part of what is.
+    """Return the modules with inner weights that are not removable, nor inside a removable block.
 
-    The outermost ones beside blocks; the innermost ones where there is no block to be beside of.
+    Only the outermost ones are returned; in a network without removable blocks, the innermost.
     """
-    kept_open = {above for name in [*removable, *unsafe] for above in _above(name)} | {""}
+    around = {above for name in [*removable, *unsafe] for above in _above(name)} | {""}
     classes = {type(model.get_submodule(name)) for name in removable}
     candidates = {
         name
         for name, finding in findings.items()
         if name not in removable
-        and name not in kept_open
+        and name not in around
         and not isinstance(model.get_submodule(name), (nn.ModuleList, nn.ModuleDict))
         and (finding.composite or type(model.get_submodule(name)) in classes)
         and not any(above in removable for above in _above(name))
@@ -385,5 +381,5 @@ def _other_candidates(
         outer = {above for name in candidates for above in _above(name)}
         return sorted(candidates - outer, key=lambda n: (findings[n].order, n))
     opaque = {name for name in candidates if findings[name].reason == NO_TENSOR}
-    opened = {name for name in opaque if any(_inside(other, name) for other in candidates)}
-    return sorted(_maximal(candidates - opened), key=lambda n: (findings[n].order, n))
+    opened = {name for name in opaque if any(is_inside(other, name) for other in candidates)}
+    return sorted(_outermost_names(candidates - opened), key=lambda n: (findings[n].order, n))

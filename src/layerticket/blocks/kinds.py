@@ -18,9 +18,9 @@ _CODE = (types.FunctionType, types.BuiltinFunctionType)
 def kind_of(module: nn.Module) -> Hashable:
     """Return a key that is equal for modules that differ only in the values of their parameters.
 
-    The key holds the classes of a module and all its parts, their settings and hooks, the shapes of
-    their parameters and the values of their buffers. Objects that cannot be compared count as equal
-    only if they are the same.
+    The key contains the classes of a module and its submodules, their settings and hooks, the
+    shapes of their parameters and the values of their buffers. An object that cannot be compared is
+    equal only to itself.
     """
     places: dict[int, int] = {}
     return tuple(
@@ -30,7 +30,7 @@ def kind_of(module: nn.Module) -> Hashable:
 
 
 def _part(module: nn.Module, places: dict[int, int]) -> Hashable:
-    """Describe one module without its parts; `places` numbers shared modules and parameters."""
+    """Return the key of one module without submodules; `places` numbers modules and parameters."""
     places[id(module)] = len(places)
     settings = tuple(
         (key, _frozen(value)) for key, value in vars(module).items() if key not in _APART

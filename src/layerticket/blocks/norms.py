@@ -1,6 +1,6 @@
-"""Normalizations and activations of a network, found by what they do.
+"""Finds normalizations and activations by their behaviour.
 
-The zero-function test may take them as identities, since a block may have one behind its addition.
+The zero-function test may replace them by the identity, since one may follow a block's addition.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ KNOWN = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def find_norms(model: nn.Module, example: Inputs) -> set[str]:
-    """Find normalizations by behaviour: own vectors only, and f(3x) = f(x) for any x.
+    """Find normalizations by behaviour: only vectors as parameters, and f(3x) = f(x) for any x.
 
-    Those of PyTorch are known to behave so. Cost: one forward pass where there may be others. Where
-    the model does not run on the example, some are missing.
+    Those of PyTorch need no test. Cost: one forward pass if there may be others. If the model does
+    not run on the example, some are not found.
     """
     norms, unknown = set[str](), list[str]()
     for name, module in model.named_modules():
@@ -49,7 +49,7 @@ def find_norms(model: nn.Module, example: Inputs) -> set[str]:
         alone[name] = copy.deepcopy(recorder.get_submodule(name))
         watch(name, recorder.get_submodule(name))
     with torch.no_grad(), reference_kernels():
-        with contextlib.suppress(Exception):  # the caller runs it again and tells what is wrong
+        with contextlib.suppress(Exception):  # the caller runs it again and reports the error
             call(recorder, example)
         for name, like in seen.items():
             x = torch.randn(like.shape, dtype=like.dtype, device=like.device)
@@ -62,10 +62,10 @@ def find_norms(model: nn.Module, example: Inputs) -> set[str]:
 
 
 def find_pointwise(model: nn.Module) -> set[str]:
-    """Find activations by behaviour: no parameters, no parts, each entry for itself.
+    """Find activations by behaviour: no parameters, no submodules, and elementwise.
 
-    Changing the first half of a vector leaves the second half of the output as it was, and the
-    order of the entries does not matter.
+    A change in the first half of a vector does not change the second half of the output, and
+    reordered entries give the reordered output.
     """
     x = torch.linspace(-3, 3, ENTRIES)
     other, half = x.clone(), ENTRIES // 2
@@ -79,7 +79,7 @@ def find_pointwise(model: nn.Module) -> set[str]:
         try:
             first, second, third = (alone(v.clone()) for v in (x, other, x[order]))
             alike = torch.equal(first[half:], second[half:]) and torch.equal(first[order], third)
-        except Exception:  # takes no vector, so it works on more than one entry
+        except Exception:  # does not accept a vector, so it is not elementwise
             continue
         if alike and first.shape == x.shape:
             found.add(name)

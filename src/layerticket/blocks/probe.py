@@ -1,12 +1,12 @@
-"""The zero-function test of every module of a network, on the arguments it was called with.
+"""The zero-function test of the modules of a network, with the arguments of their own calls.
 
-With all parameters at zero a residual block returns its input; with random ones it adds something
-that depends on the input.
+With all parameters zero, a residual block returns its input; with random ones, it adds a value that
+depends on the input.
 """
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from layerticket.batch import (
 )
 from layerticket.blocks.kinds import PLAIN, kind_of
 from layerticket.blocks.norms import find_norms, find_pointwise
+from layerticket.counting import count_params
 from layerticket.errors import ModelError, short
 from layerticket.modules import (
     copy_of,
@@ -32,11 +33,12 @@ from layerticket.modules import (
     view_of,
 )
 from layerticket.progress import told
+from layerticket.surgery.remove import Replacement
 
 FURTHER = "returns further outputs that later modules may need"
 NOT_ALONE = "cannot be run alone"
 SIDE = 64
-"""Width and height of the maps that modules are tested on, where theirs are larger."""
+"""Largest width and height of the images that modules are tested on."""
 NO_TENSOR = "takes no floating-point tensor"
 PASSED = ("", FURTHER)
 Args = tuple[Any, ...]
@@ -45,38 +47,38 @@ Kwargs = dict[str, Any]
 
 @dataclass(slots=True)
 class Finding:
-    """What running the network told about one module."""
+    """Test result of one module."""
 
     order: int
-    """Place in the order of execution."""
+    """Index in the order of execution."""
     shape: tuple[int, ...] = ()
     """Shape of the first floating-point input, without the batch dimension."""
     call: Literal["plain", "rich"] = "plain"
     post_norm: bool = False
-    """Whether it passes only with its normalizations, or activations as well, at identity."""
+    """Whether a normalization, or an activation other than ReLU, follows the addition."""
     composite: bool = False
-    """Whether weights lie in its children."""
+    """Whether submodules have weight matrices."""
     calls: int = 0
     reason: str = "is never called in a forward pass on the example"
-    """Why it must stay; empty for a module that passes."""
+    """Why it must stay; empty if it passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the zero-function test told about every module that holds a weight matrix."""
+    """Results of the zero-function test for all modules with weight matrices."""
 
     findings: dict[str, Finding]
     calls: "dict[str, Call]"
     """How each module that passed was called."""
     zeroed: dict[str, nn.Module]
-    """Each module that passed, in the form in which it did: its parameters at zero."""
+    """The copy of each module that passed, with zero parameters."""
 
 
 def probe(model: nn.Module, example: Inputs) -> Probed:
-    """Put every module with weights to the zero-function test; the model is not modified.
+    """Run the zero-function test on every module with weights; the model is not modified.
 
-    The network runs once, and how its modules are called is written down. Then each is called by
-    itself; of modules that differ only in the values of their weights, only one. Cost: one forward
+    The network runs once to record how its modules are called. Then each module is called alone; of
+    modules that differ only in the values of their weights, only one. Cost: one forward
     pass, and about five more for the modules of each level of nesting that are called.
 
     Raises:
@@ -98,15 +100,15 @@ def probe(model: nn.Module, example: Inputs) -> Probed:
                 f"{number_types(model, example) or _advice(example)}"
             ) from err.__cause__
         with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
-            inner_first = reversed(prober.seen.items())
-            for number, (name, seen) in enumerate(inner_first):
-                tell(number / len(prober.seen), name)
-                prober.examine(name, seen)
+            inner_first = reversed(prober.recorded.items())
+            for number, (name, recorded) in enumerate(inner_first):
+                tell(number / len(prober.recorded), name)
+                prober.examine(name, recorded)
     return Probed(prober.findings, prober.calls, prober.passed)
 
 
 def runs(model: nn.Module, example: Inputs) -> str:
-    """Return the empty string when the model runs on the example, else what went wrong."""
+    """Return an empty string if the model runs on the example, otherwise the error."""
     try:
         with torch.no_grad(), reference_kernels():
             call(model, example)
@@ -116,28 +118,28 @@ def runs(model: nn.Module, example: Inputs) -> str:
 
 
 def cause_of(err: Exception) -> str:
-    """Return what a network raised, in one line."""
+    """Return the error of a network in one line."""
     cause = err.__cause__ or err
     return f"{type(cause).__name__}: {short(cause)}"
 
 
 def _advice(example: Inputs) -> str:
-    """Say what an example should be; a pair with integers at its end is likely a whole batch."""
+    """Return what to give as the example; a pair that ends in integers is probably a batch."""
     last = example[-1] if isinstance(example, (tuple, list)) and len(example) == 2 else None
     if isinstance(last, Tensor) and not last.is_floating_point():
         return (
-            "A tuple is taken for the positional inputs of the forward; of a batch (inputs, "
-            "targets) give the inputs alone: batch[0]."
+            "A tuple holds the positional arguments of the model's forward. If this is a batch "
+            "(inputs, targets), give the inputs only: batch[0]."
         )
-    return "Give inputs its forward takes: a tensor, a tuple or a dict."
+    return "Give inputs that its forward accepts: a tensor, a tuple or a dict."
 
 
 class _Prober:
-    """Holds the test copies of a model while one forward pass visits its modules."""
+    """Records the calls of modules in one forward pass, and tests one module of each kind."""
 
     def __init__(self, model: nn.Module, norms: set[str], pointwise: set[str]) -> None:
         self.model = model
-        # by their ids, for one module may stand in several places
+        # by id, since a module can be used in several places
         self.norms = {id(model.get_submodule(name)) for name in norms}
         self.pointwise = {id(model.get_submodule(name)) for name in pointwise}
         self.zeros = zeros_for(model)
@@ -147,11 +149,11 @@ class _Prober:
             if name and _matrices(module)
         }
         self.visited = 0
-        self.seen: dict[str, Seen] = {}
+        self.recorded: dict[str, RecordedCall] = {}
         self.calls: dict[str, Call] = {}
         self.passed: dict[str, nn.Module] = {}
         self.outcomes: dict[Hashable, Outcome] = {}
-        """The result of the first module of each kind."""
+        """Result of the first module of each kind."""
 
     def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
         def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -159,15 +161,15 @@ class _Prober:
             finding.calls += 1
             if finding.calls > 1:
                 finding.reason = "is called more than once in a forward pass"
-                self.seen.pop(name, None)
+                self.recorded.pop(name, None)
                 return
             finding.order, self.visited = self.visited, self.visited + 1
             where = find_input(args, kwargs)
             if where is None:
                 finding.reason = NO_TENSOR
                 return
-            self.seen[name] = Seen.of(module, where, args, kwargs)
-            finding.shape = self.seen[name].shape[1:]
+            self.recorded[name] = RecordedCall.of(module, where, args, kwargs)
+            finding.shape = self.recorded[name].shape[1:]
             finding.reason = ""
 
         return hook
@@ -182,18 +184,20 @@ class _Prober:
 
         return hook
 
-    def examine(self, name: str, seen: "Seen") -> None:
-        """Test one module, called as the network called it, or a module like it."""
+    def examine(self, name: str, recorded: "RecordedCall") -> None:
+        """Test one module with its recorded call, or use the result of a module of its kind."""
         finding = self.findings[name]
         if finding.reason:  # it changes the shape
             return
-        if seen.single:
+        if recorded.is_layer:
             finding.reason = "is a single layer, not a residual block"
             return
-        key: Hashable = seen.kind_of(self.model.get_submodule(name)) or name
+        key: Hashable = recorded.kind_of(self.model.get_submodule(name)) or name
         if key not in self.outcomes:
             passes = self._is_passing_sequence(name)
-            self.outcomes[key] = self._passing(name, seen) if passes else self._test(name, seen)
+            self.outcomes[key] = (
+                self._passing(name, recorded) if passes else self._test(name, recorded)
+            )
         outcome = self.outcomes[key]
         finding.reason, finding.call, finding.post_norm = (
             outcome.reason,
@@ -204,27 +208,27 @@ class _Prober:
             self.calls[name], self.passed[name] = outcome.given, outcome.zeroed
 
     def _is_passing_sequence(self, name: str) -> bool:
-        """Whether a module does no more than call modules that pass, one after the other."""
+        """Whether a module only calls passing modules, one after the other."""
         module = self.model.get_submodule(name)
         inner = [self.findings.get(f"{name}.{child}") for child in module._modules]
         plain = type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
         return plain and bool(inner) and all(one and not one.reason for one in inner)
 
-    def _passing(self, name: str, seen: "Seen") -> "Outcome":
-        """Return the result of a sequence of modules that pass: it passes."""
+    def _passing(self, name: str, recorded: "RecordedCall") -> "Outcome":
+        """Return the result of a sequence of passing modules: it passes."""
         inner = {c: f"{name}.{c}" for c in self.model.get_submodule(name)._modules}
         zero = nn.Sequential(OrderedDict((c, copy_of(self.passed[n])) for c, n in inner.items()))
         post_norm = any(self.findings[n].post_norm for n in inner.values())
-        return Outcome("", "plain", post_norm, seen.call(SIDE), zero)
+        return Outcome("", "plain", post_norm, recorded.with_input(SIDE), zero)
 
-    def _test(self, name: str, seen: "Seen") -> "Outcome":
-        """Put a module to the tests."""
-        given = seen.call(SIDE)
+    def _test(self, name: str, recorded: "RecordedCall") -> "Outcome":
+        """Run all tests on one module."""
+        given = recorded.with_input(SIDE)
         zero = passed = self._zeroed(name)
         post_norm = False
         reason, form = zero_test(zero, given)
-        if reason.startswith(NOT_ALONE) and given.x.shape != seen.shape:
-            given = seen.call()
+        if reason.startswith(NOT_ALONE) and given.x.shape != recorded.shape:
+            given = recorded.with_input()
             reason, form = zero_test(zero, given)
         for identities in (self.norms, self.norms | self.pointwise):
             if reason not in PASSED:
@@ -239,7 +243,7 @@ class _Prober:
         return Outcome(reason, form, post_norm, given, passed)
 
     def _zeroed(self, name: str, identities: Collection[int] = ()) -> nn.Module:
-        """Copy a module with all parameters zero; some modules in it return their input."""
+        """Copy a module with zero parameters; those with ids in `identities` return their input."""
         module = self.model.get_submodule(name)
         zero = in_eval_mode(
             copy_of(module, {id(p): self.zeros[id(p)] for p in module.parameters()})
@@ -251,8 +255,8 @@ class _Prober:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """How a module was called, its input left out; state such as a cache is copied."""
+class RecordedCall:
+    """A recorded call of a module without its input; arguments with a state are copied."""
 
     where: int | str
     args: Args
@@ -260,19 +264,26 @@ class Seen:
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    single: bool
-    """Whether it is a layer of PyTorch without parts."""
+    is_layer: bool
+    """Whether the module is a PyTorch layer without submodules."""
 
     @classmethod
-    def of(cls, module: nn.Module, where: int | str, args: Args, kwargs: Kwargs) -> "Seen":
-        """Write a call down, whose input stands at `where`."""
+    def of(cls, module: nn.Module, where: int | str, args: Args, kwargs: Kwargs) -> "RecordedCall":
+        """Record a call whose input is the argument `where`."""
         x: Tensor = args[where] if isinstance(where, int) else kwargs[where]
         if isinstance(where, int):
             args = (*args[:where], None, *args[where + 1 :])
         else:
             kwargs = {**kwargs, where: None}
-        own = type(module).__module__.startswith("torch.nn.") and not list(module.children())
-        return cls(where, isolated(args), isolated(kwargs), tuple(x.shape), x.dtype, x.device, own)
+        return cls(
+            where,
+            isolated(args),
+            isolated(kwargs),
+            tuple(x.shape),
+            x.dtype,
+            x.device,
+            type(module).__module__.startswith("torch.nn.") and not list(module.children()),
+        )
 
     def kind_of(self, module: nn.Module) -> Hashable | None:
         """Return a key that is equal for calls with the same result; None if there is none."""
@@ -281,10 +292,10 @@ class Seen:
         named = tuple(self.kwargs.items())
         return self.where, self.args, named, self.shape, self.dtype, self.device, kind_of(module)
 
-    def call(self, side: int | None = None) -> "Call":
-        """Put a generic tensor in the place of the input; images at most `side` wide and high."""
+    def with_input(self, side: int | None = None) -> "Call":
+        """Return the call with a random input; images are at most `side` wide and high."""
         shape = self.shape
-        alone = self.where == 0 and len(self.args) == 1 and not self.kwargs
+        alone = is_only_argument(self.where, self.args, self.kwargs)
         if side is not None and alone and len(shape) == 4:
             shape = (*shape[:2], *(min(size, side) for size in shape[2:]))
         x = torch.rand(shape, dtype=self.dtype, device=self.device) + 0.5
@@ -293,10 +304,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How a module was called, with a generic tensor in the place of its input.
+    """A recorded call of a module with a random input.
 
-    It is non-negative, so that a ReLU behind the addition lets it pass, and nowhere constant, so
-    that a gate cannot pass for a block.
+    The input is positive, so that a ReLU after the addition does not change it, and not constant,
+    so that a gate does not pass as a block.
     """
 
     x: Tensor
@@ -305,7 +316,7 @@ class Call:
     kwargs: Kwargs
 
     def on(self, module: nn.Module, x: Tensor | None = None) -> Any:  # noqa: ANN401
-        """Call a module so, on the generic tensor or on another one."""
+        """Call a module with the random input, or with another one."""
         x = self.x.clone() if x is None else x
         args, kwargs = isolated(self.args), isolated(self.kwargs)
         if isinstance(self.where, int):
@@ -317,7 +328,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of the tests of one module, and what it was tested with."""
+    """Result of all tests of one module, with the call and the copy that were tested."""
 
     reason: str
     """Empty, or FURTHER, if it passed."""
@@ -325,11 +336,11 @@ class Outcome:
     post_norm: bool
     given: Call
     zeroed: nn.Module
-    """In the form in which it passed."""
+    """The copy with zero parameters; the one that passed, if any."""
 
 
 def find_input(args: Args, kwargs: Kwargs) -> int | str | None:
-    """Return where the first floating-point tensor stands among the arguments."""
+    """Return the position or name of the first floating-point tensor among the arguments."""
     places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
     for place, value in places:
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
@@ -337,8 +348,67 @@ def find_input(args: Args, kwargs: Kwargs) -> int | str | None:
     return None
 
 
+def is_only_argument(where: int | str | None, args: Args, kwargs: Kwargs) -> bool:
+    """Whether the argument at `where` is the only one, and is positional."""
+    return where == 0 and len(args) == 1 and not kwargs
+
+
+def is_inside(name: str, outer: str) -> bool:
+    """Whether a module is inside another one, by their names; the network itself is `""`."""
+    return name != outer and (outer == "" or name.startswith(f"{outer}."))
+
+
+def repeated_arguments(
+    output: Any,  # noqa: ANN401 - whatever a module returns
+    args: Args,
+    kwargs: Kwargs,
+) -> tuple[int | str | None, ...] | None:
+    """Return, for each entry of an output tuple after the first, the argument it is, or None.
+
+    For other outputs than tuples, return None.
+    """
+    if type(output) is not tuple:
+        return None
+    arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    return tuple(
+        next((place for place, value in arguments if value is entry and entry is not None), None)
+        for entry in output[1:]
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class Usage:
+    """How a module is called in a forward pass."""
+
+    where: int | str | None
+    """Position or name of its input among the arguments; None: it has no floating-point input."""
+    single: bool
+    """Whether the input is the only argument."""
+    repeats: tuple[int | str | None, ...] | None = None
+    """See `repeated_arguments`."""
+    times: int = 1
+    """Number of calls."""
+
+    def replaced(self, name: str, output: Literal["input", "zeros"]) -> Replacement:
+        """Return how the module with this name is replaced when a branch is removed."""
+        assert self.where is not None
+        return Replacement(
+            name=name,
+            output=output,
+            argument=self.where,
+            single_input=self.single and self.repeats is None,
+            repeats=self.repeats,
+        )
+
+
+def largest_module(model: nn.Module, replacements: Iterable[Replacement]) -> str:
+    """Return the name of the replaced module with most parameters."""
+    names = (one.name for one in replacements)
+    return max(names, key=lambda name: count_params(model.get_submodule(name)))
+
+
 def isolated(tree: Any) -> Any:  # noqa: ANN401 - any nesting
-    """Copy stateful arguments (a key-value cache); keep tensors and modules as they are."""
+    """Copy arguments with a state, such as a key-value cache; keep tensors and modules."""
     if isinstance(tree, (Tensor, nn.Module)) or tree is None:
         return tree
     if type(tree) is tuple or type(tree) is list:
@@ -349,14 +419,14 @@ def isolated(tree: Any) -> Any:  # noqa: ANN401 - any nesting
 
 
 def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-    """Stand in for a module's forward: the identity."""
+    """Replace the forward of a module by the identity."""
     return x
 
 
 def zeros_for(model: nn.Module) -> dict[int, nn.Parameter]:
-    """Return what stands for each parameter, by its id: as many zeros, which take no memory.
+    """Return a replacement by zeros for each parameter, by its id; they take almost no memory.
 
-    Stacked matrices (experts) share one stretch of zeros: their kernels want true strides.
+    Stacked matrices (experts) share one tensor of zeros, since their kernels need real strides.
     """
     stacks = [p.numel() for p in model.parameters() if p.ndim == 3]
     zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
@@ -373,8 +443,8 @@ def zeros_for(model: nn.Module) -> dict[int, nn.Parameter]:
 
 
 def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "rich"]]:
-    """Call the zeroed module; the reason is empty when it returns its input."""
-    alone = given.where == 0 and len(given.args) == 1 and not given.kwargs
+    """Call the zeroed module; the returned reason is empty if it returns its input."""
+    alone = is_only_argument(given.where, given.args, given.kwargs)
     form: Literal["plain", "rich"] = "plain" if alone else "rich"
     x = given.x
     try:
@@ -395,10 +465,10 @@ def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "ri
 
 
 def idempotent(module: nn.Module, given: Call) -> bool:
-    """Tell whether the zeroed module leaves alone what it returns itself, whatever the signs.
+    """Whether the zeroed module does not change its own output, of any sign.
 
-    So does an identity, and a ReLU behind the addition, which lets pass what an earlier one let
-    pass; another activation changes its own output again.
+    This holds for the identity, and for a ReLU after the addition. Another activation changes its
+    own output again.
     """
     once = first_tensor(given.on(module, torch.randn_like(given.x)))
     assert once is not None
@@ -407,13 +477,16 @@ def idempotent(module: nn.Module, given: Call) -> bool:
 
 
 def branch_test(module: nn.Module, given: Call) -> str:
-    """With random weights the module must add something, and something that depends on x."""
+    """Return why a module is not residual; empty if it adds a value that depends on x.
+
+    The module is called with random weights on two inputs.
+    """
     x = given.x
     active = copy_of(module)
     for owner in active.modules():
         for key, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_floating_point():
-                owner._parameters[key] = nn.Parameter(lively(parameter))
+                owner._parameters[key] = nn.Parameter(random_values(parameter))
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
         output = first_tensor(given.on(active, point.clone()))
@@ -426,10 +499,10 @@ def branch_test(module: nn.Module, given: Call) -> str:
     return ""
 
 
-def lively(parameter: Tensor) -> Tensor:
-    """Draw values that neither mute nor drown what flows through, however many layers follow.
+def random_values(parameter: Tensor) -> Tensor:
+    """Draw values that keep the scale of activations through any number of layers.
 
-    Matrices keep the variance; vectors (scales, biases) and gains of a whole branch lie around 1.
+    Matrices keep the variance; scales, biases and gains of a whole branch are around 1.
     """
     blank = torch.empty_like(parameter, memory_format=torch.contiguous_format)
     if parameter.ndim > 1:
@@ -440,9 +513,9 @@ def lively(parameter: Tensor) -> Tensor:
 def needed_outputs(model: nn.Module, example: Inputs, names: Collection[str]) -> set[str]:
     """Return the modules whose further outputs the network needs; the model is not modified.
 
-    The tensors a module returns after the first, and was not given, are disturbed; they are needed
-    where the network then returns something else. Cost: two forward passes, and one more for each
-    module if not all of them can be spared.
+    Noise is added to all tensors that a module returns after the first, except its own inputs. They
+    are needed if this changes the output of the network. Cost: two forward passes, and one more for
+    each module if some are needed.
     """
     if not names:
         return set()
@@ -453,26 +526,26 @@ def needed_outputs(model: nn.Module, example: Inputs, names: Collection[str]) ->
 
 
 def _run(model: nn.Module, example: Inputs, names: Collection[str]) -> Tensor | None:
-    """Run with the further outputs of some modules disturbed; None where that fails."""
+    """Run with noise on the further outputs of some modules; None if this fails."""
     view = in_eval_mode(view_of(model))
     for name in names:
-        view.get_submodule(name).register_forward_hook(_disturb, with_kwargs=True)
+        view.get_submodule(name).register_forward_hook(_add_noise, with_kwargs=True)
     try:
         with preserved_random_state(0), torch.no_grad(), reference_kernels():
             output = call(view, example)
-    except Exception:  # the network cannot do with what it was given: it needs the true tensors
+    except Exception:  # the network fails with noise, so it needs the tensors
         return None
     return first_tensor(output)
 
 
-def _disturb(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ANN401 - a hook
+def _add_noise(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ANN401 - a hook
     if type(output) is not tuple:
         return output
     given = {tensor.data_ptr() for tensor in tensors_of([args, kwargs, output[0]])}
-    return (output[0], *(_disturbed(entry, given) for entry in output[1:]))
+    return (output[0], *(_with_noise(entry, given) for entry in output[1:]))
 
 
-def _disturbed(entry: Any, given: set[int]) -> Any:  # noqa: ANN401 - whatever a module returns
+def _with_noise(entry: Any, given: set[int]) -> Any:  # noqa: ANN401 - whatever a module returns
     if isinstance(entry, Tensor) and entry.is_floating_point() and entry.data_ptr() not in given:
         return entry + torch.randn_like(entry)
     return entry

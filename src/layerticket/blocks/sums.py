@@ -1,11 +1,11 @@
-"""Finds branches whose sum stands outside of them: ``x = x + b(x)`` in a loop over modules b.
+"""Finds branches that are added outside of their own module: ``x = x + b(x)`` in a loop over b.
 
-The network runs once while every operation on tensors is watched. Where two tensors of one shape
-are added, and one of them is what a module returned and was computed from the other, the other is
-the running value and the module a branch: without it the sum is the running value.
+The network runs once while all tensor operations are recorded. If two tensors of equal shape are
+added, and one is the output of a module that was computed from the other, then this module is a
+branch and the other tensor is the running value of the residual stream.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerticket.batch import Inputs, call, first_tensor, tensors_of
 from layerticket.blocks.block import Branch
-from layerticket.blocks.probe import Args, Kwargs, find_input
+from layerticket.blocks.probe import (
+    Args,
+    Kwargs,
+    Usage,
+    find_input,
+    is_inside,
+    is_only_argument,
+    largest_module,
+    repeated_arguments,
+)
 from layerticket.modules import in_eval_mode, preserved_random_state, reference_kernels, view_of
-from layerticket.surgery.remove import Replacement
 
 aten = torch.ops.aten
 SUMS = (aten.add.Tensor, aten.add_.Tensor, aten.addcmul.default, aten.addcmul_.default)
@@ -26,7 +34,7 @@ SCALED = (
     *(aten.mul.Tensor, aten.mul_.Tensor, aten.div.Tensor, aten.div_.Tensor, aten.mul.Scalar),
     *(aten.neg.default, aten.clone.default, aten._to_copy.default),
 )
-"""Operations that leave zeros what they are."""
+"""Operations that map zeros to zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +42,25 @@ class Sum:
     """A module whose output is added to the running value."""
 
     name: str
-    """The module of the branch that holds most parameters."""
+    """Name of the largest module of the branch."""
     at: str
-    """The module in whose forward the sum stands, that holds the branch."""
+    """Name of the module around the branch whose forward computes the sum."""
     shape: tuple[int, ...]
     branch: Branch
 
 
-def find_sums(model: nn.Module, example: Inputs, passed_over: Iterable[str]) -> list[Sum]:
-    """Find the branches of a network whose sum stands outside of them.
+def find_sums(model: nn.Module, example: Inputs, skipped: Collection[str]) -> list[Sum]:
+    """Find the branches of a network that are added outside of their own module.
 
     Args:
         model: Any network; not modified.
         example: Inputs to call it on.
-        passed_over: Modules that pass the zero-function test; no branch is looked for inside of
-            them nor around them.
+        skipped: Modules that pass the zero-function test; branches inside or around them are
+            skipped.
 
-    Cost: one forward pass, watched operation by operation.
+    Cost: one forward pass in which every operation is recorded.
     """
-    view, over = in_eval_mode(view_of(model)), list(passed_over)
+    view = in_eval_mode(view_of(model))
     flow = _Flow()
     for name, module in view.named_modules():
         module.register_forward_pre_hook(flow.enter(name), with_kwargs=True)
@@ -61,66 +69,63 @@ def find_sums(model: nn.Module, example: Inputs, passed_over: Iterable[str]) -> 
         call(view, example)
     found = []
     for added in flow.sums:
-        beside = not any(_related(added.module, name) for name in over)
-        one = _branch(view, flow, added) if beside else None
-        if one is not None:
-            found.append(one)
+        if not any(_nested(added.module, name) for name in skipped):
+            one = _branch(view, flow, added)
+            if one is not None:
+                found.append(one)
     twice = {one.name for one in found if sum(one.name == other.name for other in found) > 1}
     return [one for one in found if one.name not in twice]
 
 
-def _related(name: str, other: str) -> bool:
-    return f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")
+def _nested(name: str, other: str) -> bool:
+    return name == other or is_inside(name, other) or is_inside(other, name)
 
 
-@dataclass(slots=True)
-class _Called:
-    """How a module was called."""
+@dataclass(kw_only=True, slots=True)
+class _Usage(Usage):
+    """How a module is called, and with which tensors."""
 
-    where: int | str | None
-    single: bool
     entered: int
-    """Number of the tensor that entered."""
+    """Number of the input."""
     shape: tuple[int, ...]
-    """Its shape."""
-    repeats: tuple[int | str | None, ...] | None = None
+    """Shape of the input."""
     left: int = -1
-    """Number of the tensor it returned first."""
+    """Number of the first output."""
     same_shape: bool = False
-    times: int = 1
+    """Whether the first output has the shape of the input."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Added:
-    """A sum of the running value and what a module returned."""
+    """A sum of the running value and the output of a module."""
 
     module: str
     stack: tuple[str, ...]
-    """The modules that were being called."""
+    """The modules whose forward was running."""
     branch: int
     """Number of the tensor that was added."""
     running: int
-    """Numbers of the running value so far, as bits."""
+    """Numbers of the running value up to here, as bits."""
 
 
 @dataclass
 class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of these in torch
-    """Numbers every storage, and knows from which others each was computed (as bits)."""
+    """Numbers all tensor storages, and records from which others each was computed (as bits)."""
 
-    calls: dict[str, _Called] = field(default_factory=dict)
+    calls: dict[str, _Usage] = field(default_factory=dict)
     sums: list[_Added] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.past: list[int] = []
-        self.readers: list[int] = []
-        self._running: list[int] = []
-        self._returned: dict[int, str] = {}
-        self._stack: list[tuple[str, int]] = []
+        self._known: dict[int, tuple[StorageWeakRef, int]] = {}  # numbers by address
+        self.past: list[int] = []  # of each number: those it was computed from
+        self.readers: list[int] = []  # of each number: those computed from it
+        self._running: list[int] = []  # of each number: the running values that it sums
+        self._returned: dict[int, str] = {}  # module that returned a number
+        self._stack: list[tuple[str, int]] = []  # modules that are running, and their inputs
 
     def number(self, tensor: Tensor) -> int:
-        """Return the number of a tensor's storage; a storage in the place of a freed one is new."""
+        """Return the number of a tensor's storage; a storage at a freed address is a new one."""
         key = tensor.untyped_storage()._cdata
         known = self._known.get(key)
         if known is not None and not known[0].expired():  # type: ignore[no-untyped-call]
@@ -134,7 +139,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         return new
 
     def enter(self, name: str) -> Callable[..., None]:
-        """Return a hook that writes down how a module is called."""
+        """Return a hook that records how a module is called."""
 
         def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
             where = find_input(args, kwargs)
@@ -143,9 +148,9 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
             if name in self.calls:
                 self.calls[name].times += 1
                 return
-            self.calls[name] = _Called(
+            self.calls[name] = _Usage(
                 where=where,
-                single=where == 0 and len(args) == 1 and not kwargs,
+                single=is_only_argument(where, args, kwargs),
                 entered=self._stack[-1][1],
                 shape=() if x is None else tuple(x.shape),
             )
@@ -153,7 +158,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         return hook
 
     def leave(self, name: str) -> Callable[..., None]:
-        """Return a hook that writes down what a module returns."""
+        """Return a hook that records what a module returns."""
 
         def hook(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
             entered = self._stack.pop()[1]
@@ -161,15 +166,10 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
             if first is None or type(output) not in (Tensor, nn.Parameter, tuple):
                 return
             known.left, known.same_shape = self.number(first), tuple(first.shape) == known.shape
-            if type(output) is tuple:
-                given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-                known.repeats = tuple(
-                    next((p for p, v in given if v is entry and entry is not None), None)
-                    for entry in output[1:]
-                )
+            known.repeats = repeated_arguments(output, args, kwargs)
             earlier = self._returned.get(known.left)
-            if known.left != entered or (earlier is not None and _holds(name, earlier)):
-                self._returned[known.left] = name  # else it only lets through, as dropout does
+            if known.left != entered or (earlier is not None and is_inside(earlier, name)):
+                self._returned[known.left] = name  # else it returns its input, as dropout does
 
         return hook
 
@@ -180,7 +180,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever it returns
-        """Run an operation, and note what was computed from what."""
+        """Run an operation, and record which tensors the results are computed from."""
         given = tensors_of([args, dict(kwargs or {})])
         inputs = [self.number(tensor) for tensor in given]
         carried = [self._returned.get(number) for number in inputs]
@@ -206,11 +206,11 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         return output
 
     def _sum(self, func: Any, given: list[Tensor], inputs: list[int]) -> _Added | None:  # noqa: ANN401
-        """Tell whether an operation adds what a module returned to the running value."""
+        """Return the sum if an operation adds the output of a module to the running value."""
         if func not in SUMS:
             return None
         pairs = [(0, part) for part in range(1, len(inputs))]
-        if len(inputs) == 2 and func in SUMS[:2]:  # either may be the running value
+        if len(inputs) == 2 and func in SUMS[:2]:  # each of the two may be the running value
             pairs.append((1, 0))
         for value, part in pairs:
             name, running = self._returned.get(inputs[part]), self._running[inputs[value]]
@@ -222,7 +222,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         return None
 
     def only_for(self, number: int) -> int:
-        """Return the numbers that are read for this one alone, as bits."""
+        """Return the numbers of tensors that are used only to compute this one, as bits."""
         only, past = 1 << number, self.past[number]
         for earlier in range(number - 1, -1, -1):
             if past >> earlier & 1 and self.readers[earlier] and not self.readers[earlier] & ~only:
@@ -231,12 +231,12 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
 
 
 def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
-    """Say how a branch is taken out; None where it cannot be."""
+    """Return a branch with the replacements that remove it; None if it cannot be removed."""
     known = flow.calls[added.module]
     if known.times > 1 or known.where is None or not known.same_shape:
         return None
-    cuts = [_cut(added.module, "zeros", known)]
-    if not added.running >> known.entered & 1:  # something lies between the value and the branch
+    replacements = [known.replaced(added.module, "zeros")]
+    if not added.running >> known.entered & 1:  # the branch has other modules before this one
         only = flow.only_for(added.branch)
         for name, inner in view.named_modules():
             how = flow.calls.get(name)
@@ -245,26 +245,11 @@ def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
             idle = (
                 how.where is not None and how.same_shape and any(True for _ in inner.parameters())
             )
-            if idle and not any(_related(name, cut.name) for cut in cuts):
-                cuts.append(_cut(name, "input", how))
-    if not any(p.ndim > 1 for cut in cuts for p in view.get_submodule(cut.name).parameters()):
+            if idle and not any(_nested(name, one.name) for one in replacements):
+                replacements.append(how.replaced(name, "input"))
+    parts = [view.get_submodule(one.name) for one in replacements]
+    if not any(p.ndim > 1 for part in parts for p in part.parameters()):
         return None
-    sizes = [sum(p.numel() for p in view.get_submodule(cut.name).parameters()) for cut in cuts]
-    name = cuts[sizes.index(max(sizes))].name
-    at = next((s for s in reversed(added.stack) if s != added.module and _holds(s, name)), "")
-    return Sum(name, at, known.shape[1:], Branch(of=name, replacements=tuple(cuts)))
-
-
-def _holds(outer: str, name: str) -> bool:
-    return outer == "" or name.startswith(f"{outer}.")
-
-
-def _cut(name: str, output: Any, how: _Called) -> Replacement:  # noqa: ANN401 - "zeros" or "input"
-    assert how.where is not None
-    return Replacement(
-        name=name,
-        output=output,
-        argument=how.where,
-        single_input=how.single and how.repeats is None,
-        repeats=how.repeats,
-    )
+    name = largest_module(view, replacements)
+    at = next((s for s in reversed(added.stack) if s != added.module and is_inside(name, s)), "")
+    return Sum(name, at, known.shape[1:], Branch(of=name, replacements=tuple(replacements)))
