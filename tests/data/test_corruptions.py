@@ -249,7 +249,7 @@ def test_frost_by_hand(tmp_path, images):
     assert found[:, 1].unique().tolist() == [120]
     assert found[:, 2].unique().tolist() == [140]
     (tmp_path / "frost0.png").write_bytes(b"no image")
-    with pytest.raises(LayerticketError, match=r"frost0.png. cannot be read"):
+    with pytest.raises(LayerticketError, match=r"frost0.png. is empty, or not an image"):
         corrupt(images, "frost", 1, seed=0, frost_dir=tmp_path)
     with pytest.raises(LayerticketError, match="0 PNG or JPEG"):
         frost.read_photographs(tmp_path / "absent", 32, 32)

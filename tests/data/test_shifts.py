@@ -244,7 +244,7 @@ def test_wrong_image_folders_are_refused(tmp_path):
         read_folder(tmp_path, data, image_size=None)
     (tmp_path / "1" / "notes.txt").unlink()
     (tmp_path / "1" / "x.jpg").write_bytes(b"damaged")
-    with pytest.raises(LayerticketError, match=r"x.jpg' cannot be read"):
+    with pytest.raises(LayerticketError, match=r"x.jpg' is empty, or not an image"):
         read_folder(tmp_path, data, image_size=None)
 
 

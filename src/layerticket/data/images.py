@@ -152,7 +152,7 @@ def _opened(source: Encoded, what: str) -> Iterator[Any]:
             f"{name} has more than {module.MAX_IMAGE_PIXELS:,} pixels, which may be a "
             "decompression bomb; it was not read. Make it smaller, or remove it."
         ) from err
-    except module.UnidentifiedImageError as err:  # its own text names an address in memory
+    except module.UnidentifiedImageError as err:  # its text contains a memory address
         raise LayerticketError(
             f"{name} is empty, or not an image of a known format ({', '.join(FORMATS)}). Replace "
             "the file, or remove it."
