@@ -248,22 +248,30 @@ def test_a_phone_scrolls_one_way_only(opened):
         assert box["width"] <= PHONE["width"]
 
 
-def test_names_of_rows_are_whole_on_a_phone(browser, tmp_path):
+@pytest.mark.parametrize("viewport", [WIDE, PHONE])
+def test_names_of_rows_are_whole(browser, tmp_path, viewport):
     study = make_study(
         seeds=2, models=("resnet32-projection", "resnet56-projection"), removals=(5, 7)
     )
     (tmp_path / "study.json").write_text(json.dumps(study), encoding="utf-8")
-    page = browser.new_page(viewport=PHONE)
+    page = browser.new_page(viewport=viewport)
     page.goto(write_report(tmp_path, figures=False).page.as_uri())
     see_all(page)
     names = page.locator("#comparisons .role-axis-label text")
     lines = "(text) => [...text.querySelectorAll('tspan')].map((one) => one.textContent).join(' ')"
     shown = [name.evaluate(lines) or name.text_content() for name in names.all()]
-    assert "random blocks, remove 5, resnet32- projection" in shown
+    assert "random blocks, remove 5, resnet32-projection" in [
+        name.replace("- ", "-") for name in shown
+    ]
     assert not [name for name in shown if "\u2026" in name]
     boxes = [name.bounding_box() for name in names.all()]
     assert min(box["x"] for box in boxes) >= 0
-    rows = [box for box in boxes if box["x"] + box["width"] < PHONE["width"] / 2]  # no ticks
+    rows = [box for name, box in zip(shown, boxes, strict=True) if name[0].isalpha()]  # no ticks
+    assert len(rows) == 28
+    dots = page.locator("#comparisons .mark-symbol.role-mark path").all()
+    middles = [box["y"] + box["height"] / 2 for box in rows]
+    heights = {round(dot["y"] + dot["height"] / 2) for dot in (d.bounding_box() for d in dots)}
+    assert all(min(abs(middle - height) for height in heights) < 5 for middle in middles)
     ends = [box["y"] + box["height"] for box in rows]
     assert all(end <= box["y"] for end, box in zip(ends, rows[1:], strict=False))  # none overlap
     page.close()

@@ -173,6 +173,7 @@ def pictures(spec: Spec, title: str) -> dict[str, bytes]:
     wide = {"width": WIDTH} if spec.get("width") == "container" else {}
     drawn = spec | wide | {"title": title, "background": "white"}
     look = config("light")
+    look["axis"]["labelLimit"] = WIDTH // 2
     longest = max((len(str(point.get("method"))) for point in spec["data"]["values"]), default=1)
     look["legend"]["columns"] = max(1, WIDTH // (min(7 * longest, 260) + 44))
     svg = convert.vegalite_to_svg(json.dumps(drawn, allow_nan=False), config=look)

@@ -31,38 +31,44 @@
   addEventListener("scroll", () => { tip.hidden = true; }, { passive: true, capture: true });
 
   // Names and legends take no more room than the chart has.
-  const isNarrow = (width) => width < 560;
-  const labelRoom = (width) => (isNarrow(width) ? 0.36 * width : 240);
   const fitted = (name, width) => {
     const config = structuredClone(configs[root.dataset.theme]);
-    const narrow = isNarrow(width);
-    config.axis.labelLimit = labelRoom(width);
+    const narrow = width < 560;
+    const label = narrow ? 0.36 * width : 240;
+    config.axis.labelLimit = label;
     const names = [...new Set((charts[name].data.values || []).map((point) => String(point.method)))];
     const longest = Math.max(...names.map((one) => one.length), 1);
     config.legend.columns = Math.max(1, Math.floor(width / (Math.min(7 * longest, 260) + 44)));
     if (narrow) Object.assign(config.axis, { labelFontSize: 11, titleFontSize: 11.5 });
     return config;
   };
-  // On a narrow screen the names of rows take several lines, and rows are as high as these.
+  // Names of rows that are too long take several lines, and rows are as high as these.
   const pen = make("canvas", "").getContext("2d");
-  const lines = (name, room) => name.split(/(?<=[ \-_:./])/).reduce((found, part) => {
-    const last = found.length - 1;
-    if (last >= 0 && pen.measureText((found[last] + part).trim()).width <= room) found[last] += part;
-    else found.push(part);
-    return found;
-  }, []).map((line) => line.trim());
-  const wrapRows = (view, room) => {
-    const inner = [...(view.layer || []), ...(view.vconcat || [])].map((one) => wrapRows(one, room));
+  const lines = (name, room) => {
+    const fits = (text) => pen.measureText(text.trim()).width <= room;
+    const parts = [/(?<=, )/, /(?<= )/, /(?<=[-_:./])/].reduce((found, end) =>
+      found.flatMap((part) => (fits(part) ? [part] : part.split(end))), [name]);
+    return parts.reduce((found, part) => (found.length && fits(found.at(-1) + part)
+      ? [...found.slice(0, -1), found.at(-1) + part] : [...found, part]), []).map((line) => line.trim());
+  };
+  const wrapRows = (view, axis) => {
+    const inner = [...(view.layer || []), ...(view.vconcat || [])].map((one) => wrapRows(one, axis));
     let most = Math.max(1, ...inner);
     const y = (view.encoding || {}).y;
     if (y?.type === "nominal") {
-      const names = y.scale.domain.map(String), texts = names.map((name) => lines(name, room));
-      most = Math.max(most, ...texts.map((text) => text.length));
-      y.axis = { ...y.axis, labelExpr: `${JSON.stringify(texts)}[indexof(${JSON.stringify(names)}, datum.label)]` };
+      const names = y.scale.domain.map(String), texts = names.map((name) => lines(name, axis.labelLimit));
+      const own = Math.max(...texts.map((text) => text.length));
+      const text = `${JSON.stringify(texts)}[indexof(${JSON.stringify(names)}, datum.label)]`;
+      if (own > 1) y.axis = { ...y.axis, labelExpr: text };
+      most = Math.max(most, own);
     }
-    if (view.height?.step) view.height.step = Math.max(view.height.step, 13 * most + 6);
+    if (view.height?.step) view.height.step = Math.max(view.height.step, (axis.labelFontSize + 2) * most + 6);
     return most;
   };
+  const centreLines = (axes, size) => axes.filter((axis) => axis.orient === "left").forEach((axis) => {
+    const update = axis.encode?.labels?.update, text = update?.text?.signal;
+    if (text) update.dy = { signal: `${-(size + 2) / 2} * (length(${text}) - 1)` };
+  });
   // A chart without the methods that are hidden, and without the rows that they alone have.
   const visible = (name) => {
     const spec = structuredClone(charts[name]);
@@ -100,13 +106,12 @@
     drawn.add(plot);
     const name = plot.dataset.figure;
     views.get(plot)?.finalize();
-    const width = plot.clientWidth, config = fitted(name, width), own = visible(name);
-    if (isNarrow(width)) {
-      pen.font = `${config.axis.labelFontSize}px ${config.font}`;
-      wrapRows(own, labelRoom(width));
-    }
+    const config = fitted(name, plot.clientWidth), own = visible(name);
+    pen.font = `${config.axis.labelFontSize}px ${config.font}`;
+    wrapRows(own, config.axis);
     const spec = vegaLite.compile(own, { config, logger: vega.logger(vega.Error) }).spec;
     clickable(spec.legends || []);
+    centreLines(spec.axes || [], config.axis.labelFontSize);
     const view = new vega.View(vega.parse(spec, null, { ast: true }), {
       expr: vegaInterpreter.expressionInterpreter, renderer: "svg", container: plot, hover: true,
     });
