@@ -2,8 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -72,10 +73,14 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         findings[name].reason = ""
     passing = {name for name, finding in findings.items() if finding.reason == ""}
     candidates = [
-        _block(model, name, findings[name], macs) for name in _outermost(plain, passing, probed)
+        _block(model, macs, name, (found := findings[name]).shape, found.call, found.post_norm)
+        for name in _outermost(plain, passing, probed)
     ]
     sums = find_sums(plain, example, passing)
-    candidates += [_branch_block(model, one, macs) for one in _block_sums(plain, sums, granularity)]
+    candidates += [
+        _block(model, macs, one.name, one.shape, one.call, post_norm=False, branch=one.branch)
+        for one in _block_sums(plain, sums, granularity)
+    ]
     candidates.sort(key=lambda block: (findings[block.name].order, block.name))
     unsafe = _breaks_without(model, example, candidates)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
@@ -95,7 +100,7 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         removable=_with_shared(model, _numbered(blocks)),
         rejected=tuple(rejected),
         params=count_params(model),
-        macs=_macs_of_modules(macs, [""]),
+        macs=None if macs is None else macs[""],
         uncounted=uncounted,
     )
 
@@ -106,10 +111,6 @@ def _counted(model: nn.Module, example: Inputs) -> tuple[dict[str, int] | None, 
         return module_macs(model, example), ""
     except UncountedError as err:
         return None, str(err)
-
-
-def _macs_of_modules(macs: Mapping[str, int] | None, names: Iterable[str]) -> int | None:
-    return None if macs is None else sum(macs[name] for name in names)
 
 
 def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
@@ -148,39 +149,28 @@ def _block_sums(model: nn.Module, sums: Sequence[Sum], granularity: Granularity)
     ]
 
 
-def _branch_block(model: nn.Module, one: Sum, macs: Mapping[str, int] | None) -> Block:
-    """Describe a branch that is added outside of its own module."""
-    first = one.branch.replacements[0]
-    return Block(
-        name=one.name,
-        position=-1,
-        stage=-1,
-        shape=one.shape,
-        params=_params_of(model, one.branch),
-        macs=_macs_of_modules(macs, (part.name for part in one.branch.replacements)),
-        call="plain" if first.single_input else "rich",
-        post_norm=False,
-        branch=one.branch,
-    )
-
-
-def _params_of(model: nn.Module, branch: Branch) -> int:
-    """Count the parameters that are removed with a branch; a shared one counts once."""
-    parts = [model.get_submodule(part.name) for part in branch.replacements]
-    return sum({id(p): p.numel() for part in parts for p in part.parameters()}.values())
-
-
-def _block(model: nn.Module, name: str, finding: Finding, macs: Mapping[str, int] | None) -> Block:
-    """Describe a block; position and stage are filled in later."""
+def _block(
+    model: nn.Module,
+    macs: Mapping[str, int] | None,
+    name: str,
+    shape: tuple[int, ...],
+    form: Literal["plain", "rich"],
+    post_norm: bool,
+    branch: Branch | None = None,
+) -> Block:
+    """Describe a block or a branch; position and stage are filled in later."""
+    removed = [name] if branch is None else [one.name for one in branch.replacements]
+    sizes = {id(p): p.numel() for part in removed for p in model.get_submodule(part).parameters()}
     return Block(
         name=name,
         position=-1,
         stage=-1,
-        shape=finding.shape,
-        params=count_params(model.get_submodule(name)),
-        macs=_macs_of_modules(macs, [name]),
-        call=finding.call,
-        post_norm=finding.post_norm,
+        shape=shape,
+        params=sum(sizes.values()),
+        macs=None if macs is None else sum(macs[part] for part in removed),
+        call=form,
+        post_norm=post_norm,
+        branch=branch,
     )
 
 
@@ -192,13 +182,7 @@ def _split(
 ) -> list[Block]:
     """Return the branches of a block; a block with one branch is returned itself."""
     return [
-        replace(
-            block,
-            name=part.name,
-            params=_params_of(model, part.branch),
-            macs=_macs_of_modules(macs, (one.name for one in part.branch.replacements)),
-            branch=part.branch,
-        )
+        _block(model, macs, part.name, block.shape, block.call, block.post_norm, part.branch)
         for part in parts.get(block.name, [])
     ] or [block]
 

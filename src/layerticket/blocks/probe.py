@@ -13,14 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import (
-    Inputs,
-    call,
-    first_tensor,
-    number_types,
-    output_parts,
-    tensors_of,
-)
+from layerticket.batch import Inputs, call, first_tensor, number_types, output_parts, tensors_of
 from layerticket.blocks.kinds import PLAIN, kind_of
 from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.counting import count_params
@@ -199,11 +192,8 @@ class _Prober:
                 self._passing(name, recorded) if passes else self._test(name, recorded)
             )
         outcome = self.outcomes[key]
-        finding.reason, finding.call, finding.post_norm = (
-            outcome.reason,
-            outcome.form,
-            outcome.post_norm,
-        )
+        finding.reason, finding.call = outcome.reason, outcome.form
+        finding.post_norm = outcome.post_norm
         if finding.reason in PASSED:
             self.calls[name], self.passed[name] = outcome.given, outcome.zeroed
 
@@ -275,15 +265,9 @@ class RecordedCall:
             args = (*args[:where], None, *args[where + 1 :])
         else:
             kwargs = {**kwargs, where: None}
-        return cls(
-            where,
-            isolated(args),
-            isolated(kwargs),
-            tuple(x.shape),
-            x.dtype,
-            x.device,
-            type(module).__module__.startswith("torch.nn.") and not list(module.children()),
-        )
+        layer = type(module).__module__.startswith("torch.nn.") and not list(module.children())
+        shape = tuple(x.shape)
+        return cls(where, isolated(args), isolated(kwargs), shape, x.dtype, x.device, layer)
 
     def kind_of(self, module: nn.Module) -> Hashable | None:
         """Return a key that is equal for calls with the same result; None if there is none."""

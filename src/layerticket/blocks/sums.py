@@ -7,7 +7,7 @@ branch and the other tensor is the running value of the residual stream.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Sum:
     at: str
     """Name of the module around the branch whose forward computes the sum."""
     shape: tuple[int, ...]
+    call: Literal["plain", "rich"]
+    """As in `Block`, for the module whose output is added."""
     branch: Branch
 
 
@@ -252,4 +254,5 @@ def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
         return None
     name = largest_module(view, replacements)
     at = next((s for s in reversed(added.stack) if s != added.module and is_inside(name, s)), "")
-    return Sum(name, at, known.shape[1:], Branch(of=name, replacements=tuple(replacements)))
+    form: Literal["plain", "rich"] = "plain" if replacements[0].single_input else "rich"
+    return Sum(name, at, known.shape[1:], form, Branch(of=name, replacements=tuple(replacements)))
