@@ -1,4 +1,4 @@
-"""Which blocks can go in over a hundred architectures: makes docs/results/architectures.md."""
+"""Find the removable blocks of over a hundred architectures: docs/results/architectures.md."""
 
 import importlib
 import json
@@ -43,7 +43,7 @@ TOKENS = 90
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """One network and the shapes of what it is called on."""
+    """One network and the shapes of its inputs."""
 
     name: str
     """``library:NAME``."""
@@ -67,7 +67,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
             ``inputs`` (shape by name).
 
     Raises:
-        LayerticketError: If the file cannot be read, is not of this form, or names one twice.
+        LayerticketError: If the file cannot be read, has another format, or has a name twice.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -82,8 +82,8 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
         ]
     except (OSError, tomllib.TOMLDecodeError, KeyError, AttributeError) as err:
         raise LayerticketError(
-            f"{path} is no list of architectures ({type(err).__name__}: {err}); see "
-            "benchmarks/architectures.toml for the form."
+            f"{path} is not a list of architectures ({type(err).__name__}: {err}). See "
+            "benchmarks/architectures.toml for the format."
         ) from err
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -99,7 +99,7 @@ def build(spec: Spec) -> tuple[nn.Module, Inputs]:
     """Build an untrained network in evaluation mode, and one example for it.
 
     Raises:
-        LayerticketError: If its library does not know it or cannot build it.
+        LayerticketError: If its library does not have it or cannot build it.
     """
     if spec.config is None:
         model = build_model(spec.name, classes=CLASSES, channels=3, seed=0).eval()
@@ -111,7 +111,7 @@ def build(spec: Spec) -> tuple[nn.Module, Inputs]:
 
 
 def _from_config(name: str, config: dict[str, Any]) -> nn.Module:
-    """Build a network of the transformers library at random from the settings of its class."""
+    """Build a transformers network with random weights from the settings of its class."""
     library = importlib.import_module("transformers")
     kind = getattr(library, name, None)
     if kind is None:
@@ -137,25 +137,25 @@ logger = logging.getLogger(__name__)
 
 
 def examine(spec: Spec) -> dict[str, Any]:
-    """Find the removable blocks of a network, remove them all, and try what is left.
+    """Find the removable blocks of a network, remove them all, and check the smaller network.
 
-    Where the network does not run without all of them, as many are removed, from the output on,
-    as it runs without.
+    If the network does not run without all of them, as many as possible are removed, starting at
+    the output.
 
     Args:
-        spec: What to build.
+        spec: The network.
 
     Returns:
-        The row: `params` and `macs` of the network, number of `blocks` and `stays` (candidates
-        that must stay), how many were `removed` together, `macs_saving` and `params_saving` by
-        that, and whether the smaller network passed `forward` (the output has its shape),
-        `same_as_zeros` (it computes what the network with zeroed blocks computes; null where a
-        normalization stands behind the addition), `backward` (in training mode; every gradient is
-        finite, and a weight that had one before still has one) and `export` (`torch.export` gives
-        the same output); null where there is nothing to remove. `reasons`: why candidates must
-        stay, with their number. `branches`: what can go by itself at the granularity of branches;
-        `branches_same`: whether the network without every second one computes what it computes
-        with those at zero (null where that cannot be said, or blocks have one branch only).
+        The row: `params` and `macs` of the network, the numbers of `blocks`, of `stays` (candidates
+        that must stay) and of blocks `removed` together, the `macs_saving` and `params_saving`, and
+        the checks of the smaller network, null if nothing is removed: `forward` (the output has its
+        shape), `same_as_zeros` (the output equals that with zeroed blocks; null if a normalization
+        follows the addition), `backward` (in training mode; every gradient is finite, and every
+        weight that had one before has one) and `export` (`torch.export` gives the same output).
+        `reasons`: why candidates must stay, with their number. `branches`: number of parts that are
+        removable at the granularity of branches; `branches_same`: whether the network without every
+        second one gives the same output as with these at zero (null if this cannot be checked, or
+        blocks have one branch only).
     """
     model, example = build(spec)
     found = find_blocks(model, example)
@@ -190,7 +190,7 @@ def examine(spec: Spec) -> dict[str, Any]:
 def _remove_most(
     model: nn.Module, found: Blocks, example: Inputs
 ) -> tuple[nn.Module, tuple[Block, ...]]:
-    """Remove all blocks; where the network does not run without them, as many as it can spare."""
+    """Remove all blocks; if the network does not run without them, as many as possible."""
     small = remove_blocks(model, found)
     if _runs(small, example):
         return small, found.removable
@@ -205,14 +205,14 @@ def _runs(model: nn.Module, example: Inputs) -> bool:
     try:
         with torch.no_grad():
             call(model.eval(), example)
-    except Exception:  # that a foreign network's own code does not run is the answer
+    except Exception:  # the network's own code may raise anything
         logger.info("%s does not run", type(model).__name__, exc_info=True)
         return False
     return True
 
 
 def _reasons(found: Blocks) -> dict[str, int]:
-    """Count why candidates must stay, shapes and messages left out; the most frequent first."""
+    """Count the reasons why candidates must stay, without details; the most frequent first."""
     short = [_short(rejection.reason) for rejection in found.rejected]
     return dict(sorted(Counter(short).items(), key=lambda item: (-item[1], item[0])))
 
@@ -242,17 +242,17 @@ def _tried(
 def _same_as_zeros(
     model: nn.Module, gone: tuple[Block, ...], example: Inputs, output: Tensor
 ) -> bool | None:
-    """Tell whether an output is that of the network with the blocks at zero, where that is due."""
+    """Whether an output is that of the network with the blocks at zero; None if it need not be."""
     try:
         zeroed = zero_blocks(model, gone)
-    except LayerticketError:  # zeros would mute a normalization behind an addition
+    except LayerticketError:  # a normalization after an addition would output zeros
         return None
     with torch.no_grad():
         return _close(output, logits_of(call(zeroed.eval(), example)))
 
 
 def _branches_same(model: nn.Module, branches: Blocks, example: Inputs) -> bool | None:
-    """Take every second branch out, if blocks have several, and compare as above."""
+    """Remove every second branch, if blocks have several, and compare as `_same_as_zeros`."""
     if all(block.branch is None for block in branches):
         return None
     gone = branches.removable[::2]
@@ -262,7 +262,7 @@ def _branches_same(model: nn.Module, branches: Blocks, example: Inputs) -> bool 
 
 
 def _backward(model: nn.Module, small: nn.Module, example: Inputs) -> bool:
-    """Tell whether all gradients are finite, and there wherever the whole network has them."""
+    """Whether all gradients are finite, and all weights with a gradient before still have one."""
     pair = _repeated(example)
     before, after = _gradients(model, pair), _gradients(small, pair)
     finite = all(bool(gradient.isfinite().all()) for gradient in after.values())
@@ -270,7 +270,7 @@ def _backward(model: nn.Module, small: nn.Module, example: Inputs) -> bool:
 
 
 def _gradients(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-    """Return the gradients in training mode by name; weights the output does not need have none."""
+    """Return the gradients in training mode by name, without those of unused weights."""
     model.train().zero_grad()
     logits = logits_of(call(model, inputs)).float()
     logits.square().mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -278,7 +278,7 @@ def _gradients(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
 
 
 def _repeated(example: Inputs) -> Inputs:
-    """Put two examples into a batch, the second one turned, for batch normalization."""
+    """Return a batch of the example and its mirror image, for batch normalization."""
     if isinstance(example, Tensor):
         return torch.cat([example, example.flip(-1)])
     assert isinstance(example, Mapping)
@@ -286,7 +286,7 @@ def _repeated(example: Inputs) -> Inputs:
 
 
 def _exports(small: nn.Module, example: Inputs, output: Tensor) -> bool:
-    """Tell whether `torch.export` takes the network and its program computes the same."""
+    """Whether `torch.export` accepts the network and gives the same output."""
     args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else ((example,), None)
     assert tensors_of(example)
     try:
@@ -294,7 +294,7 @@ def _exports(small: nn.Module, example: Inputs, output: Tensor) -> bool:
             warnings.simplefilter("ignore")
             program = torch.export.export(small.eval(), args, kwargs)
             exported = logits_of(program.module()(*args, **(kwargs or {})))
-    except Exception:  # whatever the exporter refuses is the answer
+    except Exception:  # the exporter may raise anything
         logger.info("%s is not exported", type(small).__name__, exc_info=True)
         return False
     return _close(exported, output)
@@ -319,17 +319,17 @@ def survey(
     """Examine architectures one after the other, on one thread each.
 
     Args:
-        specs: What to examine.
-        journal: File of finished rows, a JSON line each; rows in it that were made of the same
-            specification with the same versions are not made again.
-        seconds: Time each one may take.
-        memory: Bytes each one may take.
+        specs: The networks.
+        journal: File of finished rows, one JSON line each; a row is reused if specification and
+            versions are the same.
+        seconds: Time limit of each network.
+        memory: Memory limit of each network, in bytes.
         versions: Versions of the libraries, recorded with each row.
         report: Called with a line of progress.
 
     Returns:
-        The rows in the order of `specs`. Where the examination itself failed, a row has `error`
-        (the last line of what the process said) instead of figures.
+        The rows in the order of `specs`. If the examination itself failed, the row has `error` (the
+        message) instead of figures.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     done = _finished(journal)
@@ -346,7 +346,7 @@ def survey(
 
 
 def _finished(journal: Path) -> dict[str, dict[str, Any]]:
-    """Read the rows of an earlier call; a line cut off by an interruption is made again."""
+    """Read the rows of an earlier call, except a line that was cut off by an interruption."""
     rows = {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
         try:
@@ -358,8 +358,8 @@ def _finished(journal: Path) -> dict[str, dict[str, Any]]:
 
 
 def _apart(spec: Spec, seconds: float, memory: int) -> dict[str, Any]:
-    """Examine in a process of its own with limits; a failure becomes a row with `error`."""
-    context = multiprocessing.get_context("forkserver")  # imports once, not for every network
+    """Examine in a separate process with limits; a failure becomes a row with `error`."""
+    context = multiprocessing.get_context("forkserver")  # imports the libraries only once
     context.set_forkserver_preload([__name__, *LIBRARIES])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(spec, memory, theirs))
@@ -381,7 +381,7 @@ def _apart(spec: Spec, seconds: float, memory: int) -> dict[str, Any]:
 
 
 def _answer(spec: Spec, memory: int, back: Connection) -> None:
-    """Examine one architecture and send the row, or what went wrong."""
+    """Examine one architecture and send the row, or the error."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
@@ -412,11 +412,10 @@ WORDS = {"same_as_zeros": "zeros"}
 
 
 def architectures_page(record: Mapping[str, Any]) -> str:
-    """Write the page from what the command left in JSON.
+    """Write the page.
 
     Args:
-        record: `command`, `versions`, and `rows` as `survey`
-            returns them.
+        record: `command`, `versions`, and `rows` as `survey` returns them.
     """
     rows = record["rows"]
     some = [row for row in rows if row.get("blocks")]
@@ -425,9 +424,9 @@ def architectures_page(record: Mapping[str, Any]) -> str:
     libraries = sorted({row["name"].partition(":")[0] for row in rows})
     parts = [
         "# Architectures",
-        f"What layerticket finds in {len(rows)} architectures of other libraries, all at random "
-        f"initialization, none known by name: {len(some)} have removable blocks, and in "
-        f"{len(whole)} of these every check below passed. Made by",
+        f"Removable blocks in {len(rows)} architectures of other libraries, at random "
+        f"initialization; layerticket knows none of them by name. {len(some)} have removable "
+        f"blocks, and {len(whole)} of these passed every check below. Made by",
         f"```bash\n{record['command']}\n```",
         f"from the list in `benchmarks/architectures.toml`, with {versions}.",
         EXPLANATION,
@@ -439,22 +438,22 @@ def architectures_page(record: Mapping[str, Any]) -> str:
 
 
 EXPLANATION = """\
-- **blocks**: residual blocks the identity can replace. **branches**: what can go by itself at
-  `--granularity branch`; equal to blocks where each has one branch.
-- **saved**: by taking out all blocks together (or as many as the network's own code runs without,
-  given as "of"): the most that can be saved, not a recommendation.
-- **removal verified** on the network without them: *forward*: the output has its shape and is
-  finite; *zeros*: it computes what the network computes with those blocks at zero (not asked where
-  a normalization or an activation stands behind the addition: zeros would mute it); *backward*: in
-  training mode all gradients are finite, and every weight that had one still has one; *export*:
-  `torch.export` gives a program with the same output; *branches*: without every second branch it
-  computes what it computes with those at zero. An encoder-decoder without any decoder layer leaves
-  its encoder without gradients, so *backward* fails there.
-- **why not**: why other candidates must stay, and how many."""
+- **blocks**: residual blocks that the identity can replace. **branches**: parts that can be removed
+  at `--granularity branch`; as many as blocks if each block has one branch.
+- **saved**: by removing all blocks together (or as many as the network's own code can run without,
+  written "3 of 4"): the largest possible saving, not a recommendation.
+- **removal verified** by these checks of the network without the blocks. *forward*: the output has
+  its shape and is finite. *zeros*: the output equals that of the network with these blocks at zero
+  (not checked if a normalization or an activation follows the addition and is set to zero too).
+  *backward*: in training mode all gradients are finite, and every weight that had one still has
+  one. *export*: `torch.export` gives a program with the same output. *branches*: without every
+  second branch, the output equals that with these branches at zero. In an encoder-decoder without
+  decoder layers the encoder has no gradients, so *backward* fails.
+- **why not**: reasons why other candidates must stay, and how many have each."""
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Put one architecture into text."""
+    """Return the cells of one architecture."""
     name = row["name"].partition(":")[2]
     shapes = ", ".join("x".join(map(str, shape[1:])) for shape in row["inputs"].values())
     if "error" in row:
@@ -474,7 +473,7 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _verified(row: Mapping[str, Any]) -> str:
-    """List what passed, and what failed."""
+    """List the checks that passed, and those that failed."""
     results = {WORDS.get(check, check): row[check] for check in CHECKS}
     results["branches"] = row["branches_same"]
     passed = [name for name, result in results.items() if result]
@@ -505,22 +504,22 @@ def run(
     memory: int = 6 * 2**30,
     json: Json = False,
 ) -> None:
-    """Examine every architecture of a list, each in a process of its own; the command resumes.
+    """Examine every architecture of a list, each in a separate process; the command resumes.
 
     Parameters
     ----------
     out
-        Page to write; the same as JSON goes beside it.
+        Page to write; a JSON file of the same name has the figures.
     names
         List of architectures.
     journal
         File of finished rows; by default out with the ending .jsonl.
     seconds
-        Time each one may take.
+        Time limit of each network.
     memory
-        Bytes each one may take.
+        Memory limit of each network, in bytes.
     """
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")  # of the processes to be started
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")  # for the processes it starts
     specs = read_specs(names)
     versions = {name: version(name) for name in ("torch", "timm", "torchvision", "transformers")}
     rows = survey(
@@ -542,7 +541,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the table.
 
     Args:
-        argv: Words after the program's name; those of the process by default.
+        argv: Arguments; by default those of the process.
 
     Returns:
         The exit code, as of `layerticket`.

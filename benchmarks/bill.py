@@ -1,6 +1,6 @@
-"""The total cost of each way to a trained ticket, and when it pays off.
+"""The total cost of each way to train a network or a ticket, and when a search pays off.
 
-Plain arithmetic on the costs of an epoch and of a scoring, in any one unit: MACs, seconds or kWh.
+Costs of an epoch and of scoring are given in any one unit: MACs, seconds or kWh.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from layerticket.errors import LayerticketError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bill:
-    """What one way to a trained network costs, in the unit that was put in."""
+    """Cost of one way to train a network, in the unit of its inputs."""
 
     way: str
     search: float
-    """All that is paid before the last training starts."""
+    """Cost of everything before the last training."""
     training: float
-    """The last training."""
+    """Cost of the last training."""
 
     @property
     def total(self) -> float:
@@ -30,7 +30,7 @@ def dense_training(epochs: int, dense_epoch: float) -> Bill:
 
     Args:
         epochs: n.
-        dense_epoch: d, what an epoch of the dense network costs.
+        dense_epoch: d, cost of an epoch of the dense network.
 
     Returns:
         The bill.
@@ -50,10 +50,10 @@ def algorithm1(
 
     Args:
         epochs: n, of the dense training.
-        dense_epoch: d, what an epoch of the dense network costs.
-        ticket_epoch: t, what an epoch of the ticket costs.
-        scoring: s, what scoring the blocks costs.
-        rewind: i, the epoch the weights are set back to.
+        dense_epoch: d, cost of an epoch of the dense network.
+        ticket_epoch: t, cost of an epoch of the ticket.
+        scoring: s, cost of scoring the blocks.
+        rewind: i, epoch that the weights are rewound to.
 
     Returns:
         The bill.
@@ -79,8 +79,8 @@ def algorithm2(epochs: int, ticket_epoch: float, scoring: float) -> Bill:
 
     Args:
         epochs: n.
-        ticket_epoch: t, what an epoch of the ticket costs.
-        scoring: s, what scoring the blocks costs; one gradient of B examples is about
+        ticket_epoch: t, cost of an epoch of the ticket.
+        scoring: s, cost of scoring the blocks; one gradient of B examples is about
             ``3 * B`` forward passes.
 
     Returns:
@@ -103,20 +103,18 @@ def iterative_magnitude_pruning(
 ) -> Bill:
     """Train, prune weights, rewind, train again, r times: ``n * d + sum_k (n - i) * c_k``.
 
-    The sum runs over rounds k = 1..r. A network with single weights at zero costs as much as the
-    dense one on hardware that multiplies by zero all the same, so ``c_k = d`` unless told
-    otherwise.
+    The sum runs over rounds k = 1..r. Ordinary hardware multiplies by zero too, so a network with
+    masked weights costs as much as the dense one: ``c_k = d`` by default.
 
     Args:
         epochs: n, of the first training.
-        dense_epoch: d, what an epoch of the dense network costs.
-        rounds: r, times pruned and trained again, from 1 up; 20 % a round leaves ``0.8 ** r``.
-        rewind: i, the epoch the weights are set back to.
-        round_epochs: c_1..c_r, what an epoch costs after each pruning, for hardware that gains
-            from single zeros.
+        dense_epoch: d, cost of an epoch of the dense network.
+        rounds: r, number of prunings, at least 1; with 20 % each, ``0.8 ** r`` of the weights stay.
+        rewind: i, epoch that the weights are rewound to.
+        round_epochs: c_1..c_r, cost of an epoch after each pruning, for hardware that skips zeros.
 
     Returns:
-        The bill; the last round is the last training, all before it is search.
+        The bill; all before the last round is search.
 
     Raises:
         LayerticketError: If a number is out of range or there are not r round costs.
@@ -130,7 +128,8 @@ def iterative_magnitude_pruning(
     costs = [dense_epoch] * rounds if round_epochs is None else list(round_epochs)
     if rounds < 1 or len(costs) != rounds:
         raise LayerticketError(
-            f"rounds is {rounds} with {len(costs)} round costs; give 1 or more, and one cost each."
+            f"rounds is {rounds}, with {len(costs)} round costs. Give at least one round, and one "
+            "cost for each."
         )
     *before, last = [(epochs - rewind) * cost for cost in costs]
     return Bill(
@@ -141,17 +140,17 @@ def iterative_magnitude_pruning(
 
 
 def break_even_trainings(way: Bill, dense: Bill) -> float | None:
-    """Trainings of a ticket after which its search is paid: ``search / (dense - training)``.
+    """Return the trainings of a ticket that pay off its search: ``search / (dense - training)``.
 
-    At or below 1 the first training already pays for the search. More than 1 means that the same
-    ticket must be trained that often (other seeds, data or recipes).
+    At most 1: the first training pays off the search. More than 1: the same ticket must be trained
+    that often (with other seeds, data or recipes).
 
     Args:
         way: The ticket's bill.
         dense: The dense network's bill.
 
     Returns:
-        Number of trainings; None when a training of the ticket saves nothing.
+        Number of trainings; None if a training of the ticket saves nothing.
 
     Example:
         >>> break_even_trainings(algorithm2(200, 2.0, 1.0), dense_training(200, 3.0))
@@ -164,19 +163,19 @@ def break_even_trainings(way: Bill, dense: Bill) -> float | None:
 def break_even_inferences(
     way: Bill, dense: Bill, *, dense_inference: float, ticket_inference: float
 ) -> float | None:
-    """Inferences after which a dearer way to a cheaper network is paid.
+    """Return the inferences that pay off a more expensive way to a cheaper network.
 
-    ``(total of the way - total of the dense training) / (inference of dense - of ticket)``; 0 when
-    the way is not dearer to begin with.
+    ``(total of the way - total of the dense training) / (inference of dense - of ticket)``; 0 if
+    the way is not more expensive.
 
     Args:
         way: The ticket's bill.
         dense: The dense network's bill.
-        dense_inference: What one inference of the dense network costs, in the same unit.
-        ticket_inference: What one of the ticket costs.
+        dense_inference: Cost of one inference of the dense network, in the same unit.
+        ticket_inference: Cost of one inference of the ticket.
 
     Returns:
-        Number of inferences; None when the ticket never makes up for it.
+        Number of inferences; None if the ticket never pays off.
     """
     extra, saved = way.total - dense.total, dense_inference - ticket_inference
     if extra <= 0:
@@ -185,13 +184,14 @@ def break_even_inferences(
 
 
 def _check(**costs: float) -> None:
-    """Refuse negative costs and trainings of no epoch."""
+    """Raise for negative costs, and for trainings without an epoch."""
     for name, value in costs.items():
-        if value < 0 or (name == "epochs" and value < 1):
-            raise LayerticketError(f"{name} is {value}; epochs start at 1, costs at 0.")
+        least = 1 if name == "epochs" else 0
+        if value < least:
+            raise LayerticketError(f"{name} is {value}; it must be at least {least}.")
 
 
 def _check_rewind(rewind: int, epochs: int) -> None:
-    """Refuse to rewind to before the start or after the end."""
+    """Raise unless an epoch is in the training and leaves something to train."""
     if not 0 <= rewind < epochs:
         raise LayerticketError(f"rewind is {rewind}; it must be from 0 to {epochs - 1}.")

@@ -1,7 +1,7 @@
-"""Run the examples of docs/gallery and write what they print, draw and take into their pages.
+"""Run the examples of docs/gallery, and write their output, figures and times into their pages.
 
-``make gallery`` runs all of them, each in a process of its own on one thread. The tests run them
-too, and hold what they print against the page, numbers aside.
+``make gallery`` runs all of them, each in a separate process on one thread. The tests run them too
+and compare the output with the page, except numbers.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ class Fence:
     """Number of its first line of code, from 1."""
     text: str
     skipped: bool
-    """Whether a comment ``<!-- skip: reason -->`` stands above it."""
+    """Whether a comment ``<!-- skip: reason -->`` precedes it."""
     printed: bool = False
-    """Whether it shows what the block before it printed."""
+    """Whether it is the output of the block before it."""
 
     @property
     def end(self) -> int:
@@ -46,7 +46,7 @@ class Fence:
 
 
 def fences(markdown: str) -> list[Fence]:
-    """Find the fenced blocks of a page, also those inside of list entries."""
+    """Find the fenced blocks of a page, also those inside list entries."""
     found, comment, opened = [], "", None
     body: list[str] = []
     for number, line in enumerate(markdown.splitlines(), start=1):
@@ -68,15 +68,15 @@ def fences(markdown: str) -> list[Fence]:
 
 
 def python_blocks(markdown: str) -> list[Fence]:
-    """Find the blocks of a page that are run."""
+    """Find the blocks of a page that are to be run."""
     return [f for f in fences(markdown) if f.language == "python" and not f.skipped]
 
 
 def run_blocks(page: str, blocks: list[Fence]) -> tuple[dict, list[str]]:
-    """Run the blocks of one page in one namespace; tracebacks point into the page.
+    """Run the blocks of one page in one namespace; tracebacks have the lines of the page.
 
     Returns:
-        The namespace, and what each block printed.
+        The namespace, and the output of each block.
     """
     namespace, printed = {"__name__": "__main__"}, []
     for block in blocks:
@@ -87,7 +87,7 @@ def run_blocks(page: str, blocks: list[Fence]) -> tuple[dict, list[str]]:
 
 
 def shown(markdown: str) -> list[str]:
-    """Return what a page says each of its blocks prints, "" where it says nothing."""
+    """Return the output that a page shows for each of its blocks, or ""."""
     texts = []
     for fence in fences(markdown):
         if fence.language == "python" and not fence.skipped:
@@ -98,7 +98,7 @@ def shown(markdown: str) -> list[str]:
 
 
 def with_output(markdown: str, printed: list[str], took: str) -> str:
-    """Put what the blocks printed, and how long they took, into the page."""
+    """Write the output of the blocks, and the time that they took, into the page."""
     markdown = re.sub(rf"{PRINTED}\n\n```text\n(?:.*\n)*?```\n\n?", "", markdown)
     lines = markdown.splitlines()
     for block, text in reversed(list(zip(python_blocks(markdown), printed, strict=True))):
@@ -109,7 +109,7 @@ def with_output(markdown: str, printed: list[str], took: str) -> str:
 
 
 def machine() -> str:
-    """Say what the examples ran on."""
+    """Describe the machine and the versions."""
     from layerticket.study.record import environment
 
     at = environment()
@@ -117,14 +117,14 @@ def machine() -> str:
 
 
 def shrink(picture: Path, into: Path) -> None:
-    """Copy a PNG file with 256 colours, at a tenth of its size."""
+    """Copy a PNG file with 256 colours; it is about a tenth as large."""
     from PIL import Image
 
     Image.open(picture).convert("RGB").quantize(256).save(into, optimize=True)
 
 
 def refresh(name: str) -> None:
-    """Run one page and write its output, pictures and time."""
+    """Run one page and write its output, figures and time."""
     page = (GALLERY / name).with_suffix(".md")
     markdown = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -150,7 +150,7 @@ def run_notebook(path: Path, folder: str | Path) -> "NotebookNode":
 
 
 def refresh_notebook() -> None:
-    """Run the notebook and write its output, without times and without the folder it ran in."""
+    """Run the notebook and write its output, without times and the name of its folder."""
     import nbformat
 
     with tempfile.TemporaryDirectory() as folder:
@@ -163,21 +163,21 @@ def refresh_notebook() -> None:
 
 
 def main(names: list[str]) -> None:
-    """Refresh the pages named, or all of them, one process each."""
+    """Refresh the named pages, or all of them, each in a separate process."""
     if names == [NOTEBOOK.stem]:
         return refresh_notebook()
     if len(names) == 1:
         return refresh(names[0])
     for page in sorted(GALLERY.glob("*.md")):
         if python_blocks(page.read_text(encoding="utf-8")) and (not names or page.stem in names):
-            again(page.stem)
+            refresh_apart(page.stem)
     if not names:
-        again(NOTEBOOK.stem)
+        refresh_apart(NOTEBOOK.stem)
     return None
 
 
-def again(name: str) -> None:
-    """Run this program for one name in a process of its own, on one thread."""
+def refresh_apart(name: str) -> None:
+    """Run this program for one name in a separate process, on one thread."""
     command = [sys.executable, __file__, name]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

@@ -1,12 +1,12 @@
-"""How fast are images read from a folder, next to torchvision's reference loader? One ratio.
+"""How fast are images read from a folder, compared with torchvision's reference loader? One ratio.
 
-Both read the same folder of JPEG files (made here, of the sizes of photographs) with the same
-number of worker processes, and give normalized float32 batches of one size that are cropped and
-mirrored at random, in turns; the ratio is the median over the turns of ours / theirs, in images a
-second. Theirs is what torchvision's training script for classification does: `ImageFolder` read
-with Pillow, `RandomResizedCrop`, `RandomHorizontalFlip`, `PILToTensor`, `ToDtype`, `Normalize`, and
-a `DataLoader`. What the two do to an image differs: theirs cuts out a part and resizes that, ours
-resizes the whole image, then crops it with a border.
+Both loaders read the same JPEG files (made here, in the sizes of photographs) with the same number
+of worker processes, and return normalized float32 batches of one size, cropped and mirrored at
+random. They take turns; the figure is the median of the ratio ours / theirs, in images per second.
+Theirs is the loader of torchvision's training script for classification: `ImageFolder` with Pillow,
+`RandomResizedCrop`, `RandomHorizontalFlip`, `PILToTensor`, `ToDtype`, `Normalize`, and a
+`DataLoader`. They treat an image differently: theirs resizes a part of it, ours resizes the whole
+image and then crops it with a border.
 
     python benchmarks/image_loader.py --images 512 --side 224 --workers 2 --repeats 5
 """
@@ -54,7 +54,7 @@ def photographs(home, count):
 
 
 def theirs(home, data, side, batch, workers):
-    """Torchvision's reference: an epoch of its loader."""
+    """Return a function that reads one epoch with torchvision's reference loader."""
     steps = v2.Compose(
         [
             v2.RandomResizedCrop(side),
@@ -71,7 +71,7 @@ def theirs(home, data, side, batch, workers):
 
 
 def ours(data, batch):
-    """An epoch of ours over all images."""
+    """Return a function that reads one epoch with our loader."""
     epochs = iter(range(10**6))
     return lambda: sum(
         len(images)
@@ -98,7 +98,7 @@ def main():
             "ours": ours(data, batch),
         }
         for epoch in epochs.values():
-            epoch()  # what is read first comes from a cold disk
+            epoch()  # the first time, files are read from disk
         rates = {name: [] for name in epochs}
         for _ in range(repeats):
             for name, epoch in epochs.items():

@@ -1,10 +1,10 @@
-"""What decides a ranking of blocks: rank correlations behind the cards of docs/criteria.md.
+"""What decides a ranking of blocks? Rank correlations for the cards of docs/reference/criteria.md.
 
     OMP_NUM_THREADS=1 python benchmarks/rankings.py --data cifar10 --data-dir FOLDER
 
-Everything is measured at initialization but PLS, which is asked about networks trained for
-`--epochs` (0: left out). Correlations are Spearman's over the removable blocks: the mean over
-`--seeds` networks, and the range in brackets.
+Everything is measured at initialization, except PLS: networks are trained for `--epochs` first (0:
+PLS is skipped). Correlations are Spearman's over the removable blocks: the mean over `--seeds`
+networks, and the range in brackets.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def built(data, seed):
 
 
 class Case:
-    """One network of one seed, and what its blocks score."""
+    """One network of one seed, and the scores of its blocks."""
 
     def __init__(self, data, seed, model=None):
         self.data, self.seed = data, seed
@@ -43,22 +43,22 @@ class Case:
         self.blocks = find_blocks(self.model, data.train.fetch(slice(1)).float())
 
     def scores(self, criterion, images=IMAGES, draw=0, blocks=None, **options):
-        """Scores of the blocks, in the order of execution."""
+        """Return the scores of the blocks, in the order of execution."""
         batch = draw_batch(self.data, images, seed=1000 * self.seed + draw, balanced=True)
         found = score(self.model, blocks or self.blocks, batch, criterion, **options)
         return list(found.values.values())
 
     def published_grasp(self, redraw):
-        """GraSP as in the authors' code."""
+        """Return GraSP as in the authors' code."""
         return self.scores("grasp", halves=True, redraw=redraw)
 
     def pls_one_by_one(self):
-        """PLS with a projection of its own for every block."""
+        """Return PLS with a separate projection for every block."""
         alone = [dataclasses.replace(self.blocks, removable=(b,)) for b in self.blocks]
         return [self.scores("pls", blocks=one)[0] for one in alone]
 
     def stages(self, values):
-        """Scores by stage, where a stage has several blocks."""
+        """Return the scores by stage, for stages with several blocks."""
         pairs = zip((b.stage for b in self.blocks), values, strict=True)
         grouped = itertools.groupby(pairs, key=lambda pair: pair[0])
         return [part for _, group in grouped if len(part := [v for _, v in group]) > 1]
@@ -74,14 +74,15 @@ def line(what, values):
 
 
 def spread(case, criterion):
-    """Standard deviation over the blocks of a stage, as a share of their mean; mean over stages."""
+    """Return the deviation over the blocks of a stage, divided by their mean; mean over stages."""
     return fmean(pstdev(s) / abs(fmean(s)) for s in case.stages(case.scores(criterion)))
 
 
 def agreement(case, criterion, draws=4):
-    """Say of neighbours in the ranking, warned of or not, whether other batches order them so.
+    """Compare how other batches order neighbours in the ranking, with and without a warning.
 
-    Every cut of every batch is looked at: how often the other batches rank the two blocks alike.
+    For every possible cut of every batch: whether each other batch ranks the two blocks in the same
+    order, by whether the gap is smaller than its noise.
     """
     batches = [
         draw_batch(case.data, IMAGES, seed=1000 * case.seed + draw, balanced=True)

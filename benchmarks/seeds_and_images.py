@@ -1,10 +1,10 @@
-"""How many seeds and test images does a claim need? From the rows of studies, no training.
+"""How many seeds and test images does a claim need? Computed from the rows of finished studies.
 
 ``python benchmarks/seeds_and_images.py docs/results/resnet20.json --out OUT``
 
-For every method that was trained beside the dense network: how alike the accuracies of a pair are
-over seeds, on how many images its two networks disagree, both intervals, and how many seeds would
-show with 80 % power that a network which is as good loses less than 1 pp, and less than 0.3 pp.
+For every method: the correlation of its accuracy with that of the dense network over seeds, the
+share of images on which the two networks disagree, both intervals, and the number of seeds that
+would show with 80 % power that an equally good network loses less than 1 pp, and less than 0.3 pp.
 """
 
 import argparse
@@ -26,7 +26,7 @@ IMAGES = (2_000, 10_000, 50_000)
 
 
 def pairs_of(rows):
-    """Method -> pairs (dense row, its row), one a seed: of several draws the first."""
+    """Return method -> pairs (dense row, its row), one per seed; of several draws the first."""
     dense = {(row.model, row.seed): row for row in rows if row.kind == "dense" and row.is_tested}
     found = {}
     for row in rows:
@@ -36,7 +36,7 @@ def pairs_of(rows):
         label = row.method
         if row.kind == "control" and row.role == "baseline":
             label = f"without {row.removed[0]}"
-        elif row.draw:  # a second draw of one seed is no seed of its own
+        elif row.draw:  # further draws of one seed are not independent
             continue
         if row.training != beside.training:
             found.setdefault((row.model, label), []).append((beside, row))
@@ -44,12 +44,12 @@ def pairs_of(rows):
 
 
 def facts(pairs, images, confidence=0.95):
-    """What the pairs of one method say about seeds and images.
+    """Return what the pairs of one method show about seeds and images.
 
-    `correlation` is Pearson's over seeds between the accuracies of a pair; `disagree` the share of
-    images that exactly one of the two networks answers rightly. `seeds` holds, by gap and number of
-    test images, the seeds of a new study in which networks of equal truth are found to be less than
-    the gap apart with 80 % power; None where no number of seeds is enough.
+    `correlation` is Pearson's, over seeds, between the accuracies of a pair; `disagree` is the
+    share of images that exactly one of the two networks classifies correctly. `seeds` has, by gap
+    and number of test images, the seeds of a new study that would show with 80 % power that an
+    equally good network loses less than the gap; None if no number of seeds is enough.
     """
     one, two = (np.array([row.test_accuracy for row in side]) for side in zip(*pairs, strict=True))
     bits = [[unpack_correct(row.correct, images) for row in pair] for pair in pairs]
@@ -80,7 +80,7 @@ def facts(pairs, images, confidence=0.95):
 
 
 def page(record):
-    """The page of a record."""
+    """Return the page of a record as Markdown."""
     header = ["network", "method", "n", "correlation over seeds", "disagree, %", "difference, pp",
               "SD, pp", "over seeds, pp", "over seeds and images, pp"]  # fmt: skip
     header += [f"seeds for {100 * gap:g} pp, {n:,} images" for gap in GAPS for n in IMAGES]
@@ -102,7 +102,7 @@ def page(record):
     parts = [
         TEXT,
         f"```bash\n{record['command']}\n```",
-        f"Made of {', '.join(record['from'])}, where hardware and versions stand; "
+        f"Made from {', '.join(record['from'])}, which gives hardware and versions; "
         f"{record['images']:,} test images.",
         markdown((header, rows)).rstrip(),
     ]
@@ -116,12 +116,13 @@ Each row is one method against the dense network of the same seeds.
 
 - **Correlation over seeds**: near 1, pairing helps much; at 0, pairs are no better than two
   independent groups.
-- **Disagree**: share of the test images that exactly one of the two networks answers rightly.
-- **Over seeds**, **over seeds and images**: half of the 95 % interval of the mean difference, for
-  new seeds on these images, and for new seeds and new images. The second one judges.
-- **Seeds for 1 pp, 0.3 pp**: seeds of a new study, fixed in advance, that shows with 80 % power
-  that a network which is as good as dense loses less than that, if pairs differ as they do here.
-  *No number*: the choice of test images alone leaves more doubt than that."""
+- **Disagree**: share of the test images that exactly one of the two networks classifies correctly.
+- **Over seeds**, **over seeds and images**: half the width of the 95 % interval of the mean
+  difference, for new seeds on these images, and for new seeds and new images. The second one
+  decides.
+- **Seeds for 1 pp, 0.3 pp**: seeds of a new study, fixed in advance, that would show with 80 %
+  power that a network as good as dense loses less than that, if pairs differ as they do here.
+  *No number*: the error from the choice of test images alone is too large."""
 
 
 def main() -> None:
@@ -133,7 +134,7 @@ def main() -> None:
     studies = [json.loads(path.read_text(encoding="utf-8")) for path in given.records]
     images = {study["test_images"] for study in studies}
     if len(images) != 1 or None in images:
-        sys.exit(f"the records have {sorted(map(str, images))} test images; give those of one set.")
+        sys.exit(f"the records have {sorted(map(str, images))} test images. Give one test set.")
     rows = [
         {"model": model, "method": method} | facts(pairs, *images)
         for study in studies

@@ -1,4 +1,4 @@
-"""How much code there is in src: what `make size` prints. Standard library only."""
+"""Print how much code there is in src, for `make size`. Standard library only."""
 
 import ast
 import io
@@ -28,7 +28,7 @@ def count(files):
 
 
 def code_lines(text, tree):
-    """Return the numbers of the lines that hold more than comments, docstrings and imports."""
+    """Return the numbers of the lines with more than comments, docstrings and imports."""
     aside = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     aside |= {tokenize.ENDMARKER}
     lines = set()

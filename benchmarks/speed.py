@@ -1,10 +1,10 @@
-"""How fast layerticket is, each figure beside what it is measured against: ``make bench``.
+"""How fast is layerticket? Each figure is measured against a baseline: ``make bench``.
 
-    python benchmarks/speed.py                    # every row; those without a GPU here are skipped
+    python benchmarks/speed.py                    # every row; without a GPU, its rows are skipped
     python benchmarks/speed.py grasp discovery    # some, by name or by the first part of a name
 
-What each row measures stands in speed_rows.py and speed_gpu.py. Results are written after every row
-to docs/results/speed.json and speed.md; rows that are not run now keep what was measured before.
+The rows are in speed_rows.py and speed_gpu.py. Results are written after every row to
+docs/results/speed.json and speed.md; rows that are not run keep their results.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from speed_row import Row
 from speed_rows import ROWS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "speed"
-BUSY = 0.05  # share of the processor's time that other processes may take in a quiet row
+BUSY = 0.05  # share of processor time of other processes above which a machine counts as busy
 
 
 @contextmanager
 def neighbours() -> Iterator[dict[str, float | None]]:
-    """Tell what share of the processor other processes take meanwhile; None where unknown.
+    """Measure the share of processor time that other processes use inside; None if unknown.
 
-    Linux counts the time of all cores in /proc/stat; what is not idle and was not taken by this
-    process and its children went to others.
+    Linux counts the time of all cores in /proc/stat. Time that is neither idle nor used by this
+    process and its children is that of others.
     """
     found: dict[str, float | None] = {"share": None}
     before = _processor_seconds()
@@ -47,7 +47,7 @@ def neighbours() -> Iterator[dict[str, float | None]]:
 
 
 def _processor_seconds() -> tuple[float, float, float] | None:
-    """Seconds since the start: busy and in all, of all cores; and of this process and children."""
+    """Return seconds so far: busy and in total, of all cores; and of this process and children."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
@@ -62,7 +62,7 @@ def _processor_seconds() -> tuple[float, float, float] | None:
 
 
 def run(row: Row, rounds: int | None = None) -> dict[str, object]:
-    """Measure a row, or tell why not."""
+    """Measure a row, or return why it is skipped."""
     if reason := row.obstacle():
         return {"skipped": reason}
     with neighbours() as others:
@@ -72,22 +72,22 @@ def run(row: Row, rounds: int | None = None) -> dict[str, object]:
 
 
 def chosen(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
-    """Pick rows by name or the first part of a name; all of them without any.
+    """Select rows by name or by the first part of a name; without names, all rows.
 
     Example:
         >>> chosen([], ["gras"])
         Traceback (most recent call last):
         ...
-        SystemExit: no row is called 'gras'; there are:
+        SystemExit: no row is named 'gras'. Available:
     """
     for name in wanted:
-        if not any(_called(row, name) for row in rows):
+        if not any(_is_named(row, name) for row in rows):
             names = "".join(f" {row.name}" for row in rows)
-            raise SystemExit(f"no row is called {name!r}; there are:{names}")
-    return [row for row in rows if not wanted or any(_called(row, name) for name in wanted)]
+            raise SystemExit(f"no row is named {name!r}. Available:{names}")
+    return [row for row in rows if not wanted or any(_is_named(row, name) for name in wanted)]
 
 
-def _called(row: Row, name: str) -> bool:
+def _is_named(row: Row, name: str) -> bool:
     return row.name == name or row.name.startswith(f"{name}-")
 
 
@@ -127,7 +127,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
     parts.append(markdown((header, lines)).rstrip())
     parts.append("\n".join(f"{place}. {one}" for place, one in enumerate(machines, start=1)))
     if limits:
-        parts += ["## What keeps a figure from its target", "\n\n".join(limits)]
+        parts += ["## Why targets were missed", "\n\n".join(limits)]
     if skipped:
         parts += ["## Not run", "\n".join(skipped)]
     return "\n\n".join(parts) + "\n"
@@ -159,9 +159,9 @@ TEXT = f"""\
 
 <!-- from speed.json -->
 
-Each figure is a ratio whose two sides took turns in one run on one machine, unless it has a unit:
-median over n rounds, with the lowest and the highest round. A row says so where other processes
-took more than {BUSY:.0%} of the processor's time while it ran.
+Each figure without a unit is a ratio whose two sides took turns in one run on one machine: the
+median over n rounds, with the lowest and the highest round. *Busy machine*: other processes used
+more than {BUSY:.0%} of the processor time while the row ran.
 """
 
 
@@ -176,13 +176,13 @@ def machine() -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, print and write; 1 if a row failed."""
+    """Measure, print and write; return 1 if a row failed."""
     rows = [*ROWS, *GPU_ROWS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="*", help="names of rows; by default all")
-    parser.add_argument("--rounds", type=int, help="rounds of each row, in place of its own")
+    parser.add_argument("--rounds", type=int, help="rounds of every row; by default its own")
     parser.add_argument("--out", type=Path, default=RESULTS, help="without .json and .md")
     given = parser.parse_args(words)
     file, failed = given.out.with_suffix(".json"), 0
@@ -198,7 +198,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if "skipped" in found:
             print(f"{row.name}: skipped: {found['skipped']}", flush=True)
             if "value" in results.get(row.name, {}):
-                continue  # what another machine measured stays
+                continue  # keep the result of another machine
         else:
             print(" | ".join(_line(row, found, 1)[2:-1]), flush=True)
         command = " ".join(["python", "benchmarks/speed.py", row.name])

@@ -1,8 +1,8 @@
-"""The rows of the table of speeds that need a GPU: how a small network is trained fastest there.
+"""Rows of the table of speeds that need a GPU: what makes the training of a small network faster?
 
-A step of a small residual network is bound by the launches of its kernels, 550 to 600 for
-ResNet-56. Rows measure what takes launches away (compiling, a CUDA graph of the whole step,
-several processes on one GPU), and what a ticket gains in each case.
+The time of a step of a small residual network is that of its kernel launches, 550 to 600 for
+ResNet-56. Rows measure what reduces it (compilation, a CUDA graph of the whole step, several
+processes on one GPU), and the speed-up of a ticket in each case.
 """
 
 import os
@@ -41,7 +41,7 @@ def a_batch(device: str = "cuda") -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def steps(model: nn.Module, how: str, device: str = "cuda") -> Callable[[], None]:
-    """Twenty training steps in bf16: `eager`, `compiled` or `graph` (one CUDA graph a step)."""
+    """Return 20 training steps in bf16: `eager`, `compiled` or `graph` (a CUDA graph per step)."""
     model = model.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9, fused=True)
     images, labels = a_batch(device)
@@ -72,7 +72,7 @@ def steps(model: nn.Module, how: str, device: str = "cuda") -> Callable[[], None
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:
-    """Record all kernels of a step as one CUDA graph; playing it launches once."""
+    """Record all kernels of a step as one CUDA graph, which needs only one launch."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -91,13 +91,13 @@ def images_per_second(depth: int, how: str, rounds: int) -> list[float]:
 
 
 def over_eager(depth: int, how: str, rounds: int) -> list[float]:
-    """Images a second over those of eager steps."""
+    """Return images per second, divided by those of eager steps."""
     sides = [steps(network(depth), one) for one in ("eager", how)]
     return in_turns(*sides, rounds, warmup=2)
 
 
 def ticket(kind: str, how: str, rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
-    """Speed-up of a ticket's step over the ratio of MACs."""
+    """Return the speed-up of a ticket's step, divided by the ratio of MACs."""
     dense = network(depth)
     batch = a_batch("cpu")
     cut = find_ticket(dense, batch, criterion="snip", budget=Budget(remove=removed))
@@ -125,7 +125,7 @@ print(count / (time.perf_counter() - start))
 
 
 def together(depth: int, processes: int) -> float:
-    """Images a second of several processes that train on one GPU, all together."""
+    """Return the total images per second of several processes that train on one GPU."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     started = [
         subprocess.Popen(
@@ -145,7 +145,7 @@ def together(depth: int, processes: int) -> float:
 
 
 def several_processes(depth: int, processes: int, rounds: int) -> list[float]:
-    """Images a second of several processes on one GPU over those of one."""
+    """Return images per second of several processes on one GPU, divided by those of one."""
     values = []
     for turn in range(rounds):
         counts = (1, processes) if turn % 2 == 0 else (processes, 1)
@@ -168,7 +168,7 @@ GPU_ROWS = (
             name=f"gpu-{how}-{depth}", what=f"images/s of ResNet-{depth}, {said}",
             against="eager steps", measure=partial(over_eager, depth, how), gpu=True,
         )
-        for how, said in (("compiled", "compiled"), ("graph", "one CUDA graph a step"))
+        for how, said in (("compiled", "compiled"), ("graph", "one CUDA graph per step"))
         for depth in DEPTHS
     ),
     *(

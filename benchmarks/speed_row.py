@@ -1,4 +1,4 @@
-"""A row of the table of speeds: what is measured, against what, and what it must reach."""
+"""A row of the table of speeds: what is measured, the baseline, and the target."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -11,29 +11,29 @@ from layerticket.evaluation.timing import interleave
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A figure that is measured."""
+    """A figure to measure."""
 
     name: str
-    """Its name; ``ROWS=grasp`` also runs grasp-vit."""
+    """Name of the row; ``ROWS=grasp`` also runs grasp-vit."""
     what: str
     """What is measured."""
     against: str
-    """What it is divided by; empty where the figure stands by itself."""
+    """Baseline that the figure is divided by; empty if it is not a ratio."""
     measure: Callable[[int], Iterable[float]]
-    """Returns one figure for each of so many rounds."""
+    """Measures a given number of rounds, and returns one figure for each."""
     rounds: int = 9
     most: float | None = None
-    """The figure is to be no larger."""
+    """Target: the figure is at most this."""
     least: float | None = None
-    """The figure is to be no smaller."""
+    """Target: the figure is at least this."""
     unit: str = ""
-    """Unit of a figure that is no ratio."""
+    """Unit of a figure that is not a ratio."""
     gpu: bool = False
     """Whether it needs a GPU."""
     packages: tuple[str, ...] = ()
-    """Further packages it needs."""
+    """Optional packages that it needs."""
     limit: str = ""
-    """What keeps the figure from its target, where it is not reached."""
+    """Why the figure does not reach its target, if it does not."""
 
     @property
     def target(self) -> str:
@@ -44,7 +44,7 @@ class Row:
         return f"{sign} {bound:g}{self.unit and ' '}{self.unit}"
 
     def reached(self, value: float) -> bool | None:
-        """Whether a figure meets the target; None where there is none."""
+        """Whether a figure meets the target; None without a target."""
         if self.most is None and self.least is None:
             return None
         return (self.most is None or value <= self.most) and (
@@ -52,7 +52,7 @@ class Row:
         )
 
     def obstacle(self) -> str:
-        """Why the row cannot be run here; empty if it can."""
+        """Return why the row cannot be run here; empty if it can."""
         if self.gpu and not torch.cuda.is_available():
             return "needs a GPU; this machine has none that PyTorch can use"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]

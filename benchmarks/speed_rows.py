@@ -1,4 +1,4 @@
-"""The rows of the table of speeds that need no GPU: tickets, training, studies, commands."""
+"""Rows of the table of speeds that need no GPU: tickets, training, studies, commands."""
 
 import contextlib
 import os
@@ -65,14 +65,14 @@ SHAPE, CLASSES = (3, 32, 32), 10
 
 
 def scoring(depth: int, images: int = 250):
-    """A CIFAR ResNet at initialization, its blocks and a scoring batch."""
+    """Return a CIFAR ResNet at initialization, its blocks and a scoring batch."""
     model = build_model(f"resnet{depth}", classes=CLASSES, channels=3, seed=0)
     inputs = torch.randn(images, *SHAPE, generator=torch.Generator().manual_seed(0))
     return model, find_blocks(model, inputs[:1]), (inputs, torch.arange(images) % CLASSES)
 
 
 def vit(name: str = "vit_tiny_patch16_224", size: int = 32, patch: int = 4):
-    """A vision transformer of timm."""
+    """Return a vision transformer of timm."""
     import timm
 
     torch.manual_seed(0)
@@ -80,7 +80,7 @@ def vit(name: str = "vit_tiny_patch16_224", size: int = 32, patch: int = 4):
 
 
 def gradient(model: nn.Module, batch) -> Callable[[], object]:
-    """One gradient of the mean cross-entropy for every weight matrix."""
+    """Return a function that computes one gradient of the loss for every weight matrix."""
     weights = list(network_weights(model).values())
     inputs, labels = batch
     model.train()
@@ -88,7 +88,7 @@ def gradient(model: nn.Module, batch) -> Callable[[], object]:
 
 
 def criterion(name: str, depth: int, rounds: int, **options: object) -> list[float]:
-    """Score the blocks of a ResNet, beside one gradient of the same batch."""
+    """Score the blocks of a ResNet, against one gradient of the same batch."""
     model, blocks, batch = scoring(depth)
     ours = partial(score, model, blocks, batch, name, **options)
     return in_turns(ours, gradient(model, batch), rounds)
@@ -108,7 +108,7 @@ def discovery_resnet56(rounds: int) -> list[float]:
 
 
 def discovery(build: Callable[[], nn.Module], rounds: int) -> list[float]:
-    """Find blocks at 224 x 224 pixels, beside one forward pass of one image."""
+    """Find blocks at 224 x 224 pixels, against one forward pass of one image."""
     model, image = build().eval(), torch.randn(1, 3, 224, 224)
     forward = torch.no_grad()(partial(model, image))
     return in_turns(lambda: find_blocks(model, image), forward, rounds)
@@ -119,7 +119,7 @@ def resnet152() -> nn.Module:
 
 
 def leave_one_out(rounds: int, depth: int = 56, images: int = 100) -> list[float]:
-    """Outputs without each block in turn, beside one forward pass: per block."""
+    """Compute the outputs without each block, against one forward pass; per block."""
     model, blocks, (inputs, _) = scoring(depth, images)
     model.eval()
 
@@ -136,7 +136,7 @@ def leave_one_out(rounds: int, depth: int = 56, images: int = 100) -> list[float
 
 
 def depth(rounds: int) -> list[float]:
-    """R2 of the line through CPU seconds of finding and scoring, against the number of blocks."""
+    """Return R2 of a linear fit of CPU seconds of finding and scoring to the number of blocks."""
     values = []
     cases = [scoring(depth, 8) for depth in (20, 32, 44, 56, 110, 1202)]
     for turn in range(-1, rounds):
@@ -161,7 +161,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 
 class Bare:
-    """The plainest loop over the batches of a data set: no logs, no checks, no checkpoints."""
+    """The simplest loop over the batches of a data set: no logs, no checks, no checkpoints."""
 
     def __init__(self, data: Dataset, recipe: Recipe, model: nn.Module, *, compiled: bool) -> None:
         self.data, self.recipe, self.device = data, recipe, resolve_device("auto")
@@ -191,7 +191,7 @@ def resnet32() -> nn.Module:
 
 
 def best_bare(data: Dataset, batch_size: int) -> Bare:
-    """The fastest of the bare loops: in either precision, then compiled or not."""
+    """Return the fastest bare loop: of both precisions, then compiled or not."""
 
     def fastest(loops: Iterable[Bare]) -> Bare:
         sides = {str(place): loop for place, loop in enumerate(loops)}
@@ -207,9 +207,9 @@ def best_bare(data: Dataset, batch_size: int) -> Bare:
 
 
 def beside_training(data: Dataset, recipe: Recipe, other: Callable[[], object]) -> list[float]:
-    """Seconds of the other loop's epoch over those of ours, checkpoint and metering included.
+    """Return seconds of an epoch of another loop, divided by ours with checkpoint and metering.
 
-    The other loop takes its turn where ours would validate, so the two alternate epoch by epoch.
+    The other loop runs where ours would validate, so the two alternate epoch by epoch.
     """
     ours, others, began = [], [], [time.perf_counter()]
 
@@ -232,7 +232,7 @@ def beside_training(data: Dataset, recipe: Recipe, other: Callable[[], object]) 
 
 
 def long_run() -> str:
-    """Whether a training of 200 epochs of CIFAR-10 is compiled."""
+    """Return the setting `compile` that a training of 200 epochs of CIFAR-10 would use."""
     pays = compile_pays("auto", 200 * 351, resolve_device("auto"))
     return "on" if pays else "off"
 
@@ -245,7 +245,7 @@ def training(rounds: int, images: int = 2560) -> list[float]:
 
 
 def script(data: Dataset, batch_size: int) -> Callable[[], None]:
-    """An epoch of the script one finds in tutorials: images changed one by one, float32, NCHW."""
+    """Return an epoch as in tutorials: images augmented one by one, float32, NCHW."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
@@ -294,7 +294,7 @@ def training_script(rounds: int, images: int = 2560) -> list[float]:
 
 
 def ticket_step(rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
-    """Speed-up of a training step over the ratio of MACs."""
+    """Return the speed-up of a training step, divided by the ratio of MACs."""
     steps, macs = _steps(depth, removed)
     with steps as lent:
         ratios = in_turns(lent["dense"].step, lent["ticket"].step, rounds, warmup=2)
@@ -302,7 +302,7 @@ def ticket_step(rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
 
 
 def _steps(depth: int, removed: int):
-    """Steps of a network and of its GraSP ticket, and the ratio of their MACs."""
+    """Return steps of a network and of its GraSP ticket, and the ratio of their MACs."""
     data = noise(SHAPE, classes=CLASSES, images=256)
     dense, _, batch = scoring(depth, images=100)
     image = torch.zeros(1, *SHAPE)
@@ -313,7 +313,7 @@ def _steps(depth: int, removed: int):
 
 
 def whole_bill(beside: str, rounds: int) -> list[float]:
-    """Algorithm 2 (score, cut, train the ticket) beside another way, in seconds of 200 epochs."""
+    """Return the seconds of Algorithm 2 (score, remove, train), divided by those of another way."""
     steps, _ = _steps(56, 12)
     epochs, in_epoch = 200, 351  # 45,000 images of CIFAR-10 in batches of 128
     model, _, batch = scoring(56)
@@ -336,7 +336,7 @@ def whole_bill(beside: str, rounds: int) -> list[float]:
 
 
 def metering(rounds: int, seconds: int = 10) -> list[float]:
-    """1 + CPU seconds that a running meter takes in a second, with a reading every second."""
+    """Return 1 + CPU seconds per second of a running meter that is read every second."""
     values = []
     with metered(Where(metering=STATED)) as (meter, _):
         meter.lap()
@@ -351,7 +351,7 @@ def metering(rounds: int, seconds: int = 10) -> list[float]:
 
 
 def forecast(rounds: int, epochs: int = 8) -> list[float]:
-    """Forecast seconds of a training over those it took; dense network and ticket, the mean."""
+    """Return forecast seconds of a training, divided by measured ones; mean of dense and ticket."""
     data = load_data("digits", validation_fraction=0.1)
     recipe, where = Recipe(epochs=epochs, batch_size=64), Where(progress=False)
     values = []
@@ -363,14 +363,14 @@ def forecast(rounds: int, epochs: int = 8) -> list[float]:
                 budget=Budget(remove=5), seed=seed, out=out / "ticket", recipe=recipe, where=where,
                 timing_rounds=9, forecast=True,
             )  # fmt: skip
-            told = find(TicketMethod(criterion="grasp"), at)["forecast"]
+            predicted = find(TicketMethod(criterion="grasp"), at)["forecast"]
             ratios = []
             for name, ticket in (("dense", None), ("ticket", out / "ticket")):
                 run = train_network(
                     "resnet32", data, recipe, seed=seed, out=out / "runs", ticket=ticket,
                     where=where,
                 )  # fmt: skip
-                ratios.append(told[name]["train_seconds"] / run["train_seconds"])
+                ratios.append(predicted[name]["train_seconds"] / run["train_seconds"])
             values.append(sum(ratios) / len(ratios))
     return values
 
@@ -392,7 +392,7 @@ print(json.dumps(found.images_per_second))
 
 
 def ddp(rounds: int) -> list[float]:
-    """Images a second of two processes with a thread each, over one process with two threads."""
+    """Return images/s of two processes with one thread, divided by one with two threads."""
     values = []
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for turn in range(rounds):
@@ -408,7 +408,7 @@ def ddp(rounds: int) -> list[float]:
 
 
 def _ran(words: list[str], *, threads: int) -> str:
-    """Run Python and return what it printed."""
+    """Run Python and return its output."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [sys.executable, *words], env=environment, capture_output=True, text=True, check=False
@@ -431,14 +431,14 @@ def _run_quick(folder: Path) -> float:
 
 @cache
 def quick() -> tempfile.TemporaryDirectory:
-    """A folder with the study `quick`, done once for the rows that read it."""
+    """Return a folder with the study `quick`, run once for the rows that read it."""
     kept = tempfile.TemporaryDirectory()
     _run_quick(Path(kept.name) / "quick")
     return kept
 
 
 def study(rounds: int) -> list[float]:
-    """A whole study of short runs, beside the bare loops of its trainings on the same cores."""
+    """Run a study of short runs, against bare loops of its trainings on the same cores."""
     values = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as kept:
@@ -461,7 +461,7 @@ def study(rounds: int) -> list[float]:
 
 
 def bare_seconds(folder: str, *names: str) -> float:
-    """Seconds of bare loops over some trainings of a study, in this process."""
+    """Return the seconds of bare loops over some trainings of a study, in this process."""
     torch.set_num_threads(1)
     work = JobRunner(StudyFolder(Path(folder)))
     total = 0.0
@@ -479,7 +479,7 @@ def bare_seconds(folder: str, *names: str) -> float:
 
 
 def made_study(folder: Path, seeds: int) -> Path:
-    """A finished study of dense and one ticket over many seeds, of which nothing was trained."""
+    """Write a study of dense and one ticket over many seeds, as if it were finished."""
     spec = study_of({
         "title": "many", "models": ["resnet20"], "data": "digits", "seeds": seeds,
         "budgets": [{"remove": 2}], "recipe": {"epochs": 4},
@@ -503,7 +503,7 @@ def made_study(folder: Path, seeds: int) -> Path:
 
 
 def status(rounds: int) -> list[float]:
-    """A look at a study of 1,000 rows, beside one at 100; nothing is kept between two looks."""
+    """Read the status of a study of 1,000 rows, against 100 rows, without caches."""
     from layerticket.study import folder as study_folder
 
     def look(at: Path) -> None:
@@ -539,7 +539,7 @@ def report_size(rounds: int) -> list[float]:
 
 
 def corruption_set(rounds: int, images: int = 200) -> list[float]:
-    """Make 15 corruptions at 5 severities, image by image, beside all images at once."""
+    """Compute 15 corruptions at 5 severities image by image, against all images at once."""
     drawn = torch.rand(images, *SHAPE, generator=torch.Generator().manual_seed(0))
     some = (255 * F.avg_pool2d(drawn, 5, 1, 2)).to(torch.uint8)
     names = ["frost_like" if name == "frost" else name for name in corruptions.STANDARD]
@@ -583,7 +583,7 @@ ROWS = (
         measure=partial(criterion, "grasp", 56, halves=True),
     ),
     Row(
-        name="grasp-vit", what="GraSP where no shortcut holds: ViT-tiny, 100 images",
+        name="grasp-vit", what="GraSP with the exact Hessian product: ViT-tiny, 100 images",
         against=GRADIENT, measure=grasp_vit, most=5, packages=("timm",),
     ),
     Row(
@@ -609,12 +609,12 @@ ROWS = (
         measure=partial(discovery, partial(vit, "vit_large_patch16_224", 224, 16)),
     ),
     Row(
-        name="leave-one-out", what="outputs without each block in turn, ResNet-56, per block",
+        name="leave-one-out", what="outputs without each block, ResNet-56, per block",
         against="one forward pass", measure=leave_one_out, most=0.6, rounds=5,
     ),
     Row(
         name="depth", what="CPU seconds of finding and scoring, ResNet-20 to ResNet-1202",
-        against="R2 of a line in the number of blocks", measure=depth, least=0.98, rounds=3,
+        against="R2 of a linear fit to the number of blocks", measure=depth, least=0.98, rounds=3,
     ),
     Row(
         name="training", least=0.98, measure=training,
@@ -643,19 +643,19 @@ ROWS = (
         measure=partial(whole_bill, "dense"), most=0.6,
     ),
     Row(
-        name="metering", what="one core with an energy meter running", measure=metering,
+        name="metering", what="CPU time of one core with an energy meter", measure=metering,
         against="without", most=1.01, packages=("codecarbon",), rounds=3,
     ),
     Row(
         name="forecast", what="forecast seconds of a training, ResNet-32 and a ticket",
-        against="the seconds it took", measure=forecast, rounds=3,
+        against="the measured seconds", measure=forecast, rounds=3,
     ),
     Row(
         name="study", what="the study quick, 25 short trainings", most=1.15, measure=study,
         against="the bare loops of its trainings on the same cores", rounds=3,
     ),
     Row(
-        name="status", what="a look at a study of 1,000 rows", against="at 100 rows",
+        name="status", what="status of a study of 1,000 rows", against="of 100 rows",
         measure=status, most=12,
     ),
     Row(

@@ -1,4 +1,4 @@
-"""Savings of tickets as measured: the paper's Table 4 on this machine."""
+"""Measure the paper's Table 4 on this machine: what tickets save in training."""
 
 import argparse
 import sys
@@ -28,7 +28,8 @@ from layerticket.training.recipe import Recipe
 
 SHAPE, CLASSES = (3, 32, 32), 10
 
-
+# source: arXiv:2301.10835, Table 4 (2023); savings in percent, speed-up as a factor. The row with
+# label 4 of ResNet-32 has the FLOPs of 5 blocks less, so 5 are removed here.
 _COLUMNS = ("label", "flops", "memory", "co2", "speedup")
 PAPER: dict[tuple[str, int], dict[str, float]] = {
     key: dict(zip(_COLUMNS, values, strict=True))
@@ -51,19 +52,19 @@ def table4(
     rows: tuple[tuple[str, int], ...] = tuple(PAPER),
     command: str = "",
 ) -> dict[str, Any]:
-    """Measure the rows of Table 4 that are not yet measured, and write both files.
+    """Measure the missing rows of Table 4, and write ``table4.json`` and ``table4.md``.
 
     Args:
-        setup: What is measured on; its recipe gives batch size and precision.
-        out: Folder of ``table4.json``, ``table4.md`` and the rows.
+        setup: Data, device, and a recipe with batch size and precision.
+        out: Folder for both files and the rows.
         rows: (network, blocks removed); all seven by default.
-        command: Command line to be noted.
+        command: Command line; recorded.
 
     Returns:
-        What ``table4.json`` holds.
+        The content of ``table4.json``.
 
     Raises:
-        LayerticketError: If a network has too few blocks that may go.
+        LayerticketError: If a network has too few removable blocks.
     """
     conditions = {
         "batch_size": setup.recipe.batch_size,
@@ -117,7 +118,7 @@ def _row(network: str, removed: int, setup: TimingSetup) -> dict[str, Any]:
 def _counted(
     models: Mapping[str, torch.nn.Module], setup: TimingSetup
 ) -> dict[str, dict[str, int]]:
-    """Everything that can be counted, by figure and network."""
+    """Return all counts, by figure and network."""
     size = setup.recipe.batch_size
     batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
     few = (batch[0][:2], batch[1][:2])
@@ -132,7 +133,7 @@ def _counted(
 
 
 def _timed(models: Mapping[str, torch.nn.Module], setup: TimingSetup) -> dict[str, Any]:
-    """Everything that is measured with a clock or a meter."""
+    """Return times and energy."""
     steps = measure_steps(models, setup)
     energy = None
     if steps.kwh is not None:
@@ -156,7 +157,7 @@ def _timed(models: Mapping[str, torch.nn.Module], setup: TimingSetup) -> dict[st
 
 
 def _peaks(name: str, ticket: Ticket, setup: TimingSetup) -> dict[str, dict[str, int]]:
-    """Peak memory of both networks, each in a process of its own."""
+    """Return the peak memory of both networks, each in a separate process."""
     found = {}
     for side, removed in (("dense", ()), ("ticket", ticket.removed)):
         request = MemoryRequest(
@@ -177,7 +178,7 @@ def _saved(
     peaks: Mapping[str, Mapping[str, int]],
     timed: Mapping[str, Any],
 ) -> dict[str, float | None]:
-    """Savings as shares of the dense network's figures."""
+    """Return savings as shares of the dense network's figures."""
     shares: dict[str, float | None] = {
         name: 1 - counted[name]["ticket"] / counted[name]["dense"]
         for name in ("macs", "training_macs", "params", "held_bytes")
@@ -191,10 +192,10 @@ def _saved(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and write the table; see the head of this module."""
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(prog="python benchmarks/table4.py", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
-    parser.add_argument("--steps", type=int, default=15, help="timed rounds of steps a row")
+    parser.add_argument("--steps", type=int, default=15, help="timed rounds per row")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--threads", type=int, help="threads of torch; all by default")
@@ -229,9 +230,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-# source: arXiv:2301.10835, Table 4 (2023); savings in percent, speed-up as a factor. The row the
-# paper calls 4 of ResNet-32 has the FLOPs of 5 blocks, so 5 are removed here.
-
 _HEADER = (
     "network",
     "blocks removed",
@@ -250,7 +248,7 @@ def table4_text(summary: Mapping[str, Any]) -> str:
     """Write the table as Markdown, with its conditions.
 
     Args:
-        summary: What ``table4.json`` holds.
+        summary: The content of ``table4.json``.
 
     Returns:
         Markdown.
@@ -263,7 +261,7 @@ def table4_text(summary: Mapping[str, Any]) -> str:
         "",
         f"{processor}; {where['platform']}; Python {where['python']}, torch {where['torch']}, "
         f"layerticket {where['layerticket']}; batch {summary['batch_size']}, "
-        f"{summary['precision']}; n = {summary['rounds']} interleaved rounds a row, medians with "
+        f"{summary['precision']}; n = {summary['rounds']} interleaved rounds per row, medians with "
         "bootstrap intervals.",
         "",
         *(f"Energy: {method}." for method in sorted(methods)),
@@ -276,7 +274,7 @@ def table4_text(summary: Mapping[str, Any]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
-    """One row as text."""
+    """Return the cells of one row."""
     saved, paper, speedup, timing = row["saved"], row["paper"], row["speedup"], row["timing"]
     interval = "" if speedup["low"] is None else f" [{speedup['low']:.2f}, {speedup['high']:.2f}]"
     label = row["removed"]

@@ -2,8 +2,8 @@
 
 ``python benchmarks/what_is_removed.py --data-dir DIR --out docs/results/what-is-removed``
 
-Every case that is done stands in the record; the same command goes on with the others. Letters: S
-seeds, each with a batch of its own, B removable blocks, p blocks that go.
+The same command skips cases that are in the record. Letters: S seeds, each with its own batch, B
+removable blocks, p removed blocks.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from layerticket.verdict.statistics import kendall_w
 
 TEXT_FILE = Path(__file__).parents[1] / "LICENSE"
 LENGTH = 64
-GOES = (1, 3, 5)  # p
+REMOVED = (1, 3, 5)  # p
 # Table 4 of the paper: network, blocks removed, memory saved in %
 PAPER_MEMORY = (
     ("resnet32", 1, 10.13), ("resnet32", 3, 25.29), ("resnet32", 5, 30.11),
@@ -91,7 +91,7 @@ def cases(data_dir):
 
 
 def ways():
-    """Criterion and its options, normalization over the batch wherever it has that mode."""
+    """Yield criterion and options, with the batch's statistics if the criterion allows them."""
     for name in criterion_names():
         known = get_criterion(name)
         mode = "batch" if "batch" in known.normalization else known.normalization[0]
@@ -102,7 +102,7 @@ def ways():
 
 
 def score_case(build, draw, seeds):
-    """Score every block in every way: rows of scores (S, B) by criterion, options, reduction."""
+    """Score every block with all criteria and options: tables of scores (S, B)."""
     tables, names, refused, seconds = {}, [], {}, {}
     for seed in range(seeds):
         model, batch = build(seed), draw(seed)
@@ -139,11 +139,11 @@ def score_case(build, draw, seeds):
 
 
 def removed(scores, names):
-    """What a table of scores (S, B) removes, and whether a place explains it.
+    """Return what a table of scores (S, B) removes, and how far the position predicts it.
 
-    `rule` is the overlap of the p blocks removed with the p blocks that a rule of place removes:
-    those whose mean rank in all other seeds is lowest. `chance` is p / B. `fixed` is the same for
-    the rules "first", "last" and "first of every stage in turn", which look at no scores at all.
+    `rule` is the overlap of the p removed blocks with the p blocks that have the lowest mean rank
+    in all other seeds. `chance` is p / B. `fixed` is the same for the rules "first", "last" and
+    "first" or "last of each stage in turn", which use no scores.
     """
     seeds, count = scores.shape
     ranks = scores.argsort(axis=1).argsort(axis=1)  # 0: removed first
@@ -162,7 +162,7 @@ def removed(scores, names):
     fixed = {"first": range(count), "last": range(count - 1, -1, -1)}
     if len(by_stage) > 1:
         fixed |= {"first of each stage in turn": turns, "last of each stage in turn": late}
-    for p in (p for p in GOES if p < count):
+    for p in (p for p in REMOVED if p < count):
         gone = [frozenset(np.flatnonzero(row < p).tolist()) for row in ranks]
         total = ranks.sum(axis=0)
         rule = [
@@ -187,7 +187,7 @@ def removed(scores, names):
 
 
 def memory(batch_size=128):
-    """Mixtures of stages whose memory held for the backward pass is nearest to the paper's."""
+    """Find the numbers of blocks per stage that save most nearly the memory of the paper."""
     found = []
     for name in ("resnet32", "resnet56"):
         model = cifar_network(f"{name}-projection")(0)
@@ -216,7 +216,7 @@ def memory(batch_size=128):
 
 
 def named(row):
-    """A row of scores by its criterion and options."""
+    """Return the name of a row: criterion and options."""
     options = [f"T = {row['temperature']:g}"] if row["temperature"] else []
     return ", ".join(
         [row["criterion"], *([row["reduction"]] if row["reduction"] else []), *options]
@@ -224,7 +224,7 @@ def named(row):
 
 
 def most_often(row, p):
-    """The blocks that go most often, with their share of seeds."""
+    """Return the blocks that are removed most often, with their share of seeds."""
     shares = row["goes"][p]["share_of_seeds"]
     order = sorted(shares, key=lambda name: -shares[name])
     shown = [f"{name} {100 * shares[name]:.0f}" for name in order if shares[name] >= 0.2][
@@ -234,12 +234,12 @@ def most_often(row, p):
 
 
 def page(record):
-    """The page of a record."""
+    """Return the page of a record as Markdown."""
     where = record["environment"]
     parts = [
         TEXT.format(seeds=record["seeds"]),
         f"```bash\n{record['command']}\n```",
-        f"{record['seeds']} seeds, a batch of its own each (100 images, ten a class; 16 texts of "
+        f"{record['seeds']} seeds, each with its own batch (100 images, ten per class; 16 texts of "
         f"{LENGTH} bytes); {where['cpu']}, Python {where['python']}, PyTorch {where['torch']}.",
         "## In short",
         summary(record),
@@ -275,12 +275,12 @@ def page(record):
             )
             for row in case["rows"]
         ]
-        header = ("criterion", "Kendall's W", "goes most often, % of seeds", "same set, % of seeds",
-                  "rule of place, %", "best fixed rule, %")  # fmt: skip
+        header = ("criterion", "Kendall's W", "removed most often, % of seeds",
+                  "same set, % of seeds", "rule of place, %", "best fixed rule, %")  # fmt: skip
         chance = 100 * 3 / len(case["blocks"])
         parts += [
             f"## {name}",
-            f"{len(case['blocks'])} removable blocks, three go; chance: {chance:.0f} %.",
+            f"{len(case['blocks'])} removable blocks, three are removed; chance: {chance:.0f} %.",
             markdown((header, rows)).rstrip(),
         ]
         parts += [f"- {one['criterion']}: refused ({one['because']})" for one in case["refused"]]
@@ -288,13 +288,13 @@ def page(record):
 
 
 def best(fixed):
-    """The fixed rule that predicts most, and its overlap in percent."""
+    """Return the fixed rule that predicts best, and its overlap in percent."""
     name = max(fixed, key=lambda one: fixed[one])
     return name, 100 * fixed[name]
 
 
 def summary(record):
-    """Means over networks of each criterion, the measured answer to the question of the page."""
+    """Return the table of means over networks, by criterion."""
     groups = {}
     for case in record["cases"].values():
         for row in case["rows"]:
@@ -322,21 +322,23 @@ def summary(record):
 TEXT = """\
 # What is removed at initialization
 
-Which blocks do criteria choose, and is that a property of the weights or of the place? Networks are
-scored at initialization, batch normalization over the batch where a criterion allows it (`synflow`
-does not), {seeds} seeds, each with weights and images of its own. Nothing is trained.
+Which blocks do criteria choose, and does the choice depend on the weights, or only on the position
+of a block? Networks are scored at initialization, with the batch's statistics in batch
+normalization if the criterion allows it (`synflow` does not), over {seeds} seeds, each with its own
+weights and images. Nothing is trained.
 
-- **Kendall's W**: agreement of the rankings of all seeds, 0 as by chance, 1 always the same.
+- **Kendall's W**: agreement of the rankings of all seeds: 1 always the same; about 1 / {seeds} for
+  independent rankings.
 - **Same set**: share of the seeds that remove the most frequent set of three blocks.
-- **Rule of place**: how many of the three blocks are those whose mean rank in all *other* seeds is
-  lowest. Such a rule knows no weights and no images, only stage and place.
-- **Fixed rule**: the same for rules that look at no scores at all: first, last, and first or last
-  of each stage in turn. The best of them is shown."""
+- **Rule of place**: share of the three blocks that have the lowest mean rank in all *other* seeds.
+  Such a rule uses neither weights nor images, only the position of a block.
+- **Fixed rule**: the same for rules that use no scores: first, last, and first or last of each
+  stage in turn. The best of them is shown."""
 MEMORY = """\
-What autograd holds between the forward and the backward pass (batch 128, float32, exact count). A
-block of the first stage holds twice as much as one of the second and four times as much as one of
-the third. If this is what the paper measured, the memory saved tells which stages its blocks came
-from."""
+Memory that autograd keeps between the forward and the backward pass (batch 128, float32, exact
+count). A block of the first stage keeps twice as much as one of the second, and four times as much
+as one of the third. If the paper measured the same, the memory saved shows from which stages its
+blocks were removed."""
 
 
 def main():
@@ -344,13 +346,13 @@ def main():
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the CIFAR files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--only", default="", help="cases whose name contains this text")
     given = parser.parse_args()
     path = given.out.with_suffix(".json")
     words = [w if w != str(given.data_dir) else "DIR" for w in sys.argv[1:]]
     record = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     if record.get("seeds", given.seeds) != given.seeds:
-        sys.exit(f"{path} has {record['seeds']} seeds; delete it, or give --seeds of that number.")
+        sys.exit(f"{path} has {record['seeds']} seeds: delete it, or give that number of --seeds.")
     record = {
         "command": " ".join(["python benchmarks/what_is_removed.py", *words]),
         "seeds": given.seeds,

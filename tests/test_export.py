@@ -70,7 +70,7 @@ def test_what_computes_something_else_is_refused(tmp_path, monkeypatch):
         return lambda inputs: [1.001 * t for t in traced.outputs(inputs)]
 
     monkeypatch.setitem(FORMATS, "torch", ("model.pt2", broken))
-    with pytest.raises(LayerticketError, match=r"differ from the network by .* of 0.0001"):
+    with pytest.raises(LayerticketError, match=r"differ from those of the network by .* of 0.0001"):
         export(model, tmp_path, images, formats=["torch"])
     assert export(model, tmp_path, images, formats=["torch"], tolerance=0.1)["torch"].difference > 0
     nothing = ("model.pt2", lambda *_: lambda inputs: [torch.full((1,), float("nan"))])
@@ -90,7 +90,7 @@ def test_small_outputs_are_held_to_the_same_tolerance(tmp_path, monkeypatch):
         return lambda inputs: [1.001 * t for t in traced.outputs(inputs)]
 
     monkeypatch.setitem(FORMATS, "torch", ("model.pt2", broken))
-    with pytest.raises(LayerticketError, match=r"differ from the network by 0\.001"):
+    with pytest.raises(LayerticketError, match=r"differ from those of the network by 0\.001"):
         export(model, tmp_path, images, formats=["torch"])
 
 

@@ -97,12 +97,12 @@ def test_zero_initialized_branches_are_refused_with_the_ways_out(criterion):
     model = conv_net()
     for block in ("2", "3", "5"):
         nn.init.zeros_(model.get_submodule(block).bn2.weight)
-    with pytest.raises(LayerticketError, match=r"ranks nothing.*'as-one'.*zero_init_last=False"):
+    with pytest.raises(LayerticketError, match=r"be ranked\..*'as-one'.*zero_init_last=False"):
         scored(model, image_batch(), criterion)
 
 
 def test_equal_scores_are_refused_unless_there_is_one_block():
-    with pytest.raises(LayerticketError, match=r"gives 1\.0 for every block, which ranks nothing"):
+    with pytest.raises(LayerticketError, match=r"gives 1\.0 for every block, so blocks cannot"):
         scored(TwoBlocks(a=1.0, b=1.0), one(), "magnitude")
     assert scored(chain(TwoBlocks().first, entering=1), (torch.ones(1, 4), torch.zeros(1).long()),
                   "magnitude").values == {"1": 1.0}  # fmt: skip

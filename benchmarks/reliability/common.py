@@ -1,7 +1,7 @@
-"""What the measurements of reliability share: a small network, commands in processes that can die.
+"""A small network, and commands in processes that can be killed, for the reliability benchmarks.
 
-A command runs in a fork of this process, which has everything loaded, so that starting one takes no
-time. All of it needs Linux.
+A command runs in a fork of this process, which has imported everything, so it starts at once. Needs
+Linux.
 """
 
 import importlib
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 for _module in ("cli.train", "cli.study", "study.train", "study.running.engine", "report.page"):
-    importlib.import_module(f"layerticket.{_module}")  # forks have it, and so begin at once
+    importlib.import_module(f"layerticket.{_module}")  # once, for all forks
 importlib.import_module("sklearn.datasets")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -29,7 +29,7 @@ EPOCHS = 3
 
 
 class Block(nn.Module):
-    """x + f(x) with a norm that does not mix images."""
+    """x + f(x) with a normalization that does not mix images."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 def build(num_classes: int, in_channels: int) -> nn.Module:
-    """Build a residual network whose training takes a second or two."""
+    """Build a residual network that trains in one or two seconds."""
     return nn.Sequential(
         nn.Conv2d(in_channels, 4, 3, padding=1), Block(4), Block(4), Block(4),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
@@ -52,7 +52,7 @@ def build(num_classes: int, in_channels: int) -> nn.Module:
 
 
 def train_words(out: Path) -> list[str]:
-    """Words of a training of the network on the digits."""
+    """Return the command line of a training on the digits."""
     words = ["train", MODEL, "--epochs", str(EPOCHS), "--keep", "1", "--precision", "fp32"]
     return [*words, "--device", "cpu", "--out", str(out)]
 
@@ -74,7 +74,7 @@ control = "last"
 
 
 def study_words(folder: Path, executor: str) -> list[str]:
-    """Words of a study of the network; its file is written beside the folder."""
+    """Return the command line of a study, and write its file next to the folder."""
     file = folder.parent / "study.toml"
     file.write_text(STUDY, encoding="utf-8")
     words = ["study", "run", str(file), "--out", str(folder), "--executor", executor]
@@ -82,7 +82,7 @@ def study_words(folder: Path, executor: str) -> list[str]:
 
 
 def start(words: list[str], prepare: Callable[[], object] = lambda: None) -> int:
-    """Start a command in a process, and a group, of its own; returns its number."""
+    """Start a command in a new process and process group; return its process number."""
     pid = os.fork()
     if pid:
         return pid
@@ -101,17 +101,17 @@ def start(words: list[str], prepare: Callable[[], object] = lambda: None) -> int
 
 
 def ended(pid: int) -> int:
-    """Wait for a process; its exit code, or minus the number of the signal that ended it."""
+    """Wait for a process; return its exit code, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run(words: list[str], prepare: Callable[[], object] = lambda: None) -> int:
-    """Run a command to its end; returns its exit code."""
+    """Run a command; return its exit code."""
     return ended(start(words, prepare))
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process and all it has started."""
+    """Kill a process and all processes that it has started."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -119,14 +119,14 @@ def kill_group(pid: int) -> None:
 
 
 def timed(words: list[str]) -> float:
-    """Seconds that a command takes."""
+    """Run a command; return its seconds."""
     begun = time.perf_counter()
     assert run(words) == 0, words
     return time.perf_counter() - begun
 
 
 def bits(folder: Path) -> dict[str, object]:
-    """What has to be equal of every training in a folder: weights, snapshots, answers, curves."""
+    """Return what must be equal for every training: weights, snapshots, answers, curves."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("result.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -137,15 +137,15 @@ def bits(folder: Path) -> dict[str, object]:
     return found
 
 
-def rubbish(folder: Path) -> list[str]:
-    """Files that no finished training or study leaves."""
+def leftovers(folder: Path) -> list[str]:
+    """Return files that must not remain after a finished training or study."""
     names = [path.name for path in folder.rglob("*") if path.is_file()]
     return [n for n in names if n.endswith(".partial") or n == "checkpoint.safetensors"]
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Lend a folder that goes away."""
+    """Yield a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="reliability-"))
     try:
         yield folder

@@ -1,9 +1,9 @@
-"""Generated bad inputs: tickets, study files, data folders, command lines; 500 of each.
+"""Test generated bad inputs: tickets, study files, data folders, command lines; 500 of each.
 
     python benchmarks/reliability/inputs.py --each 500
 
-Each is refused in one line, or taken for what it is; a traceback, or more than `PATIENCE` seconds,
-is a fault, and is printed with what to give to see it again.
+Each must be accepted, or fail with a one-line error. A traceback, or more than `TIME_LIMIT`
+seconds, is a fault and is printed with its input.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from common import EPOCHS, MODEL, build, scratch
 from layerticket.errors import LayerticketError
 from layerticket.files import digest
 
-PATIENCE = 20
+TIME_LIMIT = 20
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2, 1.5, -0.0, 1e308, 10**30, 10**400, 2**63 - 1, "", "x", "²", "٣",
     "\ud800", "\0", "../..", "/etc/passwd", "nan", "a" * 5000, "9" * 5000, [], [None], [[[]]],
@@ -71,18 +71,18 @@ VERBS: dict[str, list[str]] = {
 
 
 class TooLong(BaseException):
-    """A try took more than `PATIENCE` seconds."""
+    """An attempt took more than `TIME_LIMIT` seconds."""
 
 
 @contextlib.contextmanager
-def patience() -> Iterator[None]:
-    """Raise `TooLong` where something takes too long."""
+def time_limit() -> Iterator[None]:
+    """Raise `TooLong` after `TIME_LIMIT` seconds."""
 
     def late(*_: object) -> None:
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
+    signal.alarm(TIME_LIMIT)
     try:
         yield
     finally:
@@ -91,7 +91,7 @@ def patience() -> Iterator[None]:
 
 
 def mutated(value: Any, draws: random.Random) -> Any:
-    """Change one thing in nested tables and lists: another value, a key gone, a key more."""
+    """Change one thing in nested tables and lists: replace a value, delete a key or add one."""
     value = copy.deepcopy(value)
     place, path = value, []
     while isinstance(place, (dict, list)) and place and (not path or draws.random() < 0.6):
@@ -110,7 +110,7 @@ def mutated(value: Any, draws: random.Random) -> Any:
 
 
 def damaged(content: bytes, draws: random.Random) -> bytes:
-    """Cut, flip, double or replace bytes of a file."""
+    """Cut, overwrite, repeat or delete bytes of a file."""
     at = draws.randrange(len(content) + 1)
     how = draws.randrange(5)
     if how == 0:
@@ -126,7 +126,7 @@ def damaged(content: bytes, draws: random.Random) -> bytes:
 
 
 def in_place_of(path: Path, draws: random.Random) -> str:
-    """Put something else in the place of a file: a pipe, a folder, a link to nothing or itself."""
+    """Replace a file by something else: a pipe, a folder, a link to nothing or to itself."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     how = draws.choice(["pipe", "folder", "loop", "dangling", "nothing", "device", "unreadable"])
     if how == "pipe":
@@ -141,11 +141,11 @@ def in_place_of(path: Path, draws: random.Random) -> str:
     return how
 
 
-Try = Callable[[], object]
+Attempt = Callable[[], object]
 
 
-def tickets(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
-    """Tickets whose record was changed and signed anew, or whose files were damaged."""
+def tickets(folder: Path, draws: random.Random) -> Iterator[tuple[str, Attempt]]:
+    """Yield tickets with a changed record and a right checksum, or with damaged files."""
     import layerticket as lt
 
     model = build(10, 1)
@@ -168,7 +168,7 @@ def tickets(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
                 record["checksum"] = digest({k: v for k, v in record.items() if k != "checksum"})
             with contextlib.suppress(ValueError):  # Python writes no number of 5,000 digits
                 path.write_text(json.dumps(record))
-            yield f"signed anew: {str(record)[:200]}", load
+            yield f"changed record: {str(record)[:200]}", load
         elif how < 0.9:
             path.write_bytes(damaged(path.read_bytes(), draws))
             yield f"damaged {file}", load
@@ -176,8 +176,8 @@ def tickets(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
             yield f"{in_place_of(path, draws)} in place of {file}", load
 
 
-def study_files(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
-    """Study files with wrong values, and such that are no TOML; planned, not run."""
+def study_files(folder: Path, draws: random.Random) -> Iterator[tuple[str, Attempt]]:
+    """Yield study files with wrong values or damaged bytes; studies are planned, not run."""
     import tomllib
 
     from layerticket.study.plan import unfold
@@ -195,7 +195,7 @@ def study_files(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]
             table = mutated(table, draws)
         try:
             text = tomli_w.dumps(table).encode("utf-8", "surrogatepass")
-        except (TypeError, ValueError, AttributeError):  # None is no TOML
+        except (TypeError, ValueError, AttributeError):  # TOML has no None
             continue
         if draws.random() < 0.2:
             text = damaged(text, draws)
@@ -203,8 +203,8 @@ def study_files(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]
         yield f"study file {text[:200]!r}", plan
 
 
-def data_folders(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
-    """CIFAR's batches, shifted sets and image folders, one file of each damaged or replaced."""
+def data_folders(folder: Path, draws: random.Random) -> Iterator[tuple[str, Attempt]]:
+    """Yield CIFAR's batches, shifted sets and image folders with one damaged or replaced file."""
     from PIL import Image
 
     from layerticket.data.folders import read_folder
@@ -227,7 +227,7 @@ def data_folders(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]
     np.save(shifts / "labels.npy", np.arange(1795) % 10)
     for n in range(10):
         Image.fromarray(pixels[n]).save(images / str(n) / "a.png")
-    readers: dict[str, Try] = {
+    readers: dict[str, Attempt] = {
         "cifar-10-batches-py": lambda: load_data("cifar10", data_dir=place),
         "shifts": lambda: (
             read_shift("cifar10.1", [place / "shifts"]),
@@ -254,20 +254,20 @@ def data_folders(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]
         yield f"{path.relative_to(place)} {what}", readers[kind]
 
 
-def command_lines(folder: Path, draws: random.Random) -> Iterator[tuple[str, Try]]:
-    """Words that no command should take: each has one at least that is wrong in its place."""
+def command_lines(folder: Path, draws: random.Random) -> Iterator[tuple[str, Attempt]]:
+    """Yield command lines with at least one wrong argument."""
     from layerticket.cli.app import main
 
     kept: dict[str, str] = {"out": str(folder / "out")}
 
-    def one(words: list[str]) -> Try:
+    def one(words: list[str]) -> Attempt:
         def call() -> object:
             said = io.StringIO()
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
                 code = main(words)
             lines = [line for line in said.getvalue().splitlines() if line.strip()]
             if code and len([line for line in lines if line.startswith("layerticket: ")]) < 1:
-                raise AssertionError(f"code {code} without a word")
+                raise AssertionError(f"exit code {code} without a message")
             if any(line.startswith("Traceback") for line in lines):
                 raise AssertionError(lines[-1])
             if code:
@@ -298,7 +298,7 @@ KINDS = {
 
 
 def measure(kind: str, each: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Try so many inputs of a kind; how they were answered, and what was at fault."""
+    """Try `each` inputs of a kind; return the number of each outcome, and the faults."""
     found: Counter[str] = Counter()
     faults: list[str] = []
     with scratch() as folder:
@@ -306,11 +306,11 @@ def measure(kind: str, each: int, seed: int) -> tuple[Counter[str], list[str]]:
         for _ in range(each):
             what, attempt = next(made)
             try:
-                with patience():
+                with time_limit():
                     attempt()
-                found["taken"] += 1
+                found["accepted"] += 1
             except LayerticketError:
-                found["refused in one line"] += 1
+                found["one-line error"] += 1
             except TooLong:
                 found["too long"] += 1
                 faults.append(f"too long: {what}")
@@ -321,7 +321,7 @@ def measure(kind: str, each: int, seed: int) -> tuple[Counter[str], list[str]]:
 
 
 def main() -> None:
-    """Measure, and print one line a kind."""
+    """Measure, and print one line per kind."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--each", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,10 +1,10 @@
-"""Kills trainings and studies, resumes them, and compares every bit with an unbroken run.
+"""Kill trainings and studies, resume them, and compare the results with an uninterrupted run.
 
     python benchmarks/reliability/kills.py --moments 30 --studies 9
 
-Trainings are killed (SIGKILL) at random moments, and at every point of writing: before and after
-each call that makes a file durable, renames or deletes it. Studies are killed whole, then only a
-worker, then only the runner, in turns. Each is given the same command again until it is done.
+Trainings are killed (SIGKILL) at random moments, and before and after each call that makes a file
+durable, renames or deletes it. Of studies, all processes, one worker or only the runner are killed,
+in turns. Each is then resumed by the same command.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from common import bits, ended, kill_group, rubbish, run, scratch, start, study_words, timed
+from common import bits, ended, kill_group, leftovers, run, scratch, start, study_words, timed
 from common import train_words as train
 
 CALLS = ("fsync", "replace", "unlink", "rename")
 
 
 def count_calls(folder: Path) -> int:
-    """Number of calls that change what is on disk for good, in an unbroken training."""
+    """Count the calls that change the disk durably, in an uninterrupted training."""
 
     def prepare() -> None:
         counted = [0]
@@ -56,7 +56,7 @@ def _wrap(name: str, before: Callable[[], object], after: Callable[[], object]) 
 
 
 def die_at(number: int, *, behind: bool) -> Callable[[], None]:
-    """Make a process kill itself before, or behind, so many calls that change the disk."""
+    """Make a process kill itself before or after a call that changes the disk, by its number."""
 
     def prepare() -> None:
         left = [number]
@@ -77,10 +77,10 @@ def die_at(number: int, *, behind: bool) -> Callable[[], None]:
 
 
 def judge(found: Counter[str], what: str, folder: Path, wanted: dict[str, object]) -> None:
-    """Note whether a resumed run ended with the bits of the unbroken one, and left no rubbish."""
+    """Record whether a resumed run has the bits of the uninterrupted one and no files left over."""
     found[f"{what}: kills"] += 1
     found[f"{what}: bit-identical"] += bits(folder) == wanted
-    found[f"{what}: files left over"] += len(rubbish(folder))
+    found[f"{what}: files left over"] += len(leftovers(folder))
 
 
 def at_moments(folder: Path, number: int, draws: random.Random) -> Counter[str]:
@@ -100,7 +100,7 @@ def at_moments(folder: Path, number: int, draws: random.Random) -> Counter[str]:
 
 
 def at_writes(folder: Path, most: int, draws: random.Random) -> Counter[str]:
-    """Kill trainings before and after each call that changes the disk, or so many of these."""
+    """Kill trainings before and after each call that changes the disk, or at `most` of these."""
     found: Counter[str] = Counter()
     assert run(train(folder / "whole")) == 0
     points = [(number, behind) for number in range(count_calls(folder)) for behind in (0, 1)]
@@ -115,7 +115,7 @@ def at_writes(folder: Path, most: int, draws: random.Random) -> Counter[str]:
 
 
 def workers_of(folder: Path) -> list[int]:
-    """Numbers of the processes that are at a job."""
+    """Return the numbers of the processes that are running a job."""
     found = []
     for path in folder.glob("jobs/*/.holder"):
         try:
@@ -126,7 +126,7 @@ def workers_of(folder: Path) -> list[int]:
 
 
 def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
-    """Kill studies whole, one worker of them, or the runner alone."""
+    """Kill all processes of a study, one worker, or only the runner, in turns."""
     found: Counter[str] = Counter()
     whole = folder / "whole-study"
     seconds = timed(study_words(whole, "local"))
@@ -137,7 +137,7 @@ def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
         shutil.rmtree(out, ignore_errors=True)
         words = study_words(out, "local")
         pid = start(words)
-        if what != "worker":  # that one is killed as soon as it is seen
+        if what != "worker":  # a worker is killed as soon as there is one
             time.sleep(draws.uniform(0.2, 0.9) * seconds)
         if what == "whole":
             kill_group(pid)
@@ -157,18 +157,18 @@ def studies(folder: Path, number: int, draws: random.Random) -> Counter[str]:
 
 
 def until_free(folder: Path, seconds: float = 30) -> None:
-    """Wait until the workers of a killed runner have ended, which they do by themselves."""
+    """Wait until the workers of a killed runner have ended, as they must."""
     end = time.monotonic() + seconds
     while any(Path(f"/proc/{pid}").exists() for pid in workers_of(folder)):
-        assert time.monotonic() < end, "a worker outlives its runner"
+        assert time.monotonic() < end, "a worker still runs after its runner was killed"
         time.sleep(0.05)
 
 
 def main() -> None:
-    """Measure, and print one line a figure."""
+    """Measure, and print one line per figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=30)
-    parser.add_argument("--writes", type=int, default=1000, help="points of writing, at most")
+    parser.add_argument("--writes", type=int, default=1000, help="most writes to kill at")
     parser.add_argument("--studies", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Memory, file handles, threads and child processes over 50 runs in one process.
+"""Compare memory, file handles, threads and tensors before and after 50 runs in one process.
 
     python benchmarks/reliability/leaks.py --runs 50
 
-A run is `find`, `train` of the ticket and `evaluate`. The first five warm the process up.
+A run is `find`, `train` of the ticket and `evaluate`. Five more runs before are the warm-up.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from common import MODEL, scratch
 WARM_UP = 5
 
 
-def held() -> dict[str, int]:
-    """What this process holds now: resident bytes, file handles, threads, tensors."""
+def resources() -> dict[str, int]:
+    """Return what this process uses now: resident bytes, file handles, threads, tensors."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
@@ -33,15 +33,15 @@ def held() -> dict[str, int]:
     }
 
 
-def again_and_again(folder: Path, runs: int) -> dict[str, object]:
-    """Do the same over and over; what is held after the warm-up, and at the end."""
+def repeated_runs(folder: Path, runs: int) -> dict[str, object]:
+    """Repeat the run; return the resources after the warm-up and at the end."""
     from layerticket.cli.app import main
 
     torch.set_num_threads(1)
-    first = held()
+    first = resources()
     for number in range(WARM_UP + runs):
         if number == WARM_UP:
-            first = held()
+            first = resources()
         shutil.rmtree(folder / "work", ignore_errors=True)
         ticket, out = str(folder / "work" / "t"), str(folder / "work" / "runs")
         small = ["--precision", "fp32", "--device", "cpu", "--out", out]
@@ -54,7 +54,7 @@ def again_and_again(folder: Path, runs: int) -> dict[str, object]:
             said = io.StringIO()
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 assert main(words) == 0, said.getvalue()
-    last = held()
+    last = resources()
     return {"runs": runs, "after warm-up": first, "at the end": last}
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
     with scratch() as folder:
-        print(json.dumps(again_and_again(folder, parser.parse_args().runs)))
+        print(json.dumps(repeated_runs(folder, parser.parse_args().runs)))
 
 
 if __name__ == "__main__":

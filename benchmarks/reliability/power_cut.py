@@ -1,10 +1,10 @@
-"""A power cut at every moment of a training: what was not made durable is gone.
+"""Simulate a power cut at every moment of a training: everything that was not synced is lost.
 
     python benchmarks/reliability/power_cut.py
 
-While a training runs, a second tree is kept as a disk that lost its cache would hold it: the
-contents of a file as of its last fsync (else nothing), the names in a folder as of the last fsync
-of the folder. Each such tree is resumed by the same command.
+While a training runs, the files that would survive a power cut are recorded: the contents of a file
+at its last fsync (else empty), under the names in its folder at the last fsync of the folder. The
+training is then resumed from each such state by the same command.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from common import bits, rubbish, run, scratch, train_words
+from common import bits, leftovers, run, scratch, train_words
 
 Tree = dict[str, str]
 
 
 def recorder(root: Path, target: Path) -> Callable[[], None]:
-    """Make a process write down the durable tree after every fsync of a folder."""
+    """Make a process record the durable files after every fsync of a folder."""
 
     def prepare() -> None:
         contents: dict[tuple[int, int], str] = {}  # of an inode, in hexadecimal
@@ -29,7 +29,7 @@ def recorder(root: Path, target: Path) -> Callable[[], None]:
         states: list[Tree] = []
         fsync, leave = os.fsync, os._exit
 
-        def noted(handle: int) -> None:
+        def recorded(handle: int) -> None:
             fsync(handle)
             found, place = os.fstat(handle), Path(os.readlink(f"/proc/self/fd/{handle}"))
             if stat.S_ISREG(found.st_mode):
@@ -45,18 +45,18 @@ def recorder(root: Path, target: Path) -> Callable[[], None]:
                     tree[key] = contents.get((one.st_dev, one.st_ino), "")
             states.append(dict(tree))
 
-        def note(code: int) -> None:
+        def write_and_leave(code: int) -> None:
             target.write_text(json.dumps(states))
             leave(code)
 
-        os.fsync = noted
-        os._exit = note  # type: ignore[assignment]
+        os.fsync = recorded
+        os._exit = write_and_leave  # type: ignore[assignment]
 
     return prepare
 
 
 def cuts(folder: Path) -> dict[str, object]:
-    """Train once, then resume from what a power cut would have left at each moment."""
+    """Train once, then resume from the files that a power cut at each moment would leave."""
     out, target = folder / "runs", folder / "states.json"
     assert run(train_words(out), recorder(folder, target)) == 0
     wanted = bits(out)
@@ -70,7 +70,7 @@ def cuts(folder: Path) -> dict[str, object]:
             path.write_bytes(bytes.fromhex(content))
         assert run(train_words(out)) == 0
         same += bits(out) == wanted
-        left += len(rubbish(out))
+        left += len(leftovers(out))
     return {"moments": len(states) + 1, "bit-identical": same, "files left over": left}
 
 

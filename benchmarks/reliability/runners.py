@@ -1,4 +1,4 @@
-"""Eight runners on one study folder: every job is done once, and the bits are those of one runner.
+"""Run eight runners on one study folder: each job must run once, with the bits of one runner.
 
 python benchmarks/reliability/runners.py --runners 8
 """
@@ -11,7 +11,7 @@ from common import bits, ended, run, scratch, start, study_words
 
 
 def together(folder: Path, runners: int) -> dict[str, object]:
-    """Run one study by one runner, and another by several at a time."""
+    """Run a study with one runner, and again with several at the same time."""
     alone, shared = folder / "alone", folder / "shared"
     assert run(study_words(alone, "inline")) == 0
     words = study_words(shared, "inline")

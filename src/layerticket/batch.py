@@ -70,7 +70,8 @@ def inputs_of(batch: Batch) -> Inputs:
         inputs: Inputs = batch[0]
         return inputs
     raise LayerticketError(
-        f"a batch is a {type(batch).__name__}; give (inputs, targets) or one dict the model takes."
+        f"a batch is a {type(batch).__name__}. Give (inputs, targets), or one dict that the model "
+        "takes."
     )
 
 
@@ -91,9 +92,9 @@ def logits_of(output: Any) -> Tensor:  # noqa: ANN401 - whatever the model retur
 
 
 LOSSES = ("cross_entropy", "bce", "mse")
-"""Losses by name: of classes, of several labels that are each 0 or 1, of values."""
+"""Names of losses: for classes; for several labels that are each 0 or 1; for values."""
 IGNORED = -100
-"""Class of an example that does not count, as PyTorch's cross-entropy has it."""
+"""Target of an example that PyTorch's cross-entropy ignores."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class CrossEntropy:
     temperature: float = 1.0
     """Divides the logits; dimensionless, > 0."""
     classes_only: bool = False
-    """Whether targets other than one class an example are refused: so is the loss that is taken
-    where none was given, which must not guess."""
+    """Whether only one class per example is accepted as target. True for the default loss, which
+    must not guess what the targets are."""
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -113,8 +114,8 @@ class CrossEntropy:
         """Return the loss as a scalar, in nats per example.
 
         Raises:
-            LayerticketError: If a class is out of range, or `classes_only` and targets are no
-                classes.
+            LayerticketError: If a class is out of range, or if `classes_only` and the targets are
+                not classes.
         """
         logits, targets = _logits_and_targets("cross-entropy", model, batch)
         whole = not targets.is_floating_point() and targets.dtype != torch.bool
@@ -122,8 +123,8 @@ class CrossEntropy:
         fitting = targets.shape == logits.shape[:1] + logits.shape[2:]
         if self.classes_only and not (whole and several and fitting):
             raise LayerticketError(
-                f"targets {_form(targets)} for outputs of shape {tuple(logits.shape)} may be "
-                "classes, probabilities, labels or values. Say which loss: loss_fn='cross_entropy' "
+                f"targets {_described(targets)} for outputs of shape {tuple(logits.shape)} may be "
+                "classes, probabilities, labels or values. Name the loss: loss_fn='cross_entropy' "
                 "(classes, or their probabilities), 'bce' (several labels, each 0 or 1), 'mse' "
                 "(values), or a function of model and batch."
             )
@@ -147,13 +148,14 @@ class BinaryCrossEntropy:
         """Return the loss as a scalar, in nats per label.
 
         Raises:
-            LayerticketError: If targets are not as many as outputs, or outside of 0 to 1.
+            LayerticketError: If the numbers of targets and outputs differ, or a target is not from
+                0 to 1.
         """
         logits, targets = _logits_and_targets("bce", model, batch)
         targets = _as_outputs("bce", logits, targets)
         if targets.numel() and not 0 <= targets.min() <= targets.max() <= 1:
             raise LayerticketError(
-                f"bce takes labels from 0 to 1; the targets reach from {targets.min():g} to "
+                f"bce takes labels from 0 to 1, but the targets range from {targets.min():g} to "
                 f"{targets.max():g}. Give labels, or loss_fn='mse' for values."
             )
         return F.binary_cross_entropy_with_logits(logits / self.temperature, targets)
@@ -167,7 +169,7 @@ class MeanSquaredError:
         """Return the loss as a scalar, in squared units of the targets.
 
         Raises:
-            LayerticketError: If targets are not as many as outputs.
+            LayerticketError: If the numbers of targets and outputs differ.
         """
         outputs, targets = _logits_and_targets("mse", model, batch)
         return F.mse_loss(outputs, _as_outputs("mse", outputs, targets))
@@ -178,7 +180,7 @@ def loss_named(name: str, temperature: float | None = None) -> LossFn:
 
     Args:
         name: One of `LOSSES`.
-        temperature: Divides the logits; `mse` has none.
+        temperature: Divides the logits; not for `mse`.
 
     Raises:
         LayerticketError: If the name is unknown, or `mse` is given a temperature.
@@ -196,7 +198,7 @@ def loss_named(name: str, temperature: float | None = None) -> LossFn:
 
 
 def name_of_loss(loss: object) -> str | None:
-    """Return the name of a loss of ours; None for a function of the caller."""
+    """Return the name of a loss of this module; None for a function of the caller."""
     kinds = (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
     return next((n for n, kind in zip(LOSSES, kinds, strict=True) if isinstance(loss, kind)), None)
 
@@ -207,7 +209,7 @@ def _check_temperature(temperature: float) -> None:
 
 
 def _logits_and_targets(what: str, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Run the model: logits (N, K) or (N, K, ...) in float32 at least, and the targets."""
+    """Run the model; return logits (N, K) or (N, K, ...), at least float32, and the targets."""
     if isinstance(batch, Mapping):
         raise LayerticketError(
             f"{what} needs a batch (inputs, targets), got a dict; pass "
@@ -220,11 +222,11 @@ def _logits_and_targets(what: str, model: nn.Module, batch: Batch) -> tuple[Tens
 
 
 def _as_outputs(what: str, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Give targets the outputs' shape and type: (N,) stands for (N, 1)."""
+    """Return targets in the shape and type of the outputs; for outputs (N, 1) they may be (N,)."""
     if targets.shape != outputs.shape and not targets.numel() == outputs.numel() == len(outputs):
         raise LayerticketError(
             f"{what} compares outputs of shape {tuple(outputs.shape)} with targets "
-            f"{_form(targets)}; give one target for each output."
+            f"{_described(targets)}; give one target for each output."
         )
     return targets.reshape(outputs.shape).to(outputs.dtype)
 
@@ -233,13 +235,13 @@ def _check_classes(targets: Tensor, classes: int) -> None:
     counted = targets[targets != IGNORED]
     if counted.numel() and not 0 <= counted.min() <= counted.max() < classes:
         raise LayerticketError(
-            f"labels reach from {counted.min()} to {counted.max()}, but the network has {classes} "
-            f"outputs, for classes 0 to {classes - 1}. Number the classes so, or build the network "
-            "for more."
+            f"labels range from {counted.min()} to {counted.max()}, but the network has {classes} "
+            f"outputs, for classes 0 to {classes - 1}. Renumber the classes, or build the network "
+            "for more classes."
         )
 
 
-def _form(targets: Tensor) -> str:
+def _described(targets: Tensor) -> str:
     return f"of type {str(targets.dtype).removeprefix('torch.')}, shape {tuple(targets.shape)},"
 
 
@@ -334,7 +336,7 @@ def output_parts(output: Any) -> Any:  # noqa: ANN401 - whatever a module return
 
 
 def first_tensor(output: Any) -> Tensor | None:  # noqa: ANN401 - whatever a module returns
-    """Return the tensor that is, or is first in, a module's output; None if there is none."""
+    """Return a module's output if it is a tensor, else its first entry; None if not a tensor."""
     if isinstance(output, Tensor):
         return output
     parts = output_parts(output)
@@ -343,7 +345,7 @@ def first_tensor(output: Any) -> Tensor | None:  # noqa: ANN401 - whatever a mod
 
 
 def with_first(output: Any, x: Tensor) -> Any:  # noqa: ANN401 - whatever a module returns
-    """Return a module's output with `x` in the place of the tensor it is or begins with."""
+    """Return a module's output with `x` in place of its `first_tensor`."""
     if isinstance(output, Tensor):
         return x
     if isinstance(output, Mapping):

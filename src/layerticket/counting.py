@@ -75,9 +75,9 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
     for name, module in view.named_modules():
         watch(name, module)
-    with torch.no_grad(), reference_kernels(), _Uncounted() as others, counter:
+    with torch.no_grad(), reference_kernels(), _Uncounted() as uncounted, counter:
         call(view, inputs)
-    others.refuse()
+    uncounted.raise_if_any()
     return {name: _per_example(flops, inputs) for name, flops in totals.items()}
 
 
@@ -101,16 +101,16 @@ def training_macs(model: nn.Module, inputs: Inputs) -> int:
         preserved_random_state(0),
         torch.enable_grad(),
         reference_kernels(),
-        _Uncounted() as others,
+        _Uncounted() as uncounted,
         counter,
     ):
         torch.autograd.backward(logits_of(call(view, inputs)).float().sum())
-    others.refuse()
+    uncounted.raise_if_any()
     return _per_example(counter.get_total_flops(), inputs)
 
 
 class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the next in torch
-    """Notes operations that multiply and add, or may, and have no formula."""
+    """Records operations that may multiply and add but have no formula."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the 
 
     def __torch_dispatch__(
         self,
-        func: Any,  # noqa: ANN401 - an operation
+        func: Any,  # noqa: ANN401 - a PyTorch operation
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -131,13 +131,12 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the 
             self.names.add(f"{space}.{name}")
         return func(*args, **(kwargs or {}))
 
-    def refuse(self) -> None:
-        """Refuse a count that would leave something out."""
+    def raise_if_any(self) -> None:
+        """Raise if such an operation was called: the count would be too low."""
         if self.names:
             raise UncountedError(
-                f"the multiply-accumulates of {', '.join(sorted(self.names))} cannot be counted, "
-                "so this network has no count. Give a budget in blocks or parameters (remove, "
-                "save_params)."
+                f"the multiply-accumulates of {', '.join(sorted(self.names))} cannot be counted. "
+                "Give a budget in blocks or parameters (remove, save_params)."
             )
 
 
@@ -145,13 +144,13 @@ PRODUCTS = re.compile(
     r"_?cdist|_?fft_|_?linalg_(?!vector_norm)|cholesky|triangular|lu_solve|ormqr|.*_mm$|.*packed_mm"
     r"|quantized_|.*_rnn|miopen_"
 )
-"""Names of operations of PyTorch that multiply and add, and have no formula here."""
+"""PyTorch operations that multiply and add, but have no formula here."""
 WITHOUT_PRODUCTS = frozenset({"torchvision.nms", "torchvision.roi_align", "torchvision.roi_pool"})
 """Operations of other libraries that only compare and interpolate."""
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Return FLOPs by operation, of shapes, for what PyTorch's counter leaves out."""
+    """Return formulas for FLOPs from shapes, for operations that PyTorch's counter ignores."""
     aten = torch.ops.aten
     found: dict[Any, Callable[..., int]] = {
         aten.mv: lambda a, *_, **__: 2 * math.prod(a),
@@ -188,7 +187,7 @@ def _trilinear(
     *expand: Any,  # noqa: ANN401 - see its schema
     **_: Any,  # noqa: ANN401
 ) -> int:
-    """Count a sum over products of three tensors, one multiply-accumulate a product."""
+    """Count a sum over products of three tensors, one multiply-accumulate per product."""
     rank = len(one) + len(expand[0])
     sizes = [1] * rank
     for shape, unit in zip((one, two, three), expand, strict=False):
@@ -200,23 +199,23 @@ def _trilinear(
 
 
 def _grouped(a: Shape, b: Shape, *_: Any, **__: Any) -> int:  # noqa: ANN401 - see its schema
-    """Count products of groups of rows (or columns) with a matrix each: every row once."""
+    """Count grouped matrix products: each row is multiplied once, by the matrix of its group."""
     groups = a[0] if len(a) == len(b) == 3 else 1
     return 2 * groups * a[-2] * a[-1] * b[-1]
 
 
 def _mkldnn_rnn(x: Shape, into: Shape, again: Shape, *_: Any, **__: Any) -> int:  # noqa: ANN401
-    """Count one layer in one direction; x (T, N, D): both matrices at every step."""
+    """Count one layer in one direction for x (T, N, D): two matrix products per step."""
     return 2 * x[0] * x[1] * (math.prod(into) + math.prod(again))
 
 
 def _cudnn_rnn(x: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:  # noqa: ANN401
-    """Count all layers and directions; x (T, N, D): every matrix at every step."""
+    """Count all layers and directions for x (T, N, D): one product per matrix and step."""
     return 2 * x[0] * x[1] * sum(math.prod(w) for w in weights if len(w) > 1)
 
 
 def _convolved(weight: Shape, out: Shape) -> int:
-    """Count a convolution by its output; interpolation of what it reads is not counted."""
+    """Count a deformable convolution; the interpolation of its input is not counted."""
     return 2 * math.prod(weight) * out[0] * math.prod(out[2:])
 
 

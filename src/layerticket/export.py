@@ -94,9 +94,9 @@ def export(
             )
         if not difference <= tolerance:
             raise LayerticketError(
-                f"the outputs of {path} differ from the network by {difference:.2g}, more "
-                f"than the tolerance of {tolerance:g}. Do not use it; raise the tolerance only "
-                "if the network is known to be this inexact."
+                f"the outputs of {path} differ from those of the network by {difference:.2g}, more "
+                f"than the tolerance of {tolerance:g}. Do not use the file; raise the tolerance "
+                "only if such differences are expected of this network."
             )
         files = [path, folder / f"{file}.data", *path.rglob("*")]  # .data: of a large ONNX graph
         found[name] = Exported(
@@ -212,17 +212,17 @@ def _transformers(traced: Traced, path: Path) -> Reloaded:
     model: Any = traced.model
     if not hasattr(model, "save_pretrained") or not hasattr(type(model), "from_pretrained"):
         raise LayerticketError(
-            f"{type(model).__name__} has no save_pretrained; the format 'transformers' is only for "
-            "networks of that library. Choose another format."
+            f"{type(model).__name__} has no save_pretrained: the format 'transformers' is only for "
+            "Hugging Face networks. Choose another format."
         )
     model.save_pretrained(path)
     try:
-        again, told = type(model).from_pretrained(
+        again, loading = type(model).from_pretrained(
             path, output_loading_info=True, local_files_only=True, dtype=model.dtype
         )
     except RuntimeError as err:
         raise LayerticketError(f"{path} cannot be read back: {_first_line(err)}") from err
-    if lost := {key: sorted(map(str, value)) for key, value in told.items() if value}:
+    if lost := {key: sorted(map(str, value)) for key, value in loading.items() if value}:
         raise LayerticketError(f"{path} was not read back completely: {lost}.")
     again = again.eval()
     return lambda inputs: tensors_of(call(_Tensors(again), inputs))

@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as JSON ({err}). Check the path; delete a damaged folder."
         ) from err
     if not isinstance(value, dict):
-        raise LayerticketError(f"{path} has a {type(value).__name__}, but must have an object.")
+        raise LayerticketError(f"{path} has a JSON {type(value).__name__}; it must be an object.")
     return value
 
 
@@ -130,7 +130,7 @@ def check_folder(path: Path) -> Path:
             inside = "" if place == path else f", so nothing can be written into {path}"
             raise LayerticketError(f"{place} is not a folder{inside}. Choose another folder.")
         if not os.access(place, os.W_OK | os.X_OK):
-            raise LayerticketError(f"{place} may not be written. Choose another folder.")
+            raise LayerticketError(f"{place} is not writable. Choose another folder.")
         break
     return path
 
@@ -198,15 +198,15 @@ def _clear_leftovers(folder: Path) -> None:
 
 
 def remove_written(folder: Path, patterns: Iterable[str]) -> list[str]:
-    """Remove files that we wrote from a folder, and the folder when nothing is left in it.
+    """Remove files that we wrote from a folder, and then the folder if it is empty.
 
     Args:
-        folder: Folder, there or not; what lies in folders inside it stays.
-        patterns: Names of our files, such as ``*.safetensors``; locks and part-written files of
-            dead writers go too.
+        folder: Folder, which may be missing; folders inside it stay.
+        patterns: Names of our files, such as ``*.safetensors``; locks and temporary files of
+            ended processes are removed too.
 
     Returns:
-        Names of what stays, since it is somebody else's.
+        Names of the remaining entries, which we did not write.
     """
     if not folder.is_dir() or folder.is_symlink():
         return []
@@ -222,14 +222,21 @@ def remove_written(folder: Path, patterns: Iterable[str]) -> list[str]:
     return left
 
 
-def check_regular(path: Path) -> None:
-    """Raise if a path is not a regular file, such as a pipe, which would block the reader.
+def check_regular(path: Path, *, follow_links: bool = True) -> None:
+    """Raise if a path is a folder or special file: a pipe, for example, would block the reader.
+
+    Args:
+        path: File, which may be missing.
+        follow_links: Whether a symbolic link to a regular file is allowed.
 
     Raises:
         LayerticketError: If the path exists but is not a regular file.
     """
-    if path.exists() and not path.is_file():
-        raise LayerticketError(f"{path} is not a regular file. Move it away, or give another.")
+    if (path.exists() and not path.is_file()) or (path.is_symlink() and not follow_links):
+        links = "" if follow_links else " (links are not followed)"
+        raise LayerticketError(
+            f"{path} is not a regular file{links}. Move it away, or give another path."
+        )
 
 
 def open_to_append(path: Path) -> BinaryIO:
@@ -241,7 +248,7 @@ def open_to_append(path: Path) -> BinaryIO:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
         flags |= getattr(os, name, 0)  # not on every system
-    _check_regular(path)
+    check_regular(path, follow_links=False)
     try:
         handle = os.open(path, flags, 0o644)
     except OSError as err:
@@ -251,14 +258,6 @@ def open_to_append(path: Path) -> BinaryIO:
         raise LayerticketError(f"{path} is not a regular file. Move it away.")
     os.set_blocking(handle, True)  # non-blocking was for opening only
     return os.fdopen(handle, "ab")
-
-
-def _check_regular(path: Path) -> None:
-    """Raise if a path is a symbolic link, a pipe or a folder."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise LayerticketError(
-            f"{path} is not a regular file, and links are not followed. Move it away."
-        )
 
 
 @dataclass(frozen=True)
@@ -351,7 +350,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    _check_regular(folder / _LOCK)
+    check_regular(folder / _LOCK, follow_links=False)
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -370,13 +369,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process has locked a folder with `exclusive`, checked without taking a lock.
+    """Whether a process has locked a folder with `exclusive`, as ``.holder`` says.
 
-    So this check never blocks a writer. ``.holder`` names the process. A process of this host must
-    still run, with the start time in the file (process numbers are reused); if it was killed, it
-    counts as gone. A process of another host or container cannot be checked and is assumed to run
-    until the next writer locks the folder. So use this for display only; a writer must use
-    `exclusive`.
+    This takes no lock, so it never blocks a writer. A process of this host counts if it still runs
+    with the start time in the file (process numbers are reused). A process of another host or
+    container cannot be checked and is assumed to run until the next writer locks the folder. So use
+    this for display only; a writer must use `exclusive`.
 
     Args:
         folder: Any folder, which may be missing; nothing in it is changed.
@@ -397,7 +395,7 @@ def is_held(folder: Path) -> bool:
         return True
     from filelock import FileLock, Timeout
 
-    _check_regular(folder / _LOCK)
+    check_regular(folder / _LOCK, follow_links=False)
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()

@@ -29,7 +29,7 @@ Train = Callable[[nn.Module, ResumePoint], Mapping[int, Snapshot]]
 def draw_batch(
     dataset: Dataset, images: int | None, *, seed: int, balanced: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Draw the scoring batch; None: ten images per class, as in GraSP."""
+    """Draw the scoring batch; if `images` is None, ten images per class, as in GraSP."""
     count = 10 * dataset.classes if images is None else images
     return scoring_batch(dataset, dataset.train, count, seed=seed, balanced=balanced)
 
@@ -78,7 +78,7 @@ def find_in_training(
     ticket = find_ticket(network, batch, within=within, **options)
     names = _names_in(dense, ticket)
     if within is not None and rewind_to.weights.keys() != dense.state_dict().keys():
-        earlier = _names_in(dense, within)  # theta_i has the names of the last trained network
+        earlier = _names_in(dense, within)  # theta_i has the names of the network of `within`
         names = {earlier[name]: now for name, now in names.items()}
     for name, now in names.items():
         if name not in rewind_to.weights or rewind_to.weights[name].shape != ticket.init[now].shape:

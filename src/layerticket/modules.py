@@ -31,7 +31,7 @@ WRAPPED = {
     "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
 }
-"""Classes that wrap a network, and the prefix they add to its names."""
+"""Classes that wrap a network, and the attribute that has it: the prefix of all names."""
 QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes.")
 """Packages whose modules have packed weights."""
 
@@ -181,14 +181,14 @@ def in_eval_mode(model: nn.Module) -> nn.Module:
 
 
 def with_plain_weights(model: nn.Module) -> nn.Module:
-    """Return the network as it computes: a weight made of other tensors is a plain parameter.
+    """Return the network with plain parameters in place of weights computed from other tensors.
 
-    So are parametrized weights (`torch.nn.utils.parametrizations`), weights of the older
-    `weight_norm` and `spectral_norm`, and pruned ones (`torch.nn.utils.prune`), with the values in
-    use. Names of modules stay, other weights are shared. Where no weight is made of others it is
-    the model itself.
+    Computed are parametrized weights (`torch.nn.utils.parametrizations`), those of the older
+    `weight_norm` and `spectral_norm`, and pruned weights (`torch.nn.utils.prune`). They become
+    parameters with their current values. Module names stay, and all other weights are shared. A
+    model without computed weights is returned itself.
     """
-    if not any(_weight_makers(module) for module in model.modules()):
+    if not any(_computed_weights(module) for module in model.modules()):
         return model
     plain = view_of(model)
     make_plain(plain)
@@ -196,15 +196,15 @@ def with_plain_weights(model: nn.Module) -> nn.Module:
 
 
 def make_plain(model: nn.Module) -> None:
-    """Do so in place, to a network the caller may change."""
+    """Replace computed weights by plain parameters in place; see `with_plain_weights`."""
     with preserved_modes(model), torch.no_grad():
-        model.eval()  # spectral_norm would take a step
+        model.eval()  # in training mode spectral_norm would update its estimate
         for module in model.modules():
             _make_plain(module)
 
 
-def _weight_makers(module: nn.Module) -> dict[str, Callable[[], None]]:
-    """List the weights of a module that are made of other tensors, and how each one is unmade."""
+def _computed_weights(module: nn.Module) -> dict[str, Callable[[], None]]:
+    """Return the names of the computed weights of a module, and how to remove the hook of each."""
     found: dict[str, Callable[[], None]] = {}
     for key, hook in module._forward_pre_hooks.items():
         if isinstance(hook, (WeightNorm, SpectralNorm)):
@@ -221,7 +221,7 @@ def _weight_makers(module: nn.Module) -> dict[str, Callable[[], None]]:
 
 
 def _unhook(module: nn.Module, key: int, name: str) -> None:
-    """Compute the weight once more, then drop the hook and what it computes from."""
+    """Compute the weight once more, then delete the hook and the tensors that it reads."""
     module._forward_pre_hooks.pop(key)(module, ())
     for own in (module._parameters, module._buffers):
         for part in [p for p in own if re.fullmatch(re.escape(name) + "_(g|v|u|orig|mask)", p)]:
@@ -229,12 +229,11 @@ def _unhook(module: nn.Module, key: int, name: str) -> None:
 
 
 def _make_plain(module: nn.Module) -> None:
-    """Turn every weight of a module that is made of others into a plain parameter, in place."""
-    makers = _weight_makers(module)
-    for unmake in makers.values():
-        unmake()
-    values = {name: getattr(module, name).detach() for name in makers}
-    if parametrize.is_parametrized(module):  # its class is one of its own, below the true one
+    computed = _computed_weights(module)
+    for remove_hook in computed.values():
+        remove_hook()
+    values = {name: getattr(module, name).detach() for name in computed}
+    if parametrize.is_parametrized(module):  # torch made a subclass for this module alone
         del module._modules["parametrizations"]
         module.__class__ = type(module).__bases__[0]
     for name, value in values.items():
@@ -312,18 +311,17 @@ def reference_kernels() -> Iterator[None]:
 
 
 def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[object]:  # noqa: ANN401
-    """Tell what a call could leave behind: in its arguments, in attributes of modules, in globals.
+    """Return the identities of all values that a call could change; equal if it changed none.
 
-    The members of every dictionary, list, set and object that is given to the call, that a module
-    holds, or that lies beside the forward of one's own class, by identity; equal before and after a
-    call that leaves nothing.
+    These are the members of every dictionary, list, set and object that is an argument of the call,
+    an attribute of a module, or a global of the file that defines the module's class.
     """
     inner = [module for model in models for module in model.modules()]
     own = {type(m) for m in inner if not type(m).__module__.startswith("torch.")}
-    beside = [getattr(kind.forward, "__globals__", {}) for kind in own]
+    spaces = [getattr(kind.forward, "__globals__", {}) for kind in own]
     globals_ = {
         id(value): value
-        for space in beside
+        for space in spaces
         for name, value in space.items()
         if type(value) in (dict, list, set) and not name.startswith("__")  # `__builtins__`
     }
@@ -354,7 +352,7 @@ def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[ob
 
 
 def _attributes(module: nn.Module) -> list[object]:
-    """List what a module holds besides parameters, buffers, parts and hooks."""
+    """List the attributes of a module, except parameters, buffers, submodules and hooks."""
     return [
         value
         for key, value in vars(module).items()

@@ -56,7 +56,7 @@ from layerticket.surgery.channels import Group
 
 logger = logging.getLogger(__name__)
 
-Made = TypeVar("Made", bound="Scores")
+AnyScores = TypeVar("AnyScores", bound="Scores")
 Slices = Literal["filters", "all"]
 
 
@@ -136,13 +136,13 @@ def score(
         normalization: `batch`: batch normalization uses the batch's statistics, as in training;
             `running`: its running averages, as in evaluation. Criteria depend on it; None: the
             criterion's own default, the first of ``get_criterion(criterion).normalization``.
-        zero_init: `as-one`: gains of the blocks that are zero throughout (zero-initialized
-            branches, which have no gradient) are taken for one while scoring; the network keeps
-            its zeros. Vectors and scalars that are no bias are gains.
+        zero_init: `as-one`: gains of the blocks that are all zero count as one while scoring, since
+            zero-initialized branches have no gradient; the network keeps its zeros. A gain is a
+            vector or scalar that is not a bias.
         **options: The criterion's own options: `reduction` (`sum` or `mean` over a block's
             weights), `loss_fn` (``cross_entropy``, ``bce``, ``mse`` or a function of model and
-            batch; by default cross-entropy, which takes one class an example and nothing else),
-            `temperature` (divides the logits in the loss; for grasp 200, for snip 1),
+            batch; by default cross-entropy, for one class per example only), `temperature`
+            (divides the logits in the loss; for grasp 200, for snip 1),
             `micro_batches`, `hessian`, `halves`, `redraw`, `draw`, ...
 
     Returns:
@@ -171,12 +171,12 @@ def score(
     if zero_init != "as-is" and not known.uses:
         raise LayerticketError(
             f"zero_init is {zero_init!r}, but criterion {criterion!r} never runs the network. "
-            "Leave it out."
+            "Leave zero_init out."
         )
 
     def values_of(view: nn.Module, arguments: Mapping[str, Any]) -> dict[str, float]:
         if zero_init == "as-one":
-            _take_for_one(view, blocks)
+            _set_zero_gains_to_one(view, blocks)
         if single:
             owned = block_weights(view, blocks)
             scored = {name for own in owned.values() for name in own}
@@ -191,8 +191,8 @@ def score(
         _check_finite(criterion, "block", exact, view, batch)
         if len(found) > 1 and len(set(found.values())) == 1:
             raise LayerticketError(
-                f"criterion {criterion!r} gives {found[names[0]]!r} for every block, which ranks "
-                f"nothing. {_why_equal(criterion, found, view, blocks)}"
+                f"criterion {criterion!r} gives {found[names[0]]!r} for every block, so blocks "
+                f"cannot be ranked. {_why_equal(criterion, found, view, blocks)}"
             )
         return found
 
@@ -249,8 +249,8 @@ def score_weights(
         several = sum(value.numel() for value in found.values()) > 1
         if several and all(bool((value == first).all()) for value in found.values()):
             raise LayerticketError(
-                f"criterion {criterion!r} gives {first.item()!r} for every weight, which ranks "
-                f"nothing. {UNKNOWN}"
+                f"criterion {criterion!r} gives {first.item()!r} for every weight, so weights "
+                f"cannot be ranked. {UNKNOWN_CAUSE}"
             )
         return found
 
@@ -355,7 +355,7 @@ def _over_channels(group: Group, values: Mapping[str, Tensor], slices: Slices) -
 
 
 def _guarded(
-    made: type[Made],
+    kind: type[AnyScores],
     known: Criterion,
     model: nn.Module,
     batch: Batch,
@@ -363,7 +363,7 @@ def _guarded(
     given: Mapping[str, Any],
     recorded: Mapping[str, object],
     values_of: Callable[[nn.Module, Mapping[str, Any]], Mapping[str, Any]],
-) -> Made:
+) -> AnyScores:
     """Check the options, run and time the criterion on a protected view, and return its record."""
     mode = normalization or known.normalization[0]
     if mode not in known.normalization:
@@ -371,7 +371,7 @@ def _guarded(
         raise LayerticketError(
             f"normalization is {mode!r}; allowed: {allowed} (criterion {known.name!r})."
         )
-    of: Literal["blocks", "weights"] = "blocks" if made is BlockScores else "weights"
+    of: Literal["blocks", "weights"] = "blocks" if kind is BlockScores else "weights"
     model = network_of(model)
     _check_batch(batch)
     arguments = _options(known, of, batch, given)
@@ -380,13 +380,13 @@ def _guarded(
     with preserved_random_state(0), torch.enable_grad(), reference_kernels():
         used = with_plain_weights(model) if of == "blocks" else model
         view = _prepared_view(used, mode, int(arguments.get("micro_batches", 1)))
-        with _told_of_classes(view, batch, arguments.get("loss_fn")):
+        with _warn_of_missing_classes(view, batch, arguments.get("loss_fn")):
             values = values_of(view, arguments)
     seconds = time.perf_counter() - started
     if weight_versions(model) != versions:
         raise RuntimeError(f"criterion {known.name!r} changed the weights; it must only read them.")
     read = of == "blocks" or bool(known.uses)
-    return made(
+    return kind(
         criterion=known.name,
         values=values,
         options={**recorded, **_as_json(arguments), "normalization": mode},
@@ -452,8 +452,8 @@ def _options(
 
 
 @contextlib.contextmanager
-def _told_of_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[None]:
-    """Log a warning where a loss of classes is scored on a batch that misses some."""
+def _warn_of_missing_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[None]:
+    """Log a warning if the loss is over classes, and the batch has no example of some of them."""
     outputs: list[int] = []
 
     def count(_: nn.Module, __: object, output: object) -> None:
@@ -475,14 +475,14 @@ def _told_of_classes(view: nn.Module, batch: Batch, loss: object) -> Iterator[No
     present = torch.unique(targets[targets != IGNORED])
     if outputs and len(present) == 1 < outputs[0]:
         logger.warning(
-            "the scoring batch holds one class only (%d, of %d): the scores say what blocks are "
-            "worth to it; give examples of every class",
+            "all examples of the scoring batch have class %d, but the network has %d classes; give "
+            "examples of every class",
             present.item(),
             outputs[0],
         )
     elif outputs and len(present) < outputs[0]:
         logger.warning(
-            "the scoring batch misses %d of %d classes; give examples of every class",
+            "the scoring batch has no example of %d of %d classes; give examples of every class",
             outputs[0] - len(present),
             outputs[0],
         )
@@ -504,18 +504,20 @@ def _prepared_view(model: nn.Module, normalization: str, micro_batches: int) -> 
     return view
 
 
-def _check_names(criterion: str, what: str, asked: Sequence[str], given: Mapping[str, Any]) -> None:
-    """Raise if the names of the scores are not the given ones."""
-    if set(given) != set(asked):
-        missing, extra = sorted(set(asked) - set(given)), sorted(set(given) - set(asked))
+def _check_names(
+    criterion: str, what: str, expected: Sequence[str], given: Mapping[str, Any]
+) -> None:
+    """Raise if a criterion returned scores for other names than expected."""
+    if set(given) != set(expected):
+        missing, extra = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
         raise RuntimeError(
             f"criterion {criterion!r} must score exactly the {what}s given; "
-            f"missing: {missing}, not asked for: {extra}."
+            f"missing: {missing}, unexpected: {extra}."
         )
 
 
-UNKNOWN = (
-    "The cause is left open: see whether the batch is constant, and whether the output depends on "
+UNKNOWN_CAUSE = (
+    "No cause was found: check whether the batch is constant, and whether the output depends on "
     "these weights. Criterion 'random' needs no score."
 )
 
@@ -523,7 +525,7 @@ UNKNOWN = (
 def _check_finite(
     criterion: str, what: str, values: Mapping[str, Tensor], view: nn.Module, batch: Batch
 ) -> None:
-    """Refuse scores that are not finite, with the cause where it can be measured."""
+    """Raise if a score is not finite; the message gives the cause."""
     bad = [name for name, value in values.items() if not value.isfinite().all()]
     if not bad:
         return
@@ -531,7 +533,7 @@ def _check_finite(
     floats = [tensor for tensor in tensors_of(batch) if tensor.is_floating_point()]
     weights = [n for n, p in view.named_parameters() if not p.isfinite().all()]
     if any(not tensor.isfinite().all() for tensor in floats):
-        cause = "The batch holds values that are not finite: correct the data."
+        cause = "The batch has values that are not finite: correct the data."
     elif weights:
         cause = f"Weight {weights[0]!r} is not finite: start from other weights."
     else:
@@ -547,37 +549,36 @@ def _check_finite(
 
 
 def _why_equal(criterion: str, values: Mapping[str, float], view: nn.Module, blocks: Blocks) -> str:
-    """Say why all blocks have one score, as far as that can be measured, and what to do."""
-    worth = next(iter(values.values()))
-    owned = [f"{n}.{key}" for n, key, _ in _inside(view, blocks)]
-    zeros = [f"{n}.{key}" for n, key, p in _inside(view, blocks) if p.ndim > 1 and not p.any()]
-    if worth == 0 and _zero_gains(view, blocks):
+    """Explain why all blocks have the same score, if a cause is found, and what to do."""
+    common = next(iter(values.values()))
+    owned = [f"{n}.{key}" for n, key, _ in _parameters_of(view, blocks)]
+    zeros = [
+        f"{n}.{key}" for n, key, p in _parameters_of(view, blocks) if p.ndim > 1 and not p.any()
+    ]
+    if common == 0 and _zero_gains(view, blocks):
         return (
             "The blocks have gains that are zero (zero-initialized branches, the default of timm's "
-            "ResNets), which leaves them without gradient. Score as if those were one "
-            "(zero_init='as-one', --zero-init as-one), or build the model without them "
+            "ResNets), so their weights have no gradient. Score with gains of one "
+            "(zero_init='as-one', --zero-init as-one), or build the model without zero gains "
             "(timm:NAME,zero_init_last=False)."
         )
-    if worth == 0 and zeros:
+    if common == 0 and zeros:
         return (
-            f"Blocks have weights that are zero throughout ({zeros[0]}, {len(zeros)} of "
-            f"{len(owned)}), which leaves the rest of them without gradient. Start from other "
-            "weights."
+            f"Blocks have weights that are all zero ({zeros[0]}, {len(zeros)} of {len(owned)}), so "
+            "their other weights have no gradient. Start from other weights."
         )
-    if criterion == "hrank" and worth in (1, min(blocks[0].shape[-2:], default=0)):
+    if criterion == "hrank" and common in (1, min(blocks[0].shape[-2:], default=0)):
+        return "Every feature map has full rank. Give larger images, or use expect_abs."
+    if criterion in ("kl", "cka") and abs(common) < 1e-12:
         return (
-            "Every feature map has full rank. Give images that make larger maps, or use expect_abs."
+            "Removing any one of the blocks does not change the compared output. Score by an "
+            "output that depends on these blocks."
         )
-    if criterion in ("kl", "cka") and abs(worth) < 1e-12:
-        return (
-            "Without any one of them the network gives what it gave before: nothing that is "
-            "compared depends on these blocks. Score by an output that does."
-        )
-    return UNKNOWN
+    return UNKNOWN_CAUSE
 
 
-def _inside(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Parameter]]:
-    """List the parameters of blocks: name of the module, own name, parameter."""
+def _parameters_of(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Parameter]]:
+    """List the parameters of blocks: name of the module, name in the module, parameter."""
     return [
         (f"{part}.{inner}".rstrip("."), key, parameter)
         for block in blocks
@@ -588,22 +589,22 @@ def _inside(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Paramete
 
 
 def _zero_gains(view: nn.Module, blocks: Blocks) -> list[tuple[str, str, nn.Parameter]]:
-    """List the vectors and scalars of blocks that are zero throughout and no bias."""
+    """List the vectors and scalars of blocks that are all zero and not a bias."""
     return [
         (name, key, parameter)
-        for name, key, parameter in _inside(view, blocks)
+        for name, key, parameter in _parameters_of(view, blocks)
         if sum(size > 1 for size in parameter.shape) < 2
         and not parameter.any()
         and not any(word in key for word in ("bias", "beta"))
     ]
 
 
-def _take_for_one(view: nn.Module, blocks: Blocks) -> None:
-    """Put ones in the place of gains that are zero; the view's parameters are replaced."""
+def _set_zero_gains_to_one(view: nn.Module, blocks: Blocks) -> None:
+    """Replace parameters of the view that are zero gains by ones."""
     gains = _zero_gains(view, blocks)
     if not gains:
         raise LayerticketError(
-            "zero_init is 'as-one', but no gain of these blocks is zero. Leave it out."
+            "zero_init is 'as-one', but no gain of these blocks is zero. Leave zero_init out."
         )
     for name, key, parameter in gains:
         view.get_submodule(name)._parameters[key] = nn.Parameter(torch.ones_like(parameter))

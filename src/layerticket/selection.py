@@ -95,7 +95,7 @@ def _share_of_macs(blocks: Blocks, removed: list[Block]) -> float | None:
 
 
 def _macs_text(share: float | None) -> str:
-    return "MACs that are not counted" if share is None else f"{share:.1%} of the MACs"
+    return "an unknown share of the MACs" if share is None else f"{share:.1%} of the MACs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -107,7 +107,7 @@ class Selection(Shown):
     order: tuple[str, ...]
     """Blocks chosen by this call, lowest score first; without those removed earlier."""
     saved_macs: float | None
-    """Share of the network's multiply-accumulates; None where they cannot be counted."""
+    """Saved share of the network's multiply-accumulates; None if they cannot be counted."""
     saved_params: float
     """Saved share of the network's parameters."""
     following: str | None = None
@@ -138,8 +138,8 @@ def select(
 ) -> Selection:
     """Choose the lowest-scoring blocks until the budget is met.
 
-    Of blocks with equal scores, the one nearer to the input is removed first; a warning says so if
-    this decides which block is kept.
+    If scores are equal, the block nearer to the input is removed first; a warning is given if this
+    decides which block is kept.
 
     Args:
         scores: Score of every removable block not in `gone`, higher = keep.
@@ -162,7 +162,7 @@ def select(
     removed = list(blocks.named(gone))
     before = len(removed)
     if set(scores) != {block.name for block in blocks} - set(gone):
-        raise LayerticketError("scores and blocks name different blocks; score these blocks first.")
+        raise LayerticketError("scores and blocks have different names. Score these blocks first.")
     if bad := [name for name, value in scores.items() if not math.isfinite(value)]:
         raise LayerticketError(
             f"the score of block {bad[0]!r} is {scores[bad[0]]}; scores must be finite."
@@ -184,7 +184,7 @@ def select(
     if not target.met(removed):
         raise _impossible(target, blocks, removed)
     if budget.remove is not None:
-        _warn_of_most(blocks, removed[before:])
+        _warn_of_large_blocks(blocks, removed[before:])
     _warn_of_ties(scores, blocks, removed[before:], staying)
     names = [block.name for block in removed]
     return Selection(
@@ -218,7 +218,7 @@ class Target:
     words: str
     needed: float
     cost: Callable[[list[Block]], float]
-    """What is saved without these blocks."""
+    """Returns the cost that removing these blocks saves."""
 
     def met(self, removed: list[Block]) -> bool:
         """Whether removing these blocks meets the budget."""
@@ -303,18 +303,18 @@ def _warn_of_ties(
     if kept := [name for name in tied if name not in gone]:
         warnings.warn(
             f"{len(tied)} blocks have the same score {highest!r} at the cut. Those nearer to the "
-            f"input were removed; {', '.join(kept)} could equally have been.",
+            f"input were removed; {', '.join(kept)} could equally have been removed.",
             stacklevel=3,
         )
 
 
-def _warn_of_most(blocks: Blocks, removed: list[Block]) -> None:
-    """Say where a number of blocks takes most of the network."""
+def _warn_of_large_blocks(blocks: Blocks, removed: list[Block]) -> None:
+    """Warn if a removed block has more than half of the network's parameters."""
     for block in removed:
         if 2 * block.params > blocks.params:
             warnings.warn(
-                f"block {block.name!r} holds {block.params / blocks.params:.1%} of the network's "
-                "parameters, and it goes. To ask for less, give the share to save: "
+                f"block {block.name!r} is removed, with {block.params / blocks.params:.1%} of the "
+                "network's parameters. To remove less, give the share to save: "
                 "Budget(save_params=...).",
                 stacklevel=3,
             )
@@ -326,7 +326,7 @@ def _impossible(target: Target, blocks: Blocks, removed: list[Block]) -> Layerti
     reached = target.cost(removed) / target.needed
     return LayerticketError(
         f"the budget asks for {target.words}, but at most {len(removed)} of {len(blocks)} "
-        f"removable blocks may go, which saves {_macs_text(macs)} and {params:.1%} of the "
-        f"parameters, {reached:.1%} of what is asked. Ask for less, protect fewer blocks, or "
-        "lower min_per_stage."
+        f"removable blocks can be removed. That saves {_macs_text(macs)} and {params:.1%} of the "
+        f"parameters, {reached:.1%} of the target. Ask for less, protect fewer blocks, or lower "
+        "min_per_stage."
     )

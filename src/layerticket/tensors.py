@@ -60,7 +60,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as err:
         raise LayerticketError(
             f"{path} is damaged or was not written by layerticket ({err}). "
-            "Delete it; its work must be done again."
+            "Delete it, and run the command that wrote it again."
         ) from err
     return tensors, facts
 

@@ -339,12 +339,12 @@ def test_wishes_that_make_no_sense_are_refused():
         score_weights(model, batch, "snip")
     silent = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
     nn.init.zeros_(silent[1].weight)
-    with pytest.raises(LayerticketError, match="ranks nothing"):
+    with pytest.raises(LayerticketError, match="weights cannot be ranked"):
         score_weights(silent, batch, "snip")
     reference = ticket_of(projected(), batch, remove=3)
     small = {"dense": reference.params["dense"], "ticket": 10}
     object.__setattr__(reference, "params", small)
-    with pytest.raises(LayerticketError, match="removes fewer parameters"):
+    with pytest.raises(LayerticketError, match=r"removes 1 to [\d,]+ parameters"):
         find_weight_ticket(projected(), batch, reference=reference)
 
 

@@ -72,7 +72,7 @@ def test_one_that_fails_does_not_stop_the_others_and_the_rest_is_not_made_again(
 
 def test_a_list_that_is_none_is_refused(tmp_path):
     file = tmp_path / "list.toml"
-    with pytest.raises(LayerticketError, match="is no list of architectures"):
+    with pytest.raises(LayerticketError, match="is not a list of architectures"):
         read_specs(file)
     file.write_text("[keras]\nresnet = 1\n")
     with pytest.raises(LayerticketError, match=r"unknown tables \['keras'\]"):
@@ -91,4 +91,4 @@ def test_the_page_tells_failures():
     assert f"| 2 of {row['blocks']} |" in page
     assert "not examined: took / long" in page
     assert "2 architectures" in page
-    assert "in 0 of these every check" in page
+    assert "0 of these passed every check" in page

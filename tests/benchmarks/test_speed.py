@@ -44,7 +44,7 @@ def test_rows_are_chosen_by_name_or_its_first_part():
     rows = [replace(FASTER, name=name) for name in ("grasp", "grasp-vit", "graspable", "snip")]
     assert [row.name for row in speed.chosen(rows, ["grasp"])] == ["grasp", "grasp-vit"]
     assert speed.chosen(rows, []) == rows
-    with pytest.raises(SystemExit, match="no row is called 'gras'"):
+    with pytest.raises(SystemExit, match="no row is named 'gras'"):
         speed.chosen(rows, ["gras"])
     assert len(ROWS) == len(speed_rows.ROWS) + len(speed_gpu.GPU_ROWS)  # each name once
 

@@ -319,7 +319,7 @@ def test_a_block_that_holds_most_of_the_network_is_said():
     select(scores, found, Budget(remove=1))  # 46 % of the parameters
     wide = chain(ScalarBlock(0.5, 64), entering=64)
     found = find_blocks(wide, ROWS[:, :4])
-    with pytest.warns(UserWarning, match=r"block '1' holds 88\.8% of the network's parameters"):
+    with pytest.warns(UserWarning, match=r"block '1' is removed, with 88\.8% of the network"):
         select({"1": 0.0}, found, Budget(remove=1))
     select({"1": 0.0}, found, Budget(save_params=0.5))  # a share says itself how much
 

@@ -273,7 +273,7 @@ def test_the_smaller_networks_outputs_bit_for_bit(kind, caplog):
         assert torch.equal(network.without(name).logits, logits), name
         assert not torch.equal(network.full.logits, logits)
     if kind in SHARING:
-        assert not network.unshared
+        assert not network.not_reused
         assert not caplog.records
 
 
@@ -292,17 +292,17 @@ def test_features_are_what_the_last_layer_reads_or_else_the_output():
     [
         (Noisy, "gives another output"),
         (Remembering, "gives another output"),
-        (Counting, "without a block it calls 'relu' for 'blocks.0'"),
+        (Counting, "without a block it calls 'relu', not 'blocks.0'"),
     ],
 )
-def test_what_cannot_be_shared_is_run_in_full_and_told(kind, reason, caplog):
+def test_what_cannot_be_reused_is_run_in_full_with_a_warning(kind, reason, caplog):
     model, x = kind().eval(), torch.randn(5, 6)
     with caplog.at_level(logging.WARNING, "layerticket.criteria.leave_one_out"):
         network = LeaveOneOut(model, find_blocks(model, x), x)
         network.without("blocks.2")
-    assert reason in network.unshared
+    assert reason in network.not_reused
     (record,) = caplog.records
-    assert f"running all of {kind.__name__} for every block: {network.unshared}" in record.message
+    assert f"running all of {kind.__name__} for every block: {network.not_reused}" in record.message
 
 
 def test_the_model_given_is_left_alone():

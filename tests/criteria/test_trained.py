@@ -95,7 +95,7 @@ def test_branches_that_add_nothing_are_refused(net, name):
     for module in model.modules():
         if hasattr(module, "bn2"):
             torch.nn.init.zeros_(module.bn2.weight)
-    with pytest.raises(LayerticketError, match="for every block, which ranks nothing"):
+    with pytest.raises(LayerticketError, match="for every block, so blocks cannot be ranked"):
         score(model, net[1], net[2], name)
 
 

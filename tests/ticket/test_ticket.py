@@ -113,7 +113,9 @@ def test_missing_and_truncated_files_are_refused(saved, name):
         with pytest.raises(LayerticketError, match=name):
             Ticket.load(folder)
     path.unlink()
-    with pytest.raises(LayerticketError, match=f"{name} is missing. Write one: layerticket find"):
+    with pytest.raises(
+        LayerticketError, match=f"{name} is missing. Make a ticket with"
+    ):
         Ticket.load(folder)
 
 
@@ -146,7 +148,7 @@ def test_weights_of_another_ticket_are_refused(saved, tmp_path):
     _, folder = saved
     other = find(fresh(1)).save(tmp_path / "other")
     (folder / "init.safetensors").write_bytes((other / "init.safetensors").read_bytes())
-    with pytest.raises(LayerticketError, match="its hash is wrong"):
+    with pytest.raises(LayerticketError, match="its checksum is wrong"):
         Ticket.load(folder)
 
 

@@ -122,7 +122,7 @@ def test_two_processes_train_as_one_does(tmp_path):
     train(tmp_path / "bn1", make_model())
     bn, bn1 = (load_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("bn", "bn1"))
     assert not torch.equal(bn["model/1.running_mean"], bn1["model/1.running_mean"])
-    with pytest.raises(LayerticketError, match="its processes is 2, but 1 was asked for"):
+    with pytest.raises(LayerticketError, match="its processes is 2, but 1 is given"):
         train(tmp_path / "ddp")
 
 

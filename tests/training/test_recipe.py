@@ -29,7 +29,7 @@ from layerticket.training.steps import make_optimizer, parameter_groups
         ("learning_rate", float("inf"), "must be a finite number"),
         ("learning_rate", "0.1", "must be a number"),
         ("momentum", 1, "must be below 1"),
-        ("momentum", 0, "nesterov is True; it must be off when momentum is 0"),
+        ("momentum", 0, "nesterov is True, but momentum is 0"),
         ("betas", (0.9, 1.0), "must be below 1"),
         ("betas", (0.9,), "betas"),
         ("weight_decay", -1e-4, "must be at least 0"),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from layerticket.blocks.block import Block, macs_of
+from layerticket.counting import count_params
 from layerticket.errors import LayerticketError, unknown_name
 from layerticket.models.names import DEPTHS
 from layerticket.surgery.remove import remove_blocks
@@ -16,7 +17,8 @@ from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights
 
 Control = Literal["random", "first", "last", "even", "each"]
 CONTROLS: tuple[Control, ...] = ("random", "first", "last", "even", "each")
-PARTS = 10_000  # parts of the dense MACs: costs that differ by less than one part count as equal
+PARTS = 10_000
+"""Resolution of costs: costs that differ by less than 1/10,000 of the dense MACs count as equal."""
 
 
 def control_ticket(
@@ -68,11 +70,13 @@ def control_ticket(
     order = _chosen(reference, control, draw, seed)
     gone = {block.name for block in order}
     small = remove_blocks(model, order)
-    macs = reference.counted_macs["dense"] - macs_of(order)
-    params = sum(parameter.numel() for parameter in small.parameters())
-    three = {
-        "macs": _three(reference, "macs", macs),
-        "params": _three(reference, "params", params),
+    macs, params = reference.counted_macs["dense"] - macs_of(order), count_params(small)
+    figures = {
+        name: {"dense": of["dense"], "reference": of["ticket"], "baseline": reached}
+        for name, of, reached in (
+            ("macs", reference.counted_macs, macs),
+            ("params", reference.params, params),
+        )
     }
     numbered = {"draw": draw} if control in ("random", "each") else {}
     return Ticket(
@@ -89,7 +93,7 @@ def control_ticket(
         order=(tuple(block.name for block in order),),
         macs={"dense": reference.counted_macs["dense"], "ticket": macs},
         params={"dense": reference.params["dense"], "ticket": params},
-        match=None if control == "each" else match_record("macs", reference, three),
+        match=None if control == "each" else match_record("macs", reference, figures),
         seed=seed,
         score_seconds=0.0,
         versions={"torch": torch.__version__},
@@ -122,7 +126,7 @@ def shallower(model: str, reference: Ticket) -> str:
             "(6n + 2 layers). Give one by name: in a study file add "
             '`model = "NAME"` to `method = "shallower"`, else train it by its name.'
         )
-    costs = {d: _macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
+    costs = {d: _shallower_macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
     if not costs:
         raise LayerticketError(
             f"{model!r} is the shallowest standard network of its family. Use a deeper one."
@@ -131,17 +135,15 @@ def shallower(model: str, reference: Ticket) -> str:
     return f"resnet{nearest}{match[2]}"
 
 
-def _macs(reference: Ticket, fewer: int) -> int:
-    """Return the MACs of the network with so many fewer blocks in each stage."""
-    inner = {
-        block.stage: macs_of([block]) for block in reference.blocks
-    }  # the last one of each stage
-    if len(inner) != 3:
+def _shallower_macs(reference: Ticket, fewer: int) -> int:
+    """Return the MACs of the network with `fewer` blocks less in each stage."""
+    last = {block.stage: macs_of([block]) for block in reference.blocks}  # of each stage
+    if len(last) != 3:
         raise LayerticketError(
-            f"the ticket of {reference.model!r} has {len(inner)} stages with removable blocks, but "
+            f"the ticket of {reference.model!r} has {len(last)} stages with removable blocks, but "
             "the networks of this package have 3. Train another network by name instead."
         )
-    return reference.counted_macs["dense"] - fewer * sum(inner.values())
+    return reference.counted_macs["dense"] - fewer * sum(last.values())
 
 
 def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
@@ -197,11 +199,6 @@ def match_record(
     }
 
 
-def _three(reference: Ticket, figure: Literal["macs", "params"], reached: int) -> dict[str, int]:
-    values = getattr(reference, figure)
-    return {"dense": values["dense"], "reference": values["ticket"], "baseline": reached}
-
-
 def require_same_network(architecture: str, reference: Ticket, given: str) -> None:
     """Raise if a reference was found in another network."""
     if architecture != reference.architecture:
@@ -212,7 +209,8 @@ def require_same_network(architecture: str, reference: Ticket, given: str) -> No
         )
     if reference.kind != "blocks":
         raise LayerticketError(
-            f"the reference removes {reference.kind}; baselines are matched to a ticket of blocks."
+            f"the reference removes {reference.kind}, but baselines are matched to a ticket of "
+            "blocks. Give one."
         )
 
 
@@ -227,17 +225,15 @@ def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) ->
                 f"control 'each', allowed are 0 to {len(blocks) - 1}."
             )
         return (blocks[draw],)
-    if control == "first":
-        return _closest([blocks[:count] for count in _counts(blocks)], saved)
-    if control == "last":
-        return _closest([blocks[::-1][:count] for count in _counts(blocks)], saved)
-    if control == "even":
-        return _closest([_spread(blocks, count) for count in _counts(blocks)], saved)
-    return _drawn(reference, saved, draw, seed)
-
-
-def _counts(blocks: Sequence[Block]) -> range:
-    return range(1, len(blocks) + 1)
+    if control == "random":
+        return _drawn(reference, saved, draw, seed)
+    choose = {
+        "first": lambda count: blocks[:count],
+        "last": lambda count: blocks[::-1][:count],
+        "even": lambda count: _spread(blocks, count),
+    }[control]
+    choices = [choose(count) for count in range(1, len(blocks) + 1)]
+    return min(choices, key=lambda chosen: abs(macs_of(chosen) - saved))
 
 
 def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
@@ -245,17 +241,12 @@ def _spread(blocks: Sequence[Block], count: int) -> tuple[Block, ...]:
     return tuple(blocks[(2 * i + 1) * len(blocks) // (2 * count)] for i in range(count))
 
 
-def _closest(choices: list[tuple[Block, ...]], saved: int) -> tuple[Block, ...]:
-    """Return the choice with the nearest MACs; of equal ones, the first."""
-    return min(choices, key=lambda chosen: abs(macs_of(chosen) - saved))
-
-
 def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[Block, ...]:
-    """Return the draw with a number, from the sets of nearest cost, without replacement."""
+    """Return the random draw of a given number: a set of the nearest cost, none drawn twice."""
     blocks = reference.blocks
     part = max(1, reference.counted_macs["dense"] // PARTS)
     costs = [max(1, round(macs_of([block]) / part)) for block in blocks]
-    ways = _ways(costs)
+    ways = _subset_counts(costs)
     cost = min((one for one in ways[0] if one), key=lambda one: (abs(one - saved / part), one))
     total = ways[0][cost]
     if draw >= total:
@@ -267,13 +258,13 @@ def _drawn(reference: Ticket, saved: int, draw: int, seed: int | None) -> tuple[
     numbers: dict[int, None] = {}  # in the order of drawing
     while len(numbers) <= draw:
         numbers[source.randrange(total)] = None
-    chosen = [blocks[i] for i in _set_of(list(numbers)[draw], cost, costs, ways)]
+    chosen = [blocks[i] for i in _subset(list(numbers)[draw], cost, costs, ways)]
     random.Random(f"order {seed} {draw}").shuffle(chosen)
     return tuple(chosen)
 
 
-def _ways(costs: Sequence[int]) -> list[dict[int, int]]:
-    """Count, for each i and each sum, in how many ways the costs from i on give that sum."""
+def _subset_counts(costs: Sequence[int]) -> list[dict[int, int]]:
+    """Count, for each i and each sum, the subsets of the costs from i on that have this sum."""
     ways = [{0: 1}]
     for cost in reversed(costs):
         grown = dict(ways[0])
@@ -283,10 +274,10 @@ def _ways(costs: Sequence[int]) -> list[dict[int, int]]:
     return ways
 
 
-def _set_of(
+def _subset(
     number: int, cost: int, costs: Sequence[int], ways: Sequence[dict[int, int]]
 ) -> list[int]:
-    """Return the positions of the set with a given number, among the sets of a given cost."""
+    """Return the positions in the subset of a given number, among the subsets of a given cost."""
     positions = []
     for i, one in enumerate(costs):
         taken = ways[i + 1].get(cost - one, 0)

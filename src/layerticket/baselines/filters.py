@@ -68,7 +68,10 @@ def find_filter_ticket(
     images = inputs_of(batch)
     example = head(images, 1)
     if not isinstance(example, Tensor) or example.ndim != 4:
-        raise LayerticketError("filters can be removed only from networks of images (N, C, H, W).")
+        raise LayerticketError(
+            "filters can be removed only from networks for images. Give a batch of images "
+            "(N, C, H, W) and labels."
+        )
     started = time.perf_counter()
     wanted = _figures(reference.apply(model), example)
     groups = coupled_channels(model, example)
@@ -80,7 +83,7 @@ def find_filter_ticket(
     require_equal_to_silenced(small, silence_channels(model, groups, removed), head(images, 4))
     seconds = time.perf_counter() - started
     dense, reached = _figures(model, example), _figures(small, example)
-    three = {
+    figures = {
         f: {"dense": dense[f], "reference": wanted[f], "baseline": reached[f]} for f in MATCHES
     }
     within = {"ranked": "within groups"} if criterion == "l1" else {}
@@ -99,7 +102,7 @@ def find_filter_ticket(
         input_shape=tuple(example.shape[1:]),
         macs={"dense": dense["macs"], "ticket": reached["macs"]},
         params={"dense": dense["params"], "ticket": reached["params"]},
-        match=match_record(match, reference, three),
+        match=match_record(match, reference, figures),
         seed=seed,
         score_seconds=seconds,
         versions={"torch": torch.__version__},
@@ -151,7 +154,7 @@ class ChannelCounts:
 
     layers: Mapping[str, LayerCosts]
     rest: Mapping[str, int]
-    """Costs that no channel changes."""
+    """Costs that do not depend on the channels."""
     left: dict[tuple[str, str], int] = field(default_factory=dict)
     """Remaining channels, by layer and side."""
 
@@ -167,7 +170,7 @@ class ChannelCounts:
         whole = {
             "filters": count_filters(model),
             "macs": macs[""],
-            "params": sum(parameter.numel() for parameter in model.parameters()),
+            "params": count_params(model),
         }
         counts.rest = {figure: whole[figure] - counts.total(figure) for figure in whole}
         return counts
@@ -176,8 +179,8 @@ class ChannelCounts:
         """Return `filters`, `macs` or `params` of the remaining network."""
         return self.rest.get(figure, 0) + sum(self._of(name, figure) for name in self.layers)
 
-    def without(self, group: Group, channel: int, figure: str) -> int:
-        """Return how much of a quantity one more removed channel would save."""
+    def saving(self, group: Group, channel: int, figure: str) -> int:
+        """Return how much of a quantity the removal of one more channel would save."""
         change: dict[tuple[str, str], int] = defaultdict(int)
         for part in group.parts:
             change[part.layer, part.side] += len(part.indices[channel])
@@ -241,36 +244,36 @@ def take_channels(
     )
     taken: dict[str, list[int]] = {group.root: [] for group in groups}
     left = counts.total(figure)
-    spare: list[tuple[int, Group, int]] = []
+    skipped: list[tuple[Group, int]] = []
     for _, order, channel in ranked:
         group = groups[order]
         if len(taken[group.root]) == group.size - 1:
             continue
-        cost = counts.without(group, channel, figure)
-        if left - cost < wanted:
-            spare.append((cost, group, channel))
+        saved = counts.saving(group, channel, figure)
+        if left - saved < wanted:
+            skipped.append((group, channel))
             continue
         counts.take(group, channel)
         taken[group.root].append(channel)
-        left -= cost
-    _step_over(counts, taken, spare, figure, left - wanted)
+        left -= saved
+    _remove_one_more(counts, taken, skipped, figure, left - wanted)
     return {root: tuple(sorted(channels)) for root, channels in taken.items() if channels}
 
 
-def _step_over(
+def _remove_one_more(
     counts: ChannelCounts,
     taken: dict[str, list[int]],
-    spare: list[tuple[int, Group, int]],
+    skipped: list[tuple[Group, int]],
     figure: Match,
     above: int,
 ) -> None:
-    """Remove one more channel if the result is nearer to the target."""
+    """Remove one of the skipped channels if the result is nearer to the target."""
     nearest = above
     best: tuple[Group, int] | None = None
-    for _, group, channel in spare:
+    for group, channel in skipped:
         if len(taken[group.root]) == group.size - 1:
             continue
-        below = counts.without(group, channel, figure) - above
+        below = counts.saving(group, channel, figure) - above
         if abs(below) < nearest:
             nearest, best = abs(below), (group, channel)
     if best is not None:
@@ -307,9 +310,9 @@ def silence_channels(
 
 
 def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tensor) -> None:
-    """Raise if a network without channels gives other outputs than with these channels zero.
+    """Raise unless removing channels gives the same outputs as setting them to zero.
 
-    This detects wrong coupling: outputs are compared in evaluation mode and float64.
+    This detects wrong coupling. Outputs are compared in evaluation mode and float64.
     """
     with torch.no_grad(), preserved_random_state(0):
         one, other = (
@@ -318,8 +321,7 @@ def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tenso
         )
     if not torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
         raise LayerticketError(
-            f"this {type(small).__name__} without its channels gives other outputs than with these "
-            "channels zero: shortcuts padded with zeros couple channels at an offset, or a "
-            "normalization mixes channels. Use projection shortcuts and batch normalization, or "
-            "--baseline weights."
+            f"removing channels of this {type(small).__name__} does not give the same outputs as "
+            "setting them to zero: a padded shortcut shifts channels, or a normalization mixes "
+            "them. Use projection shortcuts and batch normalization, or --baseline weights."
         )

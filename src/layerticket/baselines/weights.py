@@ -195,8 +195,8 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     if tied := [name for name, weight in found.items() if places.count(id(weight)) > 1]:
         raise LayerticketError(
             f"weight {tied[0]!r} is tied: this {type(model).__name__} uses it in several places, "
-            "which masks would make different. Untie it in the network's configuration, or use "
-            "filters or blocks as baselines."
+            "and masks would make its copies differ. Untie it in the network's configuration, or "
+            "use filters or blocks as baselines."
         )
     return found
 
@@ -209,7 +209,7 @@ def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
         raise LayerticketError(
             f"the reference keeps {reference.params['ticket']:,} parameters, but only {ranked:,} "
             f"of the network's {count_params(model):,} are weights that can be masked. Use a "
-            "ticket that removes fewer parameters, but some."
+            f"ticket that removes 1 to {ranked - 1:,} parameters."
         )
     return count
 
@@ -248,15 +248,16 @@ def keep_highest(
 ) -> dict[str, Tensor]:
     """Keep exactly `count` of the remaining weights, those with the highest saliency.
 
-    Of equal saliencies, the one first in the network is pruned; a warning says so if this decides
-    which weight is kept.
+    If saliencies are equal, the weight that is earlier in the network is pruned; a warning is given
+    if this decides which weight is kept.
     """
     alive = torch.cat([masks[name].flatten() for name in saliency])
     left = int(alive.sum())
     if not 1 <= count <= left:
         raise LayerticketError(
-            f"{count:,} of {left:,} remaining weights would be kept. The reference must keep "
-            "fewer parameters than the network has, and more than its biases and normalizations."
+            f"{count:,} of the {left:,} remaining weights would be kept; allowed are 1 to "
+            f"{left:,}. The reference must keep fewer parameters than the network has, and more "
+            "than its biases and normalizations."
         )
     values = torch.cat([saliency[name].flatten() for name in saliency])
     values = torch.where(alive, values, -math.inf)
@@ -300,7 +301,7 @@ def _masked(
 
 
 def _sparse_macs(model: nn.Module, macs: Mapping[str, int], gone: Mapping[str, int]) -> int | None:
-    """Return MACs without those of pruned weights; None if a masked weight has no own layer."""
+    """Return MACs without those of pruned weights; None if an embedding is masked."""
     left = macs[""]
     for name, count in gone.items():
         module = model.get_submodule(name.rpartition(".")[0])
@@ -324,8 +325,8 @@ def _warn_of_ties(values: Tensor, kept: Tensor, alive: Tensor) -> None:
     gone = alive & ~kept
     if gone.any() and (ties := int((values[kept] == values[gone].max()).sum())):
         warnings.warn(
-            f"{ties:,} kept weights have the same saliency as a pruned one; their order in the "
-            "network decided.",
+            f"{ties:,} kept weights have the same saliency as a pruned one; the later ones in the "
+            "network were kept.",
             stacklevel=3,
         )
 

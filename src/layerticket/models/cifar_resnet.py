@@ -66,7 +66,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A CIFAR ResNet of any of the published depths."""
+    """A CIFAR ResNet of one of the published depths."""
 
     def __init__(
         self, depth: int, *, classes: int, channels: int = 3, projection: bool = False

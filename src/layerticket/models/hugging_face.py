@@ -71,8 +71,8 @@ def _config_file(path: str) -> Path:
     if path and file.is_file():
         return file
     raise LayerticketError(
-        f"'hf:{path}': there is no {file}. Give a folder with a {CONFIG}, or such a file; it is "
-        f"not downloaded. To get one: hf download OWNER/NAME {CONFIG} --local-dir FOLDER."
+        f"'hf:{path}': there is no {file}. Give a {CONFIG} or a folder with one; nothing is "
+        f"downloaded. To get one: hf download OWNER/NAME {CONFIG} --local-dir FOLDER."
     )
 
 
@@ -119,7 +119,7 @@ def _dtype(name: object) -> torch.dtype:
 
 def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Module:  # noqa: ANN401
     """Read the weights; only those of a head may be newly initialized."""
-    model, told = kind.from_pretrained(
+    model, loading = kind.from_pretrained(
         folder,
         config=config,
         dtype=dtype,
@@ -127,7 +127,7 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Modu
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    drawn = {*told["missing_keys"], *(key[0] for key in told["mismatched_keys"])}
+    drawn = {*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])}
     body = f"{model.base_model_prefix}."
     if lost := sorted(k for k in drawn if k.startswith(body) or model.base_model is model):
         raise LayerticketError(

@@ -35,9 +35,8 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
             ``timm:NAME``, ``torchvision:NAME``, ``hf:CONFIG-OR-FOLDER`` for a ``config.json`` of
             Hugging Face's library (see `hugging_face_model` for its options `task` and
             `weights`), or ``package.module:function`` for a function that returns a network; the
-            current directory is importable. The function is given ``num_classes``,
-            ``in_channels`` and ``seed`` where it has parameters of these names. Options follow a
-            comma:
+            current directory is importable. The function gets ``num_classes``, ``in_channels`` and
+            ``seed`` if it has parameters of these names. Options follow a comma:
             ``timm:resnet18,zero_init_last=False``.
         classes: Number of outputs, at least 1.
         channels: Channels of the images, at least 1.
@@ -99,9 +98,7 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
 
 def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
     """Build a timm model without pretrained weights; raise for names that need a download."""
-    timm = need("timm", extra="timm", why="timm models need timm")
-    if not timm.is_model(name):
-        raise _unlisted("timm", name, timm.list_models())
+    timm = _timm_with(name)
     try:
         return _network_of(
             timm.create_model(
@@ -115,18 +112,13 @@ def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.
 
 def _torchvision_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
     """Build a torchvision classifier without weights (detectors would download a backbone)."""
-    models = need(
-        "torchvision", extra="torchvision", why="torchvision models need torchvision"
-    ).models
-    names = models.list_models(module=models)
-    if name not in names:
-        raise _unlisted("torchvision", name, names)
+    models = _torchvision_with(name)
     if channels != 3:
         raise LayerticketError(
             f"'torchvision:{name}' takes images with 3 channels, but these have {channels}. "
             "Use a resnet of this package, timm:NAME or your own function."
         )
-    options = _undecided(models.get_model_builder(name)) | options
+    options = _init_option(models.get_model_builder(name)) | options
     try:
         return _network_of(
             models.get_model(name, weights=None, num_classes=classes, **options), name
@@ -135,30 +127,48 @@ def _torchvision_model(name: str, classes: int, channels: int, options: Options)
         raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
 
 
-def _undecided(builder: Callable[..., object]) -> Options:
-    """Return the option that initializes weights, for classes that warn without it."""
+def _timm_with(name: str) -> ModuleType:
+    """Return timm, which must have a network of this name."""
+    timm: ModuleType = need("timm", extra="timm", why="timm models need timm")
+    if not timm.is_model(name):
+        raise _unlisted("timm", name, timm.list_models())
+    return timm
+
+
+def _torchvision_with(name: str) -> ModuleType:
+    """Return torchvision's models, which must have a network of this name."""
+    library = need("torchvision", extra="torchvision", why="torchvision models need torchvision")
+    models: ModuleType = library.models
+    names: list[str] = models.list_models(module=models)
+    if name not in names:
+        raise _unlisted("torchvision", name, names)
+    return models
+
+
+def _init_option(builder: Callable[..., object]) -> Options:
+    """Return the option that initializes weights, for classes that warn if it is not given."""
     built = typing.get_type_hints(builder).get("return")
     parameters = inspect.signature(built).parameters if isinstance(built, type) else {}
-    asks = "init_weights" in parameters and parameters["init_weights"].default is None
-    return {"init_weights": True} if asks else {}
+    warns = "init_weights" in parameters and parameters["init_weights"].default is None
+    return {"init_weights": True} if warns else {}
 
 
 def check_model(name: str) -> None:
-    """Refuse a name that neither this package nor the library it names has; nothing is built.
+    """Raise if neither this package nor the named library has a network; nothing is built.
 
     Raises:
-        LayerticketError: If it is unknown; networks of functions and configurations are not tried.
+        LayerticketError: If the name is unknown; functions and configurations are not checked.
     """
     check_model_name(name)
     stated_shape(name)
 
 
 def stated_shape(name: str) -> tuple[int, int, int] | None:
-    """Return the inputs (C, H, W) that a network of timm or torchvision is configured for.
+    """Return the input shape (C, H, W) that a network of timm or torchvision is configured for.
 
-    Of several published sets of weights the smallest input counts: it is what a network without
-    weights is built for. Options such as ``img_size`` and ``image_size`` override it. None: other
-    networks, and those that state nothing.
+    If a network has several published sets of weights, the smallest input is returned: networks
+    without weights are built for it. Options such as ``img_size`` and ``image_size`` override it.
+    None for other networks, and for those without a configured shape.
 
     Raises:
         LayerticketError: If the library is not installed or has no such network.
@@ -173,19 +183,11 @@ def stated_shape(name: str) -> tuple[int, int, int] | None:
     target, options = _options(rest, name)
     given = options.get("img_size", options.get("image_size"))
     if source == "timm":
-        timm = need("timm", extra="timm", why="timm models need timm")
-        if not timm.is_model(target):
-            raise _unlisted("timm", target, timm.list_models())
-        stated = timm.get_pretrained_cfg(target)
+        stated = _timm_with(target).get_pretrained_cfg(target)
         shape = None if stated is None else tuple(stated.input_size)
     else:
-        models = need(
-            "torchvision", extra="torchvision", why="torchvision models need torchvision"
-        ).models
-        names = models.list_models(module=models)
-        if target not in names:
-            raise _unlisted("torchvision", target, names)
-        sides = [w.transforms().crop_size[0] for w in models.get_model_weights(target)]
+        weights = _torchvision_with(target).get_model_weights(target)
+        sides = [w.transforms().crop_size[0] for w in weights]
         shape = (3, min(sides), min(sides)) if sides else None
     if given is not None:
         height, width = given if isinstance(given, (list, tuple)) else (given, given)
@@ -222,10 +224,10 @@ def _unbuildable(name: str, classes: int, channels: int, err: Exception) -> Laye
 def accepted(
     function: Callable[..., object], offered: Mapping[str, object], name: str
 ) -> dict[str, object]:
-    """Choose of what is offered the parameters that a function has.
+    """Return the offered arguments for which a function has parameters.
 
     Raises:
-        LayerticketError: If it needs others.
+        LayerticketError: If it needs other arguments.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -257,7 +259,9 @@ def _from_function(
         try:
             built = function(**given | options)
         except SystemExit as err:
-            raise ModelError(f"{full!r} ended the program ({err}) instead of a network.") from err
+            raise ModelError(
+                f"{full!r} ended the program ({err}) instead of returning a network."
+            ) from err
         return _network_of(built, full)
 
 
@@ -281,8 +285,8 @@ def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..
     found = getattr(module, function_name, None)
     if inspect.isbuiltin(found) or isinstance(found, types.BuiltinMethodType):
         raise LayerticketError(
-            f"{full!r} is a built-in function, and none of these builds a network. Give a function "
-            "or a class written in Python that returns a torch.nn.Module."
+            f"{full!r} is a built-in function, which cannot build a network. Give a function or a "
+            "class written in Python that returns a torch.nn.Module."
         )
     if callable(found):
         return found  # type: ignore[no-any-return]  # whatever the module holds

@@ -1,4 +1,4 @@
-"""Names of networks of this package, and help for names without their source."""
+"""Names of the networks of this package; for other names, errors that give the right source."""
 
 import difflib
 import importlib

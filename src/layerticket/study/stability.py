@@ -78,9 +78,9 @@ def stability_of(scores: NDArray[np.float64]) -> dict[str, Any]:
     Scores are divided by the mean of their absolute values over the blocks of one scoring, since a
     common factor does not change a ranking. `between` is the variance over blocks within an
     initialization (minus its noise), `noise` that over batches, `position` the variance over blocks
-    of the overall means. Agreement is Kendall's W (0: as by chance, 1: always the same ranking).
-    Its p-value is Friedman's test, over batches within each initialization (combined by Fisher's
-    method) and over initializations.
+    of the overall means. Agreement is Kendall's W (1: always the same ranking; about 1 / m for m
+    independent rankings). Its p-value is Friedman's test, over batches within each initialization
+    (combined by Fisher's method) and over initializations.
 
     Args:
         scores: (S, K, B), S >= 2, K >= 2, B >= 3.

@@ -60,8 +60,8 @@ def coupled_channels(model: nn.Module, example: Tensor) -> tuple[Group, ...]:
     groups = sorted((g for g in found if g is not None), key=lambda g: order.index(g.root))
     if not groups:
         raise LayerticketError(
-            f"no filter of this {type(model).__name__} can be removed: all its convolutions give "
-            "outputs of the network."
+            f"no filter of this {type(model).__name__} can be removed: the outputs of all its "
+            "convolutions are outputs of the network. Use --baseline weights."
         )
     return tuple(groups)
 
@@ -127,8 +127,8 @@ def _group(graph: Any, traced: Any, names: Mapping[int, str]) -> Group | None:  
     for part in parts:
         if part.side == "out" and part.layer in filters and part.indices != straight:
             raise LayerticketError(
-                f"filters of {part.layer!r} are coupled with others partly or at an offset, which "
-                "is not supported. Use another network, or --baseline weights."
+                f"filters of {part.layer!r} are coupled with filters of other indices or only in "
+                "part, which is not supported. Use another network, or --baseline weights."
             )
     order = list(names.values())
     first, *rest = sorted(set(filters), key=order.index)
@@ -139,9 +139,9 @@ def _check_traceable(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, PaddedShortcut):
             raise LayerticketError(
-                f"{name!r} is a shortcut padded with zeros (option A of He et al.): its channels "
-                "are coupled with those of its input at an offset, which tracing does not detect. "
-                "Use the network with projection shortcuts, such as resnet32-projection."
+                f"{name!r} is a shortcut padded with zeros (option A of He et al.), and tracing "
+                "does not detect how it couples channels. Use the network with projection "
+                "shortcuts, such as resnet32-projection."
             )
         if isinstance(module, nn.modules.conv._ConvNd) and module.groups != 1:
             raise LayerticketError(

@@ -1,9 +1,8 @@
-"""Make a smaller Hugging Face network a valid network of its class.
+"""Make a smaller Hugging Face network valid: renumber its layers and correct its configuration.
 
-The remaining entries of each list are renumbered, in names and attributes, and the configuration
-is corrected. This works without knowing the architecture: the class is built without memory from
-the corrected configuration, and must have the modules, shapes and settings of the smaller network.
-If not, a warning gives the first difference.
+No architecture is known by name. The class is built from the corrected configuration, without
+memory, and must have the modules, shapes and settings of the smaller network; if not, a warning
+gives the first difference.
 """
 
 import copy
@@ -128,7 +127,7 @@ def make_valid(small: nn.Module, dense: nn.Module, removed: Collection[str]) -> 
 def _fit(small: Any, dense: Any, gone: dict[str, list[int]]) -> str:  # noqa: ANN401 - PreTrainedModel
     """Correct one network in place; return an empty string, or the remaining difference."""
     renamed = renaming(gone)
-    for container in gone:  # needed for caches in any case
+    for container in gone:  # caches need right indices even if no configuration fits
         left = small.get_submodule(renamed(container))
         _number(left, dense.get_submodule(container), gone[container])
     try:
@@ -183,7 +182,7 @@ def _take_over(
                 setattr(mine, key, copy.deepcopy(value))
     for name, module in modules.items():
         if name not in skeletons or not _is_rate(module, name):
-            continue  # a module of the caller's own is carried over as it is
+            continue  # the caller's own modules are kept
         above = name.rpartition(".")[0]
         library = type(modules[above]) is type(skeletons[above])
         if library and type(module) is not type(skeletons[name]):
@@ -205,8 +204,8 @@ def _differences(net: nn.Module, skeleton: nn.Module) -> Differences:
                 found[name, "class"] = f"is a {type(a).__name__}, not a {type(b).__name__}"
             continue
         ours, theirs = _settings(a), _settings(b)
-        spare = a.state_dict() or b.state_dict()  # without state, extra attributes are unused
-        for what in (ours.keys() | theirs.keys()) if spare else theirs.keys():
+        has_state = a.state_dict() or b.state_dict()  # without state, extra attributes are unused
+        for what in (ours.keys() | theirs.keys()) if has_state else theirs.keys():
             if ours.get(what) != theirs.get(what):
                 found[name, what] = f"{what} is {ours.get(what)}, not {theirs.get(what)}"
     return found
@@ -279,9 +278,9 @@ def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  #
     for path, field, member in _counts(config, total):
         for pattern in (ABOUT_LAYERS, re.compile(""), None):
             candidate = copy.deepcopy(config)
-            part = _at(candidate, path)
+            part = _subconfig(candidate, path)
             if pattern is not None:
-                _drop_entries(part, pattern, total, gone, apart=field)
+                _drop_entries(part, pattern, total, gone, unchanged=field)
             left = total - len(gone)
             if member is None:
                 setattr(part, field, left)
@@ -331,18 +330,18 @@ def _drop_entries(
     total: int,
     gone: Sequence[int],
     *,
-    apart: str,
+    unchanged: str,
 ) -> None:
     """Shorten lists with an entry per layer; renumber lists of layers and hidden states."""
     stages = getattr(part, "stage_names", None) or ()
     for field, value in list(vars(part).items()):
-        if field == apart or not isinstance(value, (list, tuple)) or not named.search(field):
+        if field == unchanged or not isinstance(value, (list, tuple)) or not named.search(field):
             continue
         kept: list[Any] | None = None
         if field == "stage_names" and len(value) == total + 1:
             kept = list(value[: total + 1 - len(gone)])
         elif field in ("_out_indices", "_out_features") and len(stages) == total + 1:
-            kept = [_moved_state(entry, stages, gone) for entry in value]
+            kept = [_renumbered_state(entry, stages, gone) for entry in value]
         elif len(value) == total and list(value) != list(range(total)):
             kept = [entry for index, entry in enumerate(value) if index not in gone]
         elif _are_indices(value, total):
@@ -351,11 +350,15 @@ def _drop_entries(
             setattr(part, field, type(value)(kept))
 
 
-def _moved_state(entry: Any, stages: Sequence[str], gone: Sequence[int]) -> Any:  # noqa: ANN401
+def _renumbered_state(
+    entry: Any,  # noqa: ANN401 - a name or an index
+    stages: Sequence[str],
+    gone: Sequence[int],
+) -> Any:  # noqa: ANN401
     """Return the new index or name of the output of a layer among the hidden states."""
     index = stages.index(entry) if isinstance(entry, str) else entry % len(stages)
-    moved = index - sum(layer < index for layer in gone)
-    return stages[moved] if isinstance(entry, str) else moved
+    renumbered = index - sum(layer < index for layer in gone)
+    return stages[renumbered] if isinstance(entry, str) else renumbered
 
 
 def _are_indices(value: Sequence[Any], total: int) -> bool:
@@ -365,7 +368,7 @@ def _are_indices(value: Sequence[Any], total: int) -> bool:
     )
 
 
-def _at(config: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a configuration
+def _subconfig(config: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a configuration
     for field in path:
         config = getattr(config, field)
     return config

@@ -30,7 +30,8 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         if parameter is None or parameter.shape != mask.shape or places.count(id(parameter)) > 1:
             raise LayerticketError(
                 f"weight {name!r} cannot be masked: it is tied, not in this "
-                f"{type(model).__name__}, or of another shape."
+                f"{type(model).__name__}, or of another shape. Give the network that the masks "
+                "were made for."
             )
         with torch.no_grad():  # so that the copy can be copied again
             prune.custom_from_mask(  # type: ignore[no-untyped-call]  # torch's own

@@ -151,7 +151,7 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
             remove_from(small, block)
     close_gaps(small, entries)
     make_valid(small, model, [block.name for block in removed if not block.replacements])
-    _own(small, {id(p) for p in going})
+    _copy_shared(small, {id(p) for p in going})
     small.zero_grad(set_to_none=True)
     return small
 
@@ -159,19 +159,20 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
 def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Module:
     """Return a copy of the network in which every parameter of the blocks is zero.
 
-    It computes the same as `remove_blocks` at full cost: an oracle for tests, and the reason
-    why masks alone save nothing.
+    It computes the same as the result of `remove_blocks`, at the cost of the dense network; tests
+    compare the two.
 
     Raises:
-        LayerticketError: If a block ends in a normalization (post-norm), which zeros would
-            silence, or a block cannot be removed.
+        LayerticketError: If a normalization follows the addition of a block (post-norm), so that
+            zeros would set its output to zero too, or a block cannot be removed.
     """
     model = network_of(model)
     zeroed = copy_of(model)
     for block in removables(model, blocks):
         if block.post_norm and not _ends_in_zeros(block):
             raise LayerticketError(
-                f"block {block.name!r} is post-norm; zeros would silence its input."
+                f"block {block.name!r} is post-norm: with zeros it would output zeros, not its "
+                "input. Use remove_blocks."
             )
         with torch.no_grad():
             for name in block.modules:
@@ -223,7 +224,7 @@ def _substitute(cut: Replacement) -> nn.Module:
 
 
 class Absent(nn.Module):
-    """Replaces a module that took further arguments or returned a tuple; has no weights.
+    """Replaces a module that took several arguments or returned a tuple; has no weights.
 
     A network with such a module can be unpickled only where layerticket is installed; its
     ``state_dict`` does not contain it.
@@ -253,7 +254,7 @@ def _ends_in_zeros(block: Removable) -> bool:
     return bool(block.replacements) and block.replacements[0].output == "zeros"
 
 
-def _own(small: nn.Module, shared: set[int]) -> None:
+def _copy_shared(small: nn.Module, shared: set[int]) -> None:
     """Copy parameters that a kept module shares with a removed block (tied weights)."""
     copies: dict[int, nn.Parameter] = {}
     for module in small.modules():

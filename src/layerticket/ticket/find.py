@@ -13,6 +13,7 @@ from layerticket.batch import Batch, class_order, head, inputs_of, map_tensors, 
 from layerticket.blocks.block import Block, Blocks, Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
+from layerticket.counting import count_params
 from layerticket.criteria.registry import get_criterion
 from layerticket.errors import LayerticketError
 from layerticket.modules import in_eval_mode, network_of, preserved_random_state, view_of
@@ -47,7 +48,7 @@ def find_ticket(
     noise: bool = False,
     **options: Any,  # noqa: ANN401 - the criterion's own, see `score`
 ) -> Ticket:
-    """Find a ticket: score the blocks of a network and remove the lowest.
+    """Find a ticket: score the blocks of a network and remove those with the lowest scores.
 
     With several rounds, the smaller network is scored again after each, and each removes an equal
     part of the budget: the cumulative target after round r of k is r / k of it, in whole blocks
@@ -94,7 +95,7 @@ def find_ticket(
     found: list[tuple[BlockScores, Selection]] = []
     cuts: list[Cut] = []
     for part in budget.parts(rounds):
-        whole = _whole(blocks, gone)
+        whole = _whole_blocks(blocks, gone)
         scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
         chosen = select(
             scores.values,
@@ -115,19 +116,20 @@ def find_ticket(
                 cuts.append(cut_of(chosen, scores, halves))
             except LayerticketError as err:
                 warnings.warn(f"the noise at the cut cannot be measured: {err}", stacklevel=2)
-        small, gone = _without(small, blocks.named(chosen.order), whole), chosen.removed
+        small = remove_blocks(small, _renamed(small, blocks.named(chosen.order), whole))
+        gone = chosen.removed
         found.append((scores, chosen))
     if within is not None and gone == within.removed:
         raise LayerticketError(
-            f"the given ticket already removes {len(gone)} blocks, which meets the budget. "
-            "A budget counts from the dense network: ask for more."
+            f"the given ticket removes {len(gone)} blocks, which meets the budget already. Give a "
+            "larger budget: it counts from the dense network."
         )
     with preserved_random_state(0):
         failure = runs(in_eval_mode(view_of(small)), head(inputs_of(batch), 1))
     if failure:
         raise LayerticketError(
-            f"the model's own code fails without {', '.join(gone)} together ({failure}), but it "
-            "runs without each of them alone. Protect one of them, or remove fewer blocks."
+            f"the model's own code fails without the blocks {', '.join(gone)} ({failure}), though "
+            "it runs without each one alone. Protect one of them, or remove fewer blocks."
         )
     ticket = _ticket(model, blocks, small, found, within)
     return replace(ticket, model=name or ticket.model, seed=seed, cuts=tuple(cuts))
@@ -202,27 +204,23 @@ def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]
     )
 
 
-def _whole(blocks: Blocks, gone: Sequence[str]) -> list[str]:
-    """Return the names of removed whole blocks; removed branches do not change numbers."""
+def _whole_blocks(blocks: Blocks, gone: Sequence[str]) -> list[str]:
+    """Return the names of removed whole blocks; removed branches do not renumber layers."""
     return [block.name for block in blocks.named(gone) if block.branch is None]
 
 
 def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:
     """Return blocks with the names that they have after `gone` was removed."""
     now = name_after_removal(small, gone)
-    return tuple(_under(block, now) for block in blocks)
 
+    def renamed(block: Block) -> Block:
+        if block.branch is None:
+            return replace(block, name=now(block.name))
+        parts = tuple(replace(part, name=now(part.name)) for part in block.branch.replacements)
+        branch = replace(block.branch, of=now(block.branch.of), replacements=parts)
+        return replace(block, name=now(block.name), branch=branch)
 
-def _under(block: Block, now: Callable[[str], str]) -> Block:
-    """Rename a block and its parts."""
-    if block.branch is None:
-        return replace(block, name=now(block.name))
-    parts = tuple(replace(part, name=now(part.name)) for part in block.branch.replacements)
-    return replace(
-        block,
-        name=now(block.name),
-        branch=replace(block.branch, of=now(block.branch.of), replacements=parts),
-    )
+    return tuple(renamed(block) for block in blocks)
 
 
 def _scores(
@@ -238,11 +236,6 @@ def _scores(
     scores = score(small, replace(blocks, removable=current), batch, criterion, **options)
     pairs = zip(blocks, current, strict=True)
     return replace(scores, values={old.name: scores.values[new.name] for old, new in pairs})
-
-
-def _without(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> nn.Module:
-    """Remove further blocks, named as in the dense network, from the smaller network."""
-    return remove_blocks(small, _renamed(small, blocks, gone))
 
 
 def _dense_blocks(
@@ -295,7 +288,7 @@ def _ticket(
         later_scores=(*(within.later_scores if within else ()), *rounds),
         blocks=blocks.removable,
         macs={"dense": blocks.macs, "ticket": left},
-        params={"dense": blocks.params, "ticket": sum(p.numel() for p in small.parameters())},
+        params={"dense": blocks.params, "ticket": count_params(small)},
         seed=None,
         score_seconds=sum(scores.seconds for scores, _ in found),
         versions={"torch": torch.__version__},

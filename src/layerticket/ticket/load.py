@@ -1,4 +1,4 @@
-"""A trained ticket again: from its folder, the dense network and the checkpoint of any trainer."""
+"""Rebuild a trained ticket from its folder, the dense network and a checkpoint of any trainer."""
 
 import pickle
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from layerticket.errors import LayerticketError
 from layerticket.ticket.ticket import Ticket
 
 ENTRIES = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints hold the weights, if not at the top; Lightning's and timm's in the first."""
+"""Keys under which checkpoints store the weights; Lightning and timm use the first."""
 
 
 def load(
@@ -28,18 +28,19 @@ def load(
 
     Args:
         folder: Where `Ticket.save` or ``layerticket find --out`` wrote the ticket.
-        model: The dense network as the ticket was found in, weights do not matter; not modified.
-        checkpoint: Weights of the smaller network: a state dict, or a file with one, safetensors or
-            of `torch.save` (tensors and plain values only, at the top or under ``state_dict``,
-            ``model_state_dict`` or ``model``). Names may have one more prefix, such as ``network.``
-            of a LightningModule or ``module.`` of DDP. None: the ticket's first weights.
+        model: A dense network with the architecture that the ticket was found in; not modified,
+            and its weights are not used.
+        checkpoint: Weights of the smaller network: a state dict, or a file of safetensors or
+            `torch.save` with one (tensors and plain values only), at the top level or under
+            ``state_dict``, ``model_state_dict`` or ``model``. All names may have a prefix, such as
+            ``network.`` of a LightningModule or ``module.`` of DDP. None: the first weights.
 
     Returns:
         The smaller network.
 
     Raises:
-        LayerticketError: If the folder holds no ticket, it was found in another architecture, or
-            the checkpoint cannot be read or is of another network.
+        LayerticketError: If the folder has no ticket, the ticket was found in another architecture,
+            or the checkpoint cannot be read or does not fit.
 
     Example:
         >>> import tempfile, torch, layerticket as lt
@@ -65,8 +66,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     """Read a file without running any code in it."""
     if not path.is_file():
         raise LayerticketError(
-            f"there is no checkpoint {str(path)!r}. Give the file that holds the weights, or a "
-            "state dict."
+            f"there is no checkpoint {str(path)!r}. Give the file with the weights, or a state "
+            "dict."
         )
     try:
         if path.suffix == ".safetensors":
@@ -79,8 +80,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from err
     if not isinstance(found, Mapping):
         raise LayerticketError(
-            f"the checkpoint {str(path)!r} holds a {type(found).__name__}; it must hold a state "
-            "dict."
+            f"the checkpoint {str(path)!r} has a {type(found).__name__}; it must have a state dict."
         )
     return found
 
@@ -95,46 +95,44 @@ def _weights(found: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
     if not tensors:
         raise LayerticketError(
-            f"the checkpoint holds no tensors under {', '.join(ENTRIES)} or at its top; its keys "
-            f"are {few(list(found))}. Give its state dict."
+            f"the checkpoint has no tensors under {', '.join(ENTRIES)} or at the top level; its "
+            f"keys are {few(list(found))}. Give its state dict."
         )
     return tensors
 
 
 def _matched(given: Mapping[str, Tensor], small: nn.Module) -> dict[str, Tensor]:
-    """Take the prefix off that all names have, and insist on the weights of this network."""
+    """Remove a common prefix of all names; raise unless they are those of the smaller network."""
     wanted = small.state_dict()
     first = next(iter(wanted))
     prefixes = [name.removesuffix(first) for name in given if name.endswith(first)]
     for prefix in sorted(prefixes, key=len):
         found = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
-        lacking = [name for name in wanted.keys() - found.keys() if not _tied(name, wanted, found)]
-        if not lacking:
+        missing = [name for name in wanted.keys() - found.keys() if not _tied(name, wanted, found)]
+        if not missing:
             return _checked(found, wanted)
-    lacking = sorted(wanted.keys() - given.keys(), key=list(wanted).index)
-    odd = [name for name in given if name not in wanted]
+    missing = sorted(wanted.keys() - given.keys(), key=list(wanted).index)
+    extra = [name for name in given if name not in wanted]
     raise LayerticketError(
-        "the checkpoint is of another network than this ticket: it lacks "
-        f"{few(lacking, 3)}, and has {few(odd, 3)} besides. Give the checkpoint of the training "
-        "that began with this ticket."
+        f"the checkpoint does not fit this ticket: missing are {few(missing, 3)}, unexpected are "
+        f"{few(extra, 3)}. Give a checkpoint of this ticket's training."
     )
 
 
 def _tied(name: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> bool:
-    """Whether a weight that a file leaves out is another name of one that it holds."""
+    """Whether a weight that is missing in a file is tied to one in the file."""
     place = wanted[name].data_ptr()
     return place != 0 and any(wanted[k].data_ptr() == place for k in found if k in wanted)
 
 
 def _checked(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Insist on equal shapes and no more tensors; weights that a file leaves out stay tied."""
+    """Raise for extra tensors or other shapes; add tied weights that are missing in the file."""
     for name, tensor in found.items():
         if name not in wanted or tensor.shape != wanted[name].shape:
-            own = tuple(wanted[name].shape) if name in wanted else "none"
+            own = f"shape {tuple(wanted[name].shape)}" if name in wanted else "no such tensor"
             raise LayerticketError(
-                f"the checkpoint has {name!r} of shape {tuple(tensor.shape)}, this ticket's "
-                f"network has {own}. Give the checkpoint of the training that began with this "
-                "ticket."
+                f"the checkpoint has {name!r} of shape {tuple(tensor.shape)}, but this ticket's "
+                f"network has {own}. Give a checkpoint of this ticket's training."
             )
     same = {wanted[name].data_ptr(): tensor for name, tensor in found.items()}
     return {k: found[k] if k in found else same[v.data_ptr()] for k, v in wanted.items()}

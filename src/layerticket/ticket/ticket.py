@@ -30,9 +30,9 @@ TENSORS = ("init", "optimizer", "masks")
 FILES = (RECORD, *(f"{name}.safetensors" for name in TENSORS))
 """Every file of a ticket."""
 ROUNDS = "rounds"
-"""Folder of earlier rounds, in that of a ticket found in several."""
-APART = frozenset({"score_seconds", "versions", "checksum", "cuts"})
-"""Fields about how the ticket was found, not what it is; not part of the digest."""
+"""Folder for earlier rounds, in that of a ticket found in several."""
+NOT_IN_DIGEST = frozenset({"score_seconds", "versions", "checksum", "cuts"})
+"""Fields about how the ticket was found, not what it is."""
 
 Kind = Literal["blocks", "filters", "masks"]
 Initialization = Literal["ticket", "model"]
@@ -91,7 +91,7 @@ class Ticket(Shown):
     """Removed blocks in the order of execution; or convolutions that lost filters; or masked weight
     tensors."""
     macs: Mapping[Literal["dense", "ticket"], Whole | None]
-    """Per example, as a processor computes them; None where they cannot be counted."""
+    """MACs per example, including those of masked weights; None if they cannot be counted."""
     params: Mapping[Literal["dense", "ticket"], Whole]
     """Parameters; of masked weights, only the kept ones."""
     seed: Whole | None
@@ -138,7 +138,7 @@ class Ticket(Shown):
     @property
     def digest(self) -> str:
         """SHA-256 of the ticket with its tensors, but not of how it was found."""
-        return digest({k: v for k, v in self._record().items() if k not in APART})
+        return digest({k: v for k, v in self._record().items() if k not in NOT_IN_DIGEST})
 
     @property
     def rewind_epoch(self) -> int:
@@ -147,7 +147,7 @@ class Ticket(Shown):
 
     @property
     def counted_macs(self) -> dict[Literal["dense", "ticket"], int]:
-        """The MACs where they are counted.
+        """The MACs as numbers.
 
         Raises:
             LayerticketError: If they cannot be counted, so that nothing can be matched to them.
@@ -156,7 +156,7 @@ class Ticket(Shown):
         if dense is None or small is None:
             raise LayerticketError(
                 f"the multiply-accumulates of {self.model!r} cannot be counted, so nothing can be "
-                "matched to them. Match parameters, or compare by hand."
+                "matched to them. Match parameters instead."
             )
         return {"dense": dense, "ticket": small}
 
@@ -258,8 +258,8 @@ class Ticket(Shown):
         for path in (folder / RECORD, _file(folder, "init")):
             if not path.exists():
                 raise LayerticketError(
-                    f"{folder} is not a ticket: {path.name} is missing. Write one: layerticket "
-                    "find."
+                    f"{folder} is not a ticket: {path.name} is missing. Make a ticket with "
+                    "layerticket find."
                 )
         record = read_json(folder / RECORD)
         if record.get("schema") != SCHEMA:
@@ -276,8 +276,8 @@ class Ticket(Shown):
             record.get(name) != _digest_of(held) for name, held in tensors.items()
         ):
             raise LayerticketError(
-                f"the ticket in {folder} was changed after it was written (its hash is wrong). "
-                "Find it again."
+                f"the ticket in {folder} was changed after it was written (its checksum is "
+                "wrong). Find the ticket again."
             )
         values = {k: v for k, v in record.items() if k not in ("schema", "checksum")}
         ticket = restored(cls, values, str(folder / RECORD), _restored(values, folder) | tensors)
@@ -287,7 +287,7 @@ class Ticket(Shown):
     def _check(self, where: str) -> None:
         """Raise if the fields of the record contradict each other."""
         known = {block.name for block in self.blocks}
-        told = {
+        consistent = {
             "init": bool(self.init),
             "macs": {*self.macs} == {"dense", "ticket"},
             "params": {*self.params} == {"dense", "ticket"},
@@ -296,15 +296,15 @@ class Ticket(Shown):
         }
         if self.kind == "blocks":
             gone = [name for names in self.order for name in names]
-            told |= {
+            consistent |= {
                 "blocks": len(known) == len(self.blocks),
                 "removed": known.issuperset(self.removed),
                 "kept": {*self.kept} == known - {*self.removed},
                 "order": sorted(gone) == sorted(self.removed),
                 "scores": known.issuperset(self.scores),
             }
-        for name, right in told.items():
-            if not right:
+        for name, holds in consistent.items():
+            if not holds:
                 raise LayerticketError(
                     f"{where}: {name} contradicts the other fields. The file was edited by hand; "
                     "find the ticket again."

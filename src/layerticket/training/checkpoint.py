@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # `epoch_at` must not import torch, which takes a second
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
-
-
 _POINT = re.compile(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?)%")
 
 
@@ -270,7 +268,7 @@ class Journal:
             )
         state = restored(State, facts.get("state"), f"{path}: state")
         require_snapshots(self.folder, sorted(e for e in self.snapshot_epochs if e <= state.epoch))
-        self._mend_metrics(state)
+        self._repair_metrics(state)
         return state, snapshot
 
     def keep(self, state: State, snapshot: Snapshot) -> None:
@@ -283,14 +281,14 @@ class Journal:
         with open_to_append(self.folder / METRICS) as file:
             file.write(_line(state.epoch, state.metrics()).encode())
             file.flush()
-            os.fsync(file.fileno())  # a checkpoint that outlives a power cut has its curve
-        self.keep(state, snapshot)  # first: no checkpoint without its snapshot
+            os.fsync(file.fileno())  # after a power cut, the curve is as long as the checkpoint
+        self.keep(state, snapshot)  # before the checkpoint, which requires it
         write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
 
     def _facts(self, state: State) -> dict[str, Any]:
         return {"identity": dict(self.identity), "state": asdict(state)}
 
-    def _mend_metrics(self, state: State) -> None:
+    def _repair_metrics(self, state: State) -> None:
         """Drop lines after the checkpoint; write null for lines lost in a power cut."""
         path, known = self.folder / METRICS, {}
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
@@ -308,7 +306,7 @@ class Journal:
         """Return the first difference between two trainings, in words."""
         for key, mine in self.identity.items():
             if found.get(key) != mine:
-                return f"its {key} is {found.get(key)!r}, but {mine!r} was asked for"
+                return f"its {key} is {found.get(key)!r}, but {mine!r} is given"
         return "it has settings that this version does not know"
 
 

@@ -194,9 +194,9 @@ def resolve_precision(
     return "bf16" if capable else "fp32"
 
 
-# With fewer steps, compiling takes longer than it saves: tens of seconds of compilation, against
-# a few milliseconds per step of a small network.
-_COMPILE_PAYS_FROM_STEPS = 20_000
+# With fewer steps, compiling costs more than it saves: it takes tens of seconds, and saves a few
+# milliseconds per step of a small network.
+_MIN_STEPS_TO_COMPILE = 20_000
 
 
 def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
@@ -204,7 +204,7 @@ def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.
     if asked != "auto":
         return asked == "on"
     compilers = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return device.type == "cuda" and steps >= _COMPILE_PAYS_FROM_STEPS and compilers
+    return device.type == "cuda" and steps >= _MIN_STEPS_TO_COMPILE and compilers
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
@@ -250,7 +250,8 @@ def repeatable_kernels() -> Iterator[None]:
 
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-RESTARTED = 32 * 2**20  # bytes; far more than other threads allocate between two readings
+RESTARTED = 32 * 2**20
+"""Bytes by which peak and current memory may differ right after the peak was reset."""
 
 
 def peak_memory_bytes(device: torch.device) -> int:

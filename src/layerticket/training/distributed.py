@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # options must not import torch, which takes a second
 
 T = TypeVar("T")
 
-# How long a process waits for process 0, which may be testing. A process that dies is noticed at
+# How long a process waits for process 0, which may be testing. A process that dies is detected at
 # once, because its connections close.
-_PATIENCE = timedelta(hours=12)
+_TIMEOUT = timedelta(hours=12)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _OTHER_ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
@@ -80,18 +80,19 @@ class Processes:
         if self.count == 1:
             return work()
         if self.rank:
-            fate, value = self._from_rank0(None)
-            if fate == "done":
+            outcome, value = self._from_rank0(None)
+            if outcome == "done":
                 return value  # type: ignore[no-any-return]  # unpickled
-            err: BaseException = _ECHOES.get(fate, TrainingError)(value)
+            err: BaseException = _RAISED.get(outcome, TrainingError)(value)
             err.add_note(ECHO)
             raise err
         try:
             result = work()
         except BaseException as err:
             refused = isinstance(err, LayerticketError)
-            fate = "refused" if refused else "failed" if isinstance(err, Exception) else "stopped"
-            self._from_rank0((fate, " ".join(str(err).split()) or type(err).__name__))
+            failed = "failed" if isinstance(err, Exception) else "stopped"
+            outcome = "refused" if refused else failed
+            self._from_rank0((outcome, " ".join(str(err).split()) or type(err).__name__))
             raise
         self._from_rank0(("done", result))
         return result
@@ -196,10 +197,11 @@ class Processes:
 
 ALONE = Processes()
 """A single process."""
-_ECHOES: Mapping[str, type[BaseException]] = {
+_RAISED: Mapping[str, type[BaseException]] = {
     "refused": LayerticketError,
     "stopped": KeyboardInterrupt,
 }
+"""Error on the other processes, by the outcome on process 0; TrainingError for all others."""
 
 
 @contextmanager
@@ -272,7 +274,7 @@ def _joined(world: object) -> Processes:
         rank=distributed.get_rank(),
         count=count,
         local_rank=_number("LOCAL_RANK", 0),
-        channel=distributed.new_group(backend="gloo", timeout=_PATIENCE),
+        channel=distributed.new_group(backend="gloo", timeout=_TIMEOUT),
     )
 
 
@@ -284,7 +286,7 @@ def _leave() -> None:
 
 
 def _check_launch(count: int) -> None:
-    """Raise for a launch that would make torch wait for ever, or asks for another engine."""
+    """Raise if a variable is missing, so that torch would wait forever, or for another engine."""
     if missing := [name for name in _NEEDED if not os.environ.get(name)]:
         raise LayerticketError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set, so the processes cannot "
@@ -307,8 +309,8 @@ def _number(name: str, default: int) -> int:
 
 
 _REMEDY = (
-    "Every process must remove the same blocks and start from the same weights: load one saved "
-    "ticket on all of them, or find it on process 0 and send it with `on_rank0`."
+    "Every process must remove the same blocks and start from the same weights. Load one saved "
+    "ticket on all processes, or find it on process 0 and send it with `on_rank0`."
 )
 
 
@@ -341,22 +343,22 @@ def same_on_all_ranks(model: nn.Module, **facts: object) -> str:
     return digest(parts)
 
 
-def shard(shell: nn.Module, device: torch.device, count: int) -> None:
-    """Shard a module on the CPU, in place: block by block, the rest with the whole module."""
+def shard(root: nn.Module, device: torch.device, count: int) -> None:
+    """Shard a module on the CPU, in place: block by block, then its other parameters together."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if scalars := [name for name, parameter in shell.named_parameters() if not parameter.ndim]:
+    if scalars := [name for name, parameter in root.named_parameters() if not parameter.ndim]:
         raise LayerticketError(
             f"parameter {scalars[0]!r} is a scalar, which cannot be sharded. Give it the shape "
             "(1,), or train without sharding."
         )
     mesh = init_device_mesh(device.type, (count,))
-    total = sum(parameter.numel() for parameter in shell.parameters())
-    for unit in list(_units(shell, total)):
+    total = sum(parameter.numel() for parameter in root.parameters())
+    for unit in list(_units(root, total)):
         fully_shard(unit, mesh=mesh)
-    fully_shard(shell, mesh=mesh)
-    for module in shell.modules():
+    fully_shard(root, mesh=mesh)
+    for module in root.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module.register_buffer(
                 name, buffer.to(device), persistent=name not in module._non_persistent_buffers_set
@@ -366,8 +368,8 @@ def shard(shell: nn.Module, device: torch.device, count: int) -> None:
 def _units(module: nn.Module, total: int) -> Iterator[nn.Module]:
     """Yield the modules that are gathered one at a time: the blocks inside containers.
 
-    A module with more than half of the parameters is split further; one with less than a hundredth
-    stays with the rest.
+    A module with more than half of the parameters is split further. A module with less than a
+    hundredth of them is no unit of its own.
     """
     from torch import nn
 
@@ -426,7 +428,7 @@ def fill_shards(
 def synchronized_batch_norms(model: nn.Module, *, wanted: bool) -> Iterator[None]:
     """Replace batch norms by torch's synchronized ones, and restore them at the end.
 
-    Both share their tensors; if the model is moved in between, the plain norms get the new ones.
+    Both share their tensors. If the model is moved meanwhile, the plain norms get the new tensors.
     """
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm

@@ -37,9 +37,9 @@ class DropPath(nn.Module):
 def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
     """Set drop-path rates of the residual blocks, from 0 in the first to `rate` in the last.
 
-    Block i of n has ``rate * i / (n - 1)``. The rates are set in children named ``drop_path``,
-    ``drop_path1``, ... in networks of timm and transformers, and in torchvision's
-    ``StochasticDepth``; those of one block have one rate. At the end the old rates are restored.
+    Block i of n has ``rate * i / (n - 1)``, in all its drop-path layers. These are the children
+    named ``drop_path``, ``drop_path1``, ... in networks of timm and transformers, and torchvision's
+    ``StochasticDepth``. At the end the old rates are restored.
 
     Args:
         model: The network; changed in place.
@@ -54,8 +54,8 @@ def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
     found = _places(model)
     if not found:
         raise LayerticketError(
-            f"drop_path is {rate:g}, but the network has no drop-path layers, as networks of timm, "
-            "torchvision and transformers have. Leave it out."
+            f"drop_path is {rate:g}, but the network has no drop-path layers, such as those of "
+            "timm, torchvision and transformers. Leave drop_path out."
         )
     before = [(owner, name, getattr(owner, name)) for _, owner, name in found]
     blocks = list(dict.fromkeys(block for block, _, _ in found))

@@ -1,4 +1,4 @@
-"""Train in one call that resumes bit by bit: epochs in `fit`, their steps in `train_epoch`.
+"""Train in one call that can resume, with the same bits: `fit` has the loop over epochs.
 
 One step is in steps.py, files are in checkpoint.py, processes in distributed.py.
 """
@@ -162,18 +162,18 @@ def fit(
         images = trainer.steps_per_epoch * trainer.batch_size * (recipe.epochs - start.epoch)
         show = stack.enter_context(progress_bar(images, shown=where.progress and first))
 
-        guessing, warned = math.log(dataset.classes), False
+        loss_of_guessing, warned = math.log(dataset.classes), False
         peak_known = restart_peak_memory(device)
         state = _restored(journal, trainer, start)
         energy = EnergyMeter(meter, state.energy, fresh=state.epoch == start.epoch)
         while state.epoch < recipe.epochs:
             state = train_epoch(trainer, state, show)
-            if first and not warned and (warned := state.train_loss > 2 * guessing):
+            if first and not warned and (warned := state.train_loss > 2 * loss_of_guessing):
                 log.warning(
                     "the mean loss of epoch %d is %.3g, over twice that of guessing (%.3g). %s",
                     state.epoch,
                     state.train_loss,
-                    guessing,
+                    loss_of_guessing,
                     _remedies(recipe, device),
                 )
             peak = _peak(state.peak_memory_bytes, device if peak_known else None, group)
@@ -226,7 +226,7 @@ def check_network(model: nn.Module, dataset: Dataset) -> None:
 def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], None]) -> State:
     """Train one epoch and return the new state."""
     recipe, steps, epoch = trainer.recipe, trainer.steps_per_epoch, state.epoch
-    # Reading a loss waits for the GPU, so this is done rarely there.
+    # Reading a loss waits for the GPU, so it is done less often there.
     read_every = 50 if trainer.device.type == "cuda" else 5
     trainer.trained.train()
     seed_epoch(trainer.seed, epoch, trainer.device, trainer.group.rank)
@@ -234,9 +234,9 @@ def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], Non
     rate = 0.0
     supply = trainer.batches(epoch)
     for step in range(1, steps + 1):
-        asked = time.perf_counter()
+        fetching = time.perf_counter()
         images, labels = next(supply)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - fetching
         rate = learning_rate_at(recipe, epoch * steps + step - 1, steps)
         pending.append(trainer.step(images, labels, rate))
         if step % read_every == 0 or step == steps:
@@ -323,7 +323,7 @@ def _check_together(
     kept: frozenset[int],
     settings: Mapping[str, Any],
 ) -> None:
-    """Raise for what several processes cannot do, and for differences between them."""
+    """Raise for options that several processes do not support, or if the processes differ."""
     if meter is not None:
         raise LayerticketError(
             f"energy can be metered for one process only, but {group.count} train together. "
@@ -340,7 +340,7 @@ def _check_together(
 
 
 def _restored(journal: Journal, trainer: Trainer, start: ResumePoint) -> State:
-    """Restore the checkpoint, which process 0 reads for all; without one, start."""
+    """Restore the checkpoint, which process 0 reads for all; without one, save epoch `start`."""
     found: list[Snapshot | None] = [None]
 
     def read() -> State:
@@ -396,7 +396,7 @@ def _remedies(recipe: Recipe, device: torch.device) -> str:
     """Return what to try if the loss explodes."""
     tries = []
     if recipe.optimizer == "sgd":
-        tries.append("optimizer adamw with learning_rate 0.001, which most networks of timm need")
+        tries.append("optimizer adamw with learning_rate 0.001, which most timm networks need")
     tries.append(f"learning_rate {recipe.learning_rate / 10:g}")
     if recipe.clip_norm is None:
         tries.append("clip_norm 1")

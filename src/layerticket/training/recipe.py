@@ -1,4 +1,4 @@
-"""How a network is trained, as one value. Imports no torch, so that help and errors are fast."""
+"""The recipe: the settings of a training. Imports no torch, so that help and errors are fast."""
 
 import math
 from collections.abc import Mapping
@@ -76,11 +76,13 @@ class Recipe:
                 f"{self.epochs}."
             )
         if self.optimizer == "sgd" and self.nesterov and not self.momentum:
-            raise LayerticketError("nesterov is True; it must be off when momentum is 0.")
+            raise LayerticketError(
+                "nesterov is True, but momentum is 0. Set nesterov to False, or give a momentum."
+            )
         if self.schedule == "onecycle" and not self.warmup_epochs:
             raise LayerticketError(
-                "warmup_epochs is 0; it must be above 0 for the schedule onecycle, such as 0.3 "
-                "times the epochs."
+                "warmup_epochs is 0; for the schedule onecycle it must be above 0. Give, for "
+                "example, 0.3 times the epochs."
             )
 
     def identity(self, standard: Mapping[str, Any], precision: str) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Trainer:
     ) -> None:
         if sharded and recipe.ema_decay:
             raise LayerticketError(
-                "ema_decay needs whole weights, but the weights are sharded. Leave one of them out."
+                "ema_decay needs whole weights, but the weights are sharded. Leave out ema_decay "
+                "or --shard."
             )
         self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
         self.device, self.group, self.sharded = device, group, sharded
@@ -250,12 +251,12 @@ def fill_optimizer(model: nn.Module, optimizer: Optimizer, state: Mapping[str, T
         optimizer.state[like][key] = mine.detach().copy_(tensor)
 
 
-# So small that the weights do not change: the cost of a step must not drift.
 _RATE = 1e-6
+"""Learning rate of timed steps: so small that the weights, and the cost of a step, stay equal."""
 
 
 class TimedSteps:
-    """One network with steps to be timed."""
+    """Training steps of one network, to be timed."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -297,10 +298,10 @@ def timed_steps(
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
         stack.enter_context(forked_random_state(where))
-        lent = {}
+        found = {}
         for name, model in models.items():
             own = copy_of(model)
             stack.enter_context(drop_paths(own, recipe.drop_path))
             place(own, where, channels_last=recipe.channels_last)
-            lent[name] = TimedSteps(Trainer(own, dataset, recipe, seed=0, device=where))
-        yield lent
+            found[name] = TimedSteps(Trainer(own, dataset, recipe, seed=0, device=where))
+        yield found

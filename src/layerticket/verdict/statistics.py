@@ -405,9 +405,10 @@ def _clopper_pearson(share: float, n: int, confidence: float) -> tuple[float, fl
 def kendall_w(scores: Array) -> tuple[float, float]:
     """Return Kendall's W of rankings (judges, items), and the p-value of the agreement.
 
-    Tied items share their mean rank, and W is corrected for ties: 0 as by chance, 1 always the
-    same ranking, 0 if all items are tied. The p-value is Friedman's test; for two judges, where
-    its approximation is poor, it comes from 2,000 seeded permutations.
+    W is 1 if all judges give the same ranking, about 1 / judges on average if their rankings are
+    independent, and 0 if the rank sums of all items are equal. Tied items share their mean rank,
+    and W is corrected for ties; it is 0 if all items are tied. The p-value is Friedman's test; for
+    two judges, where its approximation is poor, it comes from 2,000 seeded permutations.
     """
     ranks = _mean_ranks(scores)
     judges, items = ranks.shape
