@@ -444,7 +444,7 @@ EXPLANATION = """\
   written "3 of 4"): the largest possible saving, not a recommendation.
 - **removal verified** by these checks of the network without the blocks. *forward*: the output has
   its shape and is finite. *zeros*: the output equals that of the network with these blocks at zero
-  (not checked if a normalization or an activation follows the addition and is set to zero too).
+  (not checked if a normalization or an activation after the addition belongs to the block).
   *backward*: in training mode all gradients are finite, and every weight that had one still has
   one. *export*: `torch.export` gives a program with the same output. *branches*: without every
   second branch, the output equals that with these branches at zero. In an encoder-decoder without

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from layerticket.batch import Inputs, call, map_tensors, size_of, tensors_of
-from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.errors import LayerticketError, need, short, unknown_name
 from layerticket.files import write_json
 from layerticket.modules import copy_of, preserved_random_state
 from layerticket.tensors import save_tensors
@@ -171,7 +171,7 @@ class Traced:
         except Exception as err:  # tracing runs the network, which may raise anything
             hint = " Try any_batch=False." if self.any_batch else ""
             raise LayerticketError(
-                f"torch.export cannot trace this {type(self.model).__name__}: {_first_line(err)}."
+                f"torch.export cannot trace this {type(self.model).__name__}: {short(err)}."
                 f"{hint} The format 'safetensors' needs no graph."
             ) from err
 
@@ -221,7 +221,7 @@ def _transformers(traced: Traced, path: Path) -> Reloaded:
             path, output_loading_info=True, local_files_only=True, dtype=model.dtype
         )
     except RuntimeError as err:
-        raise LayerticketError(f"{path} cannot be read back: {_first_line(err)}") from err
+        raise LayerticketError(f"{path} cannot be read back: {short(err)}") from err
     if lost := {key: sorted(map(str, value)) for key, value in loading.items() if value}:
         raise LayerticketError(f"{path} was not read back completely: {lost}.")
     again = again.eval()
@@ -249,7 +249,7 @@ def _onnx(traced: Traced, path: Path) -> Reloaded:
     except Exception as err:  # the exporter may raise anything
         raise LayerticketError(
             f"{type(traced.model).__name__} cannot be written as ONNX: "
-            f"{_first_line(err.__cause__ or err)} The format 'torch' keeps every operation of "
+            f"{short(err.__cause__ or err)} The format 'torch' keeps every operation of "
             "PyTorch."
         ) from err
     assert written is not None
@@ -265,10 +265,6 @@ def _onnx(traced: Traced, path: Path) -> Reloaded:
         return [torch.from_numpy(output) for output in outputs]
 
     return run
-
-
-def _first_line(err: BaseException) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
 
 
 FORMATS: dict[str, tuple[str, Callable[[Traced, Path], Reloaded]]] = {

@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise OSError("it is not a regular file")
         text = path.read_text(encoding="utf-8")
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=no_constant)
         if "\\u" in text:  # an escaped lone surrogate can be read but not written
             _json_text(value).encode()
     except (OSError, ValueError, RecursionError) as err:
@@ -135,8 +135,8 @@ def check_folder(path: Path) -> Path:
     return path
 
 
-def _no_number(word: str) -> None:
-    """Raise for NaN and Infinity, which are not valid JSON."""
+def no_constant(word: str) -> None:
+    """Raise for NaN and Infinity, which are not valid JSON; for `parse_constant` of json.loads."""
     raise ValueError(f"{word} is not valid JSON")
 
 

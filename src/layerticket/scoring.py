@@ -616,15 +616,12 @@ def _as_json(arguments: Mapping[str, Any]) -> dict[str, object]:
     for name, value in arguments.items():
         if name == "loss_fn":
             shown[name] = name_of_loss(value) or _name_of(value)
-            shown["temperature"] = value.temperature if _has_temperature(value) else None
+            divides = isinstance(value, (CrossEntropy, BinaryCrossEntropy))
+            shown["temperature"] = value.temperature if divides else None
         else:
             plain = isinstance(value, (str, int, float, bool)) or value is None
             shown[name] = value if plain else _name_of(value)
     return shown
-
-
-def _has_temperature(loss: object) -> bool:
-    return isinstance(loss, (CrossEntropy, BinaryCrossEntropy))
 
 
 def _name_of(value: object) -> str:

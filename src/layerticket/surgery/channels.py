@@ -73,16 +73,16 @@ def without_channels(
 
     Filters are given by convolution; of coupled convolutions, give all or only one.
     """
-    going = {name: tuple(sorted(indices)) for name, indices in removed.items() if indices}
+    given = {name: tuple(sorted(indices)) for name, indices in removed.items() if indices}
     groups = {name: group for group in coupled_channels(model, example) for name in group.filters}
-    for name, indices in going.items():
+    for name, indices in given.items():
         if name not in groups or not set(indices) < set(range(groups[name].size)):
             raise LayerticketError(
                 f"filters {list(indices)} of {name!r} cannot be removed from this "
                 f"{type(model).__name__}. Give the network they were found in."
             )
-    chosen = {groups[name].root: indices for name, indices in going.items()}
-    if odd := [n for n, i in going.items() if chosen[groups[n].root] != i]:
+    chosen = {groups[name].root: indices for name, indices in given.items()}
+    if odd := [n for n, i in given.items() if chosen[groups[n].root] != i]:
         raise LayerticketError(
             f"filters of {odd[0]!r} are coupled with those of {groups[odd[0]].root!r}, but other "
             "indices are given there. Give the same indices."

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerticket.errors import short
 from layerticket.modules import preserved_random_state
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,8 @@ def _fit(small: Any, dense: Any, gone: dict[str, list[int]]) -> str:  # noqa: AN
     try:
         before = _skeleton(type(dense), dense.config)
     except Exception as err:
-        return f"the class cannot be built from the configuration alone ({_short(err)})"
+        said = f"{type(err).__name__}: {short(err)}"
+        return f"the class cannot be built from the configuration alone ({said})"
     known = {(renamed(name), what) for name, what in _differences(dense, before)}
     config, lengths = small.config, {name: _length(dense, name) for name in gone}
     for container, indices in gone.items():
@@ -262,10 +264,6 @@ def _is_rate(module: nn.Module, name: str) -> bool:
     """Whether a module only does drop-path: it has no state, and a name of that kind."""
     key = name.rpartition(".")[2]
     return "drop" in key and not module.state_dict()
-
-
-def _short(err: Exception) -> str:
-    return f"{type(err).__name__}: {err}".splitlines()[0]
 
 
 def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  # noqa: ANN401

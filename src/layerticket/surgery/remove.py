@@ -141,8 +141,8 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
     removed = removables(model, blocks)
     present = dict(model.named_modules())
     # Parameters of removed blocks are shared with the copy, not copied, until they are removed.
-    going = [p for block in removed for n in block.modules for p in present[n].parameters()]
-    small = copy_of(model, {id(p): p for p in going})
+    dropped = [p for block in removed for n in block.modules for p in present[n].parameters()]
+    small = copy_of(model, {id(p): p for p in dropped})
     entries = [b.name for b in removed if not b.replacements and is_entry(model, b.name)]
     for block in removed:
         if block.name in entries:
@@ -151,7 +151,7 @@ def remove_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Mod
             remove_from(small, block)
     close_gaps(small, entries)
     make_valid(small, model, [block.name for block in removed if not block.replacements])
-    _copy_shared(small, {id(p) for p in going})
+    _copy_shared(small, {id(p) for p in dropped})
     small.zero_grad(set_to_none=True)
     return small
 

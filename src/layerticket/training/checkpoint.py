@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerticket.errors import LayerticketError
-from layerticket.files import open_to_append, write_atomically
+from layerticket.files import no_constant, open_to_append, write_atomically
 from layerticket.settings import NotNegative, Whole, checked_json, restored
 
 if TYPE_CHECKING:  # `epoch_at` must not import torch, which takes a second
@@ -293,7 +293,7 @@ class Journal:
         path, known = self.folder / METRICS, {}
         for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
-                found = json.loads(line, parse_constant=_no_constant)
+                found = json.loads(line, parse_constant=no_constant)
                 known[found.pop("epoch")] = found
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
@@ -312,8 +312,3 @@ class Journal:
 
 def _line(epoch: int, metrics: Mapping[str, float | None]) -> str:
     return json.dumps({"epoch": epoch, **metrics}, allow_nan=False) + "\n"
-
-
-def _no_constant(word: str) -> None:
-    """Raise for NaN and Infinity, which are not valid JSON."""
-    raise ValueError(word)

@@ -368,8 +368,8 @@ def shard(root: nn.Module, device: torch.device, count: int) -> None:
 def _units(module: nn.Module, total: int) -> Iterator[nn.Module]:
     """Yield the modules that are gathered one at a time: the blocks inside containers.
 
-    A module with more than half of the parameters is split further. A module with less than a
-    hundredth of them is no unit of its own.
+    A module with more than half of the parameters is split further. One with less than a hundredth
+    of them is not gathered separately.
     """
     from torch import nn
 
