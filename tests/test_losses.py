@@ -197,7 +197,7 @@ def zeroed_net():
 def test_gains_of_zero_are_scored_as_one_on_request(criterion):
     model, batch = zeroed_net(), image_batch()
     found = find_blocks(model, batch[0])
-    with pytest.raises(LayerticketError, match=r"Score as if those were one \(zero_init='as-one'"):
+    with pytest.raises(LayerticketError, match=r"Score with gains of one \(zero_init='as-one'"):
         score(model, found, batch, criterion)
     ones = zeroed_net()
     for name in ("2", "3", "5"):

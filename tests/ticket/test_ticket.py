@@ -130,7 +130,7 @@ def test_a_changed_record_is_refused(saved, change):
         change = {"removed": ["2", "5"]}
     record = json.loads((folder / "ticket.json").read_text())
     (folder / "ticket.json").write_text(json.dumps(record | change))
-    with pytest.raises(LayerticketError, match=r"was changed after it was written \(its hash"):
+    with pytest.raises(LayerticketError, match=r"was changed after it was written \(its checksum"):
         Ticket.load(folder)
 
 

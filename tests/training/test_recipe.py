@@ -53,7 +53,7 @@ def test_refuses_what_cannot_be_trained(field, value, said):
 
 
 def test_one_cycle_needs_a_warm_up():
-    with pytest.raises(LayerticketError, match="must be above 0 for the schedule onecycle"):
+    with pytest.raises(LayerticketError, match="for the schedule onecycle it must be above 0"):
         Recipe(schedule="onecycle", warmup_epochs=0)
 
 
