@@ -12,8 +12,8 @@ from layerticket.baselines.filters import (
     count_filters,
     find_filter_ticket,
     ranks,
-    require_equal_to_silenced,
-    silence_channels,
+    require_equal_to_zeroed,
+    zero_channels,
     take_channels,
 )
 from layerticket.counting import count_macs, count_params
@@ -264,15 +264,15 @@ def test_padded_shortcuts_are_refused_ours_by_name_and_foreign_ones_by_the_oracl
     groups = coupled_channels(model, example)
     stem = next(g for g in groups if "0" in g.filters)
     removed = dict.fromkeys(stem.filters, (3,))
-    small, silent = (
+    small, zeroed = (
         without_channels(model, removed, example),
-        silence_channels(model, groups, removed),
+        zero_channels(model, groups, removed),
     )
     with pytest.raises(LayerticketError, match="does not give the same outputs"):
-        require_equal_to_silenced(small, silent, images)
+        require_equal_to_zeroed(small, zeroed, images)
 
 
-def test_removal_equals_silence_where_channels_are_coupled_rightly():
+def test_removal_equals_zeros_where_channels_are_coupled_rightly():
     model, (images, _) = projected(), batch_of()
     for module in model.modules():  # as after training: nothing is 0 or 1
         if isinstance(module, nn.BatchNorm2d):
@@ -282,14 +282,14 @@ def test_removal_equals_silence_where_channels_are_coupled_rightly():
     groups = coupled_channels(model, images[:1])
     by_root = {g.root: g for g in groups}
     removed = {"5.conv1": (0, 4)} | dict.fromkeys(by_root["0"].filters, (1, 3))
-    small, silent = (
+    small, zeroed = (
         without_channels(model, removed, images[:1]),
-        silence_channels(model, groups, removed),
+        zero_channels(model, groups, removed),
     )
-    require_equal_to_silenced(small, silent, images)
+    require_equal_to_zeroed(small, zeroed, images)
     wrong = without_channels(model, removed | {"5.conv1": (0, 3)}, images[:1])
     with pytest.raises(LayerticketError, match="does not give the same outputs"):
-        require_equal_to_silenced(wrong, silent, images)
+        require_equal_to_zeroed(wrong, zeroed, images)
 
 
 @pytest.mark.parametrize(

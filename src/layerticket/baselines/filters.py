@@ -80,7 +80,7 @@ def find_filter_ticket(
     taken = take_channels(counts, groups, ranks(criterion, scores.values), match, wanted[match])
     removed = {layer: taken[g.root] for g in groups for layer in g.filters if g.root in taken}
     small = without_channels(model, removed, example)
-    require_equal_to_silenced(small, silence_channels(model, groups, removed), head(images, 4))
+    require_equal_to_zeroed(small, zero_channels(model, groups, removed), head(images, 4))
     seconds = time.perf_counter() - started
     dense, reached = _figures(model, example), _figures(small, example)
     figures = {
@@ -294,22 +294,22 @@ def _figures(model: nn.Module, example: Tensor) -> dict[str, int]:
     }
 
 
-def silence_channels(
+def zero_channels(
     model: nn.Module, groups: Sequence[Group], removed: Mapping[str, Sequence[int]]
 ) -> nn.Module:
     """Return a copy of the network in which the filters and their normalizations are zero."""
-    silent = copy_of(model)
+    zeroed = copy_of(model)
     with torch.no_grad():
         for group in groups:
             for part in group.parts:
                 own = [i for c in removed.get(group.root, ()) for i in part.indices[c]]
                 if part.side == "out":
-                    for parameter in silent.get_submodule(part.layer).parameters(recurse=False):
+                    for parameter in zeroed.get_submodule(part.layer).parameters(recurse=False):
                         parameter[own] = 0
-    return silent
+    return zeroed
 
 
-def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tensor) -> None:
+def require_equal_to_zeroed(small: nn.Module, zeroed: nn.Module, images: Tensor) -> None:
     """Raise unless removing channels gives the same outputs as setting them to zero.
 
     This detects wrong coupling. Outputs are compared in evaluation mode and float64.
@@ -317,7 +317,7 @@ def require_equal_to_silenced(small: nn.Module, silent: nn.Module, images: Tenso
     with torch.no_grad(), preserved_random_state(0):
         one, other = (
             logits_of(call(copy_of(network).double().eval(), images.double()))
-            for network in (small, silent)
+            for network in (small, zeroed)
         )
     if not torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE):
         raise LayerticketError(
