@@ -1,7 +1,7 @@
-"""The paper's claims beside what was measured here: reproduction.md, and a table in README.md.
+"""Compare the paper's claims with our results: write reproduction.md and a table in README.md.
 
-``python benchmarks/reproduction.py`` reads the records in docs/results and writes both. Every
-figure comes from a record; what a record lacks is "not measured".
+``python benchmarks/reproduction.py`` reads the records in docs/results. Every figure comes from a
+record; a missing one is "not measured".
 """
 
 import json
@@ -22,19 +22,19 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MARKS = "<!-- from docs/results/reproduction.md -->", "<!-- end -->"
 FEW = 3
-"""With fewer seeds nothing is called decided."""
+"""Results from fewer seeds are undecided."""
 
 Given = Mapping[str, Any]
-"""The records by name; "paper" holds the figures of the paper."""
+"""The records by name; "paper" has the figures of the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line: a figure of the paper beside ours."""
+    """One line: a figure of the paper and ours."""
 
     claim: str
     of: str
-    """What the figures are of."""
+    """The networks that are compared."""
     paper: str = "-"
     ours: str = words.ABSENT
     n: int | None = None
@@ -42,11 +42,11 @@ class Finding:
     outcome: str = words.ABSENT
     """holds, does not hold, undecided, or not measured."""
     short: bool = False
-    """Whether it stands in the short table."""
+    """Whether it is in the short table."""
 
 
 def found(value: Difference | None, outcome: str, unit: str = " pp", **about: Any) -> Finding:
-    """Make a line of a difference."""
+    """Return the line of a difference."""
     if value is None or value.mean is None:
         return Finding(**about)
     scale = 100 if unit else 1
@@ -67,12 +67,12 @@ def above(value: Difference | None, bound: float = 0.0) -> str:
 
 
 def wins(one: Comparison) -> str:
-    """Say whether a method wins, after the correction for the number of comparisons."""
+    """Return whether a method wins, after the correction for the number of comparisons."""
     return {"wins": "holds", "loses": "does not hold"}.get(one.outcome_adjusted, "undecided")
 
 
 def loses(one: Comparison) -> str:
-    """Say whether a method loses, after the correction."""
+    """Return whether a method loses, after the correction."""
     return {"loses": "holds", "wins": "does not hold"}.get(one.outcome_adjusted, "undecided")
 
 
@@ -111,7 +111,7 @@ def winners(given: Given) -> Iterator[Finding]:
 
 
 def snip(given: Given) -> Iterator[Finding]:
-    """(3) SNIP loses as more blocks go."""
+    """(3) SNIP loses as more blocks are removed."""
     study: Study = given["resnet20"]
     claim, paper = "(3) SNIP loses as p grows", given["paper"]["table2"]["snip"]
     worth = {one.block: one.worth for one in block_worth(study.rows, test_images=study.test_images)}
@@ -189,7 +189,7 @@ def close(given: Given) -> Iterator[Finding]:
 
 
 def left_open(given: Given) -> Iterator[Finding]:
-    """Ask what the paper leaves open: does a criterion beat a place, chance, other networks?"""
+    """Open questions: does a criterion beat position, chance and other networks?"""
     study: Study = given["resnet20"]
     for one, control in controls(study):
         if control.kind != "filters":
@@ -206,12 +206,12 @@ CLAIMS = (winners, snip, filters, savings, robust, close, left_open)
 
 
 def comparisons(study: Study, *kinds: str) -> list[Comparison]:
-    """Comparisons of these kinds; blocks that were taken out alone stand apart."""
+    """Return the comparisons of these kinds, without those of single removed blocks."""
     return [one for one in study.comparisons if one.kind in kinds and one.budget != "remove 1"]
 
 
 def controls(study: Study) -> Iterator[tuple[Comparison, Any]]:
-    """Pairs of a criterion's ticket and a control that was compared with it."""
+    """Yield pairs of a criterion's ticket and a control that was compared with it."""
     for one in comparisons(study, "ticket"):
         if one.role == "criterion":
             for control in one.controls:
@@ -219,13 +219,13 @@ def controls(study: Study) -> Iterator[tuple[Comparison, Any]]:
 
 
 def negated(value: Difference) -> Difference:
-    """The difference the other way round."""
+    """Return the difference with the opposite sign."""
     mean, low, high = (None if end is None else -end for end in (value.mean, value.high, value.low))
     return Difference(mean=mean, std=value.std, low=low, high=high, n=value.n, over=value.over)
 
 
 def similarities(study: Study) -> dict[str, dict[int, float]]:
-    """Method -> seed -> mean CKA with dense over all places that both have."""
+    """Return method -> seed -> mean CKA with dense, over the layers that both networks have."""
     by: dict[str, dict[int, float]] = {}
     for row in study.rows:
         mean = row.similarity and row.similarity.get("mean")
@@ -235,7 +235,7 @@ def similarities(study: Study) -> dict[str, dict[int, float]]:
 
 
 def paired(one: Mapping[int, float], two: Mapping[int, float]) -> Difference | None:
-    """Difference over the seeds that both have."""
+    """Return the difference over the common seeds; None if there are none."""
     both = sorted(one.keys() & two.keys())
     return estimate([one[s] - two[s] for s in both]).difference(0.95) if both else None
 
@@ -243,14 +243,13 @@ def paired(one: Mapping[int, float], two: Mapping[int, float]) -> Difference | N
 # The page.
 
 TEXT = """\
-# What became of the paper's claims
+# The paper's claims and our results
 
-The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835) beside what was
-measured here. *Holds* and *does not hold* are decided at one-sided 2.5 %, over new seeds and new
-test images where the records allow it; against dense (non-inferiority at {margin}) after the
-correction for the number of comparisons. With fewer than {few} seeds nothing is decided. What
-would decide a claim was written down before the first run:
-`studies/resnet20.md`.
+The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835), compared with our
+measurements. *Holds* and *does not hold* are decided at one-sided 2.5 %, for new seeds and, if the
+records allow it, new test images; against dense (non-inferiority at {margin}) after the correction
+for the number of comparisons. With fewer than {few} seeds every result is undecided. The results
+that would decide each claim were fixed before the first run, in `studies/resnet20.md`.
 
 ```bash
 python benchmarks/reproduction.py   # from the records in docs/results
@@ -259,28 +258,29 @@ python benchmarks/reproduction.py   # from the records in docs/results
 ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; {cpu}, PyTorch {torch};
 **{done} of its {rows} runs are done** ([page](resnet20.md)). Other rows: [Table 1](table1.md),
 [Table 4](table4.md), [Table 5](table5.md). The paper trained ResNet-32 and ResNet-56 for 200
-epochs: what is decided here is decided for ResNet-20 and {epochs} epochs.
+epochs; our decisions are for ResNet-20 and {epochs} epochs only.
 """
 
 NOTES = """\
 ## What this shows, and what it does not
 
-- (1), (2): *holds* says that the accuracy is less than {margin} below dense; not that it equals
-  dense, nor that another choice of blocks is worse. Rows without a second figure have one seed.
-- (3): a row with one block rests on the block that SNIP scores lowest; it is the row "without"
-  that block of (1).
-- (5): one thread, the other core busy; networks take turns, ratios are of one round. *Holds* says
-  that the paper's factor lies in our interval or below it. Energy is derived from CPU time at a
-  stated power, without a meter; carbon is energy times a constant, so its share is the same.
-- (6): corruptions are made anew by the recipe from JPEG images; CIFAR-10.2 was not at hand.
-- (7): linear CKA with the dense network of the same seed on test images, the mean over all places
+- (1), (2): *holds* means that the accuracy is less than {margin} below dense; it does not mean that
+  it equals dense, nor that another choice of blocks is worse. Rows without an interval have one
+  seed.
+- (3): for one block, the block with the lowest SNIP score is removed; the figure is that of the row
+  "without" this block in (1).
+- (5): one thread, with other programs on the other core; networks take turns, and ratios are of one
+  round. *Holds* means that the paper's factor is in our interval or below it. Energy is computed
+  from CPU time and a stated power; carbon is energy times a constant, so its saving is the same.
+- (6): corruptions are regenerated by the recipe from JPEG images; CIFAR-10.2 was not available.
+- (7): linear CKA with the dense network of the same seed on test images, the mean over all layers
   that both networks have.
-- Filters are matched with the layer ticket in number (`filters`) or in MACs (`macs`).
+- Filters are matched to the layer ticket in number (`filters`) or in MACs (`macs`).
 """
 
 
 def page(given: Given, findings: Sequence[Finding]) -> str:
-    """Write the page."""
+    """Return the page as Markdown."""
     study: Study = given["resnet20"]
     facts = {
         "margin": words.points(study.margin), "few": FEW, "command": study.command,
@@ -295,12 +295,12 @@ def page(given: Given, findings: Sequence[Finding]) -> str:
 
 
 def short_table(findings: Sequence[Finding]) -> str:
-    """The lines that sum it up."""
+    """Return the table of the most important lines."""
     return table([one for one in findings if one.short])
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Lines as a Markdown table."""
+    """Return lines as a Markdown table."""
     header = ["claim", "of", "paper", "here (95 % interval)", "n", "outcome"]
     cells = [
         (f.claim, f.of, f.paper, f.ours, "-" if f.n is None else str(f.n), f.outcome)
