@@ -13,8 +13,8 @@ from layerticket.baselines.filters import (
     find_filter_ticket,
     ranks,
     require_equal_to_zeroed,
-    zero_channels,
     take_channels,
+    zero_channels,
 )
 from layerticket.counting import count_macs, count_params
 from layerticket.errors import LayerticketError
@@ -60,7 +60,7 @@ def test_counts_are_what_the_smaller_network_has():
     for group, channels in zip(groups, [(1, 3), (0,), (), (2, 4, 5), (0, 1), (3,)], strict=True):
         for channel in channels:
             before = {f: tally.total(f) for f in MATCHES}
-            costs = {f: tally.without(group, channel, f) for f in MATCHES}
+            costs = {f: tally.saving(group, channel, f) for f in MATCHES}
             tally.take(group, channel)
             assert {f: before[f] - tally.total(f) for f in MATCHES} == costs
         removed |= dict.fromkeys(group.filters, channels)
@@ -95,7 +95,7 @@ def test_the_match_is_met_and_said(criterion, match):
     tally = ChannelCounts.of(small, batch[0][:1], groups)
     for group in groups:
         if group.size > 1:
-            nearer = abs(told["difference"] - tally.without(group, 0, match))
+            nearer = abs(told["difference"] - tally.saving(group, 0, match))
             assert nearer >= abs(told["difference"])
 
 

@@ -131,7 +131,7 @@ def test_ranking_by_hand():
     assert masks["a"].tolist() == [[True, False]]
     with pytest.warns(UserWarning, match="2 kept weights have the same saliency"):
         keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 2)
-    with pytest.raises(LayerticketError, match="4 of 3 remaining weights"):
+    with pytest.raises(LayerticketError, match="4 of the 3 remaining weights"):
         keep_highest({"a": torch.ones(3)}, {"a": torch.ones(3, dtype=torch.bool)}, 4)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layerticket.errors import LayerticketError
-from layerticket.models.load import _undecided, build_model
+from layerticket.models.load import _init_option, build_model
 from layerticket.models.names import model_names
 
 
@@ -181,7 +181,7 @@ def test_torchvision_is_told_to_draw_weights_only_where_it_asks():
     from torchvision import models
 
     def asked(name):
-        return _undecided(models.get_model_builder(name))
+        return _init_option(models.get_model_builder(name))
 
     assert asked("googlenet") == asked("inception_v3") == {"init_weights": True}
     assert asked("vgg11") == asked("resnet18") == {}

@@ -113,9 +113,7 @@ def test_missing_and_truncated_files_are_refused(saved, name):
         with pytest.raises(LayerticketError, match=name):
             Ticket.load(folder)
     path.unlink()
-    with pytest.raises(
-        LayerticketError, match=f"{name} is missing. Make a ticket with"
-    ):
+    with pytest.raises(LayerticketError, match=f"{name} is missing. Make a ticket with"):
         Ticket.load(folder)
 
 

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -227,12 +227,12 @@ def _chosen(reference: Ticket, control: Control, draw: int, seed: int | None) ->
         return (blocks[draw],)
     if control == "random":
         return _drawn(reference, saved, draw, seed)
-    choose = {
+    by_count: Mapping[str, Callable[[int], tuple[Block, ...]]] = {
         "first": lambda count: blocks[:count],
         "last": lambda count: blocks[::-1][:count],
         "even": lambda count: _spread(blocks, count),
-    }[control]
-    choices = [choose(count) for count in range(1, len(blocks) + 1)]
+    }
+    choices = [by_count[control](count) for count in range(1, len(blocks) + 1)]
     return min(choices, key=lambda chosen: abs(macs_of(chosen) - saved))
 
 
