@@ -48,7 +48,7 @@ def test_a_batch_is_a_pair_or_a_mapping():
     batch = {"x": X}
     assert inputs_of(batch) is batch
     for wrong in (X, (X, Y, Y)):
-        with pytest.raises(LayerticketError, match=r"give \(inputs, targets\) or one dict"):
+        with pytest.raises(LayerticketError, match=r"Give \(inputs, targets\), or one dict"):
             inputs_of(wrong)
 
 

@@ -18,4 +18,4 @@ def test_the_page_of_a_study_is_made_from_its_record():
 
 def test_every_record_has_a_page_and_every_page_a_record():
     pages, records = ({f.stem for f in RESULTS.glob(f"*.{kind}")} for kind in ("md", "json"))
-    assert pages == records
+    assert pages - {"reproduction"} == records  # that page is made from several records
