@@ -20,7 +20,7 @@ from layerticket.verdict.pairs import Row, compare_rows
 
 MEASURED = (
     "train_seconds", "images_per_second", "energy_kwh", "co2_kg", "energy_method",
-    "peak_memory_bytes", "search_seconds", "search_energy_kwh", "cost",
+    "peak_memory_bytes", "data_wait_share", "search_seconds", "search_energy_kwh", "cost",
 )  # fmt: skip
 
 

@@ -123,12 +123,15 @@ def train(
 
 def _text(model: str, record: Mapping[str, Any], ticket: Path | None) -> str:
     """Return the result and cost of a training as text."""
+    slow = words.waiting(record["data_wait_share"])
+    warning = f"Warning: {slow}.\n" if slow else ""
     return (
         f"{model}{' (ticket)' if ticket else ''}: test accuracy "
         f"{100 * record['test_accuracy']:.2f} % after {words.counted(record['epochs'], 'epoch')}, "
         f"{record['train_seconds']:.1f} s at {record['images_per_second']:.0f} images/s "
-        f"({record['precision']}, {record['device']})"
-        f"{words.electricity(record['energy_kwh'], record['co2_kg'])}.\nSaved in {record['run']}"
+        f"({record['precision']}, {record['device']}, {words.share(record['data_wait_share'])} "
+        f"waiting for data){words.electricity(record['energy_kwh'], record['co2_kg'])}.\n"
+        f"{warning}Saved in {record['run']}"
     )
 
 

@@ -355,6 +355,7 @@ BUDGET = Column(title="budget", words=True, absent="", context=True)
 METHOD = Column(title="method", words=True)
 DRAW = Column(title="draw", absent="", rare=True)
 ENDS = ("mean", "low", "high")
+SPEED = (*ENDS, "data_wait_share")
 
 
 def _interval(value: Sequence[float | None]) -> str:
@@ -367,7 +368,8 @@ def _range(value: Sequence[float]) -> str:
 
 
 def _speedup(value: Sequence[float | None]) -> str:
-    return words.speedup(dict(zip(ENDS, value, strict=True)))
+    *ends, waiting = value
+    return words.speedup(dict(zip(ENDS, ends, strict=True)), waiting)
 
 
 def _ends(found: Difference | None) -> tuple[Any, ...] | None:
@@ -401,7 +403,7 @@ def verdict_table(study: Study) -> Text:
             words.accuracy(one.accuracy["mean"]),
             words.interval(one.difference),
             words.saving(one.macs_saving),
-            words.speedup({"mean": one.speedup.get("mean"), "low": None}),
+            words.speedup({"mean": one.speedup.get("mean"), "low": None}, one.data_wait_share),
             one.outcome_adjusted,
         )
         for one in study.judged
@@ -451,7 +453,7 @@ def comparisons_table(study: Study) -> Table:
         Column(title="average effect", show=words.difference, absent="—", rare=True),
         Column(title="MACs", show=words.saving),
         Column(title="parameters", show=words.saving),
-        Column(title="speed, search and training", key="speed", show=_speedup, parts=ENDS),
+        Column(title="speed, search and training", key="speed", show=_speedup, parts=SPEED),
         Column(title="peak memory", show=words.saving),
         Column(title="energy", show=words.saving),
         Column(title="carbon", show=words.saving),
@@ -478,7 +480,9 @@ def comparisons_table(study: Study) -> Table:
             one.average_effect if one.same_seeds else None,
             one.macs_saving,
             one.params_saving,
-            None if one.speedup.get("mean") is None else tuple(one.speedup[end] for end in ENDS),
+            None
+            if one.speedup.get("mean") is None
+            else (*(one.speedup[end] for end in ENDS), one.data_wait_share),
             one.memory_saving,
             one.energy_saving,
             one.co2_saving,
@@ -828,6 +832,7 @@ def cost_table(study: Study) -> Table:
         ("train_seconds", Column(title="training", show=words.duration)),
         ("search_seconds", Column(title="search", show=words.duration)),
         ("images_per_second", Column(title="images/s", show=words.count)),
+        ("data_wait_share", Column(title="waiting for data", show=words.share)),
         ("peak_memory_bytes", Column(title="peak memory", show=words.memory)),
         ("energy_kwh", Column(title="energy", show=words.energy)),
         ("co2_kg", Column(title="CO2e", show=words.carbon)),

@@ -42,6 +42,7 @@ OF_TRAINING = (
     "epochs",
     "train_seconds",
     "images_per_second",
+    "data_wait_share",
     "energy_kwh",
     "co2_kg",
     "energy_method",

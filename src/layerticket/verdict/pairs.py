@@ -99,6 +99,8 @@ class Row(Shown):
     epochs: int | None = None
     train_seconds: float | None = None
     images_per_second: float | None = None
+    data_wait_share: float | None = None
+    """Share of `train_seconds` in which the loop waited for its next batch."""
     energy_kwh: float | None = None
     co2_kg: float | None = None
     energy_method: str | None = None
@@ -241,6 +243,9 @@ class Comparison(Shown):
     macs_saving: float | None = None
     params_saving: float | None = None
     speedup: Mapping[str, float | None] = field(default_factory=dict)
+    data_wait_share: float | None = None
+    """Mean share of the training time in which dense or the method, whichever is higher, waited
+    for data."""
     memory_saving: float | None = None
     energy_saving: float | None = None
     co2_saving: float | None = None
@@ -627,6 +632,7 @@ def _savings(group: _Group, terms: _Terms) -> dict[str, Any]:
         "macs_saving": _counted(group, "macs", network),
         "params_saving": _counted(group, "params", network),
         "speedup": _speedup(group, terms.confidence),
+        "data_wait_share": _waiting(group),
         "memory_saving": _share(group, lambda row: row.peak_memory_bytes),
         "energy_saving": _share(group, lambda row: _cost(row, "energy_kwh"), "energy_method"),
         "co2_saving": _share(group, lambda row: _cost(row, "co2_kg"), "energy_method"),
@@ -681,6 +687,14 @@ def _speedup(group: _Group, confidence: float) -> dict[str, float | None]:
     dense, method = zip(*pairs, strict=True)
     mean, low, high = ratio_interval(dense, method, confidence=confidence)
     return {"mean": mean, "low": low, "high": high}
+
+
+def _waiting(group: _Group) -> float | None:
+    """Return the share of the training time that the network which waits longer for data waits."""
+    sides = (group.dense.values(), group.every)
+    shares = [_mean([row.data_wait_share for row in side]) for side in sides]
+    known = [share for share in shares if share is not None]
+    return max(known) if len(known) == len(shares) else None
 
 
 # Other images.

@@ -67,12 +67,37 @@ def saving(value: float | None) -> str:
     return "none saved" if percent == "0.0" else f"{percent} % {'less' if value > 0 else 'more'}"
 
 
-def speedup(figure: Mapping[str, Any]) -> str:
-    """Write a ratio of times with its interval, if it has one."""
+def speedup(figure: Mapping[str, Any], waiting: float | None = None) -> str:
+    """Write a ratio of times with its interval, and the share of time spent waiting for data.
+
+    Example:
+        >>> speedup({"mean": 1.5, "low": 1.4, "high": 1.62}, 0.034)
+        '1.50× (1.40 to 1.62), 3 % waiting for data'
+    """
     if figure["mean"] is None:
         return ABSENT
     text, low = f"{figure['mean']:.2f}×", figure["low"]
-    return text if low is None else f"{text} ({low:.2f} to {figure['high']:.2f})"
+    text += "" if low is None else f" ({low:.2f} to {figure['high']:.2f})"
+    return text if waiting is None else f"{text}, {share(waiting)} waiting for data"
+
+
+WAITS_LONG = 0.1
+"""Share of the training time from which waiting for data limits what a ticket saves."""
+
+
+def waiting(share_waited: float | None) -> str:
+    """Warn where a training waits long for its data; empty where it does not.
+
+    Example:
+        >>> waiting(0.234)
+        'training waited for data 23 % of its time: there a smaller network saves nothing'
+    """
+    if share_waited is None or share_waited <= WAITS_LONG:
+        return ""
+    return (
+        f"training waited for data {share(share_waited)} of its time: there a smaller network "
+        "saves nothing"
+    )
 
 
 def duration(seconds: float | None) -> str:
@@ -167,12 +192,15 @@ def forecast(record: Mapping[str, Any] | None) -> str:
     if (saved := record["saving"]) is not None:
         fast = saved["speedup"]
         ends = "" if fast["low"] is None else f" ({fast['low']:.2f} to {fast['high']:.2f})"
+        waited = max(record[name]["data_wait_share"] for name in ("dense", "ticket"))
         part = saved["realized_share"]
         realized = "" if part is None else f"; {part:.0%} of the gain in MACs is realized"
         lines.append(
             f"The ticket trains {fast['value']:.2f}x as fast{ends}, by its MACs it would be "
-            f"{saved['theoretical_speedup']:.2f}x{realized}."
+            f"{saved['theoretical_speedup']:.2f}x{realized}; {share(waited)} of the time it waits "
+            "for data."
         )
+        lines += [f"Warning: {slow}."] if (slow := waiting(waited)) else []
     return "\n".join(lines)
 
 
@@ -571,6 +599,8 @@ def saved_remarks(one: "Comparison") -> list[Remark]:
     """List what a ticket saved, the most important first."""
     mean, low, high = (one.speedup.get(end) for end in ("mean", "low", "high"))
     ends = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    if mean is not None and one.data_wait_share is not None:
+        ends += f"{'; ' if ends else ''}{share(one.data_wait_share)} waiting for data"
     lines = [("MACs", one.macs_saving), ("energy", one.energy_saving), ("carbon", one.co2_saving)]
     lines += [("peak memory", one.memory_saving), ("parameters", one.params_saving)]
     found = [
@@ -598,6 +628,8 @@ def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[R
                 good=False,
             )
         )
+    if slow := waiting(one.data_wait_share):
+        lines.append(Remark(text=slow, good=False))
     lines.append(Remark(text=counted(one.n, "paired seed"), good=one.n >= FEW_SEEDS))
     if one.same_seeds:
         effect = ""
