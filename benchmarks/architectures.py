@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from cyclopts import App, Parameter
 from torch import Tensor, nn
+from torch.nn import functional
 
 from layerticket.batch import Inputs, call, logits_of, tensors_of
 from layerticket.blocks.block import Block, Blocks
@@ -34,6 +35,7 @@ from layerticket.files import digest, write_atomically, write_json
 from layerticket.models.load import build_model
 from layerticket.modules import preserved_random_state
 from layerticket.report.tables import markdown
+from layerticket.scoring import score
 from layerticket.surgery.remove import remove_blocks, zero_blocks
 
 CLASSES = 10
@@ -156,6 +158,8 @@ def examine(spec: Spec) -> dict[str, Any]:
         removable at the granularity of branches; `branches_same`: whether the network without every
         second one gives the same output as with these at zero (null if this cannot be checked, or
         blocks have one branch only).
+        `grasp`: whether the default criterion scores the blocks, or why not; null with fewer than
+        two blocks.
     """
     model, example = build(spec)
     found = find_blocks(model, example)
@@ -177,14 +181,45 @@ def examine(spec: Spec) -> dict[str, Any]:
         "export": None,
         "branches": len(branches),
         "branches_same": _branches_same(model, branches, example),
+        "grasp": _scored(model, found, example),
         "reasons": _reasons(found),
     }
     if gone:
         left = sum(parameter.numel() for parameter in small.parameters())
-        row["macs_saving"] = round(1 - count_macs(small, example) / found.macs, 6)
+        if found.macs is not None:
+            row["macs_saving"] = round(1 - count_macs(small, example) / found.macs, 6)
         row["params_saving"] = round(1 - left / found.params, 6)
         row |= _tried(model, small, gone, example)
     return row
+
+
+def _scored(model: nn.Module, found: Blocks, example: Inputs) -> str | None:
+    """Try the default criterion on two examples; if need be, gains of zero are taken for one.
+
+    Image networks are scored by their classes, the others by all of their logits.
+    """
+    if len(found) < 2:
+        return None
+    batch = _repeated(example), torch.arange(2)
+    options: dict[str, Any] = {} if isinstance(example, Tensor) else {"loss_fn": _logit_loss}
+    try:
+        score(model, found, batch, **options)
+    except LayerticketError as err:
+        if "zero_init='as-one'" not in str(err):
+            return str(err)
+    else:
+        return "yes"
+    try:
+        score(model, found, batch, zero_init="as-one", **options)
+    except LayerticketError as err:
+        return str(err)
+    return "yes, with zero gains as one"
+
+
+def _logit_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Return the cross-entropy of every row of logits for a class of its own."""
+    logits = logits_of(call(model, batch[0])).float().flatten(0, -2)
+    return functional.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
 
 
 def _remove_most(
@@ -335,7 +370,7 @@ def survey(
     done = _finished(journal)
     rows = []
     for number, spec in enumerate(specs, start=1):
-        key = digest({"spec": asdict(spec), "versions": versions})
+        key = digest({"spec": asdict(spec), "versions": versions, "columns": list(HEADER)})
         if key not in done:
             done[key] = _apart(spec, seconds, memory)
             with journal.open("a", encoding="utf-8") as file:
@@ -405,6 +440,7 @@ HEADER = (
     "MACs saved",
     "params saved",
     "removal verified",
+    "GraSP",
     "why not (more)",
 )
 CHECKS = ("forward", "same_as_zeros", "backward", "export")
@@ -447,8 +483,11 @@ EXPLANATION = """\
   (not checked if a normalization or an activation after the addition belongs to the block).
   *backward*: in training mode all gradients are finite, and every weight that had one still has
   one. *export*: `torch.export` gives a program with the same output. *branches*: without every
-  second branch, the output equals that with these branches at zero. In an encoder-decoder without
-  decoder layers the encoder has no gradients, so *backward* fails.
+  second branch, the output equals that with these branches at zero. If every
+  block that reads the output of a module is gone (an encoder without decoder layers, the global
+  query of GCViT), the module has no gradients, so *backward* fails.
+- **GraSP**: whether the default criterion scores the blocks on two examples (with
+  `zero_init="as-one"` if the last layer of each branch starts at zero), or why not.
 - **why not**: reasons why other candidates must stay, and how many have each."""
 
 
@@ -457,17 +496,18 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     name = row["name"].partition(":")[2]
     shapes = ", ".join("x".join(map(str, shape[1:])) for shape in row["inputs"].values())
     if "error" in row:
-        return (name, shapes, *[""] * 6, f"not examined: {row['error']}".replace("|", "/"))
+        return (name, shapes, *[""] * 7, f"not examined: {row['error']}".replace("|", "/"))
     blocks, removed = row["blocks"], row["removed"]
     return (
         name,
         shapes,
-        f"{row['macs'] / 1e6:,.1f}" if row["macs"] >= 1e5 else f"{row['macs'] / 1e6:.3f}",
+        _millions(row["macs"]),
         str(blocks) if removed == blocks else f"{removed} of {blocks}",
         str(row["branches"]),
         _percent(row["macs_saving"]),
         _percent(row["params_saving"]),
         _verified(row) if removed else "",
+        (row["grasp"] or "").replace("|", "/"),
         "; ".join(f"{reason} ({count})" for reason, count in row["reasons"].items()),
     )
 
@@ -479,6 +519,12 @@ def _verified(row: Mapping[str, Any]) -> str:
     passed = [name for name, result in results.items() if result]
     failed = [name for name, result in results.items() if result is False]
     return ", ".join(passed) + (f"; **not**: {', '.join(failed)}" if failed else "")
+
+
+def _millions(count: int | None) -> str:
+    if count is None:
+        return "not counted"
+    return f"{count / 1e6:,.1f}" if count >= 1e5 else f"{count / 1e6:.3f}"
 
 
 def _percent(share: float | None) -> str:
