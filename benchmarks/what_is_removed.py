@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from layerticket.batch import head, inputs_of
 from layerticket.blocks.find import find_blocks
@@ -69,6 +70,14 @@ def text(number):
     return {"input_ids": ids, "labels": ids}
 
 
+def next_token_loss(temperature):
+    def loss(model, batch):
+        logits = model(batch["input_ids"]).logits[:, :-1] / temperature
+        return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+    return loss
+
+
 def cases(data_dir):
     """Name -> (network of a seed, batch of a seed)."""
     cifar, digits = load_data("cifar10", data_dir=data_dir), load_data("digits")
@@ -117,9 +126,12 @@ def score_case(build, draw, seeds):
             if key in refused:
                 continue
             own = {"draw": seed} if name == "random" else {}
+            if isinstance(batch, dict) and "temperature" in options:
+                own = {"loss_fn": next_token_loss(options["temperature"])}
+                options = {"normalization": options["normalization"]}
             begun = time.perf_counter()
             try:
-                values = score(model, blocks, batch, name, **options, **own).values
+                values = score(model, blocks, batch, name, **(options | own)).values
             except Exception as err:
                 refused[key] = " ".join(str(err).split())
                 continue
