@@ -11,7 +11,7 @@ import layerticket as lt
 import toy_study
 from layerticket.batch import batch_digest
 from layerticket.comparison import compare
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, TrainingError
 from layerticket.lottery import draw_batch
 from layerticket.models.load import stated_shape
 from layerticket.selection import Budget
@@ -148,6 +148,7 @@ def test_a_data_set_of_whole_numbers_is_scored_on_where_fit_trains(tmp_path):
         ({"data": BATCH, "budget": {"remov": 2}}, "Did you mean 'remove'"),
         ({"data": BATCH, "methods": [{"method": "ticket", "criterion": "snip", "images": 8}]},
          "Leave images out"),
+        ({"data": BATCH, "methods": "snip"}, r"is the text 'snip'; give a list: \['snip'\]"),
         ({"data": BATCH, "evaluate": ["fgsm"]}, "evaluate and similarity need images"),
     ],
 )  # fmt: skip
@@ -157,6 +158,31 @@ def test_what_does_not_fit_is_refused_before_any_training(given, match, tmp_path
     with pytest.raises(LayerticketError, match=match.replace("(remove=2)", r"\(remove=2\)")):
         compare(of_seed, out=tmp_path, **usual | given)
     assert fit.seeds == []
+
+
+def test_a_network_in_place_of_a_function_is_refused(tmp_path):
+    with pytest.raises(
+        LayerticketError, match=r"model is a Net, but .* Give a function of the seed"
+    ):
+        compare(of_seed(0), methods=["synflow"], out=tmp_path, fit=own, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_runs_are_named(tmp_path, caplog):
+    def fails(model, seed, folder):
+        if seed or whole:
+            raise RuntimeError("my mistake")
+        return own(model, seed, folder)
+
+    call = {"methods": ["synflow"], "out": tmp_path, "fit": fails, "seeds": 2, "version": "1"}
+    whole = True
+    with pytest.raises(TrainingError, match=r"4 of 4 runs failed, .*RuntimeError: my mistake"):
+        compare(network, **call, **SMALL)
+    whole = False
+    found = compare(network, **call, **SMALL)
+    assert [row.status for row in found.rows].count("done") == 2
+    assert "2 of 4 runs failed, first dense of seed 1: RuntimeError: my mistake" in caplog.text
+    assert str(tmp_path / "jobs") in caplog.text
 
 
 def test_a_function_that_needs_something_else_is_refused(tmp_path):

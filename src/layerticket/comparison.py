@@ -1,12 +1,13 @@
 """Run a paired study from Python: dense against tickets over seeds, by a recipe or your own fit."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerticket.display import Shown, Table
-from layerticket.errors import LayerticketError, need, unknown_name
+from layerticket.errors import LayerticketError, TrainingError, need, unknown_name
 from layerticket.selection import Budget, check_budget
 from layerticket.settings import from_table
 from layerticket.verdict import words
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from layerticket.ticket.ticket import Ticket
     from layerticket.training.recipe import Recipe
 
+log = logging.getLogger(__name__)
 Network = str | Callable[..., Any]
 
 
@@ -181,7 +183,15 @@ def compare(
 
     Raises:
         LayerticketError: If an argument is invalid; before any training.
+        TrainingError: If every run failed. If some did, a warning is logged.
     """
+    if hasattr(model, "named_modules"):
+        raise LayerticketError(
+            f"model is a {type(model).__name__}, but every seed needs a network of its own. Give a "
+            "function of the seed that builds one, or the name of a network."
+        )
+    if isinstance(methods, str):
+        raise LayerticketError(f"methods is the text {methods!r}; give a list: [{methods!r}].")
     from layerticket.study.running.engine import run_study
     from layerticket.study.running.executors import Workers
     from layerticket.study.spec import StudyFile
@@ -210,7 +220,25 @@ def compare(
         data_dir=None if data_dir is None else Path(data_dir),
         command=f"layerticket.compare({title!r}, out={str(out)!r})",
     )
-    return Compared(folder, record)
+    found = Compared(folder, record)
+    _check_failures(found)
+    return found
+
+
+def _check_failures(found: Compared) -> None:
+    """Log a warning if runs failed; raise if all did."""
+    failed = [row for row in found.rows if row.status == "failed"]
+    if not failed:
+        return
+    one = failed[0]
+    text = (
+        f"{len(failed)} of {words.counted(len(found.rows), 'run')} failed, first {one.method} of "
+        f"seed {one.seed}: {one.error} (log: {found.folder / (one.log or '')}). The same call "
+        "tries them again."
+    )
+    if len(failed) == len(found.rows):
+        raise TrainingError(text)
+    log.warning(text)
 
 
 def _budgets(given: Budget | Mapping[str, Any] | Sequence[Budget]) -> tuple[Budget, ...]:

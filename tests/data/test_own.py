@@ -362,8 +362,8 @@ def test_arrays(layout):
     ("images", "labels", "said"),
     [
         (IMAGES / 255, LABELS, "are float64; they must be whole numbers of 8 or 16 bits"),
-        (IMAGES[..., None], LABELS, "fits neither"),
-        (IMAGES[:, :3, :, :], LABELS, "fits both"),
+        (IMAGES[..., None], LABELS, "fits neither .* nor"),
+        (IMAGES[:, :3, :, :], LABELS, "fits both .* and"),
         (IMAGES, LABELS[:-1], r"they must be whole numbers of shape \(20,\)"),
         (IMAGES, LABELS / 2, "labels of the train split are float64"),
         (IMAGES, LABELS * 2, "class 1 of 'arrays' has no training images"),

@@ -218,6 +218,19 @@ class Blows(nn.Module):
         return x.mean((2, 3)) + self.weight + (0 if self.good >= 0 else float("nan"))
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "match"),
+    [
+        ("model", "resnet20", "model is the text 'resnet20'; give a Module"),
+        ("data", "digits", "dataset is the text 'digits'; give a Dataset"),
+        ("recipe", {"epochs": 1}, "recipe is a dict; give a Recipe"),
+    ],
+)
+def test_arguments_of_another_type_are_named(tmp_path, name, given, match):
+    with pytest.raises(LayerticketError, match=match):
+        train(tmp_path, **{name: given})
+
+
 def test_a_network_with_too_few_outputs_is_refused(tmp_path):
     with pytest.raises(LayerticketError, match=r"2 outputs, but the data have \d+ classes"):
         train(str(tmp_path / "run"), model=nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))

@@ -461,10 +461,10 @@ def _split_of(images: Any, labels: Any, what: str) -> Split:  # noqa: ANN401 - a
         pixels = pixels[..., None]
     last, second = (pixels.ndim == 4 and 1 <= pixels.shape[i] <= 4 for i in (-1, 1))
     if last == second:
-        why = "fits both" if last else "fits neither"
+        fits = "both (N, H, W, C) and" if last else "neither (N, H, W, C) nor"
         raise LayerticketError(
-            f"images of {what} have shape {pixels.shape}, which {why} (N, H, W, C) and (N, C, H, "
-            "W) with 1 to 4 channels. Reshape them."
+            f"images of {what} have shape {pixels.shape}, which fits {fits} (N, C, H, W) "
+            "with 1 to 4 channels. Reshape them."
         )
     pixels = pixels.transpose(0, 3, 1, 2) if last else pixels
     if numbers.ndim == 2 and numbers.shape[1] == 1:

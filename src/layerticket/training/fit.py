@@ -136,7 +136,7 @@ def fit(
         TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
     """
     folder = Path(folder)
-    kept = _checked(dataset, recipe, start, snapshot_epochs, where, meter)
+    kept = _checked(model, dataset, recipe, start, snapshot_epochs, where, meter)
     with ExitStack() as stack:
         group = stack.enter_context(processes(where.device))
         device = device_of(where.device, group)
@@ -262,6 +262,7 @@ def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], Non
 
 
 def _checked(
+    model: nn.Module,
     dataset: Dataset,
     recipe: Recipe,
     start: ResumePoint,
@@ -270,6 +271,14 @@ def _checked(
     meter: Meter | None,
 ) -> frozenset[int]:
     """Check the arguments of `fit`, and return the epochs whose snapshots are saved."""
+    for name, given, kind, how in (
+        ("model", model, nn.Module, "layerticket.build_model builds one from a name"),
+        ("dataset", dataset, Dataset, "layerticket.load_data loads one by its name"),
+        ("recipe", recipe, Recipe, "layerticket.Recipe(epochs=10)"),
+    ):
+        if not isinstance(given, kind):
+            shown = f"the text {given!r}" if isinstance(given, str) else f"a {type(given).__name__}"
+            raise LayerticketError(f"{name} is {shown}; give a {kind.__name__}: {how}.")
     if not len(dataset.train):
         raise LayerticketError(f"the training split of {dataset.name!r} is empty. Give images.")
     if not 0 <= start.epoch < recipe.epochs:
