@@ -86,7 +86,8 @@ def removables(model: nn.Module, blocks: Iterable[Removable | str]) -> list[Remo
     for block in blocks:
         name = block if isinstance(block, str) else block.name
         if isinstance(block, str) and name not in present:
-            raise unknown_name("block", name, [n for n in present if n])
+            composite = [n for n, module in present.items() if n and any(module.children())]
+            raise unknown_name("block", name, composite)
         if name not in present or any(part not in present for part in _parts(block)):
             raise LayerticketError(
                 f"block {name!r} is not in this {type(model).__name__}; pass the blocks "
