@@ -44,6 +44,7 @@ TRAIN = ["train", "resnet20", "--epochs", "1", "--out", "OUT"]
         (["demo", "--seeds", "0", "--out", "OUT"], "--seeds is 0; it must be at least 1"),
         (["demo", "--seeds", "9" * 30, "--out", "OUT"], "it must be at most 1000"),
         (["demo", "--epochs", "0", "--out", "OUT"], "--epochs is 0"),
+        (["demo", "--image-size", "x", "--out", "OUT"], "'x' is no size of images"),
         (["demo", "--criteria", "grap", "--out", "OUT"], "Did you mean 'grasp'"),
         (["demo", "--model", "resnet21", "--out", "OUT"], "'resnet21' is not known. Did you mean"),
         (["demo", "--remove", "99", "--out", "OUT"], "resnet32 has only 13 removable blocks"),

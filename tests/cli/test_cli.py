@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from layerticket.cli.app import VERBS, main
@@ -138,6 +139,18 @@ def test_demo_is_a_study_and_its_report(run, tmp_path):
     text = run(*words).out
     assert study["verdict"] in text
     assert summary["report"] in text
+
+
+def test_demo_takes_images_of_ones_own(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (40, 12, 10), dtype=np.uint16)
+    np.savez(tmp_path / "scans.npz", images=pixels, labels=np.arange(40) % 2)
+    words = ["demo", "--data", f"arrays:{tmp_path / 'scans.npz'}", "--value-range", "0,4095"]
+    words += ["--image-size", "8", "--model", "resnet14", "--remove", "1", "--seeds", "1"]
+    answer(run(*words, "--epochs", "1", "--out", tmp_path / "demo", "--json"))
+    study = json.loads((tmp_path / "demo" / "study.json").read_text())
+    assert study["study"]["image_size"] == [8, 8]
+    assert {row["status"] for row in study["runs"]} == {"done"}
+    assert study["title"].endswith("scans.npz")  # not the digits
 
 
 @pytest.mark.parametrize(

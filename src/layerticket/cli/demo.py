@@ -23,6 +23,8 @@ def demo(
     margin: Share | None = None,
     data: str | None = None,
     data_dir: Path | None = None,
+    image_size: str | None = None,
+    value_range: str | None = None,
     out: Folder = Path("demo"),
     device: Device = "auto",
     json: Json = False,
@@ -46,9 +48,13 @@ def demo(
     margin
         How much accuracy a winning ticket may lose, as a fraction.
     data
-        Data set by name.
+        Images by name: digits, or your own, as imagefolder:DIR.
     data_dir
         Folder with the CIFAR files.
+    image_size
+        Height and width that all images are resized to: 64 or 64,48.
+    value_range
+        Pixel values of black and white, for images of 16 bits: 0,4095.
     out
         Folder of the study and its report.
     """
@@ -59,8 +65,11 @@ def demo(
     from layerticket.study.toml import read_study
 
     given = {
+        "title": data and f"Demo: blocks removed at initialization, on {data}",
         "models.0": model,
         "data": data,
+        "image_size": image_size,
+        "value_range": value_range,
         "budgets.0.remove": remove,
         "methods.0.criterion": list(criteria) or None,
         "seeds": seeds,
