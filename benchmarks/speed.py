@@ -2,13 +2,16 @@
 
     python benchmarks/speed.py                    # every row; without a GPU, its rows are skipped
     python benchmarks/speed.py grasp discovery    # some, by name or by the first part of a name
+    python benchmarks/speed.py --profile grasp    # where the time goes
 
 The rows are in speed_rows.py and speed_gpu.py. Results are written after every row to
 docs/results/speed.json and speed.md; rows that are not run keep their results.
 """
 
 import argparse
+import cProfile
 import os
+import pstats
 import resource
 import sys
 import traceback
@@ -122,8 +125,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
         lines.append(_line(row, found, machines.index(found["machine"]) + 1))
     header = ("row", "what", "measured against", "target", "median", "lowest to highest", "n",
               "reached", "run")  # fmt: skip
-    parts = [TEXT.rstrip(), "```bash\nmake bench                          # all rows\n"
-             'make bench ROWS="grasp discovery"   # some\n```']  # fmt: skip
+    parts = [TEXT.rstrip(), COMMANDS]
     parts.append(markdown((header, lines)).rstrip())
     parts.append("\n".join(f"{place}. {one}" for place, one in enumerate(machines, start=1)))
     if limits:
@@ -165,6 +167,14 @@ more than {BUSY:.0%} of the processor time while the row ran.
 """
 
 
+COMMANDS = """\
+```bash
+make bench                                             # all rows
+make bench ROWS="grasp discovery"                      # some
+python benchmarks/speed.py --profile report-seconds    # where the time goes
+```"""
+
+
 def machine() -> str:
     """Describe machine and versions in one line."""
     here = environment("auto")
@@ -175,6 +185,16 @@ def machine() -> str:
     )
 
 
+def profile(row: Row) -> None:
+    """Print the functions in which one round of a row spends most time."""
+    if reason := row.obstacle():
+        print(f"{row.name}: skipped: {reason}")
+        return
+    profiler = cProfile.Profile()
+    profiler.runcall(lambda: list(row.measure(1)))
+    pstats.Stats(profiler).sort_stats("cumulative").print_stats(40)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print and write; return 1 if a row failed."""
     rows = [*ROWS, *GPU_ROWS]
@@ -183,8 +203,15 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("rows", nargs="*", help="names of rows; by default all")
     parser.add_argument("--rounds", type=int, help="rounds of every row; by default its own")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where the time goes, and write nothing"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="without .json and .md")
     given = parser.parse_args(words)
+    if given.profile:
+        for row in chosen(rows, given.rows):
+            profile(row)
+        return 0
     file, failed = given.out.with_suffix(".json"), 0
     results = read_json(file)["rows"] if file.exists() else {}
     for row in chosen(rows, given.rows):
