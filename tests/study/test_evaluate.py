@@ -99,7 +99,7 @@ def test_figures_are_measured_once(runs, digits, monkeypatch):
         ("cifar10-c", "'cifar10-c' is for networks trained on 'cifar10'"),
         ("cifar10.2", "is for networks trained on 'cifar10', but this one was trained on 'digits'"),
         ("imagefolder:absent", "does not exist"),
-        ("hf:nobody/nothing", "no folder"),
+        ("hf:nobody/nothing", "not a folder"),
         ("test,test", "each only once"),
     ],
 )
