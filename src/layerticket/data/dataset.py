@@ -214,7 +214,8 @@ class Dataset(Shown):
             )
 
     def _headline(self) -> str:
-        return f"{self.title}: {self.classes} classes, images of {'x'.join(map(str, self.shape))}"
+        classes = f"{self.classes} class{'' if self.classes == 1 else 'es'}"
+        return f"{self.title}: {classes}, images of {'x'.join(map(str, self.shape))}"
 
     def _facts(self) -> dict[str, object]:
         splits = {name: getattr(self, name) for name in ("train", "validation", "test")}
