@@ -14,6 +14,7 @@ from torch import nn
 
 from layerticket.errors import LayerticketError
 from layerticket.settings import from_table
+from layerticket.training.device import compile_pays
 from layerticket.training.recipe import Recipe, he2016, learning_rate_at
 from layerticket.training.steps import make_optimizer, parameter_groups
 
@@ -228,3 +229,20 @@ def test_norms_and_biases_are_not_decayed():
 def test_nothing_to_train_is_refused():
     with pytest.raises(LayerticketError, match="no trainable parameter"):
         make_optimizer(nn.ReLU(), Recipe())
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "compiler", "pays"),
+    [
+        ("auto", 6_667, "c++", True),  # saves 100 s, compiling takes 50 s
+        ("auto", 6_666, "c++", False),
+        ("auto", 10**6, None, False),
+        ("on", 1, None, True),
+        ("off", 10**6, "c++", False),
+    ],
+)
+def test_auto_compiles_where_the_steps_save_twice_its_time(
+    asked, steps, compiler, pays, monkeypatch
+):
+    monkeypatch.setattr("shutil.which", lambda name: compiler if name == "c++" else None)
+    assert compile_pays(asked, steps, torch.device("cpu")) is pays

@@ -197,7 +197,7 @@ def resolve_precision(
 # By device: seconds of compiling with an empty cache on disk, and seconds that each later step
 # saves (ResNet-32, batch 128). CPU: two cores, AVX-512 bf16, `make bench ROWS=compile`. CUDA: not
 # measured yet.
-_COMPILING = {"cuda": (60.0, 0.003), "cpu": (60.0, 0.006)}
+_COMPILING = {"cuda": (30.0, 0.003), "cpu": (50.0, 0.015)}
 
 
 def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
