@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -563,6 +564,26 @@ def report_seconds(rounds: int) -> list[float]:
     return interleave({"report": ours}, rounds=rounds)["report"]
 
 
+def page_seconds(rounds: int) -> list[float]:
+    """Seconds from opening the page in a browser until its first chart is drawn."""
+    from playwright.sync_api import sync_playwright
+
+    folder = Path(quick().name)
+    words = [*CLI, "report", str(folder / "quick"), "--out", str(folder / "seen")]
+    subprocess.run(words, check=True, capture_output=True)
+    with sync_playwright() as playwright:
+        path, values = shutil.which("chromium"), []
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        for _ in range(rounds + 1):
+            page = browser.new_page()
+            page.goto((folder / "seen" / "report.html").as_uri())
+            page.locator("#comparisons svg").wait_for()
+            values.append(page.evaluate("performance.now()") / 1000)
+            page.close()
+        browser.close()
+    return values[1:]  # the first one starts the browser's processes
+
+
 def report_size(rounds: int) -> list[float]:
     folder = Path(quick().name)
     words = [*CLI, "report", str(folder / "quick"), "--out", str(folder / "page")]
@@ -714,6 +735,10 @@ ROWS = (
     Row(
         name="report-seconds", what="layerticket report of quick", against="",
         measure=report_seconds, most=3, unit="s", rounds=5,
+    ),
+    Row(
+        name="page-seconds", what="its page in chromium, complete from disk", against="", most=1,
+        measure=page_seconds, unit="s", packages=("playwright",), rounds=5,
     ),
     Row(
         name="report-size", what="its page", against="", measure=report_size, most=1.2, unit="MB",
