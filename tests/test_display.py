@@ -109,3 +109,11 @@ def test_long_lists_are_counted():
     assert few(range(12), 3) == "0, 1, 2 and 9 more"
     assert shortened("x" * 300, 50).endswith(" ...")
     assert len(shortened("x" * 300, 50)) == 50
+
+
+def test_a_record_without_a_headline_cannot_be_made():
+    class Untitled(Shown):
+        pass
+
+    with pytest.raises(TypeError, match="_headline"):
+        Untitled()

@@ -1,6 +1,7 @@
 """Print records as a few lines of text, or as a table in a notebook."""
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 Table = tuple[Sequence[str], Sequence[Sequence[object]]]
@@ -12,14 +13,14 @@ _NUMBER = 'style="text-align:right"'
 _LEFT = 'style="text-align:left"'
 
 
-class Shown:
+class Shown(ABC):
     """A record that prints a few lines, and a table in a notebook."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _headline(self) -> str:
         """Return a title of one line."""
-        raise NotImplementedError
 
     def _facts(self) -> Mapping[str, object]:
         """Return the values to print below the title."""

@@ -65,6 +65,18 @@ def test_every_chart_is_drawn(opened):
     assert cells.count() > 13 * 21  # every block of every ticket, and the shades
 
 
+def test_text_is_never_run_as_code(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    for number, made in enumerate(("eval('1')", "Function('return 1')()")):
+        # In a task of its own: while the driver's call runs, the browser lets eval pass.
+        code = f"try {{ made[{number}] = {made} }} catch (error) {{ made[{number}] = error.name }}"
+        page.add_script_tag(content=f"window.made ??= []; setTimeout(() => {{ {code} }}, 0)")
+        page.wait_for_function(f"window.made[{number}] !== undefined")
+    assert page.evaluate("window.made") == ["EvalError", "EvalError"]
+    page.close()
+
+
 def test_a_pointer_at_a_point_is_told_its_row(opened):
     page = opened()
     see_all(page)

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from layerticket.data.cifar import CIFARS, read_batches
+from layerticket.data import cifar
+from layerticket.data.cifar import CIFARS, read_batches, read_pickle
 from layerticket.data.dataset import Augment
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
@@ -452,3 +453,23 @@ def test_the_real_test_images(cifar10_dir, tmp_path, monkeypatch):
     assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.01)
     monkeypatch.setattr("PIL.Image.open", None)  # nothing is decoded again: it is in the cache
     assert load(tmp_path, fraction=0.1).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        b"(X\x04\x00\x00\x00evilK\x01db",  # sets an attribute
+        b"N(X\x07\x00\x00\x00__doc__X\x01\x00\x00\x00xd\x86b",  # sets one that it has
+        b"N(X\x0c\x00\x00\x00__defaults__)d\x86b",
+    ],
+)
+def test_a_pickle_cannot_change_the_functions_that_read_it(tmp_path, build):
+    def state():
+        own = cifar._encoded
+        return dict(vars(own)), own.__doc__, own.__defaults__
+
+    before, file = state(), tmp_path / "batch"
+    file.write_bytes(b"\x80\x02c_codecs\nencode\n" + build + b".")
+    with pytest.raises(LayerticketError, match="it has a function"):
+        read_pickle(file, "CIFAR batch")
+    assert state() == before

@@ -185,3 +185,14 @@ def test_torchvision_is_told_to_draw_weights_only_where_it_asks():
 
     assert asked("googlenet") == asked("inception_v3") == {"init_weights": True}
     assert asked("vgg11") == asked("resnet18") == {}
+
+
+@pytest.mark.parametrize("value", ["{[1]:2}", "-" * 100_000 + "1"])
+def test_a_value_that_cannot_be_read_is_refused(value):
+    with pytest.raises(LayerticketError, match="the value of x cannot be read"):
+        build_model(f"timm:resnet18,x={value}", classes=10, channels=3, seed=0)
+
+
+def test_a_value_is_never_run():
+    with pytest.raises(LayerticketError):  # a text, which timm does not take
+        build_model("timm:resnet18,x=__import__('os').abort()", classes=10, channels=3, seed=0)

@@ -72,7 +72,10 @@ def build_model(name: str, *, classes: int, channels: int, seed: int) -> nn.Modu
 
 
 def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
-    """Split ``NAME,key=value,...``; values are Python literals, or otherwise text."""
+    """Split ``NAME,key=value,...``; values are Python literals, or otherwise text.
+
+    `literal_eval` reads numbers, texts and containers of these; it calls and imports nothing.
+    """
     target, *pairs = rest.split(",")
     options: dict[str, object] = {}
     for pair in pairs:
@@ -85,6 +88,11 @@ def _options(rest: str, name: str) -> tuple[str, dict[str, object]]:
             options[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             options[key] = text
+        except (TypeError, MemoryError, RecursionError) as err:
+            raise LayerticketError(
+                f"model {name[:60]!r}: the value of {key} cannot be read ({type(err).__name__}). "
+                "Give a number, True, False, None or a text."
+            ) from err
     return target, options
 
 
