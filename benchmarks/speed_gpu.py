@@ -8,8 +8,8 @@ processes on one GPU), and the speed-up of a ticket in each case.
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -22,11 +22,13 @@ from layerticket.evaluation.timing import interleave
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
+from layerticket.training.device import repeatable_kernels
 from speed_row import Row, in_turns
 
 SHAPE, CLASSES, BATCH, STEPS = (3, 32, 32), 10, 128, 20
 DEPTHS = (20, 32, 56)
 PROCESSES = (2, 4, 8)
+WINDOW = 1.5  # seconds of training of several processes
 
 
 def network(depth: int) -> nn.Module:
@@ -50,6 +52,8 @@ def steps(model: nn.Module, how: str, device: str = "cuda") -> Callable[[], None
         with torch.autocast(device, torch.bfloat16):
             return F.cross_entropy(model(images).float(), labels)
 
+    if how == "compiled":
+        torch.compiler.reset()  # PyTorch compiles one function only eight times
     loss = torch.compile(loss_of) if how == "compiled" else loss_of
 
     def step() -> None:
@@ -64,10 +68,12 @@ def steps(model: nn.Module, how: str, device: str = "cuda") -> Callable[[], None
     one = captured(step) if how == "graph" else step
 
     def several() -> None:
-        for _ in range(STEPS):
-            one()
+        with repeatable_kernels():
+            for _ in range(STEPS):
+                one()
         wait()
 
+    several.keeps = step  # a CUDA graph does not keep the tensors that it uses
     return several
 
 
@@ -75,13 +81,14 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
     """Record all kernels of a step as one CUDA graph, which needs only one launch."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    with repeatable_kernels():
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph, stream=aside):
+            step()
     return graph.replay
 
 
@@ -109,47 +116,62 @@ def ticket(kind: str, how: str, rounds: int, depth: int = 56, removed: int = 12)
     return [ratio / macs for ratio in ratios]
 
 
-ALONE = """
-import sys, time, torch
+WORKER = """
+import sys, time
 from speed_gpu import BATCH, STEPS, network, steps
-several = steps(network(int(sys.argv[1])), "eager")
-several()
-print("ready", flush=True)
-sys.stdin.readline()
-count, start = 0, time.perf_counter()
-while time.perf_counter() - start < 10:
+made = {}
+for line in sys.stdin:
+    depth, how, seconds = line.split()
+    if (depth, how) not in made:
+        made[depth, how] = steps(network(int(depth)), how)
+    several = made[depth, how]
     several()
-    count += STEPS * BATCH
-print(count / (time.perf_counter() - start))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < float(seconds):
+        several()
+        count += STEPS * BATCH
+    print(count / (time.perf_counter() - start), flush=True)
 """
 
 
-def together(depth: int, processes: int) -> float:
-    """Return the total images per second of several processes that train on one GPU."""
+@cache
+def workers() -> list[subprocess.Popen]:
+    """Start processes that train on one GPU when asked; they end with this process."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    started = [
+    return [
         subprocess.Popen(
-            [sys.executable, "-c", ALONE, str(depth)],
+            [sys.executable, "-c", WORKER],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for _ in range(processes)
+        for _ in range(max(PROCESSES))
     ]  # fmt: skip
-    for process in started:
-        if process.stdout.readline().strip() != "ready":
-            raise RuntimeError("a process ended before it trained")
-    for process in started:
-        process.stdin.write("go\n")
+
+
+def together(depth: int, how: str, processes: int) -> float:
+    """Return the total images per second of several processes that train on one GPU."""
+    chosen = workers()[:processes]
+    _tell(chosen, f"{depth} {how} {WINDOW}")
+    if any(process.stdout.readline().strip() != "ready" for process in chosen):
+        raise RuntimeError("a process ended before it trained")
+    _tell(chosen, "go")
+    return sum(float(process.stdout.readline()) for process in chosen)
+
+
+def _tell(processes: Sequence[subprocess.Popen], text: str) -> None:
+    for process in processes:
+        process.stdin.write(f"{text}\n")
         process.stdin.flush()
-    return sum(float(process.communicate()[0]) for process in started)
 
 
-def several_processes(depth: int, processes: int, rounds: int) -> list[float]:
+def several_processes(depth: int, how: str, processes: int, rounds: int) -> list[float]:
     """Return images per second of several processes on one GPU, divided by those of one."""
     values = []
     for turn in range(rounds):
         counts = (1, processes) if turn % 2 == 0 else (processes, 1)
-        speeds = {count: together(depth, count) for count in counts}
+        speeds = {count: together(depth, how, count) for count in counts}
         values.append(speeds[processes] / speeds[1])
     return values
 
@@ -173,11 +195,12 @@ GPU_ROWS = (
     ),
     *(
         Row(
-            name=f"gpu-processes-{depth}-{count}", gpu=True, rounds=3,
-            what=f"images/s of ResNet-{depth}, {count} processes on one GPU", against="one process",
-            measure=partial(several_processes, depth, count),
+            name=f"gpu-processes-{depth}-{how}-{count}", gpu=True, rounds=3,
+            what=f"images/s of ResNet-{depth}, {how}, {count} processes on one GPU",
+            against="one process", measure=partial(several_processes, depth, how, count),
         )
         for depth in DEPTHS
+        for how in ("eager", "graph")
         for count in PROCESSES
     ),
     *(

@@ -83,7 +83,7 @@ OTHERS = {
     "warmup_epochs": (0.0, True), "augmentation": ("none", True), "mixup": (0.2, True),
     "cutmix": (0.2, True), "label_smoothing": (0.1, True), "clip_norm": (1.0, True),
     "ema_decay": (0.9, True), "drop_path": (0.0, True), "precision": ("bf16", False),
-    "channels_last": (False, True), "compile": ("on", False),
+    "channels_last": (False, True), "compile": ("on", False), "cuda_graph": (False, False),
 }  # fmt: skip
 
 

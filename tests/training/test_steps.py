@@ -158,3 +158,99 @@ def test_timed_steps_leave_the_network_alone():
             lent["a"].step()
     assert same(before, model.state_dict())
     assert torch.equal(random, torch.get_rng_state())
+
+
+class Dropping(nn.Module):
+    """A network with dropout, whose random numbers come from the device or the CPU."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.inner, self.where = make_model(), where
+
+    def forward(self, images):
+        kept = torch.rand(len(images), 1, device=self.where or images.device) > 0.1
+        return self.inner(images) * kept.to(images.device)
+
+
+class Copying(nn.Module):
+    """A network that copies a result to the CPU in every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = make_model()
+
+    def forward(self, images):
+        logits = self.inner(images)
+        return logits if logits.sum().item() else -logits
+
+
+def ends(folder, recipe, make):
+    found = {}
+    for name, graph in (("graph", True), ("eager", False)):
+        model, once = make(), dataclasses.replace(recipe, cuda_graph=graph)
+        fit(model, make_data(), once, seed=5, folder=folder / name,
+            where=Where(device="cuda", progress=False))  # fmt: skip
+        found[name] = load_tensors(folder / name / CHECKPOINT)[0]
+    return found["graph"], found["eager"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("recipe", "make"),
+    [
+        (RECIPE, make_model),
+        (dataclasses.replace(RECIPE, precision="bf16"), make_model),
+        (ADAMW, make_model),
+        (dataclasses.replace(AVERAGED, clip_norm=0.1, mixup=0.2), make_model),
+        (RECIPE, lambda: Dropping(None)),
+    ],
+    ids=["sgd", "bf16", "adamw", "average", "dropout"],
+)
+def test_a_cuda_graph_gives_the_bits_of_eager_steps(tmp_path, recipe, make, caplog):
+    graph, eager = ends(tmp_path, recipe, make)
+    assert same(graph, eager)
+    assert "CUDA graph" not in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(lambda: Dropping("cpu"), "random numbers on the CPU"), (Copying, "waits for a result")],
+    ids=["random", "copying"],
+)
+def test_a_step_that_cannot_be_captured_stays_eager(tmp_path, make, reason, caplog):
+    graph, eager = ends(tmp_path, RECIPE, make)
+    assert same(graph, eager)
+    assert caplog.text.count("is not a CUDA graph") == 1
+    assert reason in caplog.text
+
+
+@pytest.mark.gpu
+def test_a_resumed_cuda_graph_ends_in_the_same_bits(tmp_path):
+    how = {"seed": 5, "where": Where(device="cuda", progress=False)}
+    fit(make_model(), make_data(), RECIPE, folder=tmp_path / "whole", **how)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model(), make_data(), RECIPE, folder=tmp_path / "cut", validate=stop_at(3), **how)
+    fit(make_model(seed=9), make_data(), RECIPE, folder=tmp_path / "cut", **how)
+    whole, cut = (load_tensors(tmp_path / name / CHECKPOINT)[0] for name in ("whole", "cut"))
+    assert same(whole, cut)
+
+
+class Refusing(nn.Module):
+    """A network that raises an error while its step is recorded."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = make_model()
+
+    def forward(self, images):
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("no such thing in a graph")
+        return self.inner(images)
+
+
+@pytest.mark.gpu
+def test_a_step_that_fails_while_it_is_recorded_is_refused(tmp_path):
+    where = Where(device="cuda", progress=False)
+    with pytest.raises(LayerticketError, match=r"no such thing.*Set cuda_graph to False"):
+        fit(Refusing(), make_data(), RECIPE, seed=5, folder=tmp_path, where=where)

@@ -27,6 +27,8 @@ from layerticket.training.steps import TimedSteps, timed_steps
 # A meter needs windows much longer than its resolution: 10 ms for CPU time; a GPU sensor samples
 # only part of the time.
 _WINDOW_SECONDS = {"cpu": 1.0, "cuda": 5.0}
+# Steps of a GPU are timed together, because training does not wait for each.
+_TOGETHER = {"cpu": 1, "cuda": 20}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +64,11 @@ class Steps:
 class _Timed:
     """Runs a number of steps of one network, and adds up the time spent fetching batches."""
 
-    def __init__(self, single: TimedSteps) -> None:
-        self._single, self.steps = single, 1
+    def __init__(self, single: TimedSteps, steps: int) -> None:
+        self._single, self.steps = single, steps
         start = time.perf_counter()
         single.step()
+        single.wait()
         self.first = time.perf_counter() - start
         self.waited = 0.0
 
@@ -75,6 +78,7 @@ class _Timed:
             self._single.fetch()
             self.waited += time.perf_counter() - start
             self._single.step()
+        self._single.wait()
 
 
 def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
@@ -95,13 +99,14 @@ def measure_steps(models: Mapping[str, nn.Module], setup: TimingSetup) -> Steps:
         metered(setup.where) as (meter, method),
         timed_steps(models, setup.dataset, setup.recipe, device=setup.where.device) as timed,
     ):
-        sides = {name: _Timed(single) for name, single in timed.items()}
+        together = _TOGETHER[device.type]
+        sides = {name: _Timed(single, together) for name, single in timed.items()}
         interleave(sides, rounds=1, warmup=1)
         if meter is not None:
             taken = interleave(sides, rounds=1, warmup=0)
             longest = max(seconds[0] for seconds in taken.values())
             for side in sides.values():
-                side.steps = math.ceil(_WINDOW_SECONDS[device.type] / longest)
+                side.steps = math.ceil(together * _WINDOW_SECONDS[device.type] / longest)
         for side in sides.values():
             side.waited = 0.0
         seconds, kwh = _alternate(sides, setup.rounds, meter)

@@ -242,16 +242,16 @@ def forked_random_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """Use only cuDNN kernels that give the same bits each time."""
+    """Use only cuDNN kernels that give the same bits each time, and for float32 no TF32."""
     import torch
 
     cudnn = torch.backends.cudnn
-    before = (cudnn.deterministic, cudnn.benchmark)
-    cudnn.deterministic, cudnn.benchmark = True, False
+    before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
 
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

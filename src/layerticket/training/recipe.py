@@ -68,6 +68,8 @@ class Recipe:
     """Whether images and weights are channels-last in memory (faster convolutions)."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to use torch.compile; auto: if the steps save twice the time of compiling."""
+    cuda_graph: Flag = True
+    """Whether all kernels of a step are launched at once, as a CUDA graph (one GPU process)."""
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:
@@ -88,8 +90,8 @@ class Recipe:
     def identity(self, standard: Mapping[str, Any], precision: str) -> dict[str, Any]:
         """Return the recipe's part of a training's identity, as JSON values.
 
-        Fields at their neutral value, fields without effect, and `compile` are left out. So adding
-        a field keeps the names of old trainings.
+        Left out are fields at their neutral value, fields without effect, `compile` and
+        `cuda_graph`. So adding a field keeps the names of old trainings.
 
         Args:
             standard: The data source's `standard` augmentation, such as
@@ -102,7 +104,7 @@ class Recipe:
             {'pad': 1}
         """
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        del facts["compile"]
+        del facts["compile"], facts["cuda_graph"]
         facts["precision"] = precision
         facts["betas"] = list(self.betas)
         for name in _UNUSED[self.optimizer]:

@@ -1,10 +1,14 @@
 """One training step: loss, gradients, update; for `fit` and for timing."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import logging
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +34,8 @@ from layerticket.training.device import (
 from layerticket.training.distributed import ALONE, Processes, fill_shards, shard, whole_state
 from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class Objective(nn.Module):
@@ -101,6 +107,10 @@ class Trainer:
         if sharded:
             shard(objective, device, group.count)
         self.optimizer = make_optimizer(self.trained, recipe, fused=not sharded)
+        self.rate = torch.zeros((), device=device)
+        if device.type == "cuda" and not sharded:  # a CUDA graph reads the rate from memory
+            for settings in self.optimizer.param_groups:
+                settings |= {"lr": self.rate, "capturable": True}
         if group.count > 1 and not sharded:
             ids = [device.index] if device.type == "cuda" else None
             objective = DistributedDataParallel(objective, device_ids=ids)
@@ -110,6 +120,9 @@ class Trainer:
         self.objective = objective
         self.average = copy_of(model) if recipe.ema_decay else None
         self._fill(start.optimizer, start.average)
+        self._captured = None
+        if device.type == "cuda" and group.count == 1 and not sharded and recipe.cuda_graph:
+            self._captured = CapturedStep(self._update, device)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's part of the shuffled, augmented batches of an epoch."""
@@ -132,7 +145,14 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """Update the weights once; return the loss, on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if group["lr"] is self.rate:
+                self.rate.fill_(rate)
+            else:
+                group["lr"] = rate
+        update = self._captured or self._update
+        return update(images, labels)
+
+    def _update(self, images: Tensor, labels: Tensor) -> Tensor:
         loss: Tensor = self.objective(images, labels)
         if self.weight != 1:
             loss = loss * self.weight
@@ -200,6 +220,95 @@ class Trainer:
             with torch.no_grad():
                 for name, value in self.group.share(tensors).items():
                     tensors[name].copy_(value)
+
+
+class CapturedStep:
+    """A step whose kernels are recorded as a CUDA graph, so that one launch starts all of them.
+
+    Training a small network is limited by the launches of its kernels, several hundred per step.
+    The first steps run eagerly on another stream, as recording requires. Steps stay eager, with a
+    warning, if they draw random numbers on the CPU, which a graph would repeat, or wait for the
+    GPU.
+
+    Args:
+        step: Takes images and labels, updates the weights, and returns the loss.
+        device: The GPU.
+
+    References:
+        Ng et al., "Accelerating PyTorch with CUDA Graphs", PyTorch blog, 2021.
+    """
+
+    def __init__(self, step: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
+        self._step, self._device = step, device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graph = torch.cuda.CUDAGraph()
+        self._eager_steps = 3
+        self._inputs: tuple[Tensor, ...] = ()
+        self._loss = torch.empty(0)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Train on images (N, C, H, W) and labels (N,) or (N, K); return the loss.
+
+        Raises:
+            LayerticketError: If the step cannot be recorded.
+        """
+        if self._eager_steps:
+            self._eager_steps -= 1
+            if self._eager_steps:
+                return self._eagerly(images, labels)
+            loss, obstacle = self._watched(images, labels)
+            if obstacle:
+                log.warning("a training step is not a CUDA graph, so it is slower: %s", obstacle)
+                self._eager_steps = -1  # never 0 again
+            return loss
+        if not self._inputs:
+            self._record(images.clone(), labels.clone())
+        for kept, given in zip(self._inputs, (images, labels), strict=True):
+            kept.copy_(given)
+        self._graph.replay()
+        return self._loss.clone()
+
+    def _eagerly(self, images: Tensor, labels: Tensor) -> Tensor:
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            loss = self._step(images, labels)
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        return loss
+
+    def _watched(self, images: Tensor, labels: Tensor) -> tuple[Tensor, str]:
+        """Run a step eagerly; also return why it cannot be a graph, as far as can be seen."""
+        mode, random_states = torch.cuda.get_sync_debug_mode(), cpu_random_states()
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                loss = self._eagerly(images, labels)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        for one in raised:
+            if "ynchroniz" not in str(one.message):
+                warnings.warn(one.message, stacklevel=2)
+        if any("called a synchronizing" in str(one.message) for one in raised):
+            return loss, "it waits for a result of the GPU, as .item() does"
+        changed = cpu_random_states() != random_states
+        return loss, "it draws random numbers on the CPU" if changed else ""
+
+    def _record(self, images: Tensor, labels: Tensor) -> None:
+        try:
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._loss = self._step(images, labels)
+        except RuntimeError as err:
+            raise LayerticketError(
+                f"a training step of this network cannot be recorded as a CUDA graph: "
+                f"{str(err).splitlines()[0]} Set cuda_graph to False."
+            ) from err
+        self._inputs = (images, labels)
+
+
+def cpu_random_states() -> tuple[bytes, object, bytes]:
+    """Return the states of the global random numbers of torch (CPU), Python and NumPy."""
+    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - only compared
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(numpy_state).encode()
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -270,8 +379,11 @@ class TimedSteps:
         self._batch = next(self._batches)
 
     def step(self) -> None:
-        """Train on the fetched batch and wait until the device has finished."""
+        """Train on the fetched batch; a GPU may not have finished at the end."""
         self._trainer.step(*self._batch, _RATE)
+
+    def wait(self) -> None:
+        """Wait until the device has finished all steps."""
         if self._trainer.device.type == "cuda":
             torch.cuda.synchronize(self._trainer.device)
 
