@@ -195,9 +195,9 @@ def resolve_precision(
 
 
 # By device: seconds of compiling with an empty cache on disk, and seconds that each later step
-# saves (ResNet-32, batch 128). CPU: two cores, AVX-512 bf16, `make bench ROWS=compile`. CUDA: not
-# measured yet.
-_COMPILING = {"cuda": (30.0, 0.003), "cpu": (50.0, 0.015)}
+# saves (ResNet-32, batch 128). CPU: two cores, AVX-512 bf16, `make bench ROWS=compile`. CUDA: H200,
+# `make bench ROWS=gpu-compiled`; compiled steps were not faster than eager ones.
+_COMPILING = {"cuda": (30.0, 0.0), "cpu": (50.0, 0.015)}
 
 
 def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:

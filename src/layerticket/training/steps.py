@@ -288,10 +288,10 @@ class CapturedStep:
         for one in raised:
             if "ynchroniz" not in str(one.message):
                 warnings.warn(one.message, stacklevel=2)
-        if any("called a synchronizing" in str(one.message) for one in raised):
-            return loss, "it waits for a result of the GPU, as .item() does"
-        changed = cpu_random_states() != random_states
-        return loss, "it draws random numbers on the CPU" if changed else ""
+        if cpu_random_states() != random_states:
+            return loss, "it draws random numbers on the CPU"
+        waits = any("called a synchronizing" in str(one.message) for one in raised)
+        return loss, "it waits for a result of the GPU, as .item() does" if waits else ""
 
     def _record(self, images: Tensor, labels: Tensor) -> None:
         try:
