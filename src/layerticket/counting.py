@@ -5,6 +5,7 @@ Counts are exact and the same on every machine; times are measured in `evaluatio
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from layerticket.batch import (
     Batch,
@@ -57,28 +58,13 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     Raises:
         UncountedError: As `count_macs` does.
     """
-    view = in_eval_mode(view_of(model)).requires_grad_(
-        False
-    )  # the counter must not track its graph
-    totals = dict.fromkeys((name for name, _ in view.named_modules()), 0)
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-
-    def watch(name: str, module: nn.Module) -> None:
-        def enter(*_: Any) -> None:  # noqa: ANN401 - a hook's arguments
-            totals[name] -= counter.get_total_flops()
-
-        def leave(*_: Any) -> None:  # noqa: ANN401 - a hook's arguments
-            totals[name] += counter.get_total_flops()
-
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-
+    view, counter = in_eval_mode(view_of(model)), MacCounter()
     for name, module in view.named_modules():
-        watch(name, module)
-    with torch.no_grad(), reference_kernels(), _Uncounted() as uncounted, counter:
+        module.register_forward_pre_hook(lambda *_, name=name: counter.enter(name))
+        module.register_forward_hook(lambda *_, name=name: counter.leave(name))
+    with torch.no_grad(), reference_kernels(), counter:
         call(view, inputs)
-    uncounted.raise_if_any()
-    return {name: _per_example(flops, inputs) for name, flops in totals.items()}
+    return counter.by_module(view, inputs)
 
 
 def training_macs(model: nn.Module, inputs: Inputs) -> int:
@@ -96,26 +82,33 @@ def training_macs(model: nn.Module, inputs: Inputs) -> int:
         30
     """
     view = view_of(model).train()
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with (
-        preserved_random_state(0),
-        torch.enable_grad(),
-        reference_kernels(),
-        _Uncounted() as uncounted,
-        counter,
-    ):
+    counter = MacCounter()
+    with preserved_random_state(0), torch.enable_grad(), reference_kernels(), counter:
         torch.autograd.backward(logits_of(call(view, inputs)).float().sum())
-    uncounted.raise_if_any()
-    return _per_example(counter.get_total_flops(), inputs)
+    return _per_example(counter.total(), inputs)
 
 
-class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the next in torch
-    """Records operations that may multiply and add but have no formula."""
+class MacCounter(TorchDispatchMode):
+    """Counts the multiply-accumulates of operations, in total and by module."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: set[str] = set()
-        self._known = _formulas().keys()
+        super().__init__()  # type: ignore[no-untyped-call]  # as all of these in torch
+        self._own = {
+            packet: shape_wrapper(formula)  # type: ignore[no-untyped-call]
+            for packet, formula in _formulas().items()
+        }
+        self._formulas: dict[Any, Callable[..., int]] = {**flop_registry, **self._own}
+        self._flops = 0
+        self._by_module: Counter[str] = Counter()
+        self._uncounted: set[str] = set()
+
+    def enter(self, name: str) -> None:
+        """Begin a call of a module."""
+        self._by_module[name] -= self._flops
+
+    def leave(self, name: str) -> None:
+        """End a call of a module."""
+        self._by_module[name] += self._flops
 
     def __torch_dispatch__(
         self,
@@ -124,20 +117,42 @@ class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as the 
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever it returns
-        packet = func.overloadpacket
+        """Run an operation or its parts, and count those that have a formula."""
+        kwargs, packet = kwargs or {}, func.overloadpacket
+        formula = self._formulas.get(packet)
+        if formula is None:
+            with self:
+                output = func.decompose(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
         space, name = func.namespace, packet.__name__
-        known = packet in self._known or f"{space}.{name}" in WITHOUT_PRODUCTS
+        known = packet in self._own or f"{space}.{name}" in WITHOUT_PRODUCTS
         if not known and (space not in ("aten", "prim", "prims") or PRODUCTS.match(name)):
-            self.names.add(f"{space}.{name}")
-        return func(*args, **(kwargs or {}))
+            self._uncounted.add(f"{space}.{name}")
+        output = func(*args, **kwargs)
+        if formula is not None:
+            self._flops += formula(*args, **kwargs, out_val=output)
+        return output
 
-    def raise_if_any(self) -> None:
-        """Raise if such an operation was called: the count would be too low."""
-        if self.names:
+    def total(self) -> int:
+        """Return all FLOPs.
+
+        Raises:
+            UncountedError: If an operation was called that may multiply and add but has no formula,
+                so that the count would be too low.
+        """
+        if self._uncounted:
             raise UncountedError(
-                f"the multiply-accumulates of {', '.join(sorted(self.names))} cannot be counted. "
-                "Give a budget in blocks or parameters (remove, save_params)."
+                f"the multiply-accumulates of {', '.join(sorted(self._uncounted))} cannot be "
+                "counted. Give a budget in blocks or parameters (remove, save_params)."
             )
+        return self._flops
+
+    def by_module(self, model: nn.Module, inputs: Inputs) -> dict[str, int]:
+        """Return MACs per example of all modules; raises as `total` does."""
+        self.total()
+        names = (name for name, _ in model.named_modules())
+        return {name: _per_example(self._by_module[name], inputs) for name in names}
 
 
 PRODUCTS = re.compile(

@@ -347,7 +347,7 @@ def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[ob
             continue
         if not isinstance(value, (tuple, frozenset)):
             found.append((id(value), *map(id, members)))
-        waiting += members
+        waiting += [member for member in members if type(member) not in _ATOMS]
     return found
 
 
@@ -356,8 +356,12 @@ def _attributes(module: nn.Module) -> list[object]:
     return [
         value
         for key, value in vars(module).items()
-        if not (key.startswith("_") and key in vars(_PLAIN)) and key not in ("forward", "training")
+        if type(value) not in _ATOMS
+        and not (key.startswith("_") and key in vars(_PLAIN))
+        and key not in ("forward", "training")
     ]
 
 
 _PLAIN = nn.Module()
+_ATOMS = {bool, int, float, str, bytes, type(None)}
+"""Types without members, the most frequent ones."""

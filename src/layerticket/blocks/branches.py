@@ -15,14 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from layerticket.batch import Inputs, call, first_tensor, with_first
+from layerticket.batch import first_tensor, with_first
 from layerticket.blocks.block import Block, Branch
-from layerticket.blocks.norms import find_norms, find_pointwise
 from layerticket.blocks.probe import (
     Args,
     Call,
     Kwargs,
-    RecordedCall,
+    Probed,
     Usage,
     find_input,
     first_argument,
@@ -47,28 +46,27 @@ class Part:
 
 
 def find_parts(
-    model: nn.Module, example: Inputs, blocks: tuple[Block, ...], passing: set[str]
+    model: nn.Module, probed: Probed, blocks: tuple[Block, ...], passing: set[str]
 ) -> dict[str, list[Part]]:
     """Find the branches of each block, in the order of execution; none if it has only one.
 
-    `passing` are the modules that pass the zero-function test. Cost: one forward pass of the
-    network, and for each block about one pass of the block per module inside.
+    `passing` are the modules that pass the zero-function test. Cost: for each block about one pass
+    of the block per module inside.
     """
     blocks = tuple(block for block in blocks if block.branch is None)
-    searcher = _Searcher(blocks, passing)
-    with preserved_random_state(0):
-        searcher.identities = find_norms(model, example) | find_pointwise(model)
-        view, recorder = in_eval_mode(view_of(model)), in_eval_mode(view_of(model))
-        for name in searcher.targets:
-            hook = searcher.record_call(name)
-            recorder.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
-        with torch.no_grad(), reference_kernels(), told("finding branches") as tell:
-            call(recorder, example)
-            for number, (name, recorded) in enumerate(searcher.recorded.items()):
-                tell(number / len(searcher.recorded), name)
-                searcher.parts[name] = searcher.split(
-                    name, view.get_submodule(name), recorded.with_input()
-                )
+    searcher = _Searcher(blocks, passing, probed.identities)
+    recorded = {name: probed.recorded[name] for name in probed.recorded if name in searcher.targets}
+    view = in_eval_mode(view_of(model))
+    with (
+        preserved_random_state(0),
+        torch.no_grad(),
+        reference_kernels(),
+        told("finding branches") as tell,
+    ):
+        for number, (name, call) in enumerate(recorded.items()):
+            tell(number / len(recorded), name)
+            module = view.get_submodule(name)
+            searcher.parts[name] = searcher.split(name, module, call.with_input())
     return {block.name: list(searcher.expand(block.name)) for block in blocks}
 
 
@@ -93,9 +91,8 @@ class _Searcher:
 
     blocks: tuple[Block, ...]
     passing: set[str]
-    identities: set[str] = field(default_factory=set)
+    identities: set[str]
     """Names of normalizations and activations, which may follow an addition."""
-    recorded: dict[str, RecordedCall] = field(default_factory=dict)
     parts: dict[str, list[Part]] = field(default_factory=dict)
 
     @property
@@ -103,16 +100,6 @@ class _Searcher:
         """The blocks, and the modules inside them that pass the zero-function test."""
         names = {block.name for block in self.blocks}
         return names | {p for p in self.passing if any(is_inside(p, name) for name in names)}
-
-    def record_call(self, name: str) -> Any:  # noqa: ANN401 - a hook
-        """Return a hook that records the first call of a module."""
-
-        def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            where = find_input(args, kwargs)
-            if where is not None and name not in self.recorded:
-                self.recorded[name] = RecordedCall.of(module, where, args, kwargs)
-
-        return hook
 
     def expand(self, name: str) -> Iterator[Part]:
         """Yield the branches of a block; a block inside it is replaced by its own branches."""

@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,24 +15,22 @@ from layerticket.blocks.branches import Part, find_parts, proportional, response
 from layerticket.blocks.probe import (
     FURTHER,
     NO_TENSOR,
-    Args,
     Finding,
-    Kwargs,
     Probed,
     is_inside,
     needed_outputs,
     probe,
     runs,
 )
+from layerticket.blocks.record import Recording, record
 from layerticket.blocks.sums import Sum, find_sums
-from layerticket.counting import UncountedError, count_params, module_macs
+from layerticket.counting import MacCounter, UncountedError, count_params, module_macs
 from layerticket.errors import LayerticketError
 from layerticket.modules import (
     in_eval_mode,
     network_of,
     preserved_random_state,
     reference_kernels,
-    state_around,
     view_of,
     with_plain_weights,
 )
@@ -65,8 +63,9 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
     model = network_of(model)
     plain = with_plain_weights(model)
-    probed = probe(plain, example)
-    macs, uncounted = _counted(model, example)
+    recording = record(plain, example)
+    probed = probe(plain, recording.prober)
+    macs, uncounted = _counted(model, example, recording.macs if plain is model else None)
     findings = probed.findings
     unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
     for name in unsure - needed_outputs(plain, example, unsure):
@@ -76,13 +75,13 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         _block(model, macs, name, (found := findings[name]).shape, found.call, found.post_norm)
         for name in _outermost(plain, passing, probed)
     ]
-    sums = find_sums(plain, example, passing)
+    sums = find_sums(plain, recording.flow, passing)
     candidates += [
         _block(model, macs, one.name, one.shape, one.call, post_norm=False, branch=one.branch)
         for one in _block_sums(plain, sums, granularity)
     ]
     candidates.sort(key=lambda block: (findings[block.name].order, block.name))
-    unsafe = _breaks_without(model, example, candidates)
+    unsafe = _breaks_without(model, example, candidates, recording)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
     names = {block.name for block in blocks}
     rejected = [
@@ -90,10 +89,10 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         for name in _other_candidates(plain, findings, names, unsafe.keys())
     ]
     if granularity == "branch":
-        parts = find_parts(plain, example, blocks, passing)
+        parts = find_parts(plain, probed, blocks, passing)
         branches = [branch for block in blocks for branch in _split(model, block, parts, macs)]
         if branches != list(blocks):
-            unsafe = _breaks_without(model, example, branches)
+            unsafe = _breaks_without(model, example, branches, recording)
             rejected += [Rejection(name=name, reason=reason) for name, reason in unsafe.items()]
             blocks = tuple(branch for branch in branches if branch.name not in unsafe)
     return Blocks(
@@ -105,10 +104,17 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     )
 
 
-def _counted(model: nn.Module, example: Inputs) -> tuple[dict[str, int] | None, str]:
-    """Count multiply-accumulates by module; if this is not possible, return None and the reason."""
+def _counted(
+    model: nn.Module, example: Inputs, recorded: MacCounter | None
+) -> tuple[dict[str, int] | None, str]:
+    """Count multiply-accumulates by module; if this is not possible, return None and the reason.
+
+    `recorded` has the counts of a forward pass; None if weights are computed, which counts too.
+    """
     try:
-        return module_macs(model, example), ""
+        if recorded is None:
+            return module_macs(model, example), ""
+        return recorded.by_module(model, example), ""
     except UncountedError as err:
         return None, str(err)
 
@@ -233,8 +239,8 @@ def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
 def _passes_through(outer: str, inner: str, probed: Probed) -> bool:
     """Whether the zeroed module `outer` returns the output of its inner module unchanged."""
     given, zeroed = probed.calls[outer], probed.zeroed[outer]
-    r = torch.randn_like(given.x) + 1
     with preserved_random_state(0):
+        r = torch.randn_like(given.x) + 1
         try:
             output = response(zeroed, {inner.removeprefix(f"{outer}."): r}, given)
         except Exception:  # it does something else with this output
@@ -268,16 +274,18 @@ def _above(name: str) -> Iterator[str]:
         yield name
 
 
-def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> dict[str, str]:
+def _breaks_without(
+    model: nn.Module, example: Inputs, blocks: Sequence[Block], recording: Recording
+) -> dict[str, str]:
     """Remove blocks and run the network; return the blocks without which it fails, with reasons.
 
     All blocks are removed together, and each block with side effects alone. If this fails, each
     block is removed alone, and then one after the other, starting at the output. A network may read
     its number of layers from its configuration, so a failure counts only if the smaller network
-    with a corrected configuration fails too. Cost: two forward passes, and one more for each block
-    that is removed alone.
+    with a corrected configuration fails too. Cost: a forward pass without the blocks, and one more
+    for each block that is removed alone.
     """
-    cached = _cached_tokens(model, example) if any(block.branch for block in blocks) else 0
+    cached = _cached_tokens(recording.output) if any(block.branch for block in blocks) else 0
 
     def failure(removed: Sequence[Block]) -> str:
         small = in_eval_mode(view_of(model))
@@ -287,13 +295,14 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
         if reason and pretrained(model):
             with warnings.catch_warnings(action="ignore", category=UserWarning):
                 reason = runs(in_eval_mode(remove_blocks(model, removed)), example)
-        lost = not reason and cached and _cached_tokens(small, example) != cached
+        lost = not reason and cached and _cached_tokens(_output(small, example)) != cached
         return "its key-value cache counts the tokens in this block" if lost else reason
 
     needed = "is needed by the model's own code, which fails without it: {}"
     unsafe: dict[str, str] = {}
     together = bool(blocks) and failure(blocks)
-    alone = blocks if together else _with_side_effects(model, example, blocks)
+    changing = [block for block in blocks if block.modules[0] in recording.effects]
+    alone = blocks if together else changing
     with told("testing the network without a block") as tell:
         for number, block in enumerate(alone):
             tell(number / len(alone), block.name)
@@ -311,34 +320,13 @@ def _breaks_without(model: nn.Module, example: Inputs, blocks: Sequence[Block]) 
     return unsafe
 
 
-def _with_side_effects(model: nn.Module, example: Inputs, blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks that change values outside of their output."""
-    view = in_eval_mode(view_of(model))
-    before: dict[str, list[object]] = {}
-    found: set[str] = set()
-
-    def watch(name: str, module: nn.Module) -> None:
-        def enter(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            before[name] = state_around([module], args, kwargs)
-
-        def leave(_: nn.Module, args: Args, kwargs: Kwargs, __: object) -> None:
-            if before[name] != state_around([module], args, kwargs):
-                found.add(name)
-
-        module.register_forward_pre_hook(enter, with_kwargs=True)
-        module.register_forward_hook(leave, with_kwargs=True)
-
-    for block in blocks:
-        watch(block.name, view.get_submodule(block.modules[0]))
-    with preserved_random_state(0), torch.no_grad(), reference_kernels():
-        call(view, example)
-    return [block for block in blocks if block.name in found]
-
-
-def _cached_tokens(model: nn.Module, example: Inputs) -> int:
-    """Return the number of tokens in the cache that a language model returns; 0: no cache."""
+def _output(model: nn.Module, example: Inputs) -> Any:  # noqa: ANN401 - whatever it returns
     with torch.no_grad(), reference_kernels():
-        output = call(in_eval_mode(view_of(model)), example)
+        return call(in_eval_mode(view_of(model)), example)
+
+
+def _cached_tokens(output: Any) -> int:  # noqa: ANN401 - whatever a model returns
+    """Return the number of tokens in the cache that a language model returned; 0: no cache."""
     count = getattr(getattr(output, "past_key_values", None), "get_seq_length", None)
     return 0 if count is None else int(count())
 

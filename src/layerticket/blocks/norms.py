@@ -3,57 +3,49 @@
 The zero-function test may replace them by the identity, since one may follow a block's addition.
 """
 
-import contextlib
 import copy
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from layerticket.batch import Inputs, call, first_tensor
-from layerticket.modules import in_eval_mode, reference_kernels, view_of
+from layerticket.batch import first_tensor
+from layerticket.modules import in_eval_mode, view_of
 
 ENTRIES = 64
 KNOWN = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def find_norms(model: nn.Module, example: Inputs) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Like:
+    """What a tensor is like, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def drawn(self, draw: Callable[..., Tensor]) -> Tensor:
+        """Return a tensor of random numbers, such as `torch.rand`."""
+        return draw(self.shape, dtype=self.dtype, device=self.device)
+
+
+def find_norms(model: nn.Module, inputs: Mapping[str, Like]) -> set[str]:
     """Find normalizations by behaviour: only vectors as parameters, and f(3x) = f(x) for any x.
 
-    Those of PyTorch need no test. Cost: one forward pass if there may be others. If the model does
-    not run on the example, some are not found.
+    Those of PyTorch need no test; others are called alone. `inputs` are those of the modules that
+    are called with one tensor.
     """
-    norms, unknown = set[str](), list[str]()
+    norms = set[str]()
     for name, module in model.named_modules():
         own = list(module.parameters())
         scale = own and all(p.ndim == 1 for p in own) and not list(module.children())
         if isinstance(module, _NormBase) or (scale and isinstance(module, KNOWN)):
             norms.add(name)
-        elif scale:
-            unknown.append(name)
-    if not unknown:
-        return norms
-    recorder = in_eval_mode(view_of(model))
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str, module: nn.Module) -> None:
-        def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if len(args) == 1 and isinstance(args[0], Tensor) and args[0].is_floating_point():
-                seen[name] = args[0].new_empty(()).expand(args[0].shape)  # its shape and type
-
-        module.register_forward_pre_hook(enter)
-
-    alone: dict[str, nn.Module] = {}
-    for name in unknown:
-        alone[name] = copy.deepcopy(recorder.get_submodule(name))
-        watch(name, recorder.get_submodule(name))
-    with torch.no_grad(), reference_kernels():
-        with contextlib.suppress(Exception):  # the caller runs it again and reports the error
-            call(recorder, example)
-        for name, like in seen.items():
-            x = torch.randn(like.shape, dtype=like.dtype, device=like.device)
-            once, thrice = (first_tensor(alone[name](factor * x)) for factor in (1, 3))
+        elif scale and name in inputs:
+            alone, x = in_eval_mode(view_of(module)), inputs[name].drawn(torch.randn)
+            once, thrice = (first_tensor(alone(factor * x)) for factor in (1, 3))
             if once is None or thrice is None or once.shape != x.shape:
                 continue
             if torch.allclose(once, thrice, rtol=1e-2, atol=1e-3):

@@ -7,17 +7,18 @@ depends on the input.
 import copy
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
-from layerticket.batch import Inputs, call, first_tensor, number_types, output_parts, tensors_of
+from layerticket.batch import Inputs, call, first_tensor, output_parts, tensors_of
 from layerticket.blocks.kinds import PLAIN, kind_of
-from layerticket.blocks.norms import find_norms, find_pointwise
+from layerticket.blocks.norms import Like, find_norms, find_pointwise
 from layerticket.counting import count_params
-from layerticket.errors import ModelError, short
+from layerticket.errors import short
 from layerticket.modules import (
     copy_of,
     in_eval_mode,
@@ -65,39 +66,26 @@ class Probed:
     """How each module that passed was called."""
     zeroed: dict[str, nn.Module]
     """The copy of each module that passed, with zero parameters."""
+    recorded: "dict[str, RecordedCall]"
+    """How each module that is called once was called, in the order of execution."""
+    identities: set[str]
+    """Normalizations and activations, which may follow an addition."""
 
 
-def probe(model: nn.Module, example: Inputs) -> Probed:
+def probe(model: nn.Module, prober: "Prober") -> Probed:
     """Run the zero-function test on every module with weights; the model is not modified.
 
-    The network runs once to record how its modules are called. Then each module is called alone; of
-    modules that differ only in the values of their weights, only one. Cost: one forward
-    pass, and about five more for the modules of each level of nesting that are called.
-
-    Raises:
-        ModelError: If the model does not run on the example.
+    Each module is called alone with its recorded call; of modules that differ only in the values of
+    their weights, only one. Cost: about five forward passes of one module of each kind.
     """
-    with preserved_random_state(0):
-        recorder = in_eval_mode(view_of(model))
-        prober = _Prober(model, find_norms(model, example), find_pointwise(model))
-        for name, module in recorder.named_modules():
-            if name in prober.findings:
-                module.register_forward_pre_hook(prober.enter(name), with_kwargs=True)
-                module.register_forward_hook(prober.leave(name))
-        try:
-            with torch.no_grad(), reference_kernels():
-                call(recorder, example)
-        except ModelError as err:
-            raise ModelError(
-                f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
-                f"{number_types(model, example) or _advice(example)}"
-            ) from err.__cause__
-        with torch.no_grad(), reference_kernels(), told("testing modules") as tell:
+    with preserved_random_state(0), torch.no_grad(), reference_kernels():
+        prober.identify()
+        with told("testing modules") as tell:
             inner_first = reversed(prober.recorded.items())
             for number, (name, recorded) in enumerate(inner_first):
                 tell(number / len(prober.recorded), name)
                 prober.examine(name, recorded)
-    return Probed(prober.findings, prober.calls, prober.passed)
+    return Probed(prober.findings, prober.calls, prober.passed, prober.recorded, prober.identities)
 
 
 def runs(model: nn.Module, example: Inputs) -> str:
@@ -116,25 +104,11 @@ def cause_of(err: Exception) -> str:
     return f"{type(cause).__name__}: {short(cause)}"
 
 
-def _advice(example: Inputs) -> str:
-    """Return what to give as the example; a pair that ends in integers is probably a batch."""
-    last = example[-1] if isinstance(example, (tuple, list)) and len(example) == 2 else None
-    if isinstance(last, Tensor) and not last.is_floating_point():
-        return (
-            "A tuple holds the positional arguments of the model's forward. If this is a batch "
-            "(inputs, targets), give the inputs only: batch[0]."
-        )
-    return "Give inputs that its forward accepts: a tensor, a tuple or a dict."
-
-
-class _Prober:
+class Prober:
     """Records the calls of modules in one forward pass, and tests one module of each kind."""
 
-    def __init__(self, model: nn.Module, norms: set[str], pointwise: set[str]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
-        # by id, since a module can be used in several places
-        self.norms = {id(model.get_submodule(name)) for name in norms}
-        self.pointwise = {id(model.get_submodule(name)) for name in pointwise}
         self.zeros = zeros_for(model)
         self.findings = {
             name: Finding(order=-1, composite=bool(_matrices(module) - _own_matrices(module)))
@@ -142,40 +116,50 @@ class _Prober:
             if name and _matrices(module)
         }
         self.visited = 0
+        self.inputs: dict[str, Like] = {}
+        """The input of each module that is called with one tensor."""
         self.recorded: dict[str, RecordedCall] = {}
         self.calls: dict[str, Call] = {}
         self.passed: dict[str, nn.Module] = {}
         self.outcomes: dict[Hashable, Outcome] = {}
         """Result of the first module of each kind."""
 
-    def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
-        def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            finding = self.findings[name]
-            finding.calls += 1
-            if finding.calls > 1:
-                finding.reason = "is called more than once in a forward pass"
-                self.recorded.pop(name, None)
-                return
-            finding.order, self.visited = self.visited, self.visited + 1
-            where = find_input(args, kwargs)
-            if where is None:
-                finding.reason = NO_TENSOR
-                return
-            self.recorded[name] = RecordedCall.of(module, where, args, kwargs)
-            finding.shape = self.recorded[name].shape[1:]
-            finding.reason = ""
+    def enter(self, name: str, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Record how a module is called."""
+        if len(args) == 1 and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            self.inputs[name] = Like(args[0].shape, args[0].dtype, args[0].device)
+        finding = self.findings.get(name)
+        if finding is None:
+            return
+        finding.calls += 1
+        if finding.calls > 1:
+            finding.reason = "is called more than once in a forward pass"
+            self.recorded.pop(name, None)
+            return
+        finding.order, self.visited = self.visited, self.visited + 1
+        where = find_input(args, kwargs)
+        if where is None:
+            finding.reason = NO_TENSOR
+            return
+        self.recorded[name] = RecordedCall.of(module, where, args, kwargs)
+        finding.shape = self.recorded[name].like.shape[1:]
+        finding.reason = ""
 
-        return hook
+    def leave(self, name: str, output: Any) -> None:  # noqa: ANN401 - whatever it returns
+        """Record whether a module changes the shape."""
+        finding, first = self.findings.get(name), first_tensor(output)
+        if finding is not None and finding.calls == 1 and first is not None:
+            shape = tuple(first.shape[1:])
+            if finding.shape and shape != finding.shape:
+                finding.reason = f"changes shape {_show(finding.shape)} -> {_show(shape)}"
 
-    def leave(self, name: str) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, __: Args, output: Any) -> None:  # noqa: ANN401
-            finding, first = self.findings[name], first_tensor(output)
-            if finding.calls == 1 and first is not None:
-                shape = tuple(first.shape[1:])
-                if finding.shape and shape != finding.shape:
-                    finding.reason = f"changes shape {_show(finding.shape)} -> {_show(shape)}"
-
-        return hook
+    def identify(self) -> None:
+        """Find normalizations and activations."""
+        norms, pointwise = find_norms(self.model, self.inputs), find_pointwise(self.model)
+        self.identities = norms | pointwise
+        # by id, since a module can be used in several places
+        self.norms = {id(self.model.get_submodule(name)) for name in norms}
+        self.pointwise = {id(self.model.get_submodule(name)) for name in pointwise}
 
     def examine(self, name: str, recorded: "RecordedCall") -> None:
         """Test one module with its recorded call, or use the result of a module of its kind."""
@@ -207,7 +191,10 @@ class _Prober:
     def _passing(self, name: str, recorded: "RecordedCall") -> "Outcome":
         """Return the result of a sequence of passing modules: it passes."""
         inner = {c: f"{name}.{c}" for c in self.model.get_submodule(name)._modules}
-        zero = nn.Sequential(OrderedDict((c, copy_of(self.passed[n])) for c, n in inner.items()))
+        parts = [(child, self.passed[n]) for child, n in inner.items()]
+        zero = nn.Sequential(
+            OrderedDict((c, copy_of(p, {id(z): z for z in p.parameters()})) for c, p in parts)
+        )
         post_norm = any(self.findings[n].post_norm for n in inner.values())
         return Outcome("", "plain", post_norm, recorded.with_input(SIDE), zero)
 
@@ -217,11 +204,14 @@ class _Prober:
         zero = passed = self._zeroed(name)
         post_norm = False
         reason, form = zero_test(zero, given)
-        if reason.startswith(NOT_ALONE) and given.x.shape != recorded.shape:
+        if reason.startswith(NOT_ALONE) and given.x.shape != recorded.like.shape:
             given = recorded.with_input()
             reason, form = zero_test(zero, given)
-        for identities in (self.norms, self.norms | self.pointwise):
-            if reason not in PASSED:
+        parts = {id(part) for part in self.model.get_submodule(name).modules()}
+        tried: set[int] = set()
+        for identities in (parts & self.norms, parts & (self.norms | self.pointwise)):
+            if reason not in PASSED and identities != tried:
+                tried = identities
                 without = self._zeroed(name, identities)
                 other, other_form = zero_test(without, given)
                 if other in PASSED:
@@ -251,9 +241,7 @@ class RecordedCall:
     where: int | str
     args: Args
     kwargs: Kwargs
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+    like: Like
     is_layer: bool
     """Whether the module is a PyTorch layer without submodules."""
 
@@ -266,24 +254,24 @@ class RecordedCall:
         else:
             kwargs = {**kwargs, where: None}
         layer = type(module).__module__.startswith("torch.nn.") and not list(module.children())
-        shape = tuple(x.shape)
-        return cls(where, isolated(args), isolated(kwargs), shape, x.dtype, x.device, layer)
+        like = Like(tuple(x.shape), x.dtype, x.device)
+        return cls(where, isolated(args), isolated(kwargs), like, layer)
 
     def kind_of(self, module: nn.Module) -> Hashable | None:
         """Return a key that is equal for calls with the same result; None if there is none."""
         if any(not isinstance(value, PLAIN) for value in (*self.args, *self.kwargs.values())):
             return None
         named = tuple(self.kwargs.items())
-        return self.where, self.args, named, self.shape, self.dtype, self.device, kind_of(module)
+        return self.where, self.args, named, self.like, kind_of(module)
 
     def with_input(self, side: int | None = None) -> "Call":
         """Return the call with a random input; images are at most `side` wide and high."""
-        shape = self.shape
+        like = self.like
         alone = is_only_argument(self.where, self.args, self.kwargs)
-        if side is not None and alone and len(shape) == 4:
-            shape = (*shape[:2], *(min(size, side) for size in shape[2:]))
-        x = torch.rand(shape, dtype=self.dtype, device=self.device) + 0.5
-        return Call(x, self.where, self.args, self.kwargs)
+        if side is not None and alone and len(like.shape) == 4:
+            smaller = (min(size, side) for size in like.shape[2:])
+            like = replace(like, shape=(*like.shape[:2], *smaller))
+        return Call(like.drawn(torch.rand) + 0.5, self.where, self.args, self.kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +387,10 @@ def isolated(tree: Any) -> Any:  # noqa: ANN401 - any nesting
         return type(tree)(isolated(value) for value in tree)
     if type(tree) is dict:
         return {key: isolated(value) for key, value in tree.items()}
-    return copy.deepcopy(tree)
+    if isinstance(tree, PLAIN):
+        return tree
+    with _disable_current_modes():  # a copy is no operation of the network
+        return copy.deepcopy(tree)
 
 
 def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
@@ -408,22 +399,20 @@ def first_argument(x: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
 
 
 def zeros_for(model: nn.Module) -> dict[int, nn.Parameter]:
-    """Return a replacement by zeros for each parameter, by its id; they take almost no memory.
+    """Return a replacement by zeros for each parameter, by its id; all share the same memory.
 
-    Stacked matrices (experts) share one tensor of zeros, since their kernels need real strides.
+    It is as large as the largest parameter: kernels are slower without real strides.
     """
-    stacks = [p.numel() for p in model.parameters() if p.ndim == 3]
-    zeros: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def zero(p: nn.Parameter) -> nn.Parameter:
-        if p.ndim != 3:
-            return nn.Parameter(torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape))
-        kind = p.dtype, p.device
-        if kind not in zeros:
-            zeros[kind] = torch.zeros(max(stacks), dtype=p.dtype, device=p.device)
-        return nn.Parameter(zeros[kind][: p.numel()].view(p.shape))
-
-    return {id(p): zero(p) if p.is_floating_point() else p for p in model.parameters()}
+    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+    for p in model.parameters():
+        sizes[p.dtype, p.device] = max(p.numel(), sizes.get((p.dtype, p.device), 0))
+    zeros = {kind: torch.zeros(n, dtype=kind[0], device=kind[1]) for kind, n in sizes.items()}
+    return {
+        id(p): nn.Parameter(zeros[p.dtype, p.device][: p.numel()].view(p.shape))
+        if p.is_floating_point()
+        else p
+        for p in model.parameters()
+    }
 
 
 def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "rich"]]:
@@ -466,11 +455,13 @@ def branch_test(module: nn.Module, given: Call) -> str:
     The module is called with random weights on two inputs.
     """
     x = given.x
-    active = copy_of(module)
-    for owner in active.modules():
-        for key, parameter in owner._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
-                owner._parameters[key] = nn.Parameter(random_values(parameter))
+    active = copy_of(
+        module,
+        {
+            id(p): nn.Parameter(random_values(p)) if p.is_floating_point() else p
+            for p in module.parameters()
+        },
+    )
     branches = []
     for point in (x, x.flip(0, -1) * 1.5 if x.ndim > 1 else x * 1.5):
         output = first_tensor(given.on(active, point.clone()))

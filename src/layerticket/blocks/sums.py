@@ -1,11 +1,11 @@
 """Finds branches that are added outside of their own module: ``x = x + b(x)`` in a loop over b.
 
-The network runs once while all tensor operations are recorded. If two tensors of equal shape are
+All tensor operations of a forward pass are recorded. If two tensors of equal shape are
 added, and one is the output of a module that was computed from the other, then this module is a
 branch and the other tensor is the running value of the residual stream.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layerticket.batch import Inputs, call, first_tensor, tensors_of
+from layerticket.batch import first_tensor, tensors_of
 from layerticket.blocks.block import Branch
 from layerticket.blocks.probe import (
     Args,
@@ -26,7 +26,6 @@ from layerticket.blocks.probe import (
     largest_module,
     repeated_arguments,
 )
-from layerticket.modules import in_eval_mode, preserved_random_state, reference_kernels, view_of
 
 aten = torch.ops.aten
 SUMS = (aten.add.Tensor, aten.add_.Tensor, aten.addcmul.default, aten.addcmul_.default)
@@ -51,28 +50,19 @@ class Sum:
     branch: Branch
 
 
-def find_sums(model: nn.Module, example: Inputs, skipped: Collection[str]) -> list[Sum]:
+def find_sums(model: nn.Module, flow: "Flow", skipped: Collection[str]) -> list[Sum]:
     """Find the branches of a network that are added outside of their own module.
 
     Args:
-        model: Any network; not modified.
-        example: Inputs to call it on.
+        model: Any network.
+        flow: The record of a forward pass of the network.
         skipped: Modules that pass the zero-function test; branches inside or around them are
             skipped.
-
-    Cost: one forward pass in which every operation is recorded.
     """
-    view = in_eval_mode(view_of(model))
-    flow = _Flow()
-    for name, module in view.named_modules():
-        module.register_forward_pre_hook(flow.enter(name), with_kwargs=True)
-        module.register_forward_hook(flow.leave(name), with_kwargs=True)
-    with preserved_random_state(0), torch.no_grad(), reference_kernels(), flow:
-        call(view, example)
     found = []
     for added in flow.sums:
         if not any(_nested(added.module, name) for name in skipped):
-            one = _branch(view, flow, added)
+            one = _branch(model, flow, added)
             if one is not None:
                 found.append(one)
     twice = {one.name for one in found if sum(one.name == other.name for other in found) > 1}
@@ -111,7 +101,7 @@ class _Added:
 
 
 @dataclass
-class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of these in torch
+class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of these in torch
     """Numbers all tensor storages, and records from which others each was computed (as bits)."""
 
     calls: dict[str, _Usage] = field(default_factory=dict)
@@ -140,40 +130,32 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         self._running.append(1 << new)
         return new
 
-    def enter(self, name: str) -> Callable[..., None]:
-        """Return a hook that records how a module is called."""
+    def enter(self, name: str, args: Args, kwargs: Kwargs) -> None:
+        """Record how a module is called."""
+        where = find_input(args, kwargs)
+        x = None if where is None else args[where] if isinstance(where, int) else kwargs[where]
+        self._stack.append((name, -1 if x is None else self.number(x)))
+        if name in self.calls:
+            self.calls[name].times += 1
+            return
+        self.calls[name] = _Usage(
+            where=where,
+            single=is_only_argument(where, args, kwargs),
+            entered=self._stack[-1][1],
+            shape=() if x is None else tuple(x.shape),
+        )
 
-        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
-            where = find_input(args, kwargs)
-            x = None if where is None else args[where] if isinstance(where, int) else kwargs[where]
-            self._stack.append((name, -1 if x is None else self.number(x)))
-            if name in self.calls:
-                self.calls[name].times += 1
-                return
-            self.calls[name] = _Usage(
-                where=where,
-                single=is_only_argument(where, args, kwargs),
-                entered=self._stack[-1][1],
-                shape=() if x is None else tuple(x.shape),
-            )
-
-        return hook
-
-    def leave(self, name: str) -> Callable[..., None]:
-        """Return a hook that records what a module returns."""
-
-        def hook(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
-            entered = self._stack.pop()[1]
-            first, known = first_tensor(output), self.calls[name]
-            if first is None or type(output) not in (Tensor, nn.Parameter, tuple):
-                return
-            known.left, known.same_shape = self.number(first), tuple(first.shape) == known.shape
-            known.repeats = repeated_arguments(output, args, kwargs)
-            earlier = self._returned.get(known.left)
-            if known.left != entered or (earlier is not None and is_inside(earlier, name)):
-                self._returned[known.left] = name  # else it returns its input, as dropout does
-
-        return hook
+    def leave(self, name: str, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
+        """Record what a module returns."""
+        entered = self._stack.pop()[1]
+        first, known = first_tensor(output), self.calls[name]
+        if first is None or type(output) not in (Tensor, nn.Parameter, tuple):
+            return
+        known.left, known.same_shape = self.number(first), tuple(first.shape) == known.shape
+        known.repeats = repeated_arguments(output, args, kwargs)
+        earlier = self._returned.get(known.left)
+        if known.left != entered or (earlier is not None and is_inside(earlier, name)):
+            self._returned[known.left] = name  # else it returns its input, as dropout does
 
     def __torch_dispatch__(
         self,
@@ -232,7 +214,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as all of th
         return only
 
 
-def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
+def _branch(model: nn.Module, flow: Flow, added: _Added) -> Sum | None:
     """Return a branch with the replacements that remove it; None if it cannot be removed."""
     known = flow.calls[added.module]
     if known.times > 1 or known.where is None or not known.same_shape:
@@ -240,7 +222,7 @@ def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
     replacements = [known.replaced(added.module, "zeros")]
     if not added.running >> known.entered & 1:  # the branch has other modules before this one
         only = flow.only_for(added.branch)
-        for name, inner in view.named_modules():
+        for name, inner in model.named_modules():
             how = flow.calls.get(name)
             if how is None or how.left < 0 or not only >> how.left & 1 or how.times > 1:
                 continue
@@ -249,10 +231,10 @@ def _branch(view: nn.Module, flow: _Flow, added: _Added) -> Sum | None:
             )
             if idle and not any(_nested(name, one.name) for one in replacements):
                 replacements.append(how.replaced(name, "input"))
-    parts = [view.get_submodule(one.name) for one in replacements]
+    parts = [model.get_submodule(one.name) for one in replacements]
     if not any(p.ndim > 1 for part in parts for p in part.parameters()):
         return None
-    name = largest_module(view, replacements)
+    name = largest_module(model, replacements)
     at = next((s for s in reversed(added.stack) if s != added.module and is_inside(name, s)), "")
     form: Literal["plain", "rich"] = "plain" if replacements[0].single_input else "rich"
     return Sum(name, at, known.shape[1:], form, Branch(of=name, replacements=tuple(replacements)))
