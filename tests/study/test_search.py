@@ -202,12 +202,11 @@ def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
     assert ShallowerMethod().search(at)["model"] == "resnet14-projection"
 
 
-@pytest.mark.parametrize("name", ["table3", "table3-two-cores"])
-def test_the_studies_of_table_3_can_be_planned(name):
-    study = read_study(name)
+def test_table_3_can_be_planned():
+    study = read_study("table3")
     labels = {row.method for row in unfold(study, {"fingerprint": "f" * 64}).rows}
     assert {"dense", "snip", "grasp", "random blocks", "shallower"} <= labels
-    assert study.seeds == tuple(range(5 if name == "table3" else 2))
+    assert study.seeds == tuple(range(5))
 
 
 def test_table_3_has_every_baseline():
