@@ -255,10 +255,10 @@ TEXT = """\
 
 The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835), compared with our
 measurements. *Holds* and *does not hold* are decided at one-sided 2.5 %, for new seeds and, if the
-records allow it, new test images; against dense the test is non-inferiority at {margin}. The results
-that would decide each claim were fixed before the first run, in `studies/resnet20.md`: the two
-readings of GraSP are corrected for two looks, the other lines stand alone. With fewer than {few} seeds
-every result is undecided.
+records allow it, new test images; against dense the test is non-inferiority at {margin}. The
+results that would decide each claim were fixed before the first run, in `studies/resnet20.md`: the
+two readings of GraSP are corrected for two looks, the other lines stand alone. With fewer than
+{few} seeds every result is undecided.
 
 ```bash
 python benchmarks/reproduction.py   # from the records in docs/results

@@ -210,7 +210,7 @@ GPU_ROWS = (
             what=f"speed-up of a step, ResNet-56, {kind} removed, {how}",
             measure=partial(ticket, kind, how), least=0.95 if kind == "blocks" else None,
             packages=() if kind == "blocks" else ("torch_pruning",),
-            limit="A small network's step takes its time per operation, not per MAC: 586 operations "
+            limit="A small network's step takes its time per operation, not per MAC: 586 of them "
             "for ResNet-56, 346 for the ticket (1.69 times fewer; MACs 1.82 times). A ticket of "
             "filters keeps all 586.",
         )
