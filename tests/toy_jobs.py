@@ -89,9 +89,11 @@ def meets(root, name):
 def looks(root, name):
     """Leave what is seen of threads and GPUs."""
     import torch
+    from threadpoolctl import threadpool_info
 
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     seen = [torch.get_num_threads(), *(os.environ.get(name) for name in names)]
+    seen += sorted({library["num_threads"] for library in threadpool_info()})
     (root / f"{name}.seen").write_text(" ".join(map(str, seen)))
 
 

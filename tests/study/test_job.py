@@ -141,6 +141,18 @@ def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     assert run(tmp_path, methods=methods)["runs"] == again["runs"]
 
 
+def test_figures_of_pairs_are_recorded_with_their_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "layerticket.study.evaluate.environment", lambda device=None: {"device": device}
+    )
+    record = run(tmp_path, similarity=True, timing=True)
+    pairs = read_json(tmp_path / record["runs"][1]["folder"] / "pairs.json")
+    seen = {
+        name: [pair["environment"]["device"] for pair in of.values()] for name, of in pairs.items()
+    }
+    assert seen == {"similarity": [None], "timing": ["auto"]}
+
+
 def test_weights_are_dropped_when_nobody_needs_them_any_more(tmp_path):
     changes = {"keep_weights": "none", "evaluate": ["fgsm"], "similarity": True, "timing": True}
     changes["conditions"] = {"images": 20}

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from layerticket.cli.options import Folder, Json, command_line
 from layerticket.cli.output import StudyFailedError, emit, log
-from layerticket.study.running.executors import Workers
+from layerticket.study.running.executors import Workers, start_fork_server
 from layerticket.verdict import words
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def run(
     from layerticket.study.toml import read_study
 
     study = read_study(file, change)  # a wrong file fails before torch is imported
+    if workers.executor == "local":
+        start_fork_server(workers.threads or 1)  # it imports torch while this process does
     from layerticket.study.running.engine import run_study
 
     with watched() as show:

@@ -154,7 +154,11 @@ class Pair(TypedDict):
 
 
 def pair_figures(
-    comparison: str, run: Path, dense: Path, measure: Callable[[Path, Path], dict[str, Any]]
+    comparison: str,
+    run: Path,
+    dense: Path,
+    measure: Callable[[Path, Path], dict[str, Any]],
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Compare two trained networks, or return the cached result of the same comparison.
 
@@ -163,6 +167,7 @@ def pair_figures(
         run: A finished run.
         dense: The run of the dense network.
         measure: Compares the two.
+        device: Device that it uses, which is recorded; None: the CPU.
     """
     both = {"weights": Result.load(run).weights, "dense": Result.load(dense).weights}
 
@@ -180,7 +185,7 @@ def pair_figures(
         with exclusive(run):
             figures = measure(run, dense)
             pairs = known()
-            made = {"of": both, "figures": figures, "environment": environment()}
+            made = {"of": both, "figures": figures, "environment": environment(device)}
             entry = {**pairs.get(comparison, {}), dense.name: made}
             write_json(run / PAIRS, {**pairs, comparison: entry})
     return figures

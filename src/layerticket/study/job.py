@@ -495,7 +495,7 @@ class JobRunner:
                 measure = functools.partial(
                     inference_of, self.dataset, self.networks, context.device
                 )
-                found = pair_figures("timing", place, dense, measure)
+                found = pair_figures("timing", place, dense, measure, context.device)
                 record["results"]["timing"] = found
         return record
 

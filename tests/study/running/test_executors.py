@@ -81,6 +81,35 @@ def test_a_process_is_started_afresh_where_there_is_no_fork_server(tmp_path, mon
     assert "from below Python" in log(tmp_path, "prints")
 
 
+def test_a_fork_server_that_lacks_a_module_is_reported(tmp_path, executor, monkeypatch):
+    monkeypatch.setattr(module, "PRELOADED", (*module.PRELOADED, "nowhere.at_all"))
+    assert [end.fate for end in done(executor, "prints")] == ["done"]
+    assert log(tmp_path, "prints").startswith("the fork server lacks nowhere.at_all")
+
+
+def test_a_fork_server_started_with_other_threads_changes_nothing(tmp_path):
+    for threads in (1, 2, 1):
+        executor = LocalExecutor(job, tmp_path, [None], threads)
+        done(executor, f"looks-{threads}")
+        seen = (tmp_path / f"looks-{threads}.seen").read_text()
+        assert seen == f"{threads} {threads} None {threads}"
+
+
+def test_what_is_preloaded_leaves_the_gpus_to_the_jobs():
+    """A process that asked for the GPUs cannot be forked: its children could not use them."""
+    code = """
+import importlib, os, sys, torch
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+child = os.fork()
+if not child:
+    os._exit(torch.cuda._is_in_bad_fork())
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code, *module.PRELOADED], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_as_many_jobs_at_a_time_as_there_are_places(tmp_path, executor):
     (tmp_path / MET).write_text("2")
     executor.submit("meets-1")
@@ -145,7 +174,7 @@ def test_a_job_sees_its_threads_and_its_gpu(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     executor = LocalExecutor(job, tmp_path, ["3"], 2)
     assert [end.fate for end in done(executor, "looks")] == ["done"]
-    assert (tmp_path / "looks.seen").read_text() == "2 2 3"
+    assert (tmp_path / "looks.seen").read_text() == "2 2 3 2"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 

@@ -281,6 +281,20 @@ def test_counters_of_the_whole_processor_serve_one_job_at_a_time(tmp_path):
     assert not (tmp_path / "trainings").exists()
 
 
+def test_the_counter_of_a_gpu_serves_one_job_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    energy = {"country": "DEU", "cpu_tdp": 100.0}
+    for workers in (Workers(jobs_per_gpu=2), Workers(jobs_per_gpu=2, workers=3)):
+        with pytest.raises(LayerticketError, match="Use --jobs-per-gpu 1"):
+            run(tmp_path, workers=workers, energy=energy)
+    assert not (tmp_path / "trainings").exists()
+    assert not Workers(jobs_per_gpu=2, workers=2).share_gpus  # one GPU each
+    assert not Workers(jobs_per_gpu=2, device="cpu").share_gpus
+    assert not Workers(jobs_per_gpu=2, executor="inline").share_gpus
+    assert Workers(jobs_per_gpu=2, executor="ray", ray_address="auto").share_gpus
+
+
 def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
     with pytest.raises(LayerticketError, match="Did you mean 'fgsm'"):
         run(tmp_path, evaluate=["fgsmm"])

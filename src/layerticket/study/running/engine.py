@@ -132,12 +132,18 @@ def _warn_of_changes(folder: StudyFolder, plan: Plan) -> None:
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
-    """Raise if several parallel jobs would be metered with counters of the whole processor."""
+    """Raise if parallel jobs would be metered with counters of the whole processor or GPU."""
     if metering.wanted and metering.cpu_tdp is None and workers.count != 1:
         raise LayerticketError(
             "the energy counters of the processor cannot separate jobs that run at the same time. "
             "Use --workers 1, or give the power of the processor at full load: "
             "--set energy.cpu_tdp=W; it is divided by CPU time."
+        )
+    if metering.wanted and workers.share_gpus:
+        raise LayerticketError(
+            f"jobs_per_gpu is {workers.jobs_per_gpu}, but the energy counter of a GPU cannot "
+            "separate jobs that share it: each would be charged for the whole GPU. Use "
+            "--jobs-per-gpu 1, or leave out the energy settings."
         )
 
 

@@ -4,6 +4,7 @@ Every job is a function of the study's folder and the job's name, run in its own
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -33,6 +34,16 @@ Fate = Literal["done", "failed", "busy", "died"]
 BUSY = 75  # exit code of a job that another process runs: EX_TEMPFAIL of sysexits.h
 FATES: Mapping[int | None, Fate] = {0: "done", 1: "failed", BUSY: "busy"}
 GRACE = 5.0  # seconds to wait for a killed process to end
+PRELOADED = (
+    "layerticket.study.job",
+    "layerticket.criteria.grasp",
+    "torch._dynamo",  # torch imports it, and 800 other modules, in the first step of an optimizer
+    "sklearn.datasets.data",
+    "sklearn.datasets.descr",
+    "importlib.readers",
+    "filelock",
+)
+"""Modules that the fork server imports once, since all jobs need them."""
 
 
 @settings
@@ -111,6 +122,16 @@ class Workers:
                 f"jobs each. Use --jobs-per-gpu {-(-self.workers // len(gpus))}."
             )
         return [*room[: self.workers]]
+
+    @property
+    def share_gpus(self) -> bool:
+        """Whether two jobs may run on one GPU at the same time."""
+        if self.executor in ("inline", "slurm"):
+            return False
+        if self.ray_address is not None:
+            return self.jobs_per_gpu > 1 and self.device != "cpu"
+        gpus = [place for place in self.places() if place is not None]
+        return len(gpus) > len({*gpus})
 
     @property
     def count(self) -> int | None:
@@ -194,7 +215,8 @@ class LocalExecutor:
         self._job, self._root, self._threads = job, root, threads
         self._places = list(places)
         self._running: dict[Any, tuple[str, BaseProcess, str | None]] = {}
-        self._context = _context(job)
+        self._context = _context()
+        start_fork_server(threads)
 
     @property
     def free(self) -> int:
@@ -229,13 +251,28 @@ class LocalExecutor:
         self._running.clear()
 
 
-def _context(job: Job) -> Any:  # noqa: ANN401 - a context of multiprocessing
+def _context() -> Any:  # noqa: ANN401 - a context of multiprocessing
     """Return a context that forks jobs from a process with torch loaded, where possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "sklearn.datasets", job.__module__])
+    context.set_forkserver_preload([*PRELOADED])
     return context
+
+
+def start_fork_server(threads: int) -> None:
+    """Start the process that jobs are forked from, unless it runs: its imports take seconds.
+
+    Args:
+        threads: Threads of each job.
+    """
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        # Some versions of Python let it ignore sys.path, and it would silently import nothing.
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with variables(paths | environment_of(threads, None)):
+            forkserver.ensure_running()
 
 
 def start(
@@ -247,9 +284,10 @@ def start(
     gpu: str | None,
 ) -> BaseProcess:
     """Start the process of a job; it ends when this process ends."""
+    loaded = PRELOADED if context.get_start_method() == "forkserver" else ()
     process: BaseProcess = context.Process(
         target=_in_process,
-        args=(job, root, name, threads, gpu, dict(os.environ)),
+        args=(job, root, name, threads, gpu, dict(os.environ), loaded),
         name=name,
     )
     with variables(environment_of(threads, gpu)):
@@ -266,9 +304,23 @@ def ended_with(job: str, code: int | None) -> Ended:
 
 
 def _in_process(
-    job: Job, root: Path, name: str, threads: int, gpu: str | None, environment: Mapping[str, str]
+    job: Job,
+    root: Path,
+    name: str,
+    threads: int,
+    gpu: str | None,
+    environment: Mapping[str, str],
+    loaded: tuple[str, ...],
 ) -> None:
     """Run a job in this process, which was started for it."""
+    gc.freeze()  # modules of the fork server are never garbage
+    if os.environ.get("OMP_NUM_THREADS") != str(threads):
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)  # the fork server has loaded the libraries with another number
+    if missing := [module for module in loaded if module not in sys.modules]:
+        with open_to_append(_log(root, name)) as log:
+            log.write(f"the fork server lacks {missing[0]}, so every job imports it\n".encode())
     os.environ.clear()  # the fork server may have been started with an older environment
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the runner, which stops us
