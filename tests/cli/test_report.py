@@ -62,6 +62,17 @@ def test_options_that_do_not_fit_are_refused(options, match, folder, capsys):
     assert match in capsys.readouterr().err
 
 
+def test_a_record_makes_the_page_of_its_study(folder, tmp_path, capsys):
+    copy = tmp_path / "mine.json"
+    copy.write_bytes((folder / "study.json").read_bytes())
+    assert main(["report", str(copy), "--no-figures"]) == 0
+    assert main(["report", str(folder), "--no-figures"]) == 0
+    pages = [(where / "report.md").read_text() for where in (tmp_path / "mine", folder)]
+    assert pages[0] == pages[1]
+    assert main(["report", str(copy), "--watch"]) == 2
+    assert main(["report", str(copy), "--margin", "0.02"]) == 2
+
+
 def test_a_watched_page_is_read_again_until_the_study_is_done(folder, capsys, monkeypatch):
     path = folder / "study.json"
     done = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""`layerticket report`: page, tables and figures of a study, or of a CSV file of results."""
+"""`layerticket report`: page, tables and figures of a study, its record or a CSV file."""
 
 import time
 from pathlib import Path
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from layerticket.cli.options import Folder, Json
 from layerticket.cli.output import emit, log
 from layerticket.errors import LayerticketError
+from layerticket.files import read_json
 from layerticket.settings import Share
 from layerticket.verdict import words
 
@@ -34,10 +35,10 @@ def report(
     Parameters
     ----------
     study
-        Folder of a study, with its study.json; or a CSV file of results from anywhere, with columns
-        method (dense, ...), seed, accuracy, and if known model, macs, seconds, ...
+        Folder of a study, or its record (a copy of study.json); or a CSV file of results from
+        anywhere, with columns method (dense, ...), seed, accuracy, and if known model, macs, ...
     out
-        Folder to write to; by default that of the study, or one named like the CSV file.
+        Folder to write to; by default that of the study, or one named like the file.
     figures
         Whether to write figures also as PNG and SVG.
     watch
@@ -45,28 +46,35 @@ def report(
     margin
         How much accuracy a winning ticket may lose, as a fraction; of CSV files, 0.01 by default.
     """
-    from layerticket.report.page import write_report
+    from layerticket.report.page import write_report, write_study
+    from layerticket.report.tables import Study
 
-    if study.suffix.lower() == ".csv" or study.is_file():
-        if watch:
-            raise LayerticketError("--watch needs the folder of a running study.")
+    kind = study.suffix.lower()
+    is_record = kind == ".json" and not study.is_dir()
+    is_csv = kind == ".csv" or (study.is_file() and not is_record)
+    if watch and (is_csv or is_record):
+        raise LayerticketError("--watch needs the folder of a running study.")
+    if is_csv:
         written = _of_numbers(study, out, margin, figures=figures)
     elif margin is not None:
         raise LayerticketError(
             "--margin is for CSV files; a study has the margin of its study file."
         )
+    elif is_record:
+        found = Study.from_record(read_json(study))
+        written = write_study(found, study.parent, out or study.with_suffix(""), figures=figures)
     elif watch:
         written = _watched(study, out, figures=figures)
     else:
         written = write_report(study, out, figures=figures)
     verdict = written.study.verdict
-    record = {
+    answer = {
         "report": str(written.page),
         "verdict": verdict,
         "files": [str(path) for path in written.files],
     }
     text = f"{verdict}\n\n{written.page}\nand {len(written.files) - 1} more files in its folder"
-    emit(record, text, as_json=json)
+    emit(answer, text, as_json=json)
 
 
 def _of_numbers(path: Path, out: Path | None, margin: float | None, *, figures: bool) -> "Written":
