@@ -508,9 +508,11 @@ def _controls(tickets: Sequence["Comparison"]) -> str:
                     found.setdefault(control.name, []).append(one.method)
         if len(tickets) == 1 and found:
             told.append(f"{listed(list(found))} {verb.rpartition(' ')[0]}")
-        elif found:
-            told += [f"{name} {verb} {_whom(of, tickets)}" for name, of in found.items()]
-    return f"; but {listed(told)}" if told else ""
+        by_tickets: dict[str, list[str]] = {}
+        for name, of in found.items() if len(tickets) > 1 else ():
+            by_tickets.setdefault(_whom(of, tickets), []).append(name)
+        told += [f"{listed(names)} {verb} {of}" for of, names in by_tickets.items()]
+    return f"; but {'; '.join(told)}" if told else ""
 
 
 def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
