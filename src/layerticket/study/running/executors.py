@@ -38,9 +38,6 @@ PRELOADED = (
     "layerticket.study.job",
     "layerticket.criteria.grasp",
     "torch._dynamo",  # torch imports it, and 800 other modules, in the first step of an optimizer
-    "sklearn.datasets.data",
-    "sklearn.datasets.descr",
-    "importlib.readers",
     "filelock",
 )
 """Modules that the fork server imports once, since all jobs need them."""
