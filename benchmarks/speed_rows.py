@@ -630,10 +630,12 @@ def _groups_of_one():
 
 
 GRADIENT = "one gradient of the same batch"
-FIVE_PASSES = (
-    "Discovery calls the network five times: with hooks on every module, to find sums, to count "
-    "MACs, to see what blocks leave behind, and without the blocks. The rest is copying the "
-    "modules and testing one of each kind."
+PARTS = (
+    "In forward passes of ResNet-152 (ViT-L), in CPU time on one thread, discovery takes 2.6 "
+    "(1.6): 1.8 (1.15) to run it once and record calls, sums, MACs and side effects of all "
+    "modules, of which 0.6 (0.1) is Python code; 0.5 (0.4) to test one module of each kind, which "
+    "is called five times or more; 0.3 (0.02) to run the network without its blocks, on a fresh "
+    "copy of its modules."
 )
 ROWS = (
     Row(
@@ -667,12 +669,12 @@ ROWS = (
     Row(
         name="discovery-resnet152", what="discovery of blocks, ResNet-152, 224 x 224",
         against="one forward pass of one image", measure=partial(discovery, resnet152), most=3,
-        packages=("torchvision",), rounds=5, limit=FIVE_PASSES,
+        packages=("torchvision",), rounds=5, limit=PARTS,
     ),
     Row(
         name="discovery-vit", what="discovery of blocks, ViT-L",
         against="one forward pass of one image", most=3, packages=("timm",), rounds=5,
-        limit=FIVE_PASSES,
+        limit=PARTS,
         measure=partial(discovery, partial(vit, "vit_large_patch16_224", 224, 16)),
     ),
     Row(

@@ -274,9 +274,11 @@ def map_tensors(tree: Any, fn: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401 
 
 def tensors_of(tree: Any) -> list[Tensor]:  # noqa: ANN401 - any nesting
     """List the tensors of nested tuples, lists and mappings, in order."""
-    found: list[Tensor] = []
-    map_tensors(tree, found.append)
-    return found
+    if isinstance(tree, Tensor):
+        return [tree]
+    parts = tree.values() if isinstance(tree, Mapping) else tree
+    nested = isinstance(tree, (Mapping, tuple, list))
+    return [tensor for part in parts for tensor in tensors_of(part)] if nested else []
 
 
 def size_of(batch: Any) -> int:  # noqa: ANN401 - a batch or inputs

@@ -98,6 +98,7 @@ class MacCounter(TorchDispatchMode):
             for packet, formula in _formulas().items()
         }
         self._formulas: dict[Any, Callable[..., int]] = {**flop_registry, **self._own}
+        self._whole: set[Any] = set()  # operations that have no parts
         self._flops = 0
         self._by_module: Counter[str] = Counter()
         self._uncounted: set[str] = set()
@@ -120,11 +121,12 @@ class MacCounter(TorchDispatchMode):
         """Run an operation or its parts, and count those that have a formula."""
         kwargs, packet = kwargs or {}, func.overloadpacket
         formula = self._formulas.get(packet)
-        if formula is None:
+        if formula is None and func not in self._whole:
             with self:
                 output = func.decompose(*args, **kwargs)
             if output is not NotImplemented:
                 return output
+            self._whole.add(func)
         space, name = func.namespace, packet.__name__
         known = packet in self._own or f"{space}.{name}" in WITHOUT_PRODUCTS
         if not known and (space not in ("aten", "prim", "prims") or PRODUCTS.match(name)):

@@ -11,6 +11,7 @@ import functools
 import random
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -149,6 +150,8 @@ def copy_of(model: nn.Module, memo: dict[int, object] | None = None) -> nn.Modul
         for value in vars(module).values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo.setdefault(id(value), value.detach().clone())
+            elif type(value) is OrderedDict and not value:  # deepcopy is slow for these
+                memo.setdefault(id(value), OrderedDict())
     try:
         return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as err:
@@ -347,21 +350,22 @@ def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[ob
             continue
         if not isinstance(value, (tuple, frozenset)):
             found.append((id(value), *map(id, members)))
-        waiting += [member for member in members if type(member) not in _ATOMS]
+        waiting += [member for member in members if not _is_atom(member)]
     return found
 
 
 def _attributes(module: nn.Module) -> list[object]:
-    """List the attributes of a module, except parameters, buffers, submodules and hooks."""
+    """List the attributes of a module, except parameters, buffers, submodules, hooks and atoms."""
     return [
-        value
-        for key, value in vars(module).items()
-        if type(value) not in _ATOMS
-        and not (key.startswith("_") and key in vars(_PLAIN))
-        and key not in ("forward", "training")
+        value for key, value in vars(module).items() if key not in _HIDDEN and not _is_atom(value)
     ]
 
 
-_PLAIN = nn.Module()
+def _is_atom(value: object) -> bool:
+    """Whether a value has no members that could change; True only for the most frequent types."""
+    kind = type(value)
+    return kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value)))  # type: ignore[call-overload]  # it is a tuple
+
+
 _ATOMS = {bool, int, float, str, bytes, type(None)}
-"""Types without members, the most frequent ones."""
+_HIDDEN = {key for key in vars(nn.Module()) if key.startswith("_")} | {"forward", "training"}

@@ -31,7 +31,7 @@ from layerticket.surgery.remove import Replacement
 
 FURTHER = "returns further outputs that later modules may need"
 NOT_ALONE = "cannot be run alone"
-SIDE = 64
+SIDE = 16
 """Largest width and height of the images that modules are tested on."""
 NO_TENSOR = "takes no floating-point tensor"
 PASSED = ("", FURTHER)
