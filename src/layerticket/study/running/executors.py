@@ -310,7 +310,8 @@ def _in_process(
     loaded: tuple[str, ...],
 ) -> None:
     """Run a job in this process, which was started for it."""
-    gc.freeze()  # modules of the fork server are never garbage
+    if loaded:
+        gc.freeze()  # modules of the fork server are never garbage
     if os.environ.get("OMP_NUM_THREADS") != str(threads):
         from threadpoolctl import threadpool_limits
 
