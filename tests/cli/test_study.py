@@ -40,6 +40,20 @@ def test_a_study_from_the_first_word_to_the_last(study, tmp_path, capsys):
     assert "(n = 1)" in text
 
 
+def test_a_study_is_forecast_without_a_run(study, tmp_path, capsys):
+    words = [*study(), "--device", "cpu", "--dry-run"]
+    assert main([*words, "--workers", "2", "--json"]) == 0
+    two = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "out").exists()
+    assert two["parallel"] == 2
+    assert two["epochs"] % two["trainings"] == 0
+    assert two["train_seconds"] > 0
+    assert main([*words, "--executor", "inline"]) == 0
+    assert (
+        f"at most {two['trainings']} trainings, {two['epochs']} epochs" in capsys.readouterr().out
+    )
+
+
 def test_a_run_that_fails_is_told_with_its_log(study, tmp_path, capsys):
     assert main([*study(models=["toy_study:broken"]), *INLINE]) == 1
     told = capsys.readouterr()

@@ -47,6 +47,7 @@ def run(
     data_dir: Path | None = None,
     shift_dir: Path | None = None,
     workers: Workers = Workers(),
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Json = False,
 ) -> None:
     """Run a study. The same command resumes it, or runs only what was added.
@@ -63,10 +64,18 @@ def run(
         Folder with the CIFAR files.
     shift_dir
         Folder with files of shifted images; --data-dir is searched too.
+    dry_run
+        Do not run: time a few steps of each dense network, and print how long the study takes.
     """
     from layerticket.study.toml import read_study
 
     study = read_study(file, change)  # a wrong file fails before torch is imported
+    if dry_run:
+        from layerticket.study.running.engine import forecast_study
+
+        found = forecast_study(study, workers=workers, data_dir=data_dir)
+        emit(found, words.study_forecast(found), as_json=json)
+        return
     if workers.executor == "local":
         start_fork_server(workers.threads or 1)  # it imports torch while this process does
     from layerticket.study.running.engine import run_study

@@ -100,6 +100,17 @@ def waiting(share_waited: float | None) -> str:
     )
 
 
+def study_forecast(found: Mapping[str, Any]) -> str:
+    """Write the forecast of a study."""
+    steps = ", ".join(f"{name} {duration(one)}" for name, one in found["step_seconds"].items())
+    return (
+        f"at most {counted(found['trainings'], 'training')}, {found['epochs']:,} epochs; a step: "
+        f"{steps}\nat most {duration(found['train_seconds'])} of training "
+        f"({found['parallel']} at a time), without searches, evaluations and start-up; equal "
+        "trainings run once, and tickets take less time than dense networks"
+    )
+
+
 def duration(seconds: float | None) -> str:
     """Write a time in s, min or h."""
     if seconds is None:

@@ -1,8 +1,9 @@
-"""Run a study: plan it, run its jobs in order, and collect the results."""
+"""Run a study: plan it, forecast it, run its jobs in order, and collect the results."""
 
 import functools
 import heapq
 import logging
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,18 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import prepare
 from layerticket.models.load import check_model
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
+from layerticket.study.measured_budget import TimingSetup, measure_steps
 from layerticket.study.plan import Plan, unfold
 from layerticket.study.results import collect
 from layerticket.study.running.executors import Ended, Executor, Workers, executor_of
-from layerticket.study.spec import StudyFile
+from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.status import StudyStatus, status_of
 from layerticket.study.toml import study_text
-from layerticket.training.device import Metering
+from layerticket.training.device import Metering, Where
 
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two checks of a job of another process, and two reports
@@ -94,6 +98,60 @@ def run_study(
     finally:
         record = store()
     return record
+
+
+def forecast_study(
+    study: StudyFile,
+    *,
+    workers: Workers = Workers(),  # noqa: B008 - frozen
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Forecast how long a study trains at most, from a few steps of its dense networks.
+
+    Assumed: all trainings differ and take as long as that of the dense network; jobs on one GPU
+    share it; jobs on a CPU do not slow each other. Searches, evaluations and start-up are not
+    included.
+
+    Args:
+        study: The study; a study with an own training (`fit`) cannot be forecast.
+        workers: Where the jobs would run.
+        data_dir: Folder of the images.
+
+    Returns:
+        JSON values: `trainings`, `epochs`, `step_seconds` by network, `parallel` jobs that do not
+        share a GPU, and `train_seconds`.
+
+    Raises:
+        LayerticketError: If the study, the data or the device is invalid.
+    """
+    if study.fit:
+        raise LayerticketError(
+            "the study trains with its own function (fit), whose time is not known. Run one row "
+            "with --only."
+        )
+    dataset, recipe = dataset_of(study, data_dir), study.recipe
+    count = functools.partial(count_blocks, study, dataset)
+    plan = unfold(study, scored_on(study, dataset), count_blocks=count)
+    trainings = Counter(job.model for job in plan.jobs.values() if job.kind == "train")
+    networks, where = networks_of(study, dataset), Where(device=workers.device, progress=False)
+    before, steps = torch.get_num_threads(), {}
+    torch.set_num_threads(workers.threads or workers.default_threads)
+    try:
+        for model in map(name_of, study.models):
+            dense = {"dense": networks.build(model, study.seeds[0])}
+            timed = measure_steps(dense, TimingSetup(dataset=dataset, recipe=recipe, where=where))
+            steps[model] = timed.steps_per_epoch, statistics.median(timed.seconds["dense"])
+    finally:
+        torch.set_num_threads(before)
+    parallel = len(set(workers.gpus())) or workers.count or 1
+    seconds = sum(trainings[model] * recipe.epochs * n * step for model, (n, step) in steps.items())
+    return {
+        "trainings": trainings.total(),
+        "epochs": trainings.total() * recipe.epochs,
+        "step_seconds": {model: step for model, (_, step) in steps.items()},
+        "parallel": parallel,
+        "train_seconds": seconds / parallel,
+    }
 
 
 def _prepared(
