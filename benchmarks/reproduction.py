@@ -264,8 +264,8 @@ python benchmarks/reproduction.py   # from the records in docs/results
 
 ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; {gpu}, PyTorch {torch};
 **{done} of its {rows} runs are done** ([page](resnet20.md)). Other rows: [Table 1](table1.md),
-[Table 4](table4.md), [robustness](resnet20-robustness.md). The paper trained ResNet-32 and ResNet-56
-for 200 epochs; our decisions are for ResNet-20 and {epochs} epochs only.
+[Table 4](table4.md), [robustness](resnet20-robustness.md). The paper trained ResNet-32 and
+ResNet-56 for 200 epochs; our decisions are for ResNet-20 and {epochs} epochs only.
 """
 
 NOTES = """\
