@@ -699,3 +699,32 @@ def test_a_network_that_is_opaque_outside_tells_what_is_inside():
     told = reasons(Outer(), torch.arange(6).reshape(2, 3))
     assert set(told) == {"inner.layer.attention", "inner.layer.mlp"}  # no block to be beside of
     assert set(told.values()) == {"is called more than once in a forward pass"}
+
+
+class WritingBlock(nn.Module):
+    """A residual block that writes into its own parameter in every forward pass."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x):
+        self.temperature.data.clamp_(min=0.5)
+        return x + self.linear(x) * self.temperature
+
+
+class PlainBlock(nn.Module):
+    """A residual block of one matrix."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=False)
+
+    def forward(self, x):
+        return x + self.linear(x)
+
+
+def test_a_block_that_writes_into_its_parameters_hides_no_other():
+    model = nn.Sequential(PlainBlock(4), WritingBlock(4), nn.Linear(4, 4), nn.Linear(4, 4))
+    assert "0" in names(model, VECTORS)

@@ -1,6 +1,8 @@
 """One step: AdamW, clipping, averages and augmentation do what their names say."""
 
+import contextlib
 import dataclasses
+import types
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from layerticket.training.checkpoint import CHECKPOINT, ResumePoint, load_snapsh
 from layerticket.training.device import Where
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import Trainer, timed_steps
+from layerticket.training.steps import CapturedStep, Trainer, timed_steps
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")
@@ -255,3 +257,63 @@ def test_a_step_that_fails_while_it_is_recorded_is_refused(tmp_path):
     where = Where(device="cuda", progress=False)
     with pytest.raises(LayerticketError, match=r"no such thing.*Set cuda_graph to False"):
         fit(Refusing(), make_data(), RECIPE, seed=5, folder=tmp_path, where=where)
+
+
+class Counting(nn.Module):
+    """A network that counts its own calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls = make_model(), 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.inner(images)
+
+
+class FakeGraph:
+    def __init__(self):
+        self.replays = 0
+
+    def replay(self):
+        self.replays += 1
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """Let steps on the CPU pass for steps on a GPU: recording runs them, replays do nothing."""
+    stream = types.SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(Counting, "changes the attribute calls"), (lambda: Dropping("cpu"), "random numbers")],
+    ids=["counting", "random"],
+)
+def test_a_step_that_a_graph_would_repeat_stays_eager(fake_cuda, make, reason, caplog):
+    model, images = make().eval(), torch.randn(4, *make_data().shape)
+    seen = []
+    captured = CapturedStep(model, CPU)
+    for _ in range(6):
+        captured(lambda x, _: seen.append(x) or model(x).sum(), images, torch.zeros(4))
+    assert len(seen) == 6
+    assert reason in caplog.text
+
+
+def test_a_step_is_recorded_once_and_replayed(fake_cuda, caplog):
+    model, images = make_model().eval(), torch.randn(4, *make_data().shape)
+    seen = []
+    captured = CapturedStep(model, CPU)
+    for number in range(6):
+        captured(lambda x, _: seen.append(x) or model(x).sum(), images + number, torch.zeros(4))
+    assert len(seen) == 4
+    assert captured._graph.replays == 3
+    assert torch.equal(seen[3], images + 5)  # the images of the last step, in the recorded memory
+    assert not caplog.text

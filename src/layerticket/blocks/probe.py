@@ -126,7 +126,8 @@ class Prober:
 
     def enter(self, name: str, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Record how a module is called."""
-        if len(args) == 1 and isinstance(args[0], Tensor) and args[0].is_floating_point():
+        only = len(args) == 1 and not kwargs
+        if only and isinstance(args[0], Tensor) and args[0].is_floating_point():
             self.inputs[name] = Like(args[0].shape, args[0].dtype, args[0].device)
         finding = self.findings.get(name)
         if finding is None:
@@ -225,6 +226,10 @@ class Prober:
     def _zeroed(self, name: str, identities: Collection[int] = ()) -> nn.Module:
         """Copy a module with zero parameters; those with ids in `identities` return their input."""
         module = self.model.get_submodule(name)
+        with torch.no_grad():  # the forward of another module may have written into them
+            for p in module.parameters():
+                if p.is_floating_point():
+                    self.zeros[id(p)].zero_()
         zero = in_eval_mode(
             copy_of(module, {id(p): self.zeros[id(p)] for p in module.parameters()})
         )
@@ -405,7 +410,8 @@ def zeros_for(model: nn.Module) -> dict[int, nn.Parameter]:
     """
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     for p in model.parameters():
-        sizes[p.dtype, p.device] = max(p.numel(), sizes.get((p.dtype, p.device), 0))
+        if p.is_floating_point():
+            sizes[p.dtype, p.device] = max(p.numel(), sizes.get((p.dtype, p.device), 0))
     zeros = {kind: torch.zeros(n, dtype=kind[0], device=kind[1]) for kind, n in sizes.items()}
     return {
         id(p): nn.Parameter(zeros[p.dtype, p.device][: p.numel()].view(p.shape))

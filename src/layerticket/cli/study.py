@@ -13,6 +13,7 @@ from rich.table import Table
 
 from layerticket.cli.options import Folder, Json, command_line
 from layerticket.cli.output import StudyFailedError, emit, log
+from layerticket.errors import LayerticketError
 from layerticket.study.running.executors import Workers, start_fork_server
 from layerticket.verdict import words
 
@@ -71,6 +72,8 @@ def run(
 
     study = read_study(file, change)  # a wrong file fails before torch is imported
     if dry_run:
+        if only:
+            raise LayerticketError("--dry-run is for a whole study. Leave out --only.")
         from layerticket.study.running.engine import forecast_study
 
         found = forecast_study(study, workers=workers, data_dir=data_dir)

@@ -22,7 +22,7 @@ from layerticket.training.device import peak_memory_bytes, resolve_device
 from layerticket.training.recipe import Recipe
 from layerticket.training.steps import timed_steps
 
-_STEPS = 3
+_STEPS = 6
 
 
 @settings

@@ -242,16 +242,21 @@ def forked_random_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """Use only cuDNN kernels that give the same bits each time, and for float32 no TF32."""
+    """Use only cuDNN kernels that give the same bits each time; convolutions without TF32."""
     import torch
 
     cudnn = torch.backends.cudnn
-    before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32)
-    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
+    wanted = {"deterministic": True, "benchmark": False}
+    if torch.cuda.is_available():
+        wanted["allow_tf32"] = False
+    before = {name: getattr(cudnn, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(cudnn, name, value)
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -285,6 +290,7 @@ def restart_peak_memory(device: torch.device) -> bool:
     if device.type == "cuda":
         import torch
 
+        gc.collect()
         torch.cuda.reset_peak_memory_stats(device)
         return True
     if not STATUS.exists():

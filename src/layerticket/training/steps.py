@@ -36,6 +36,7 @@ from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+Pool = Any  # of torch.cuda.graph_pool_handle, or None
 
 
 class Objective(nn.Module):
@@ -80,6 +81,7 @@ class Trainer:
         start: ResumePoint = ResumePoint(),  # noqa: B008 - frozen
         group: Processes = ALONE,
         sharded: bool = False,
+        graph_pool: Pool = None,
     ) -> None:
         if sharded and recipe.ema_decay:
             raise LayerticketError(
@@ -122,7 +124,7 @@ class Trainer:
         self._fill(start.optimizer, start.average)
         self._captured = None
         if device.type == "cuda" and group.count == 1 and not sharded and recipe.cuda_graph:
-            self._captured = CapturedStep(self._update, device)
+            self._captured = CapturedStep(self.trained, device, graph_pool)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's part of the shuffled, augmented batches of an epoch."""
@@ -149,8 +151,9 @@ class Trainer:
                 self.rate.fill_(rate)
             else:
                 group["lr"] = rate
-        update = self._captured or self._update
-        return update(images, labels)
+        if self._captured is None:
+            return self._update(images, labels)
+        return self._captured(self._update, images, labels)
 
     def _update(self, images: Tensor, labels: Tensor) -> Tensor:
         loss: Tensor = self.objective(images, labels)
@@ -222,32 +225,41 @@ class Trainer:
                     tensors[name].copy_(value)
 
 
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
 class CapturedStep:
     """A step whose kernels are recorded as a CUDA graph, so that one launch starts all of them.
 
     Training a small network is limited by the launches of its kernels, several hundred per step.
     The first steps run eagerly on another stream, as recording requires. Steps stay eager, with a
-    warning, if they draw random numbers on the CPU, which a graph would repeat, or wait for the
-    GPU.
+    warning, if they wait for the GPU, or change what a graph would repeat: random numbers on the
+    CPU, and numbers among the attributes of modules.
 
     Args:
-        step: Takes images and labels, updates the weights, and returns the loss.
+        model: The network.
         device: The GPU.
+        pool: Memory that several graphs share if they never run at the same time; None: its own.
 
     References:
         Ng et al., "Accelerating PyTorch with CUDA Graphs", PyTorch blog, 2021.
     """
 
-    def __init__(self, step: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
-        self._step, self._device = step, device
+    def __init__(self, model: nn.Module, device: torch.device, pool: Pool = None) -> None:
+        self._model, self._device, self._pool = model, device, pool
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph = torch.cuda.CUDAGraph()
         self._eager_steps = 3
         self._inputs: tuple[Tensor, ...] = ()
         self._loss = torch.empty(0)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, step: Step, images: Tensor, labels: Tensor) -> Tensor:
         """Train on images (N, C, H, W) and labels (N,) or (N, K); return the loss.
+
+        Args:
+            step: Updates the weights and returns the loss; the same in all calls.
+            images: The images.
+            labels: Their labels or class shares.
 
         Raises:
             LayerticketError: If the step cannot be recorded.
@@ -255,34 +267,35 @@ class CapturedStep:
         if self._eager_steps:
             self._eager_steps -= 1
             if self._eager_steps:
-                return self._eagerly(images, labels)
-            loss, obstacle = self._watched(images, labels)
+                return self._eagerly(step, images, labels)
+            loss, obstacle = self._watched(step, images, labels)
             if obstacle:
                 log.warning("a training step is not a CUDA graph, so it is slower: %s", obstacle)
                 self._eager_steps = -1  # never 0 again
             return loss
         if not self._inputs:
-            self._record(images.clone(), labels.clone())
+            self._record(step, images.clone(), labels.clone())
         for kept, given in zip(self._inputs, (images, labels), strict=True):
             kept.copy_(given)
         self._graph.replay()
         return self._loss.clone()
 
-    def _eagerly(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _eagerly(self, step: Step, images: Tensor, labels: Tensor) -> Tensor:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            loss = self._step(images, labels)
+            loss = step(images, labels)
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return loss
 
-    def _watched(self, images: Tensor, labels: Tensor) -> tuple[Tensor, str]:
+    def _watched(self, step: Step, images: Tensor, labels: Tensor) -> tuple[Tensor, str]:
         """Run a step eagerly; also return why it cannot be a graph, as far as can be seen."""
         mode, random_states = torch.cuda.get_sync_debug_mode(), cpu_random_states()
+        values = attribute_values(self._model)
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                loss = self._eagerly(images, labels)
+                loss = self._eagerly(step, images, labels)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         for one in raised:
@@ -290,13 +303,18 @@ class CapturedStep:
                 warnings.warn(one.message, stacklevel=2)
         if cpu_random_states() != random_states:
             return loss, "it draws random numbers on the CPU"
+        for name, value in attribute_values(self._model).items():
+            if values.get(name, value) != value:
+                return loss, f"it changes the attribute {name}"
         waits = any("called a synchronizing" in str(one.message) for one in raised)
         return loss, "it waits for a result of the GPU, as .item() does" if waits else ""
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _record(self, step: Step, images: Tensor, labels: Tensor) -> None:
+        # Other threads may call CUDA meanwhile: that of a data loader allocates pinned memory.
+        mode = "thread_local"
         try:
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._loss = self._step(images, labels)
+            with torch.cuda.graph(self._graph, self._pool, self._stream, capture_error_mode=mode):
+                self._loss = step(images, labels)
         except RuntimeError as err:
             raise LayerticketError(
                 f"a training step of this network cannot be recorded as a CUDA graph: "
@@ -309,6 +327,16 @@ def cpu_random_states() -> tuple[bytes, object, bytes]:
     """Return the states of the global random numbers of torch (CPU), Python and NumPy."""
     numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - only compared
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(numpy_state).encode()
+
+
+def attribute_values(model: nn.Module) -> dict[str, object]:
+    """Return the numbers, texts and flags among the attributes of all modules, by full name."""
+    return {
+        f"{name}.{key}".lstrip("."): value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if value is None or isinstance(value, (bool, int, float, str))
+    }
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -407,6 +435,7 @@ def timed_steps(
         LayerticketError: If the device is missing or no parameter is trainable.
     """
     where = resolve_device(device)
+    pool = torch.cuda.graph_pool_handle() if where.type == "cuda" else None
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
         stack.enter_context(forked_random_state(where))
@@ -415,5 +444,6 @@ def timed_steps(
             own = copy_of(model)
             stack.enter_context(drop_paths(own, recipe.drop_path))
             place(own, where, channels_last=recipe.channels_last)
-            found[name] = TimedSteps(Trainer(own, dataset, recipe, seed=0, device=where))
+            trainer = Trainer(own, dataset, recipe, seed=0, device=where, graph_pool=pool)
+            found[name] = TimedSteps(trainer)
         yield found

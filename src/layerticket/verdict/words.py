@@ -519,10 +519,10 @@ def _controls(tickets: Sequence["Comparison"]) -> str:
                     found.setdefault(control.name, []).append(one.method)
         if len(tickets) == 1 and found:
             told.append(f"{listed(list(found))} {verb.rpartition(' ')[0]}")
-        by_tickets: dict[str, list[str]] = {}
+        by_tickets: dict[tuple[str, ...], list[str]] = {}
         for name, of in found.items() if len(tickets) > 1 else ():
-            by_tickets.setdefault(_whom(of, tickets), []).append(name)
-        told += [f"{listed(names)} {verb} {of}" for of, names in by_tickets.items()]
+            by_tickets.setdefault(tuple(of), []).append(name)
+        told += [f"{listed(them)} {verb} {_whom(of, tickets)}" for of, them in by_tickets.items()]
     return f"; but {'; '.join(told)}" if told else ""
 
 

@@ -143,7 +143,8 @@ def forecast_study(
             steps[model] = timed.steps_per_epoch, statistics.median(timed.seconds["dense"])
     finally:
         torch.set_num_threads(before)
-    parallel = len(set(workers.gpus())) or workers.count or 1
+    gpus = {place for place in workers.places() if place is not None}
+    parallel = 1 if workers.executor == "inline" else len(gpus) or workers.count or 1
     seconds = sum(trainings[model] * recipe.epochs * n * step for model, (n, step) in steps.items())
     return {
         "trainings": trainings.total(),

@@ -267,7 +267,7 @@ def start_fork_server(threads: int) -> None:
         from multiprocessing import forkserver
 
         # Some versions of Python let it ignore sys.path, and it would silently import nothing.
-        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        paths = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p and isinstance(p, str))}
         with variables(paths | environment_of(threads, None)):
             forkserver.ensure_running()
 
