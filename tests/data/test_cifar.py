@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from layerticket.data import cifar
-from layerticket.data.cifar import CIFARS, read_batches, read_pickle
+from layerticket.data.cifar import CIFARS, KNOWN, read_batches, read_pickle
 from layerticket.data.dataset import Augment
 from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError
@@ -220,6 +220,22 @@ def test_hostile_pickles_are_refused(tmp_path, monkeypatch, name):
     with pytest.raises(LayerticketError, match=r"'test_batch' (refers to|cannot be read|lacks)"):
         load(tmp_path / "b")
     assert not (tmp_path / "run").exists()
+
+
+SLOTS = b"N}X\x04\x00\x00\x00evilK\x01s\x86"  # (None, {"evil": 1}): set attributes
+VALUES = b"}X\x04\x00\x00\x00evilK\x01s"  # {"evil": 1}: update __dict__
+
+
+@pytest.mark.parametrize("state", [SLOTS, VALUES], ids=["slots", "values"])
+@pytest.mark.parametrize("name", KNOWN, ids=".".join)
+def test_a_pickle_changes_no_class_or_function_that_reads_it(tmp_path, name, state):
+    file = tmp_path / "batch"
+    module, attribute = (text.encode() for text in name)
+    file.write_bytes(b"\x80\x02c" + module + b"\n" + attribute + b"\n" + state + b"b.")
+    before = set(vars(KNOWN[name]))
+    with pytest.raises(LayerticketError, match="cannot be read"):
+        read_pickle(file, "CIFAR batch")
+    assert set(vars(KNOWN[name])) == before
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,8 @@ class _Unpickler(pickle.Unpickler):
             known = KNOWN[module, name]
         except KeyError:
             raise _ForeignName(f"{module}.{name}") from None
-        # A pickle may set attributes of a function that it names: of this one, not of ours.
+        # A pickle may set attributes of a function that it names: of this one, not of ours. The
+        # classes have a __setstate__, which is called instead.
         return known if isinstance(known, type) else lambda *given: known(*given)
 
 
