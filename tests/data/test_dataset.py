@@ -54,6 +54,7 @@ def test_split_refuses(images, labels, said):
     [
         ({"test": split(2, shape=(1, 3, 2))}, "differ in"),
         ({"test": split(4, classes=3)}, "labels of the test split go from 0 to 2; with 2 classes"),
+        ({"classes": 1}, "number of classes: 1; a classifier needs at least 2"),
         ({"mean": (0.5, 0.5)}, "2 means and 1 deviations for 1 channels"),
         ({"std": (0.0,)}, "std above 0"),
         ({"mean": (float("nan"),)}, "finite"),

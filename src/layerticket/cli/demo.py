@@ -65,7 +65,7 @@ def demo(
     from layerticket.study.toml import read_study
 
     given = {
-        "title": data and f"Demo: blocks removed at initialization, on {data}",
+        "title": data and "Demo: blocks removed at initialization",
         "models.0": model,
         "data": data,
         "image_size": image_size,

@@ -157,8 +157,8 @@ class Dataset(Shown):
     """Three splits of labelled images, with their normalization and augmentation.
 
     Raises:
-        LayerticketError: If the splits differ in shape or type, a label is out of range, or
-            `value_range`, `class_names`, `mean` or `std` are not valid.
+        LayerticketError: If the splits differ in shape or type, there are fewer than two classes, a
+            label is out of range, or `value_range`, `class_names`, `mean` or `std` are not valid.
     """
 
     name: str
@@ -195,6 +195,11 @@ class Dataset(Shown):
         types = {name: split.dtype for name, split in splits.items()}
         if len(set(types.values())) != 1:
             raise LayerticketError(f"the splits differ in type: {types}; make them equal.")
+        if self.classes < 2:
+            raise LayerticketError(
+                f"number of classes: {self.classes}; a classifier needs at least 2. Give the images of "
+                "each class a label, or a folder, of their own."
+            )
         for name, split in splits.items():
             check_labels(split.labels, self.classes, f"the {name} split")
         check_range(self.value_range, self.train.dtype)
@@ -216,8 +221,7 @@ class Dataset(Shown):
             )
 
     def _headline(self) -> str:
-        classes = f"{self.classes} class{'' if self.classes == 1 else 'es'}"
-        return f"{self.title}: {classes}, images of {'x'.join(map(str, self.shape))}"
+        return f"{self.title}: {self.classes} classes, images of {'x'.join(map(str, self.shape))}"
 
     def _facts(self) -> dict[str, object]:
         splits = {name: getattr(self, name) for name in ("train", "validation", "test")}
