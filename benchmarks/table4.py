@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import Metering, Where, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
+from load import BUSY, neighbours
 
 SHAPE, CLASSES = (3, 32, 32), 10
 
@@ -100,7 +101,8 @@ def _row(network: str, removed: int, setup: TimingSetup) -> dict[str, Any]:
     )
     models = {"dense": dense, "ticket": ticket.apply(dense)}
     counted = _counted(models, setup)
-    timed = _timed(models, setup)
+    with neighbours() as others:
+        timed = _timed(models, setup)
     macs = 1 - counted["training_macs"]["ticket"] / counted["training_macs"]["dense"]
     return {
         "network": network,
@@ -111,6 +113,7 @@ def _row(network: str, removed: int, setup: TimingSetup) -> dict[str, Any]:
         "realized_share": realized_share(macs, 1 - 1 / timed["speedup"]["value"]),
         "counts": counted,
         "timing": timed,
+        "others_cpu_share": others["share"],
         "paper": PAPER[network, removed],
     }
 
@@ -266,11 +269,25 @@ def table4_text(summary: Mapping[str, Any]) -> str:
         "",
         *(f"Energy: {method}." for method in sorted(methods)),
         *([""] if methods else []),
+        busy_text(summary["rows"]),
+        "",
         f"| {' | '.join(_HEADER)} |",
         f"| {' | '.join(['---'] * len(_HEADER))} |",
         *(f"| {' | '.join(_line(row))} |" for row in summary["rows"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def busy_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write how much processor time other processes used while the rows were timed."""
+    shares = [row.get("others_cpu_share") for row in rows]
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return "How busy other processes kept the machine was not recorded."
+    low, high = (f"{100 * end:.1f}" for end in (min(known), max(known)))
+    ends = low if low == high else f"{low} to {high}"
+    text = f"Other processes used {ends} % of the processor time while a row was timed"
+    return f"{text}: the machine was busy." if max(known) > BUSY else f"{text}."
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:

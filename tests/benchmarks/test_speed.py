@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import load
 import speed
 import speed_gpu
 import speed_rows
@@ -51,8 +52,8 @@ def test_rows_are_chosen_by_name_or_its_first_part():
 
 def test_what_this_process_uses_is_not_its_neighbours(monkeypatch):
     seconds = iter([(10.0, 100.0, 2.0), (16.0, 120.0, 6.0)])  # busy, in all, of this process
-    monkeypatch.setattr(speed, "_processor_seconds", lambda: next(seconds))
-    with speed.neighbours() as others:
+    monkeypatch.setattr(load, "_processor_seconds", lambda: next(seconds))
+    with load.neighbours() as others:
         pass
     assert others == {"share": (6 - 4) / 20}
 

@@ -47,6 +47,7 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
     assert row["saved"]["training_memory"] == 0.25
     assert row["saved"]["peak_memory"] == pytest.approx(1 / 6)
     assert row["saved"]["energy"] is None
+    assert 0 <= row["others_cpu_share"] <= 1
     assert abs(100 * row["saved"]["macs"] - 34.13) <= 0.05
     assert len(row["blocks"]) == 5
     assert 0.3 < row["saved"]["held_bytes"] < 0.5
@@ -55,5 +56,18 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
     assert "`this one`" in text
     assert "5 (the paper's row 4) | 34.13 (34.13)" in text
     assert "null (33.33)" in text
+    assert table4.busy_text(found["rows"]) in text
     assert table4.table4(setup, tmp_path, rows=rows)["rows"] == found["rows"]
     assert len(asked) == 2
+
+
+def test_a_busy_machine_is_named():
+    def said(*shares):
+        return table4.busy_text([{"others_cpu_share": share} for share in shares])
+
+    assert said(0.001, 0.02) == (
+        "Other processes used 0.1 to 2.0 % of the processor time while a row was timed."
+    )
+    assert said(0.001, 0.5).endswith("the machine was busy.")
+    assert "not recorded" in said(0.001, None)
+    assert "not recorded" in table4.busy_text([{}])
