@@ -1,8 +1,8 @@
 """Write what is published of a study: its record, its report as Markdown, and the figures of it.
 
 ``python studies/publish.py STUDY docs/results/NAME`` writes NAME.json, NAME.md and NAME/*.svg.
-Times, energy and memory are left out (null) unless ``--times`` says that every training had the
-machine to itself.
+Figures that the page no longer has are deleted. Times, energy, memory, and the numbers of parallel
+jobs are left out (null) unless ``--times`` says that every training had the machine to itself.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from layerticket.verdict.pairs import Row, compare_rows
 MEASURED = (
     "train_seconds", "images_per_second", "energy_kwh", "co2_kg", "energy_method",
     "peak_memory_bytes", "data_wait_share", "search_seconds", "search_energy_kwh", "cost",
+    "workers", "jobs_beside",
 )  # fmt: skip
 
 
@@ -41,15 +42,33 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
     )
     comparisons = [one.as_record() for one in found.comparisons]
     made = {"runs": runs, "comparisons": comparisons, "verdict": found.verdict, "cost": None}
-    return record | made
+    return record | made | {"environment": record["environment"] | {"workers": None}}
 
 
 def _silent(epoch: dict[str, Any]) -> dict[str, Any]:
     return epoch | {name: None for name in MEASURED if name in epoch}
 
 
+def write(record: dict[str, Any], out: Path) -> None:
+    """Write the record, its page and its figures; delete figures that the page no longer has."""
+    write_json(out.with_suffix(".json"), record)
+    drawn = set()
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_study(Study.from_record(record), Path(folder)).files:
+            if path.suffix == ".svg":
+                write_atomically(out / path.name, path.read_bytes())
+                drawn.add(path.name)
+            if path.suffix == ".md":
+                text = path.read_text(encoding="utf-8")
+                text = text.replace("](figures/", f"]({out.name}/")
+                write_atomically(out.with_suffix(".md"), text)
+    for path in out.glob("*.svg"):
+        if path.name not in drawn:
+            path.unlink()
+
+
 def main() -> None:
-    """Write the files."""
+    """Read the arguments and write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
     parser.add_argument("out", type=Path, help="docs/results/NAME, without an ending")
@@ -57,16 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     record = json.loads(portable(given.study / "study.json", given.study))
     record["command"] = record["command"].split(" --only")[0]
-    record = record if given.times else without_times(record)
-    write_json(given.out.with_suffix(".json"), record)
-    with tempfile.TemporaryDirectory() as folder:
-        for path in write_study(Study.from_record(record), Path(folder)).files:
-            if path.suffix == ".svg":
-                write_atomically(given.out / path.name, path.read_bytes())
-            if path.suffix == ".md":
-                text = path.read_text(encoding="utf-8")
-                text = text.replace("](figures/", f"]({given.out.name}/")
-                write_atomically(given.out.with_suffix(".md"), text)
+    write(record if given.times else without_times(record), given.out)
 
 
 if __name__ == "__main__":

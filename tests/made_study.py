@@ -311,6 +311,7 @@ def make_study(
             "machine": "x86_64",
             "accelerate": "1.15.0",
         },
+        "environments": [],
         "networks": {model: network(model) for model in models},
         "runs": runs,
     }

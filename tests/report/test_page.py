@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from layerticket.report import draw
 from layerticket.report.charts import drawings
 from layerticket.report.draw import pictures
-from layerticket.report.page import write_report
+from layerticket.report.page import Report, write_report
 from layerticket.report.tables import Study
 from made_study import METHODS, analysed, make_study
 
@@ -236,6 +236,24 @@ def test_what_all_runs_share_is_told_once(tmp_path, light_page):
     write(tmp_path, record, figures=False)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("&#34;learning_rate&#34;: 0.1") == len(record["runs"]) - 1
+
+
+def test_every_environment_is_listed_with_its_seeds():
+    gpu = {"cpu": "Xeon", "gpu": "H200", "python": "3.12.3", "torch": "2.11.0"}
+    cpu = {"cpu": "EPYC", "gpu": None, "python": "3.11.7", "torch": "2.15.0"}
+    record = make_study(seeds=2)
+    one = {"task": "training", "seeds": [0], "runs": 6, "environment": gpu}
+    alone = Report.of(Study.from_record(record | {"environments": [one]})).conditions
+    assert (alone["cpu"], alone["torch"]) == ("AMD EPYC", "2.15.0")
+    assert "training" not in alone
+    two = {"task": "training", "seeds": [0, 1], "runs": 1, "environment": cpu}
+    both = Report.of(Study.from_record(record | {"environments": [one, two]})).conditions
+    assert both["training"] == (
+        "6 runs of seed 0 on H200, Xeon, Python 3.12.3, torch 2.11.0; "
+        "1 run of seeds 0 and 1 on EPYC, Python 3.11.7, torch 2.15.0"
+    )
+    assert {"cpu", "torch", "python"}.isdisjoint(both)
+    assert both["threads"] == "2"
 
 
 def test_without_figures_nothing_links_to_them(written, tmp_path, study, light_page):

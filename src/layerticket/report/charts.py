@@ -485,11 +485,13 @@ def cost_chart(study: Study) -> Spec:
     for point in points:
         _cut(point, 0.0, most)
     beside = [row.jobs_beside for row in study.rows if row.jobs_beside is not None]
-    shared = words.shared_machine(
-        study.environment.get("workers"),
-        study.environment.get("threads"),
-        max(beside, default=None),
-    )
+    shared = ""
+    if any(row.train_seconds is not None for row in study.rows):
+        shared = " " + words.shared_machine(
+            study.environment.get("workers"),
+            study.environment.get("threads"),
+            max(beside, default=None),
+        )
     return _rows_of_dots(
         study,
         points,
@@ -499,7 +501,7 @@ def cost_chart(study: Study) -> Spec:
         description=(
             "Percent of the cost of the dense network; left is cheaper. MACs and parameters are "
             "counted, the rest is measured on the same machine, or not shown if not measured. "
-            f"An arrow marks a bar that continues outside the chart. {shared}"
+            f"An arrow marks a bar that continues outside the chart.{shared}"
         ),
     )
 

@@ -77,6 +77,7 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
             "classes": None,
             "test_images": None,
             "environment": {},
+            "environments": [],
             "command": f"layerticket report {path.name}",
             "study": {},
             "columns": others,

@@ -343,12 +343,38 @@ class Report:
             "device": ", ".join(devices),
             "the whole study": study.cost and words.bill(study.cost),
         }
+        several = len({json.dumps(one["environment"]) for one in study.environments}) > 1
+        if several:
+            tasks = dict.fromkeys(one["task"] for one in study.environments)
+            found |= {task: _places(study, task) for task in tasks}
         found |= {
             key: value if isinstance(value, str) else json.dumps(value)
             for key, value in study.environment.items()
-            if value is not None
+            if value is not None and not (several and key in MACHINE)
         }
         return {name: text for name, text in found.items() if text}
+
+
+MACHINE = {
+    "gpu": "{}", "cpu": "{}", "python": "Python {}", "torch": "torch {}",
+    "layerticket": "layerticket {}", "platform": "{}",
+}  # fmt: skip
+"""How each fact of an environment is written in one line."""
+
+
+def _places(study: Study, task: str) -> str:
+    """Write where a task ran, with the seeds and runs of each environment."""
+    return "; ".join(
+        f"{words.counted(one['runs'], 'run')} of "
+        f"seed{'s' if len(one['seeds']) > 1 else ''} {words.listed(one['seeds'])} on "
+        + ", ".join(
+            how.format(one["environment"][key])
+            for key, how in MACHINE.items()
+            if one["environment"].get(key) is not None
+        )
+        for one in study.environments
+        if one["task"] == task
+    )
 
 
 # The page.

@@ -40,6 +40,9 @@ class Study(display.Shown):
     classes: int | None
     test_images: int | None
     environment: Mapping[str, Any]
+    """Software and hardware of the first training, threads and workers."""
+    environments: Sequence[Mapping[str, Any]]
+    """Every environment, with its task, seeds and number of runs."""
     command: str
     study: Mapping[str, Any]
     """The study file, with all settings."""

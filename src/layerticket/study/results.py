@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from layerticket.files import read_json, write_atomically, write_json
+from layerticket.files import canonical_json, read_json, write_atomically, write_json
+from layerticket.study.evaluate import EVALUATION, PAIRS
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import dataset_of
 from layerticket.study.plan import Plan, PlannedRow
@@ -130,6 +131,7 @@ def _collected(
         "margin": study.margin,
         "confidence": study.confidence,
         "environment": _environment(view, context),
+        "environments": _environments(view),
         "networks": networks,
         "cost": asdict(view.total_bill().total),
         "runs": [row.as_record() for row in rows],
@@ -151,6 +153,37 @@ def _environment(view: StudyView, context: Context) -> dict[str, Any]:
     first = next((result for result in known if result is not None), None)
     found = dict(first["environment"]) if first is not None else environment()
     return found | {"threads": context.threads, "workers": context.workers}
+
+
+def _environments(view: StudyView) -> list[dict[str, Any]]:
+    """List where the study ran: one entry for each task and environment, with seeds and runs.
+
+    A resumed training is listed in every environment that it ran in.
+    """
+    found: dict[tuple[str, str], tuple[dict[str, Any], set[int], set[str]]] = {}
+    for row in view.plan.rows:
+        record = view.folder.record(row.jobs["train"])
+        if record is None or view.result(row) is None:
+            continue
+        place = view.folder.training(record["training"])
+        begun = view.folder.read(place / RUN) or {}
+        judged = view.folder.read(place / EVALUATION)
+        pairs = view.folder.read(place / PAIRS) or {}
+        sessions = {
+            "training": [begun, *begun.get("resumed", [])],
+            "evaluation": [] if judged is None else [judged],
+            **{name: list(of.values()) for name, of in pairs.items()},
+        }
+        for task, each in sessions.items():
+            for known in (one["environment"] for one in each if one.get("environment")):
+                key = task, canonical_json(known)
+                _, seeds, runs = found.setdefault(key, (known, set(), set()))
+                seeds.add(row.seed)
+                runs.add(place.name)
+    return [
+        {"task": task, "seeds": sorted(seeds), "runs": len(runs), "environment": known}
+        for (task, _), (known, seeds, runs) in found.items()
+    ]
 
 
 def _row(

@@ -71,6 +71,9 @@ def test_leaves_one_record_and_one_table(tmp_path):
     record = run(tmp_path, evaluate=["fgsm"], conditions={"images": 20})
     assert record == load_study(tmp_path) == json.loads((tmp_path / "study.json").read_text())
     assert (record["environment"]["threads"], record["environment"]["workers"]) == (1, 1)
+    places = [(one["task"], one["seeds"], one["runs"]) for one in record["environments"]]
+    assert places == [("training", [0], 2), ("evaluation", [0], 2)]
+    assert all(one["environment"]["torch"] == torch.__version__ for one in record["environments"])
     dense, ticket = record["runs"]
     assert (dense["method"], dense["budget"], dense["removed"]) == ("dense", None, [])
     assert (ticket["method"], ticket["budget"], ticket["kind"]) == ("snip", "remove 1", "ticket")
@@ -97,6 +100,15 @@ def test_leaves_one_record_and_one_table(tmp_path):
     assert float(rows[1]["accuracy on fgsm"]) == ticket["evaluations"]["fgsm"]["accuracy"]
     parquet = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "runs.parquet")
     assert parquet.column("test_accuracy").to_pylist()[1] == ticket["test_accuracy"]
+
+
+def test_a_training_resumed_elsewhere_is_listed_in_both_environments(tmp_path):
+    begun = tmp_path / run(tmp_path)["runs"][1]["folder"] / "run.json"
+    record = json.loads(begun.read_text())
+    elsewhere = {"environment": record["environment"] | {"cpu": "another"}}
+    begun.write_text(json.dumps(record | {"resumed": [elsewhere]}))
+    first, second = run(tmp_path)["environments"]
+    assert (first["runs"], second["runs"], second["environment"]["cpu"]) == (2, 1, "another")
 
 
 def test_what_is_finished_is_not_done_again(tmp_path):
