@@ -1,22 +1,33 @@
 """Compare the paper's claims with our results: write reproduction.md and a table in README.md.
 
 ``python benchmarks/reproduction.py`` reads the records in docs/results. Every figure comes from a
-record; a missing one is "not measured".
+record, or is counted; a missing one is "not measured".
 """
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
+from textwrap import TextWrapper
 from typing import Any
 
+import numpy as np
+import torch
+
+from layerticket.blocks.find import find_blocks
+from layerticket.evaluation.timing import median_of
+from layerticket.models.load import build_model
 from layerticket.report.tables import Study, markdown
 from layerticket.verdict import words
-from layerticket.verdict.pairs import Comparison
+from layerticket.verdict.pairs import Comparison, Control, Row, unpack_correct
 from layerticket.verdict.statistics import Difference, estimate
 from layerticket.verdict.worth import block_worth, rank_agreement
+from load import BUSY
+from table4 import CLASSES, SHAPE, busy_text
 from table4 import PAPER as TABLE4
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +39,9 @@ ERROR = 0.025
 """One-sided error of a decision."""
 GAIN = 0.003
 """A gain of accuracy below this counts as none."""
-NO_TEST = "no test planned"
+HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+UNPLANNED, PART = "not planned", "part of the joint line"
+PLACES = ("first blocks", "last blocks", "even blocks")
 
 Given = Mapping[str, Any]
 """The records by name; "paper" has the figures of the paper."""
@@ -43,24 +56,92 @@ class Finding:
     """The networks that are compared."""
     paper: str = "-"
     ours: str = words.ABSENT
-    n: int | None = None
+    sd: str = "-"
+    """Standard deviation over paired seeds, or over rounds of a timing."""
+    n: str = "-"
     """Paired seeds, or rounds of a timing."""
     outcome: str = words.ABSENT
-    """holds, does not hold, undecided, or not measured."""
     short: bool = False
     """Whether it is in the short table."""
+    joint: bool = False
+    """Whether it puts several lines together; only the short table has it."""
 
 
-def found(value: Difference | None, outcome: str, unit: str = " pp", **about: Any) -> Finding:
-    """Return the line of a difference."""
+def found(
+    value: Difference | None, outcome: str, note: str = "", unit: str = " pp", **about: Any
+) -> Finding:
+    """Return the line of a difference; the note stands in brackets behind the outcome."""
     if value is None or value.mean is None:
         return Finding(**about)
-    scale = 100 if unit else 1
-    ours = f"{scale * value.mean:+.2f}{unit}"
-    if value.low is not None and value.high is not None:
-        ours += f" ({scale * value.low:+.2f} to {scale * value.high:+.2f})"
-    decided = outcome if value.n >= FEW else "undecided"
-    return Finding(**about, ours=ours, n=value.n, outcome=decided)
+    sd = "-" if value.std is None else f"{scale(unit) * value.std:.2f}{unit}"
+    outcome = f"{outcome} ({note})" if note else outcome
+    return Finding(**about, ours=figure(value, unit), sd=sd, n=str(value.n), outcome=outcome)
+
+
+def scale(unit: str) -> int:
+    """Return the factor from a fraction to the unit."""
+    return 100 if unit else 1
+
+
+def figure(value: Difference | None, unit: str = " pp") -> str:
+    """Write a mean difference with its interval, if it has one."""
+    if value is None or value.mean is None:
+        return words.ABSENT
+    text = f"{scale(unit) * value.mean:+.2f}{unit}"
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} ({scale(unit) * value.low:+.2f} to {scale(unit) * value.high:+.2f})"
+
+
+def unplanned(value: Difference | None, **about: Any) -> Finding:
+    """Return a line that the plan does not name: it says on which side of zero it lies."""
+    return found(value, side(value), UNPLANNED, **about)
+
+
+def joined(values: Mapping[str, Difference | None], outcome: str, **about: Any) -> Finding:
+    """Return one line of the short table for several differences, each with a label."""
+    ours = "; ".join(f"{name} {figure(value)}" for name, value in values.items())
+    n = span([value.n for value in values.values() if value is not None])
+    return Finding(**about, ours=ours, n=n, outcome=outcome, short=True, joint=True)
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Write the least and the largest number.
+
+    Example:
+        >>> span([5, 3]), span([4, 4]), span([])
+        ('3 to 5', '4', '-')
+    """
+    low, high = min(numbers, default=None), max(numbers, default=None)
+    return "-" if low is None else f"{low}" if low == high else f"{low} to {high}"
+
+
+def tally(outcomes: Iterable[str]) -> str:
+    """Write how many have which outcome.
+
+    Example:
+        >>> tally(["lower", "lower"]), tally(["lower", "agrees", "lower"])
+        ('lower', 'lower 2 of 3, agrees 1 of 3')
+    """
+    counts = Counter(outcomes)
+    if len(counts) < 2:
+        return "".join(counts)
+    return ", ".join(f"{outcome} {n} of {counts.total()}" for outcome, n in counts.items())
+
+
+# Decisions.
+
+
+def enough(value: Difference | None) -> bool:
+    """Return whether a difference has an interval over enough seeds."""
+    return value is not None and value.low is not None and value.n >= FEW
+
+
+def side(value: Difference | None) -> str:
+    """Return on which side of zero the interval lies."""
+    if not enough(value) or value.low <= 0 <= value.high:
+        return OPEN
+    return "above zero" if value.low > 0 else "below zero"
 
 
 def above(value: Difference | None, bound: float = 0.0, least: float | None = None) -> str:
@@ -68,21 +149,40 @@ def above(value: Difference | None, bound: float = 0.0, least: float | None = No
 
     By default `least` is the bound.
     """
-    if value is None or value.low is None or value.high is None:
-        return "undecided"
+    if not enough(value):
+        return OPEN
     if value.low > bound:
-        return "holds"
-    return "does not hold" if value.high < (bound if least is None else least) else "undecided"
+        return HOLDS
+    return FAILS if value.high < (bound if least is None else least) else OPEN
 
 
 def wins(one: Comparison, *, looks: int = 1) -> str:
     """Return whether a method wins, corrected (Bonferroni) for the looks at one claim."""
     p = one.p_value
-    if p is None or one.failed_seeds:
-        return "undecided"
+    if p is None or one.failed_seeds or one.difference.n < FEW:
+        return OPEN
     if looks * p < ERROR:
-        return "holds"
-    return "does not hold" if looks * (1 - p) < ERROR else "undecided"
+        return HOLDS
+    return FAILS if looks * (1 - p) < ERROR else OPEN
+
+
+def one_of(outcomes: Mapping[str, str]) -> str:
+    """Return the joint outcome of readings of which one is enough; all must fail to fail."""
+    if good := [name for name, outcome in outcomes.items() if outcome == HOLDS]:
+        return HOLDS if len(good) == len(outcomes) else f"{HOLDS} ({words.listed(good)})"
+    return FAILS if outcomes and set(outcomes.values()) == {FAILS} else OPEN
+
+
+def all_of(outcomes: Mapping[str, str]) -> str:
+    """Return the joint outcome of readings that must agree."""
+    return next(iter(outcomes.values())) if len(set(outcomes.values())) == 1 else OPEN
+
+
+def beside(paper: float, low: float | None, high: float | None) -> str:
+    """Return whether the paper's figure is inside our interval, or on which side of it we are."""
+    if low is None or high is None:
+        return OPEN
+    return "agrees" if low <= paper <= high else "lower" if high < paper else "higher"
 
 
 def in_paper(value: float, of: str) -> str:
@@ -96,159 +196,335 @@ def in_paper(value: float, of: str) -> str:
 def winners(given: Given) -> Iterator[Finding]:
     """(1) Networks with fewer blocks match dense; (2) a criterion finds them at initialization."""
     study: Study = given["resnet20"]
+    paper = in_paper(given["paper"]["table2"]["grasp"][2], "ResNet-32, p = 3")
+    tickets = readings(study, "grasp")
+    outcomes = {reading: wins(one, looks=2) for reading, one in tickets.items()}
+    yield joined(
+        {reading: one.difference for reading, one in tickets.items()}, one_of(outcomes),
+        claim="(1), (2) winning tickets exist and are found at initialization",
+        of="GraSP - dense", paper=paper,
+    )  # fmt: skip
     exist = "(1) winning tickets exist"
     for one in block_worth(study.rows, test_images=study.test_images):
-        lost = negated(one.worth)
-        of = f"ResNet-20 without {one.block}"
-        yield found(lost, NO_TEST, claim=exist, of=of)
+        yield unplanned(negated(one.worth), claim=exist, of=f"ResNet-20 without {one.block}")
     for cell in given["table1"]["cells"]:
         if cell["rewind"] == "0":
-            value = Difference(mean=cell["mean"], low=cell["low"], high=cell["high"], n=cell["n"])
-            paper = given["paper"]["table1"][cell["criterion"]][0]
+            names = ("mean", "std", "low", "high", "n")
+            value = Difference(**{name: cell[name] for name in names})
+            first = in_paper(given["paper"]["table1"][cell["criterion"]][0], "ResNet-32")
             of = f"ResNet-20 without 1 block after training, {cell['criterion']}, rewound to 0"
-            yield found(value, "undecided", claim=exist, of=of, paper=in_paper(paper, "ResNet-32"))
-    paper = in_paper(given["paper"]["table2"]["grasp"][2], "ResNet-32, p = 3")
+            yield unplanned(value, claim=exist, of=of, paper=first)
     for one in comparisons(study, "control"):
-        short = one.method == "random blocks"
         of = f"ResNet-20 without 3 of 7 blocks: {one.method}"
-        yield found(one.difference, NO_TEST, claim=exist, of=of, short=short)
+        yield unplanned(one.difference, claim=exist, of=of)
     for one in comparisons(study, "ticket"):
-        if "grasp" in one.method:
-            claim, of = "(2) found at initialization", f"ResNet-20, p = 3: {one.method}"
-            short = "weights" not in one.method
-            result = wins(one, looks=2) if short else NO_TEST
-            yield found(one.difference, result, claim=claim, of=of, paper=paper, short=short)
+        about = {"claim": "(2) found at initialization", "of": f"ResNet-20, p = 3: {one.method}"}
+        if reading := next((name for name, own in tickets.items() if own is one), None):
+            yield found(one.difference, outcomes[reading], PART, **about, paper=paper)
+        elif one.method.startswith("grasp"):
+            yield unplanned(one.difference, **about)
 
 
 def snip(given: Given) -> Iterator[Finding]:
     """(3) SNIP loses as more blocks are removed."""
     study: Study = given["resnet20"]
     claim, paper = "(3) SNIP loses as p grows", given["paper"]["table2"]["snip"]
+    said = in_paper(paper[2], "ResNet-32, p = 3")
+    tickets = readings(study, "snip")
+    apart = {name: difference(study, f"snip {name}", f"grasp {name}") for name in tickets}
+    outcomes = {name: snip_loses(one, apart[name]) for name, one in tickets.items()}
+    values = {name: one.difference for name, one in tickets.items()}
+    joint = all_of(outcomes) if len(outcomes) == 2 else OPEN
+    yield joined(values, joint, claim=claim, of="SNIP - dense", paper=said)
     worth = {one.block: one.worth for one in block_worth(study.rows, test_images=study.test_images)}
-    by, said = accuracies(study), in_paper(paper[2], "ResNet-32")
-    readings = []
-    for one in comparisons(study, "ticket"):
-        if "snip" not in one.method:
-            continue
+    for name, one in tickets.items():
         scores = [row.scores for row in study.rows if row.method == one.method and row.scores]
         for block in sorted({min(own, key=own.__getitem__) for own in scores} & worth.keys()):
             of, first = f"ResNet-20, p = 1: {one.method} ({block})", in_paper(paper[0], "ResNet-32")
-            yield found(negated(worth[block]), NO_TEST, claim=claim, of=of, paper=first)
-        to_grasp = paired(by[one.method], by[one.method.replace("snip", "grasp")])
-        readings.append(snip_loses(one, to_grasp, study.margin))
+            yield unplanned(negated(worth[block]), claim=claim, of=of, paper=first)
         of = f"ResNet-20, p = 3: {one.method}"
-        yield found(one.difference, readings[-1], claim=claim, of=of, paper=said, short=True)
-        of = f"{of}, minus GraSP of the same reading (over seeds)"
-        yield found(to_grasp, NO_TEST, claim=claim, of=of)
-    if readings:
-        same = readings[0] if len(set(readings)) == 1 else "undecided"
-        ours, of = " and ".join(readings), "ResNet-20, p = 3: both readings of SNIP"
-        yield Finding(claim=claim, of=of, paper=said, ours=ours, outcome=same)
+        yield found(one.difference, outcomes[name], PART, claim=claim, of=of, paper=said)
+        of = f"{of} - grasp {name}"
+        yield found(apart[name], side(apart[name]), PART, claim=claim, of=of)
 
 
-def snip_loses(one: Comparison, to_grasp: Difference | None, margin: float) -> str:
+def snip_loses(one: Comparison, to_grasp: Difference | None) -> str:
     """Decide (3) for one reading of SNIP, as planned."""
-    behind = to_grasp is not None and to_grasp.high is not None and to_grasp.high < 0
-    high = one.difference.high
-    if behind or (high is not None and high < -margin):
-        return "holds"
-    return "does not hold" if wins(one) == "holds" else "undecided"
+    if wins(one) == FAILS or side(to_grasp) == "below zero":
+        return HOLDS
+    includes_zero = enough(to_grasp) and side(to_grasp) == OPEN
+    return FAILS if wins(one) == HOLDS and includes_zero else OPEN
 
 
 def filters(given: Given) -> Iterator[Finding]:
     """(4) Filter tickets hardly win where layer tickets do."""
     study: Study = given["resnet20"]
     paper = in_paper(given["paper"]["table3"]["grasp"]["filters"], "GraSP, ResNet-32, p = 1")
-    claim = "(4) filter tickets hardly win"
-    methods = {one.method: one for one in comparisons(study, "ticket", "filters")}
-    layers = methods.get("grasp sum")
-    beside = {} if layers is None else {control.name: control for control in layers.controls}
+    claim, lines = "(4) filter tickets hardly win", []
+    tickets = {one.method: one for one in comparisons(study, "ticket")}
     for one in comparisons(study, "filters"):
-        of, planned = f"ResNet-20: {one.method}", one.method.endswith("(filters)")
-        control = next((c for c in beside.values() if c.method == one.method), None)
-        outcome = NO_TEST
-        if planned and layers is not None:
-            gain = above(None if control is None else control.difference)
-            outcome = "undecided"
-            if wins(one) == "holds":
-                outcome = "does not hold"
-            elif wins(layers) == gain == "holds":
-                outcome = "holds"
-        yield found(one.difference, outcome, claim=claim, of=of, paper=paper, short=planned)
-        if control is not None:
-            of = f"{layers.method} - {control.method}"
-            yield found(control.difference, NO_TEST, claim=claim, of=of)
+        layers, of = tickets[one.reference], f"ResNet-20: {one.method}"
+        apart = difference(study, layers.method, one.method)
+        if one.method.endswith("(filters)"):
+            outcome = filters_lose(layers, one, apart)
+            values = {"layers": layers.difference, "filters": one.difference}
+            values["layers - filters"] = apart
+            about = {"of": f"{layers.method}, and as many filters"}
+            yield joined(values, outcome, claim=claim, paper=paper, **about)
+            lines.append(found(one.difference, wins(one), PART, claim=claim, of=of, paper=paper))
+            of = f"ResNet-20: {layers.method} - {one.method}"
+            lines.append(found(apart, side(apart), PART, claim=claim, of=of))
+        else:
+            lines.append(unplanned(one.difference, claim=claim, of=of))
+            of = f"ResNet-20: {layers.method} - {one.method}"
+            lines.append(unplanned(apart, claim=claim, of=of))
+    yield from lines
+
+
+def filters_lose(layers: Comparison, fewer: Comparison, apart: Difference | None) -> str:
+    """Decide (4), as planned: filters can only fail to win where layers win."""
+    if wins(layers) != HOLDS:
+        return OPEN
+    if wins(fewer) == HOLDS:
+        return FAILS
+    return HOLDS if side(apart) == "above zero" else OPEN
 
 
 def savings(given: Given) -> Iterator[Finding]:
     """(5) Training is up to 2x faster and emits up to 51 % less CO2."""
+    claim, lines, quiet = "(5) training is up to 2x faster", [], {}
+    top = TABLE4["resnet56", 12]
+    for row in given["table4"]["rows"]:
+        paper, speed = TABLE4[row["network"], row["removed"]], row["speedup"]
+        seconds = row["timing"]["seconds"]
+        rounds = [d / t for d, t in zip(seconds["dense"], seconds["ticket"], strict=True)]
+        of = f"{row['network']}-projection, p = {row['removed']}: step, CPU (Table 4)"
+        lines.append(timed(speed, rounds, paper["speedup"], claim=claim, of=of))
+        share = row.get("others_cpu_share")
+        if paper is top and share is not None and share <= BUSY:
+            quiet["CPU, Table 4"] = lines[-1]
+    for name, network, what in timings(given["speed"]):
+        row, by = given["speed"][name], macs_ratio(network, 12)
+        rounds = [by * value for value in row["values"]]
+        of = f"{network}, p = 12: step, {what}"
+        value = asdict(median_of(rounds))
+        lines.append(timed(value, rounds, top["speedup"], claim=claim, of=of))
+        if row["others_cpu_share"] <= BUSY:
+            quiet[what] = lines[-1]
+    yield Finding(
+        claim=claim, of="ResNet-56, p = 12: training step", paper=f"{top['speedup']:.2f}x",
+        ours="; ".join(f"{what} {one.ours}" for what, one in quiet.items()),
+        n=span([int(one.n) for one in quiet.values()]),
+        outcome=tally(one.outcome for one in quiet.values()), short=True, joint=True,
+    )  # fmt: skip
+    yield from lines
     for row in given["table4"]["rows"]:
         paper = TABLE4[row["network"], row["removed"]]
-        speed, energy, n = row["speedup"], row["saved"]["energy"], row["speedup"]["n"]
-        place, short = f"{row['network']}, p = {row['removed']}", row["removed"] == 12
-        ours = f"{speed['value']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})"
-        within = speed["low"] <= paper["speedup"] <= speed["high"]
-        outcome = "holds" if within or speed["low"] > paper["speedup"] else "does not hold"
-        yield Finding(
-            claim="(5) training is faster", of=f"{place}: speed-up of a training step",
-            paper=f"{paper['speedup']:.2f}x", ours=ours, n=n, outcome=outcome, short=short,
-        )  # fmt: skip
-        yield Finding(
-            claim="(5) less energy and CO2", of=f"{place}: energy derived from CPU time",
-            paper=f"{paper['co2']:.1f} % less (CO2)", ours=words.saving(energy), n=n,
-            outcome="no interval", short=short,
-        )  # fmt: skip
+        ratio = row["timing"]["energy_ratio"]
+        about = {
+            "claim": "(5) up to 51 % less CO2", "paper": f"{paper['co2']:.1f} % less (CO2)",
+            "of": f"{row['network']}-projection, p = {row['removed']}: energy from CPU time",
+            "short": paper is top,
+        }  # fmt: skip
+        if ratio is None:
+            yield Finding(**about)
+            continue
+        ends = [None if ratio[end] is None else 1 - ratio[end] for end in ("high", "low")]
+        ours = words.saving(1 - ratio["value"])
+        if None not in ends:
+            ours += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+        outcome = beside(paper["co2"] / 100, *ends)
+        yield Finding(**about, ours=ours, n=str(ratio["n"]), outcome=outcome)
+
+
+def timed(value: Mapping[str, Any], rounds: Sequence[float], paper: float, **about: Any) -> Finding:
+    """Return the line of a speed-up."""
+    low, high = value["low"], value["high"]
+    ends = "" if low is None else f" ({low:.2f} to {high:.2f})"
+    sd = f"{stdev(rounds):.2f}x" if len(rounds) > 1 else "-"
+    return Finding(
+        **about, paper=f"{paper:.2f}x", ours=f"{value['value']:.2f}x{ends}", sd=sd,
+        n=str(value["n"]), outcome=beside(paper, low, high),
+    )  # fmt: skip
+
+
+def timings(speed: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (row, network, where) of the speed-ups of ResNet-56 without 12 blocks."""
+    for name, row in speed.items():
+        if "value" not in row:
+            continue
+        gpu = row["machine"].split(";")[0].rsplit(", ", 1)[1]
+        if name == "ticket-step":
+            yield name, "resnet56", "CPU"
+        elif name.startswith("gpu-ticket-blocks-"):
+            how = name.removeprefix("gpu-ticket-blocks-")
+            yield name, "resnet56-projection", f"{gpu}, {how}"
+
+
+@cache
+def macs_ratio(network: str, removed: int) -> float:
+    """Return MACs of a network / MACs without some of its blocks, which all have the same MACs."""
+    model = build_model(network, classes=CLASSES, channels=SHAPE[0], seed=0)
+    blocks = find_blocks(model, torch.zeros(1, *SHAPE))
+    return blocks.macs / (blocks.macs - removed * blocks[0].macs)
 
 
 def robust(given: Given) -> Iterator[Finding]:
     """(6) Tickets are more robust."""
-    paper = in_paper(given["paper"]["table5"]["resnet32, 3"][0], "ResNet-32, p = 3, CIFAR-C")
-    about = {"claim": "(6) more robust", "paper": paper}
-    for one in comparisons(given["resnet20-robustness"], "ticket", "control"):
+    claim, study = "(6) more robust", given["resnet20-robustness"]
+    table = given["paper"]["table5"]
+    most = [values[0] for values in table.values()]
+    paper = in_paper(table["resnet32, 3"][0], "ResNet-32, p = 3")
+    paper += f"; Table 5: {min(most):+.2f} to {max(most):+.2f}"
+    lines, short, sides = [], {}, []
+    for one in comparisons(study, "ticket", "control"):
         for name, shift in one.evaluations.items():
-            of, short = f"ResNet-20, p = 3: {one.method}, {name}", name == "cifar10-c"
-            yield found(shift, above(shift), **about, of=of, short=short)
+            of, comparable = f"ResNet-20, p = 3: {one.method}, {name}", name == "cifar10-c"
+            comparable = comparable and one.kind == "ticket"
+            lines.append(unplanned(shift, claim=claim, of=of, paper=paper if comparable else "-"))
             fair = shift.at_equal_clean
-            equal = "undecided" if fair is None else above(fair)
-            yield found(fair, equal, **about, of=f"{of}, at equal clean accuracy")
+            lines.append(unplanned(fair, claim=claim, of=f"{of}, at equal clean accuracy"))
+            if comparable and one.method.startswith("grasp"):
+                reading = one.method.removeprefix("grasp ")
+                short |= {reading: shift, f"{reading}, at equal clean accuracy": fair}
+                sides += [side(shift), side(fair)]
+    of, outcome = "GraSP - dense, CIFAR-10-C (regenerated)", tally(sides)
+    yield joined(short, f"{outcome} ({UNPLANNED})", claim=claim, of=of, paper=paper)
+    yield from lines
 
 
 def close(given: Given) -> Iterator[Finding]:
     """(7) In CKA, GraSP is closer to dense than SNIP, and layers are closer than filters."""
-    by = similarities(given["resnet20"])
+    study: Study = given["resnet20"]
+    methods = list(networks(study))
     pairs = [
         ("(7) GraSP is closer in CKA than SNIP", "snip", "about +2 pp (p = 5)"),
         ("(7) layers are closer in CKA than filters", "filters", "above 0"),
     ]
+    matched = next((one.reference for one in comparisons(study, "filters")), None)
+    lines, short = [], {}
     for claim, other, paper in pairs:
-        for one in (m for m in by if m in ("grasp sum", "grasp mean")):
-            for two in (m for m in by if m.startswith(other)):
-                value = paired(by[one], by[two])
-                yield found(value, above(value), claim=claim, of=f"{one} - {two}", paper=paper)
+        for reading in readings(study, "grasp"):
+            for two in (m for m in methods if m.startswith(other)):
+                of, value = f"grasp {reading} - {two}", closer(study, f"grasp {reading}", two)
+                lines.append(unplanned(value, claim=claim, of=of, paper=paper))
+                if two == f"snip {reading}":
+                    short[reading] = value
+                if (f"grasp {reading}", two) == (matched, "filters grasp (filters)"):
+                    short["layers - filters"] = value
+    outcome = f"{tally(map(side, short.values()))} ({UNPLANNED})"
+    of, paper = "GraSP - SNIP; layers - filters", pairs[0][2]
+    claim = "(7) closer in CKA: GraSP than SNIP, layers than filters"
+    yield joined(short, outcome, claim=claim, of=of, paper=paper)
+    yield from lines
+
+
+def closer(study: Study, one: str, two: str) -> Difference | None:
+    """Return the difference in CKA with dense, each seed over the layers that both networks have.
+
+    The interval is over seeds only.
+    """
+    values = []
+    for pair in pairs_of(study, one, two):
+        if None in (of := [row.similarity for row in pair]):
+            continue
+        common = [layer for layer in of[0]["mean_over"] if layer in of[1]["mean_over"]]
+        values.append(fmean(of[0]["layers"][at] - of[1]["layers"][at] for at in common))
+    return estimate(values).difference(0.95) if values else None
+
+
+CONTROLS = {
+    "place": ("(open) a criterion beats a place", "the best of first, last, even"),
+    "chance": ("(open) a criterion beats chance", "random blocks"),
+    "weights": ("(open) the weights of a ticket matter", "new weights"),
+    "shallower": ("(open) a ticket beats the shallower network", "ResNet-14"),
+    "equal_compute": ("(open) a ticket saves more than stopping earlier", "equal compute"),
+}
+"""Claims of the plan by control, and a short name of the control."""
+ROWS = {
+    ("place",): "(open) a criterion beats a place",
+    ("chance",): "(open) a criterion beats chance",
+    ("weights", "shallower"): "(open) weights matter; better than the shallower network",
+    ("equal_compute",): "(open) saves more than stopping earlier",
+}
+"""Lines of the short table, by the controls they have."""
 
 
 def left_open(given: Given) -> Iterator[Finding]:
     """Open questions: does a criterion beat position, chance and other networks?"""
     study: Study = given["resnet20"]
-    means = {method: fmean(by.values()) for method, by in accuracies(study).items()}
-    places = [f"{place} blocks" for place in ("first", "last", "even")]
-    best = max((place for place in places if place in means), key=means.__getitem__, default="")
+    best, lines = best_place(study), []
+    by: dict[str, list[tuple[str, Control, str]]] = {key: [] for key in CONTROLS}
     for one, control in controls(study):
-        if control.kind != "filters":
-            claim, of = "(open) better than a control", f"{one.method} - {control.method}"
-            short = control.method in ("random blocks", best)
-            short = short and one.method in ("grasp mean", "snip sum")
-            value, planned = control.difference, control.method not in places
-            outcome = above(value, least=GAIN) if planned or control.method == best else NO_TEST
-            line = found(value, outcome, claim=claim, of=of, short=short)
-            if not value.n and control.same_seeds:
-                same = f"the same network in {len(control.same_seeds)} of {control.n} seeds"
-                line = replace(line, ours=same, outcome="undecided")
-            yield line
+        key = kind_of(control)
+        about = {"claim": CONTROLS[key][0], "of": f"{one.method} - {control.method}"}
+        value, same = control.difference, control.same_seeds
+        alike = f"the same network in {len(same)} of {control.n} seeds"
+        if same and not value.n:
+            outcome = f"the same as the {'rule' if key == 'place' else 'control'}"
+            lines.append(Finding(**about, ours=alike, outcome=outcome))
+        elif control.method in PLACES and control.method != best:
+            outcome = side(value)
+            lines.append(unplanned(value, **about))
+        else:
+            outcome = OPEN if control.failed_seeds else above(value, least=GAIN)
+            line = found(value, outcome, **about)
+            lines.append(replace(line, ours=f"{line.ours}; {alike}") if same else line)
+        if key != "place" or control.method == best:
+            by[key].append((one.method, control, outcome))
+    yield from (summary(claim, keys, by, best) for keys, claim in ROWS.items())
+    yield from lines
     worth = block_worth(study.rows, test_images=study.test_images)
     for ranked in rank_agreement(study.rows, worth) if len(worth) > 1 else ():
         about = {"claim": "(open) scores rank blocks by worth", "of": f"tau, {ranked.method}"}
-        yield found(ranked.tau, above(ranked.tau, least=0.3), "", **about)
+        if ranked.method in study.methods:
+            yield found(ranked.tau, above(ranked.tau, least=0.3), unit="", **about)
+        else:
+            yield unplanned(ranked.tau, unit="", **about)
+
+
+def kind_of(control: Control) -> str:
+    """Return the key of a control in `CONTROLS`."""
+    if control.kind == "control":
+        return "place" if control.method in PLACES else "chance"
+    return "weights" if control.kind == "ticket" else control.kind
+
+
+def best_place(study: Study) -> str:
+    """Return the rule of place with the highest mean accuracy."""
+    means = {
+        method: fmean(row.test_accuracy for row in by.values())
+        for method, by in networks(study).items()
+        if method in PLACES
+    }
+    return max(means, key=means.__getitem__, default="")
+
+
+def summary(
+    claim: str,
+    keys: Sequence[str],
+    by: Mapping[str, Sequence[tuple[str, Control, str]]],
+    best: str,
+) -> Finding:
+    """Return a line of the short table: the means of all tickets against some controls."""
+    said, outcomes, counts = [], [], []
+    for key in keys:
+        prefix = f"{CONTROLS[key][1]}: " if len(keys) > 1 else ""
+        texts = [
+            f"{method} {100 * control.difference.mean:+.2f} pp"
+            if control.difference.mean is not None
+            else f"{method} the same network"
+            for method, control, _ in by[key]
+        ]
+        counts += [control.difference.n for _, control, _ in by[key] if control.difference.n]
+        said.append(prefix + (", ".join(texts) or words.ABSENT))
+        outcomes.append(prefix + (tally(outcome for *_, outcome in by[key]) or words.ABSENT))
+    names = [best if key == "place" else CONTROLS[key][1] for key in keys]
+    return Finding(
+        claim=claim, of=f"tickets - {words.listed(names)}",
+        ours="; ".join(said), n=span(counts), outcome="; ".join(outcomes), short=True,
+        joint=True,
+    )  # fmt: skip
 
 
 CLAIMS = (winners, snip, filters, savings, robust, close, left_open)
@@ -273,29 +549,47 @@ def negated(value: Difference) -> Difference:
     return Difference(mean=mean, std=value.std, low=low, high=high, n=value.n, over=value.over)
 
 
-def accuracies(study: Study) -> dict[str, dict[int, float]]:
-    """Return method -> seed -> test accuracy, of methods with one network per seed."""
-    by: dict[str, dict[int, float]] = {}
+def readings(study: Study, criterion: str) -> dict[str, Comparison]:
+    """Return the tickets of a criterion by how weights are reduced: sum and mean."""
+    return {
+        one.method.removeprefix(f"{criterion} "): one
+        for one in comparisons(study, "ticket")
+        if one.role == "criterion" and one.method.startswith(f"{criterion} ")
+    }
+
+
+def networks(study: Study) -> dict[str, dict[int, Row]]:
+    """Return method -> seed -> tested row, of methods with one network per seed."""
+    by: dict[str, dict[int, Row]] = {}
     for row in study.rows:
-        if row.test_accuracy is not None and not row.method.startswith("each"):
-            by.setdefault(row.method, {})[row.seed] = row.test_accuracy
+        alone = row.kind == "control" and row.role == "baseline"
+        if row.is_tested and not row.draw and not alone:
+            by.setdefault(row.method, {})[row.seed] = row
     return by
 
 
-def similarities(study: Study) -> dict[str, dict[int, float]]:
-    """Return method -> seed -> mean CKA with dense, over the layers that both networks have."""
-    by: dict[str, dict[int, float]] = {}
-    for row in study.rows:
-        mean = row.similarity and row.similarity.get("mean")
-        if mean is not None and (row.role != "baseline" or row.kind == "filters"):
-            by.setdefault(row.method, {}).setdefault(row.seed, mean)
-    return by
+def pairs_of(study: Study, one: str, two: str) -> list[tuple[Row, Row]]:
+    """Return the rows of two methods by seed, where they are different networks."""
+    first, second = (networks(study).get(method, {}) for method in (one, two))
+    both = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    return [
+        pair for pair in both if pair[0].training is None or pair[0].training != pair[1].training
+    ]
 
 
-def paired(one: Mapping[int, float], two: Mapping[int, float]) -> Difference | None:
-    """Return the difference over the common seeds; None if there are none."""
-    both = sorted(one.keys() & two.keys())
-    return estimate([one[s] - two[s] for s in both]).difference(0.95) if both else None
+def difference(study: Study, one: str, two: str) -> Difference | None:
+    """Return the difference in accuracy of two methods, over seeds and recorded test images."""
+    pairs = pairs_of(study, one, two)
+    if not pairs:
+        return None
+    images = study.test_images
+    values = [round(a.test_accuracy - b.test_accuracy, 12) for a, b in pairs]
+    resolution = 1 / images if images else 0.0
+    if images is None or any(row.correct is None for pair in pairs for row in pair):
+        return estimate(values, resolution=resolution).difference(0.95)
+    bits = [[unpack_correct(row.correct, images).astype(float) for row in pair] for pair in pairs]
+    table = np.stack([a - b for a, b in bits])
+    return estimate(values, resolution=resolution, table=table).difference(0.95)
 
 
 # The page.
@@ -304,21 +598,32 @@ TEXT = """\
 # The paper's claims and our results
 
 The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835), compared with our
-measurements. *Holds* and *does not hold* are decided at one-sided 2.5 %, for new seeds and, if the
-records allow it, new test images; against dense the test is non-inferiority at {margin}. The
-results that would decide each claim were fixed before the first run, in `studies/resnet20.md`: the
-two readings of GraSP are corrected for two looks, the other lines stand alone; for lines of (1) to
-(4) that the plan does not name, no test was planned. (6) and (7) are decided by the side of zero on
-which their interval lies. With fewer than {few} seeds every result is undecided.
+measurements.
+
+- *holds*, *does not hold*, *undecided*: the claim has a test in `studies/resnet20.md`, which was
+  written before the first run. It is decided at one-sided 2.5 %, for new seeds and, if the records
+  allow it, new test images; against dense the test is non-inferiority at {margin}.
+- *part of the joint line*: the plan decides several figures together; their joint line is in the
+  short table.
+- *not planned*: the plan has no test. *Above zero* and *below zero* say where the 95 % interval
+  lies; *undecided*: it contains zero. There are {unplanned} such lines, without correction for so
+  many.
+- *agrees*, *lower*, *higher*, only in (5): the paper's figure is inside our interval, or our
+  interval is below it, or above it. A wide interval agrees with many figures.
+- *the same as the rule*: the criterion and the rule of place remove the same blocks in every seed.
+
+"2 of 4" counts tickets or measurements. With fewer than {few} seeds every result is undecided.
 
 ```bash
 python benchmarks/reproduction.py   # from the records in docs/results
 ```
 
-ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; {gpu}, PyTorch {torch};
-**{done} of its {rows} runs are done** ([page](resnet20.md)). Other rows: [Table 1](table1.md),
-[Table 4](table4.md), [robustness](resnet20-robustness.md). The paper trained ResNet-32 and
-ResNet-56 for 200 epochs; our decisions are for ResNet-20 and {epochs} epochs only.
+ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; trained on
+{machines}.
+**{done} of its {rows} runs are done**; [its page](resnet20.md#conditions) has all versions. Other
+figures: [Table 1](table1.md), [Table 4](table4.md), [speed](speed.md),
+[robustness](resnet20-robustness.md). The paper trained ResNet-32 and ResNet-56 for 200 epochs; our
+decisions are for ResNet-20 and {epochs} epochs only.
 """
 
 INTERIM = """\
@@ -326,52 +631,126 @@ INTERIM = """\
 early.
 """
 
+SHORT = """\
+p is the number of removed blocks. Where a line names no network: ResNet-20, p = 3 of 7. Lines that
+list several tickets against one control show means only; their intervals and standard deviations
+(SD) are below.
+"""
+
 NOTES = """\
 ## What this shows, and what it does not
-
-- (2): *holds* means that the accuracy is less than {margin} below dense; it does not mean that it
-  equals dense, nor that another choice of blocks is worse. Rows without an interval have one seed.
-- (3): for one block, the block with the lowest SNIP score is removed; the figure is that of the row
-  "without" this block in (1).
-- (5): one thread, with other programs on the other core; networks take turns, and ratios are of one
-  round. *Holds* means that the paper's factor is in our interval or below it. Energy is computed
-  from CPU time and a stated power; carbon is energy times a constant, so its saving is the same.
-- (6): corruptions are regenerated by the recipe from 2,000 JPEG images; FGSM and PGD use 1,000. At
-  equal clean accuracy: less what the difference in clean accuracy explains. CIFAR-10.2 was not
-  available.
-- (7): linear CKA with the dense network of the same seed on test images, the mean over all layers
-  that both networks have.
-- Filters are matched to the layer ticket in number (`filters`) or in MACs (`macs`).
 """
+
+BULLETS = """\
+- (1), (2): by the plan, GraSP with `sum` or with `mean` is enough, each at half of the 2.5 % (two
+  looks). *Holds* means that the accuracy is less than {margin} below dense; it does not mean that
+  it equals dense, nor that another choice of blocks is worse. Lines without an interval have one
+  seed.
+- (3): by the plan, both readings of SNIP must agree. Each is compared with GraSP of the same
+  reading; this choice was not in the plan. "As p grows" is tested at p = 1 and p = 3 only. For one
+  block, the block with the lowest SNIP score is removed; the figure is that of the line "without"
+  this block in (1).
+- (4): by the plan, filters can decide the claim only where layers win. Filters are matched to the
+  ticket of {reference} in number (`filters`) or in MACs (`macs`); the other reading of GraSP has no
+  filters of its own.
+- (5): dense network and ticket take turns; a ratio is of one round, and n is the number of rounds.
+  "(Table 4)" is from [Table 4](table4.md); the other lines are figures of [speed](speed.md) times
+  the ratio of MACs, which is counted. For Table 4, {busy} The short table has speed-ups only from
+  machines that are known to have been quiet. Energy is computed from CPU time and a stated power,
+  not read from a meter; carbon is energy times a constant, so its saving is the same.
+- (6): {robust} The paper's figures are for CIFAR-10-C, without correction for clean accuracy; it
+  has none for attacks and random blocks. *At equal clean accuracy*: less what the difference in
+  clean accuracy explains. CIFAR-10.2 was not available.
+- (7): linear CKA with the dense network of the same seed on {cka} test images. Two networks are
+  compared in each seed over the layers that both have. The interval is over seeds only, not over
+  images.
+- Controls: the best place is the one with the highest mean accuracy here, {best}. Each ticket
+  stands alone; there is no correction for several tickets against one control.
+"""
+
+
+def bullets(text: str) -> str:
+    """Wrap the lines of a list."""
+    points = [" ".join(one.split()) for one in f"\n{text}".split("\n- ")[1:]]
+    fill = TextWrapper(
+        width=100, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
+    ).fill
+    return "\n".join(map(fill, points))
+
+
+def robustness_text(given: Given) -> str:
+    """Write how robustness was measured, from the records."""
+    study: Study = given["resnet20-robustness"]
+    row = next(row for row in study.rows if row.evaluations)
+    shifted, fgsm, pgd = (row.evaluations[name] for name in ("cifar10-c", "fgsm", "pgd"))
+    settings = shifted["settings"]
+    frost = "photographs" if settings["frost_photographs"] else "a generated texture"
+    tested = readings(study, "grasp")
+    means = {
+        name: one.difference.mean for name, one in readings(given["resnet20"], "grasp").items()
+    }
+    best = max(means, key=means.__getitem__)
+    why = "" if best in tested else (
+        f" `{best}` has the higher accuracy, but the study of robustness has only the reading that "
+        "the controls are matched to."
+    )  # fmt: skip
+    names = words.listed([f"`{name}`" for name in tested])
+    return (
+        f"GraSP was tested with {names}.{why} CIFAR-10-C is regenerated by the recipe from "
+        f"{shifted['images']:,} images of {settings['made_from']}: "
+        f"{len(settings['corruptions'])} corruptions, {len(shifted['severities'])} severities, "
+        f"frost with {frost}, {shifted['precision']}. FGSM and PGD "
+        f"({pgd['settings']['steps']} steps) change {fgsm['images']:,} images by at most "
+        f"{fgsm['epsilon_255']:g}/255, in {fgsm['precision']}."
+    )
+
+
+def machines_text(study: Study) -> str:
+    """Write on which machines which seeds were trained."""
+    places = []
+    for one in study.environments:
+        if one["task"] == "training":
+            where, seeds = one["environment"], words.listed(one["seeds"])
+            machine = f"{where['gpu'] or where['cpu']}, PyTorch {where['torch']}"
+            places.append(f"{machine} ({'seed' if len(one['seeds']) == 1 else 'seeds'} {seeds})")
+    return words.listed(places)
 
 
 def page(given: Given, findings: Sequence[Finding]) -> str:
     """Return the page as Markdown."""
     study: Study = given["resnet20"]
+    busy = busy_text(given["table4"]["rows"])
     facts = {
         "margin": words.points(study.margin), "few": FEW, "command": study.command,
         "data": study.data, "images": study.test_images,
         "epochs": study.study["recipe"]["epochs"],
-        "gpu": study.environment["gpu"], "torch": study.environment["torch"],
+        "machines": machines_text(study), "busy": busy[0].lower() + busy[1:],
+        "unplanned": sum(UNPLANNED in one.outcome and not one.joint for one in findings),
+        "reference": next((one.reference for one in comparisons(study, "filters")), "GraSP"),
+        "robust": robustness_text(given), "best": best_place(study),
+        "cka": next(row.similarity["images"] for row in study.rows if row.similarity),
         "done": sum(row.is_tested for row in study.rows), "rows": len(study.rows),
     }  # fmt: skip
     interim = INTERIM if facts["done"] < facts["rows"] else ""
-    parts = [TEXT.format(**facts), interim, "## In short", short_table(findings), "## All lines",
-             table(findings), NOTES.format(**facts)]  # fmt: skip
+    parts = [
+        TEXT.format(**facts), interim, "## In short", SHORT, short_table(findings), "## All lines",
+        long_table(findings), NOTES, bullets(BULLETS.format(**facts)),
+    ]  # fmt: skip
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def short_table(findings: Sequence[Finding]) -> str:
     """Return the table of the most important lines."""
-    return table([one for one in findings if one.short])
-
-
-def table(findings: Sequence[Finding]) -> str:
-    """Return lines as a Markdown table."""
     header = ["claim", "of", "paper", "here (95 % interval)", "n", "outcome"]
+    cells = [(f.claim, f.of, f.paper, f.ours, f.n, f.outcome) for f in findings if f.short]
+    return markdown((header, cells)).strip()
+
+
+def long_table(findings: Sequence[Finding]) -> str:
+    """Return the table of all single lines."""
+    header = ["claim", "of", "paper", "here (95 % interval)", "SD", "n", "outcome"]
     cells = [
-        (f.claim, f.of, f.paper, f.ours, "-" if f.n is None else str(f.n), f.outcome)
-        for f in findings
+        (f.claim, f.of, f.paper, f.ours, f.sd, f.n, f.outcome) for f in findings if not f.joint
     ]
     return markdown((header, cells)).strip()
 
@@ -380,8 +759,9 @@ def read() -> dict[str, Any]:
     """Read the records."""
     given: dict[str, Any] = {
         name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("table1", "table4", "resnet20", "resnet20-robustness")
+        for name in ("table1", "table4", "speed", "resnet20", "resnet20-robustness")
     }
+    given["speed"] = given["speed"]["rows"]
     for name in ("resnet20", "resnet20-robustness"):
         given[name] = Study.from_record(given[name])
     given["paper"] = tomllib.loads((RESULTS / "paper.toml").read_text(encoding="utf-8"))

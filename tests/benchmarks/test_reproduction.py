@@ -1,16 +1,58 @@
 """The page on the paper's claims: every figure from a record, nothing decided by a glance."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import reproduction
+from layerticket.verdict.pairs import Comparison, Row, compare_rows
 from layerticket.verdict.statistics import Difference
-from reproduction import MARKS, RESULTS, ROOT, above, found, negated, page, short_table
+from reproduction import (
+    FAILS,
+    HOLDS,
+    MARKS,
+    OPEN,
+    RESULTS,
+    ROOT,
+    above,
+    all_of,
+    beside,
+    bullets,
+    closer,
+    difference,
+    filters_lose,
+    found,
+    macs_ratio,
+    negated,
+    one_of,
+    page,
+    short_table,
+    side,
+    snip_loses,
+    span,
+    tally,
+    wins,
+)
 
 
 @pytest.fixture(scope="module")
 def written():
     given = reproduction.read()
     return given, [one for claim in reproduction.CLAIMS for one in claim(given)]
+
+
+def between(low, high, n=5):
+    return Difference(mean=(low + high) / 2, low=low, high=high, n=n)
+
+
+def compared(p, n=5, failed=()):
+    return Comparison(
+        model="m", budget="b", method="a", kind="ticket", role="criterion", reference=None, n=n,
+        seeds=tuple(range(n)), difference=between(-0.01, 0.01, n), p_value=p, failed_seeds=failed,
+    )  # fmt: skip
+
+
+WINS, LOSES, UNDECIDED = compared(0.001), compared(0.999), compared(0.5)
 
 
 def test_page_and_readme_are_what_the_records_give(written):
@@ -20,25 +62,148 @@ def test_page_and_readme_are_what_the_records_give(written):
     assert readme.split(MARKS[0])[1].split(MARKS[1])[0].strip() == short_table(findings)
 
 
-def test_every_claim_has_a_line(written):
+def test_every_claim_has_a_line_and_the_short_table_is_short(written):
     _, findings = written
-    assert {one.claim[:3] for one in findings} >= {"(1)", "(2)", "(3)", "(4)", "(5)", "(6)"}
+    asked = {f"({n})" for n in range(1, 8)} | {"(open)"}
+    assert {one.claim.split()[0].rstrip(",") for one in findings} == asked
+    short = [one for one in findings if one.short]
+    assert {one.claim.split()[0].rstrip(",") for one in short} == asked - {"(2)"}  # with (1)
+    assert len(short) <= 11
+
+
+def test_only_planned_lines_hold_or_do_not(written):
+    _, findings = written
+    rest = [one for one in findings if one.claim[:3] in ("(5)", "(6)", "(7)")]
+    assert rest
+    assert not [one for one in rest if HOLDS in one.outcome or FAILS in one.outcome]
+    assert {one.outcome for one in rest if one.claim[:3] == "(5)" and not one.joint} <= {
+        "agrees", "lower", "higher", "not measured"
+    }  # fmt: skip
+
+
+def test_the_papers_robustness_stands_beside_the_same_measurement_only(written):
+    _, findings = written
+    lines = [one for one in findings if one.claim == "(6) more robust" and not one.joint]
+    with_paper = [one for one in lines if one.paper != "-"]
+    assert with_paper
+    assert all(one.of.endswith(", cifar10-c") for one in with_paper)
+    assert not [one for one in with_paper if "random" in one.of]
+
+
+def test_differences_are_those_of_a_study(written):
+    study = written[0]["resnet20"]
+    ours = {row.method for row in study.rows if "grasp" in row.method or "random" in row.method}
+    rows = [row for row in study.rows if row.method in ours or row.kind == "dense"]
+    found = compare_rows(rows, margin=study.margin, test_images=study.test_images).comparisons
+    by = {one.method: one for one in found}
+    for control in by["grasp mean"].controls:
+        assert difference(study, "grasp mean", control.method) == control.difference
+        assert control.difference.over == "seeds and images"
+    assert by["grasp mean"].controls
+    assert difference(study, "grasp sum", "no such method") is None
 
 
 def test_what_lies_on_a_bound_is_undecided():
-    assert above(Difference(mean=0.02, low=0.01, high=0.03, n=5)) == "holds"
-    assert above(Difference(mean=0.02, low=0.0, high=0.04, n=5)) == "undecided"
-    assert above(Difference(mean=-0.02, low=-0.03, high=-0.01, n=5)) == "does not hold"
-    assert above(Difference(mean=-0.002, low=-0.008, high=0.004, n=5), -0.01) == "holds"
-    assert above(Difference(mean=0.02, n=1)) == "undecided"
+    assert (above(between(0.01, 0.03)), side(between(0.01, 0.03))) == (HOLDS, "above zero")
+    assert (above(between(0.0, 0.04)), side(between(0.0, 0.04))) == (OPEN, OPEN)
+    assert (above(between(-0.03, -0.01)), side(between(-0.03, -0.01))) == (FAILS, "below zero")
+    assert above(between(-0.008, 0.004), -0.01) == HOLDS
+    assert above(between(-0.001, 0.002), least=0.003) == FAILS
+    assert above(Difference(mean=0.02, n=1)) == OPEN
+    assert side(None) == OPEN
 
 
 def test_few_seeds_decide_nothing_and_no_figure_is_no_zero():
-    two = Difference(mean=0.02, low=0.01, high=0.03, n=2)
+    two = between(0.01, 0.03, n=2)
+    assert (above(two), side(two)) == (OPEN, OPEN)
+    assert wins(compared(0.001, n=2)) == OPEN
     about = {"claim": "c", "of": "o"}
-    assert found(two, above(two), **about).outcome == "undecided"
-    assert found(None, "holds", **about).ours == "not measured"
-    assert found(Difference(), "holds", **about).outcome == "not measured"
+    assert found(None, HOLDS, "note", **about).ours == "not measured"
+    assert found(Difference(), HOLDS, "note", **about).outcome == "not measured"
+
+
+def test_wins_are_corrected_for_looks_and_lost_with_a_seed():
+    assert (wins(compared(0.02)), wins(compared(0.02), looks=2)) == (HOLDS, OPEN)
+    assert (wins(compared(0.98)), wins(compared(0.98), looks=2)) == (FAILS, OPEN)
+    assert wins(compared(0.001, failed=(3,))) == OPEN
+
+
+def test_joint_outcomes():
+    assert one_of({"sum": OPEN, "mean": HOLDS}) == "holds (mean)"
+    assert one_of({"sum": HOLDS, "mean": HOLDS}) == HOLDS
+    assert one_of({"sum": FAILS, "mean": OPEN}) == OPEN
+    assert one_of({"sum": FAILS, "mean": FAILS}) == FAILS
+    assert one_of({}) == OPEN
+    assert all_of({"sum": FAILS, "mean": HOLDS}) == OPEN
+    assert all_of({"sum": HOLDS, "mean": HOLDS}) == HOLDS
+
+
+def test_snip_loses_as_planned():
+    zero, behind, ahead = between(-0.01, 0.01), between(-0.03, -0.01), between(0.01, 0.03)
+    assert snip_loses(WINS, behind) == HOLDS
+    assert snip_loses(LOSES, ahead) == HOLDS
+    assert snip_loses(WINS, zero) == FAILS
+    assert snip_loses(WINS, ahead) == OPEN  # the plan asks for an interval that includes zero
+    assert snip_loses(UNDECIDED, zero) == OPEN
+    assert snip_loses(WINS, None) == OPEN
+    assert snip_loses(WINS, between(-0.01, 0.01, n=2)) == OPEN
+
+
+def test_filters_decide_only_where_layers_win():
+    ahead, zero = between(0.01, 0.03), between(-0.01, 0.01)
+    assert filters_lose(WINS, LOSES, ahead) == HOLDS
+    assert filters_lose(WINS, UNDECIDED, zero) == OPEN
+    assert filters_lose(WINS, WINS, ahead) == FAILS
+    assert filters_lose(UNDECIDED, WINS, ahead) == OPEN
+    assert filters_lose(LOSES, LOSES, ahead) == OPEN
+
+
+def test_a_figure_of_the_paper_beside_an_interval():
+    assert [beside(2.03, *ends) for ends in ((1.8, 2.1), (1.9, 2.0), (2.1, 2.2))] == [
+        "agrees", "lower", "higher"
+    ]  # fmt: skip
+    assert beside(2.03, None, None) == OPEN
+
+
+def test_cka_is_compared_over_layers_that_both_networks_have():
+    def row(method, training, **layers):
+        similarity = {
+            "layers": layers,
+            "mean_over": [at for at in layers if layers[at] is not None],
+        }
+        return Row(
+            id=training, model="m", budget="b", method=method, kind="ticket", role="criterion",
+            seed=0, training=training, test_accuracy=0.8, similarity=similarity,
+        )  # fmt: skip
+
+    rows = (row("one", "x", a=0.9, b=0.5, c=None), row("two", "y", a=0.8, b=None, c=0.1))
+    found = closer(SimpleNamespace(rows=rows), "one", "two")
+    assert found.mean == pytest.approx(0.1)  # a only
+    same = (rows[0], row("two", "x", a=0.9, b=0.5, c=None))
+    assert closer(SimpleNamespace(rows=same), "one", "two") is None  # one network
+
+
+def test_the_ratio_of_macs_is_that_of_the_counted_networks(written):
+    row = next(one for one in written[0]["table4"]["rows"] if one["removed"] == 12)
+    counted = row["counts"]["macs"]
+    assert macs_ratio("resnet56-projection", 12) == counted["dense"] / counted["ticket"]
+
+
+def test_the_short_table_has_no_speed_of_a_busy_machine(written):
+    given = written[0]
+    busy = {name: row | {"others_cpu_share": 0.5} for name, row in given["speed"].items()}
+    rows = [row | {"others_cpu_share": 0.001} for row in given["table4"]["rows"]]
+    changed = given | {"speed": busy, "table4": given["table4"] | {"rows": rows}}
+    line = next(one for one in reproduction.savings(changed) if one.short)
+    assert line.ours.startswith("CPU, Table 4 ")
+    assert "H200" not in line.ours
+
+
+def test_texts():
+    assert (span([5, 3]), span([4, 4]), span([])) == ("3 to 5", "4", "-")
+    assert tally(["lower", "lower"]) == "lower"
+    assert tally(["lower", "agrees", "lower"]) == "lower 2 of 3, agrees 1 of 3"
+    assert bullets("- one\n  two\n- three") == "- one two\n- three"
 
 
 def test_a_difference_the_other_way_round():
