@@ -300,8 +300,7 @@ def savings(given: Given) -> Iterator[Finding]:
         rounds = [d / t for d, t in zip(seconds["dense"], seconds["ticket"], strict=True)]
         of = f"{row['network']}-projection, p = {row['removed']}: step, CPU (Table 4)"
         lines.append(timed(speed, rounds, paper["speedup"], claim=claim, of=of))
-        share = row.get("others_cpu_share")
-        if paper is top and share is not None and share <= BUSY:
+        if paper is top and was_quiet(row):
             quiet["CPU, Table 4"] = lines[-1]
     for name, network, what in timings(given["speed"]):
         row, by = given["speed"][name], macs_ratio(network, 12)
@@ -309,13 +308,14 @@ def savings(given: Given) -> Iterator[Finding]:
         of = f"{network}, p = 12: step, {what}"
         value = asdict(median_of(rounds))
         lines.append(timed(value, rounds, top["speedup"], claim=claim, of=of))
-        if row["others_cpu_share"] <= BUSY:
+        if was_quiet(row):
             quiet[what] = lines[-1]
     yield Finding(
         claim=claim, of="ResNet-56, p = 12: training step", paper=f"{top['speedup']:.2f}x",
-        ours="; ".join(f"{what} {one.ours}" for what, one in quiet.items()),
+        ours="; ".join(f"{what} {one.ours}" for what, one in quiet.items()) or words.ABSENT,
         n=span([int(one.n) for one in quiet.values()]),
-        outcome=tally(one.outcome for one in quiet.values()), short=True, joint=True,
+        outcome=tally(one.outcome for one in quiet.values()) or words.ABSENT,
+        short=True, joint=True,
     )  # fmt: skip
     yield from lines
     for row in given["table4"]["rows"]:
@@ -335,6 +335,12 @@ def savings(given: Given) -> Iterator[Finding]:
             ours += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
         outcome = beside(paper["co2"] / 100, *ends)
         yield Finding(**about, ours=ours, n=str(ratio["n"]), outcome=outcome)
+
+
+def was_quiet(row: Mapping[str, Any]) -> bool:
+    """Return whether other programs are known to have left the machine alone."""
+    share = row.get("others_cpu_share")
+    return share is not None and share <= BUSY
 
 
 def timed(value: Mapping[str, Any], rounds: Sequence[float], paper: float, **about: Any) -> Finding:

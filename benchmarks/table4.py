@@ -265,7 +265,7 @@ def table4_text(summary: Mapping[str, Any]) -> str:
         f"{processor}; {where['platform']}; Python {where['python']}, torch {where['torch']}, "
         f"layerticket {where['layerticket']}; batch {summary['batch_size']}, "
         f"{summary['precision']}; n = {summary['rounds']} interleaved rounds per row, medians with "
-        "bootstrap intervals.",
+        "95 % intervals.",
         "",
         *(f"Energy: {method}." for method in sorted(methods)),
         *([""] if methods else []),

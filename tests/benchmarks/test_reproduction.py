@@ -197,6 +197,14 @@ def test_the_short_table_has_no_speed_of_a_busy_machine(written):
     line = next(one for one in reproduction.savings(changed) if one.short)
     assert line.ours.startswith("CPU, Table 4 ")
     assert "H200" not in line.ours
+    unknown = {name: row | {"others_cpu_share": None} for name, row in given["speed"].items()}
+    loud = {"rows": [row | {"others_cpu_share": None} for row in rows]}
+    none = next(
+        one
+        for one in reproduction.savings(changed | {"speed": unknown, "table4": loud})
+        if one.short
+    )
+    assert (none.ours, none.outcome) == ("not measured", "not measured")
 
 
 def test_texts():
