@@ -3,40 +3,102 @@
 import pytest
 
 from layerticket.verdict.pairs import Row
-from seeds_and_images import facts, pairs_of
+from seeds_and_images import LEAST, dense_disagreement, facts, page, pairs_of, span
 
 
 def row(kind, seed, accuracy, correct, training, **more):
-    return Row(
-        id=training, training=training, model="net", budget=None, method=kind, kind=kind,
-        role="dense" if kind == "dense" else "criterion", seed=seed, test_accuracy=accuracy,
-        correct=correct, status="done", **more,
-    )  # fmt: skip
+    return Row(**{
+        "id": training, "training": training, "model": "net", "budget": None, "method": kind,
+        "kind": kind, "role": "dense" if kind == "dense" else "criterion", "seed": seed,
+        "test_accuracy": accuracy, "correct": correct, "status": "done",
+    } | more)  # fmt: skip
 
 
 ROWS = [
     row("dense", 0, 6 / 8, "fc", "d0"),
     row("dense", 1, 4 / 8, "f0", "d1"),
-    row("ticket", 0, 5 / 8, "f8", "t0"),  # one image worse
-    row("ticket", 1, 4 / 8, "e8", "t1"),  # one image gained, one lost
+    row("ticket", 0, 5 / 8, "f8", "t0", removed=("a",)),  # one image worse
+    row("ticket", 1, 4 / 8, "e8", "t1", removed=("b",)),  # one image gained, one lost
 ]
 
 
-def test_correlation_and_disagreement():
-    (((model, method), pairs),) = pairs_of(ROWS).items()
-    assert (model, method, len(pairs)) == ("net", "ticket", 2)
+def many(seeds=LEAST):
+    """The same two seeds again and again."""
+    return [
+        row(one.kind, seed, one.test_accuracy, one.correct, f"{one.kind}{seed}", removed=("a",))
+        for seed in range(seeds)
+        for one in (ROWS[seed % 2], ROWS[2 + seed % 2])
+    ]
+
+
+def test_disagreement():
+    (((model, method, other), pairs),) = pairs_of(ROWS).items()
+    assert (model, method, other, len(pairs)) == ("net", "ticket", "dense", 2)
     found = facts(pairs, 8)
     assert found["mean"] == pytest.approx(-1 / 16)
-    assert found["correlation"] == pytest.approx(1.0)  # two seeds lie on a line
-    assert found["disagree"] == pytest.approx((1 / 8 + 2 / 8) / 2)
+    assert found["disagree"]["mean"] == pytest.approx((1 / 8 + 2 / 8) / 2)
+    assert found["accuracy"]["std"] == pytest.approx((1 / 8) / 2**0.5)
+    assert found["sets"] == 2
     assert found["over_seeds"] <= found["over_seeds_and_images"]
+    assert dense_disagreement(ROWS, 8) == pytest.approx(2 / 8)  # fc against f0
+
+
+def test_few_seeds_give_neither_correlation_nor_number_of_seeds():
+    few, enough = (facts(next(iter(pairs_of(rows).values())), 8) for rows in (ROWS, many()))
+    assert (few["correlation"], few["seeds"]) == (None, None)
+    assert enough["correlation"] == pytest.approx(1.0)  # all seeds lie on one line
+    assert enough["sets"] == 1
 
 
 def test_the_same_training_is_no_pair():
-    assert pairs_of([ROWS[0], row("ticket", 0, 6 / 8, "fc", "d0")]) == {}
+    same = [row("ticket", seed, 6 / 8, "fc", f"d{seed}") for seed in (0, 1)]
+    assert pairs_of([*ROWS[:2], *same]) == {}
 
 
-def test_a_smaller_gap_needs_more_seeds():
-    ((_, pairs),) = pairs_of(ROWS).items()
-    seeds = facts(pairs, 8)["seeds"]
-    assert (seeds["0.01 50000"] or 10**9) <= (seeds["0.003 50000"] or 10**9)
+def test_a_criterion_is_paired_with_its_controls():
+    controls = [
+        row("control", seed, 5 / 8, "f8", f"c{seed}", role="control", method="first")
+        for seed in (0, 1)
+    ]
+    others = [
+        row("ticket", seed, 5 / 8, "f8", f"o{seed}", role="control", method="new", reference="no")
+        for seed in (0, 1)
+    ]
+    assert set(pairs_of([*ROWS, *controls, *others])) == {
+        ("net", "ticket", "dense"), ("net", "ticket", "first"), ("net", "first", "dense"),
+        ("net", "new", "dense"),
+    }  # fmt: skip
+
+
+def test_a_smaller_gap_needs_more_seeds_and_images():
+    found = facts(next(iter(pairs_of(many()).values())), 8)
+    assert found["images"]["0.003"] > found["images"]["0.01"] > 0
+    pairs = pairs_of(many(6))["net", "ticket", "dense"]
+    table = facts(pairs, 8)
+    assert table["image_error"] > 0
+    # The error of one image's choice, scaled to N images, has to be below the gap / 2.80.
+    least = (2.8016 * table["image_error"] * 8**0.5 / 0.003) ** 2
+    assert table["images"]["0.003"] == pytest.approx(least, abs=2, rel=1e-3)
+
+
+def test_the_page_shows_a_dash_below_five_seeds():
+    def shown(rows):
+        found = [
+            {"model": m, "method": method, "other": other} | facts(pairs, 8)
+            for (m, method, other), pairs in pairs_of(rows).items()
+        ]
+        for one in found:
+            if one["seeds"] is not None:
+                one["seeds"] |= {f"{gap} 8": 7 for gap in (0.01, 0.003)}
+        return page(
+            {"command": "c", "from": ["a.json"], "images": 8, "dense_disagree": None, "rows": found}
+        )
+
+    assert "nothing is said about seeds" in shown(ROWS)
+    assert shown(ROWS).splitlines()[-1].endswith("| - | - |")
+    assert "**A claim of 1 pp** needs 7 seeds with 8 test images." in shown(many())
+
+
+def test_a_span_has_median_and_range():
+    assert span([1, 5, 3], str, " seeds") == "3 seeds (median; 1 to 5)"
+    assert span([2, 2], str, " seeds") == "2.0 seeds"
