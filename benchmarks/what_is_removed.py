@@ -35,6 +35,11 @@ from layerticket.verdict.statistics import kendall_w
 TEXT_FILE = Path(__file__).parents[1] / "LICENSE"
 LENGTH = 64
 REMOVED = (1, 3, 5)  # p
+LISTED = 0.2  # share of seeds from which a block is listed
+READINGS = (("grasp", "sum", 200.0), ("grasp", "mean", 200.0), ("snip", "sum", 1.0),
+            ("snip", "mean", 1.0))  # fmt: skip
+FITS = 2.0  # points of memory within which a reading fits the paper
+TRANSFORMERS = ("ViT", "GPT-2")
 # Table 4 of the paper: network, blocks removed, memory saved in %
 PAPER_MEMORY = (
     ("resnet32", 1, 10.13), ("resnet32", 3, 25.29), ("resnet32", 5, 30.11),
@@ -198,6 +203,15 @@ def removed(scores, names):
     return found
 
 
+def saved_by_one(model, batch, stages, *, bf16):
+    """Return the memory saved, in percent, by removing one block of each stage."""
+    whole = held_bytes(model, batch, bf16=bf16)
+    return [
+        100 * (1 - held_bytes(remove_blocks(model, stage[:1]), batch, bf16=bf16) / whole)
+        for stage in stages
+    ]
+
+
 def memory(batch_size=128):
     """Find the numbers of blocks per stage that save most nearly the memory of the paper."""
     found = []
@@ -205,12 +219,8 @@ def memory(batch_size=128):
         model = cifar_network(f"{name}-projection")(0)
         batch = torch.randn(batch_size, 3, 32, 32), torch.arange(batch_size) % 10
         blocks = list(find_blocks(model, batch[0][:2]))
-        whole = held_bytes(model, batch)
         stages = [[b for b in blocks if b.stage == stage] for stage in range(3)]
-        shares = [
-            100 * (1 - held_bytes(remove_blocks(model, stage[:1]), batch) / whole)
-            for stage in stages
-        ]
+        shares, in_bf16 = (saved_by_one(model, batch, stages, bf16=bf16) for bf16 in (False, True))
         for other, p, paper in PAPER_MEMORY:
             if other == name:
                 mixtures = [
@@ -221,6 +231,7 @@ def memory(batch_size=128):
                 mixtures.sort(key=lambda one: abs(one["saved"] - paper))
                 found.append(
                     {"network": name, "p": p, "paper": paper, "share_of_one_block": shares}
+                    | {"share_of_one_block_bf16": in_bf16}
                     | {"least": min(m["saved"] for m in mixtures)}
                     | {"most": max(m["saved"] for m in mixtures), "nearest": mixtures[:3]}
                 )
@@ -239,7 +250,7 @@ def most_often(row, p):
     """Return the blocks that are removed most often, with their share of seeds."""
     shares = row["goes"][p]["share_of_seeds"]
     order = sorted(shares, key=lambda name: -shares[name])
-    shown = [f"{name} {100 * shares[name]:.0f}" for name in order if shares[name] >= 0.2][
+    shown = [f"{name} {100 * shares[name]:.0f}" for name in order if shares[name] >= LISTED][
         : int(p) + 2
     ]
     return ", ".join(shown)
@@ -254,26 +265,18 @@ def page(record):
         f"{record['seeds']} seeds, each with its own batch (100 images, ten per class; 16 texts of "
         f"{LENGTH} bytes); {where['cpu']}, Python {where['python']}, PyTorch {where['torch']}.",
         "## In short",
-        summary(record),
+    ]
+    for title, group in groups(record).items():
+        parts += [paragraph(title, group, record["seeds"]), by_criterion(group)]
+    parts += [
         "## The memory column of the paper's Table 4",
-        MEMORY,
-        markdown(
-            (
-                ("network", "p", "paper, %", "possible, %", "nearest mixtures of stages 1 + 2 + 3"),
-                [
-                    (
-                        one["network"], str(one["p"]), f"{one['paper']:.2f}",
-                        f"{one['least']:.2f} to {one['most']:.2f}",
-                        "; ".join(
-                            " + ".join(map(str, m["of_each_stage"])) + f" ({m['saved']:.2f})"
-                            for m in one["nearest"]
-                        ),
-                    )
-                    for one in record["memory"]
-                ],
-            )
-        ).rstrip(),
-    ]  # fmt: skip
+        MEMORY.format(
+            one=record["memory"][0],
+            in_bf16=record["memory"][0]["share_of_one_block_bf16"][0],
+            here=record["memory"][0]["share_of_one_block"][0],
+        ),
+        *memory_parts(record),
+    ]
     for name, case in record["cases"].items():
         p = "3"
         rows = [
@@ -305,30 +308,170 @@ def best(fixed):
     return name, 100 * fixed[name]
 
 
-def summary(record):
-    """Return the table of means over networks, by criterion."""
-    groups = {}
-    for case in record["cases"].values():
+def groups(record):
+    """Return title -> cases: networks with batch normalization, and transformers."""
+    found = {"Networks with batch normalization": [], "Transformers": []}
+    titles = list(found)
+    for name, case in record["cases"].items():
+        found[titles[name.startswith(TRANSFORMERS)]].append((name, case))
+    return {title: group for title, group in found.items() if group}
+
+
+def of_criteria(group):
+    """Return (criterion, reduction) -> rows of all networks and temperatures, with chance."""
+    found = {}
+    for _, case in group:
         for row in case["rows"]:
-            key = (row["criterion"], row["reduction"] or "")
-            groups.setdefault(key, []).append((row, case))
-    rows = []
-    for (criterion, reduction), found in sorted(groups.items()):
-        three = [row["goes"]["3"] for row, _ in found]
-        rows.append(
-            (
-                f"{criterion} {reduction}".strip(),
-                str(len(found)),
-                f"{np.mean([row['kendall_w'] for row, _ in found]):.2f}",
-                f"{min(row['kendall_w'] for row, _ in found):.2f}",
-                f"{100 * np.mean([one['identical'] for one in three]):.0f}",
-                f"{100 * np.mean([one['rule'] for one in three]):.0f}",
-                f"{100 * np.mean([one['chance'] for one in three]):.0f}",
+            found.setdefault((row["criterion"], row["reduction"] or ""), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def span(values, show="{:.0f}"):
+    """Write the median of values and their range."""
+    low, middle, high = (show.format(of(values)) for of in (min, np.median, max))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def figures(rows):
+    """Return W, and the shares in percent for p = 3 of rows, each with its median and range."""
+    three = [row["goes"]["3"] for row in rows]
+    return {
+        "w": span([row["kendall_w"] for row in rows], "{:.2f}"),
+        "same": span([100 * one["identical"] for one in three]),
+        "rule": span([100 * one["rule"] for one in three]),
+        "fixed": span([best(one["fixed"])[1] for one in three]),
+        "chance": span([100 * one["chance"] for one in three]),
+    }
+
+
+def paragraph(title, group, seeds):
+    """Return how stable the choice is in a group, and how far a rule of place predicts it."""
+    rows = of_criteria(group)
+    chance = figures([row for of in rows.values() for row in of])["chance"]
+    names = "; ".join(name.rpartition(", ")[0] for name, _ in group)
+    parts = [
+        f"**{title}** ({names}), p = 3; medians, with ranges over networks and temperatures. "
+        f"Independent rankings have W = {1 / seeds:.2f}; by chance a rule predicts {chance} % of the "
+        "blocks."
+    ]
+    for key in (*(reading[:2] for reading in READINGS), ("random", "")):
+        if key in rows:
+            f = figures(rows[key])
+            name = f"`{key[0]}` with `{key[1]}`" if key[1] else f"`{key[0]}`, for comparison"
+            parts.append(
+                f"- {name}: W {f['w']}; the same set in {f['same']} % of the "
+                f"seeds; a rule of place predicts {f['rule']} % of the blocks, the best fixed rule "
+                f"{f['fixed']} %."
             )
-        )
-    header = ("criterion", "networks and temperatures", "mean W", "least W", "same set, %",
-              "rule of place, %", "chance, %")  # fmt: skip
+    return parts[0] + "\n\n" + "\n".join(parts[1:])
+
+
+def by_criterion(group):
+    """Return the table of a group by criterion."""
+    rows = [
+        (f"{criterion} {reduction}".strip(), str(len(of)), *figures(of).values())
+        for (criterion, reduction), of in of_criteria(group).items()
+    ]
+    header = ("criterion", "networks and temperatures", "Kendall's W", "same set, %",
+              "rule of place, %", "best fixed rule, %", "chance, %")  # fmt: skip
     return markdown((header, rows)).rstrip()
+
+
+def is_neighbour(name, blocks):
+    """Whether a block is directly before or after a down-sampling, in a CIFAR ResNet."""
+    stage, number = name.split(".")
+    own = [int(block.split(".")[1]) for block in blocks if block.startswith(f"{stage}.")]
+    last = max(int(block.rpartition(".")[2]) for block in blocks)
+    return (stage != "layer3" and int(number) == last) or (
+        stage != "layer1" and int(number) == min(own)
+    )
+
+
+def saved_by(row, blocks, one):
+    """Return the memory saved, in percent, per seed, by removing the p lowest blocks of a row.
+
+    As in the paper, blocks directly before and after a down-sampling stay.
+    """
+    allowed = [at for at, name in enumerate(blocks) if not is_neighbour(name, blocks)]
+    shares = [one["share_of_one_block"][int(name[len("layer")]) - 1] for name in blocks]
+    return [
+        sum(shares[at] for at in sorted(allowed, key=scores.__getitem__)[: one["p"]])
+        for scores in row["scores"]
+    ]
+
+
+def memory_by_reading(record):
+    """Return what each reading saves, in percent by seed, for each row of the paper's Table 4."""
+    found = []
+    for one in record["memory"]:
+        case = record["cases"][f"{one['network']}-projection, CIFAR-10 (JPEG)"]
+        by = {(row["criterion"], row["reduction"], row["temperature"]): row for row in case["rows"]}
+        found.append({key: saved_by(by[key], case["blocks"], one) for key in READINGS})
+    return found
+
+
+def conclusion(record, saved):
+    """Return what the memory column says about `sum` or `mean`."""
+    papers = [one["paper"] for one in record["memory"]]
+    away = {
+        key: [float(np.mean(row[key])) - paper for row, paper in zip(saved, papers, strict=True)]
+        for key in READINGS
+    }
+    told = ", ".join(
+        f"`{c}` with `{r}` {sum(abs(d) <= FITS for d in away[c, r, t])} (mean distance "
+        f"{np.mean(np.abs(away[c, r, t])):.1f} points, above the paper in "
+        f"{sum(d > 0 for d in away[c, r, t])})"
+        for c, r, t in READINGS
+    )
+    fits = {key: sum(abs(d) <= FITS for d in of) for key, of in away.items()}
+    most = max(fits.values())
+    winners = {reduction for (_, reduction, _), count in fits.items() if count == most}
+    ending = (
+        "so the column does not tell `sum` from `mean`, and none of the four readings explains it"
+        if len(winners) > 1 and most < len(papers)
+        else f"so the column is nearest to `{winners.pop()}`"
+        if len(winners) == 1
+        else "so all of it is explained, and the column does not tell `sum` from `mean`"
+    )
+    return f"Of {len(papers)} rows, a reading comes within {FITS:g} points in: {told}; {ending}."
+
+
+def memory_parts(record):
+    """Return tables and sentences on the memory column of the paper."""
+    saved = memory_by_reading(record)
+    mixtures = [
+        (
+            one["network"], str(one["p"]), f"{one['paper']:.2f}",
+            f"{one['least']:.2f} to {one['most']:.2f}",
+            "; ".join(f"{stages(m)} ({m['saved']:.2f})" for m in one["nearest"]),
+        )
+        for one in record["memory"]
+    ]  # fmt: skip
+    readings = [
+        (
+            *(one["network"], str(one["p"]), f"{one['paper']:.2f}"),
+            *(f"{np.mean(row[key]):.1f} ± {np.std(row[key], ddof=1):.1f}" for key in READINGS),
+        )
+        for one, row in zip(record["memory"], saved, strict=True)
+    ]
+    nearest = "; ".join(
+        f"{one['network']}, p = {one['p']}: {stages(one['nearest'][0])}" for one in record["memory"]
+    )
+    header = ("network", "p", "paper, %", "possible, %", "nearest mixtures of stages 1 + 2 + 3")
+    names = [f"{c} {r}, T = {t:g}, %" for c, r, t in READINGS]
+    return [
+        f"Nearest mixture of blocks from stages 1 + 2 + 3 in each row: {nearest}. "
+        + conclusion(record, saved),
+        markdown((header, mixtures)).rstrip(),
+        f"What the four readings would save, mean ± SD over {record['seeds']} seeds; blocks "
+        "directly before and after a down-sampling stay, as in the paper:",
+        markdown((("network", "p", "paper, %", *names), readings)).rstrip(),
+    ]
+
+
+def stages(mixture):
+    """Write how many blocks of each stage a mixture removes."""
+    return " + ".join(map(str, mixture["of_each_stage"]))
 
 
 TEXT = """\
@@ -345,12 +488,18 @@ weights and images. Nothing is trained.
 - **Rule of place**: share of the three blocks that have the lowest mean rank in all *other* seeds.
   Such a rule uses neither weights nor images, only the position of a block.
 - **Fixed rule**: the same for rules that use no scores: first, last, and first or last of each
-  stage in turn. The best of them is shown."""
+  stage in turn. The best of them is shown.
+
+The tables are for p = 3 removed blocks. "Removed most often" lists at most five blocks, and only
+those that at least 20 % of the seeds remove. The record has all blocks, p = 1 and 5, and all
+scores."""
 MEMORY = """\
 Memory that autograd keeps between the forward and the backward pass (batch 128, float32, exact
 count). A block of the first stage keeps twice as much as one of the second, and four times as much
 as one of the third. If the paper measured the same, the memory saved shows from which stages its
-blocks were removed."""
+blocks were removed. Our [Table 4](table4.md) counts in bf16, where not all tensors become smaller
+by the same factor: one block of the first stage of {one[network]} saves {in_bf16:.2f} % there and
+{here:.2f} % here."""
 
 
 def main():
@@ -372,12 +521,15 @@ def main():
         "memory": record.get("memory") or memory(),
         "cases": record["cases"],
     }
-    for name, (build, draw) in cases(given.data_dir).items():
+    known = cases(given.data_dir)
+    for name, (build, draw) in known.items():
         if given.only in name and name not in record["cases"]:
             begun = time.perf_counter()
             record["cases"][name] = score_case(build, draw, given.seeds)
             write_json(path, record)
             print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
+    record["cases"] = {name: record["cases"][name] for name in known if name in record["cases"]}
+    write_json(path, record)
     given.out.with_suffix(".md").write_text(page(record))
 
 

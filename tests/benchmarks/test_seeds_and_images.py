@@ -1,9 +1,14 @@
 """What pairs say about seeds and images, worked out by hand."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from layerticket.verdict.pairs import Row
 from seeds_and_images import LEAST, dense_disagreement, facts, page, pairs_of, span
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def row(kind, seed, accuracy, correct, training, **more):
@@ -102,3 +107,8 @@ def test_the_page_shows_a_dash_below_five_seeds():
 def test_a_span_has_median_and_range():
     assert span([1, 5, 3], str, " seeds") == "3 seeds (median; 1 to 5)"
     assert span([2, 2], str, " seeds") == "2.0 seeds"
+
+
+def test_the_published_page_is_made_from_its_record():
+    record = json.loads((RESULTS / "seeds-and-images.json").read_text(encoding="utf-8"))
+    assert page(record) == (RESULTS / "seeds-and-images.md").read_text(encoding="utf-8")

@@ -1,9 +1,14 @@
 """What a table of scores says about places, worked out by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from what_is_removed import removed
+from what_is_removed import conclusion, groups, is_neighbour, page, removed, saved_by
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 NAMES = ["a.0", "a.1", "b.0", "b.1"]
 
@@ -29,3 +34,41 @@ def test_the_rule_knows_the_other_seeds_only():
     assert one["rule"] == pytest.approx(2 / 3)
     # The last of each stage in turn are a.1, b.1: one block is a.1, which no seed removes.
     assert one["fixed"]["last of each stage in turn"] == 0.0
+
+
+BLOCKS = ["layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"]
+
+
+def test_blocks_next_to_a_down_sampling():
+    beside = [name for name in BLOCKS if is_neighbour(name, BLOCKS)]
+    assert beside == ["layer1.2", "layer2.1", "layer2.2", "layer3.1"]
+
+
+def test_memory_saved_by_a_reading():
+    one = {"p": 2, "share_of_one_block": [10.0, 5.0, 2.5]}
+    # Of layer1.0, layer1.1 and layer3.2 the two lowest go; the others stay, however low.
+    row = {"scores": [[3, 2, 0, 0, 0, 0, 1], [1, 2, 0, 0, 0, 0, 3]]}
+    assert saved_by(row, BLOCKS, one) == [12.5, 20.0]
+
+
+def test_what_the_memory_column_says():
+    record = {"memory": [{"paper": 10.0}, {"paper": 20.0}]}
+
+    def said(*means):
+        names = [("grasp", "sum", 200.0), ("grasp", "mean", 200.0),
+                 ("snip", "sum", 1.0), ("snip", "mean", 1.0)]  # fmt: skip
+        return conclusion(record, [dict(zip(names, [[m], [m], [n], [0.0]], strict=True))
+                                   for m, n in means])  # fmt: skip
+
+    assert "does not tell `sum` from `mean`, and none" in said((11, 1), (30, 1))
+    assert said((1, 11), (2, 30)).endswith("so the column is nearest to `sum`.")
+    assert "`grasp` with `sum` 1 (mean distance 5.5 points, above the paper in 2)" in said(
+        (11, 1), (30, 1)
+    )
+
+
+def test_the_page_is_made_from_its_record():
+    record = json.loads((RESULTS / "what-is-removed.json").read_text(encoding="utf-8"))
+    assert page(record) == (RESULTS / "what-is-removed.md").read_text(encoding="utf-8")
+    sizes = {title: len(group) for title, group in groups(record).items()}
+    assert sizes == {"Networks with batch normalization": 7, "Transformers": 2}
