@@ -351,8 +351,8 @@ def paragraph(title, group, seeds):
     names = "; ".join(name.rpartition(", ")[0] for name, _ in group)
     parts = [
         f"**{title}** ({names}), p = 3; medians, with ranges over networks and temperatures. "
-        f"Independent rankings have W = {1 / seeds:.2f}; by chance a rule predicts {chance} % of the "
-        "blocks."
+        f"Independent rankings have W = {1 / seeds:.2f}; by chance a rule predicts {chance} % of "
+        "the blocks."
     ]
     for key in (*(reading[:2] for reading in READINGS), ("random", "")):
         if key in rows:
