@@ -197,8 +197,8 @@ class Dataset(Shown):
             raise LayerticketError(f"the splits differ in type: {types}; make them equal.")
         if self.classes < 2:
             raise LayerticketError(
-                f"number of classes: {self.classes}; a classifier needs at least 2. Give the images "
-                "of each class a label, or a folder, of their own."
+                f"number of classes: {self.classes}; a classifier needs at least 2. Give the "
+                "images of each class a label, or a folder, of their own."
             )
         for name, split in splits.items():
             check_labels(split.labels, self.classes, f"the {name} split")
