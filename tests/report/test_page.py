@@ -211,6 +211,13 @@ def test_the_page_holds_the_raw_figures_of_every_table(written):
     assert tables == files
 
 
+def test_accuracies_on_other_images_stand_in_the_text(written):
+    text = (written[0] / "out" / "report.md").read_text(encoding="utf-8")
+    robustness = text[text.index("## Robustness") : text.index("## Similarity")]
+    assert "| CIFAR-10-C | dense | 2 | " in robustness
+    assert "| images | set | test images | " in robustness
+
+
 def test_several_networks_have_one_overview(tmp_path, light_page):
     models = ("resnet20", "resnet32-projection")
     record = make_study(seeds=2, models=models, removals=(1, 2), full=False)

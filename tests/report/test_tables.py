@@ -1,5 +1,6 @@
 import csv
 import io
+from statistics import fmean, stdev
 
 import pytest
 
@@ -16,7 +17,7 @@ from layerticket.report.tables import (
     table_text,
     verdict_table,
 )
-from made_study import METHODS, analysed, make_study
+from made_study import METHODS, analysed, make_study, with_every_block_alone
 
 TABLE = Table(
     title="T",
@@ -144,6 +145,9 @@ def test_comparisons_keep_raw_figures():
     rows = list(csv.DictReader(io.StringIO(comparisons_table(made).csv)))
     assert [row["method"] for row in rows] == [one.method for one in made.comparisons]
     second = made.comparisons[1]
+    assert float(rows[1]["accuracy mean"]) == second.accuracy["mean"]
+    assert float(rows[1]["accuracy std"]) == second.accuracy["std"]
+    assert float(rows[1]["SD of differences"]) == second.difference.std
     assert float(rows[1]["difference to dense mean"]) == second.difference.mean
     assert float(rows[1]["speed, search and training low"]) == second.speedup["low"]
     assert rows[0]["failed seeds"] == "0"
@@ -177,6 +181,147 @@ def test_masked_weights_stand_at_the_cost_of_dense():
     made = tables.accuracy_table(study().models[0])
     at = {row[0]: row[2] for row in made.rows}
     assert at["weights snip"] == at["dense"] > at["grasp"]
+
+
+def shown(table):
+    """The rows as people read them, by the first columns' text."""
+    header, rows = table.text
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_accuracies_are_written_with_their_deviation_over_seeds():
+    made = study(seeds=3)
+    (grasp, *_) = shown(comparisons_table(made))
+    values = [100 * row.test_accuracy for row in made.rows if row.method == "grasp"]
+    assert grasp["accuracy"] == f"{fmean(values):.2f} ± {stdev(values):.2f} %"
+    (alone, *_) = shown(comparisons_table(study(seeds=1)))
+    assert "±" not in alone["accuracy"]
+    assert alone["SD of differences"] == "—"
+
+
+def test_the_match_of_a_baseline_is_that_of_all_its_seeds():
+    record = make_study(seeds=3)
+    wanted, reached = (1000, 500, 500), (990, 650, 360)
+    for run in record["runs"]:
+        if run["method"] == "filters grasp (filters)":
+            one = {"reference": wanted[run["seed"]], "baseline": reached[run["seed"]]}
+            run["match"] = {
+                "by": "filters",
+                "macs": one,
+                "filters": one | {"baseline": one["reference"]},
+            }
+    rows = {
+        row["baseline"]: row for row in shown(tables.baselines_table(Study.from_record(record)))
+    }
+    assert (
+        rows["filters grasp (filters)"]["match"] == "filters equal; MACs equal (-28.0 to +30.0 %)"
+    )
+    assert rows["shallower"]["match"] == "MACs 0.4 % more"
+    assert rows["last blocks"]["match"] == "—"
+
+
+def test_every_ticket_is_listed_against_every_control():
+    made = study(seeds=3)
+    listed = shown(tables.controls_table(made))
+    controls = ["random blocks", "last blocks", "shallower"]
+    assert [row["control"] for row in listed] == controls * 2
+    first = made.comparisons[0].controls[0]
+    assert listed[0]["answer"] == first.outcome
+    assert listed[0]["minimum detectable"] == f"{100 * first.minimum_detectable:.2f} pp"
+    assert listed[0]["SD of differences"] == f"{100 * first.difference.std:.2f} pp"
+
+
+def test_a_control_that_is_the_ticket_in_every_seed_has_no_answer():
+    record = make_study(seeds=2, methods=(METHODS[0], METHODS[3]))
+    own = {run["seed"]: run["training"] for run in record["runs"] if run["method"] == "grasp"}
+    for run in record["runs"]:
+        if run["method"] == "last blocks":
+            run["training"] = own[run["seed"]]
+    (row,) = shown(tables.controls_table(Study.from_record(record | analysed(record))))
+    assert (row["answer"], row["minimum detectable"]) == ("the same network", "—")
+
+
+def test_blocks_removed_alone_are_worth_something_and_no_method():
+    record = with_every_block_alone(make_study(seeds=3, models=("resnet20",), removals=(1,)))
+    made = Study.from_record(record)
+    listed = shown(tables.worth_table(made))
+    assert [row["block"] for row in listed] == tables.block_order(made)
+    lost = {
+        run["seed"]: 100 * (dense["test_accuracy"] - run["test_accuracy"])
+        for run in record["runs"]
+        for dense in record["runs"]
+        if (run["method"], run["removed"]) == ("each blocks", ["layer2.1"])
+        and (dense["kind"], dense["seed"]) == ("dense", run["seed"])
+    }
+    row = next(row for row in listed if row["block"] == "layer2.1")
+    assert row["seeds"] == "3"
+    assert row["accuracy lost without it"].startswith(f"{fmean(lost.values()):+.2f} pp (")
+    assert row["SD of differences"] == f"{stdev(lost.values()):.2f} pp"
+    for table in (comparisons_table, tables.seeds_table, tables.baselines_table, tables.need_table):
+        assert "each blocks" not in table(made).csv
+
+
+def test_the_block_with_the_lowest_score_is_told_beside_its_worth():
+    record = with_every_block_alone(make_study(seeds=3, models=("resnet20",), removals=(1,)))
+    lowest = {"grasp": ("layer1.0", "layer1.0", "layer3.2"), "snip": ("layer3.2",) * 3}
+    for run in record["runs"]:
+        if run["scores"]:
+            block = lowest[run["method"]][run["seed"]]
+            run["scores"] = {name: -5.0 if name == block else 1.0 for name in run["scores"]}
+    told = [
+        (row["block"], row["lowest score of (removed at p = 1)"])
+        for row in shown(tables.worth_table(Study.from_record(record)))
+    ]
+    assert told[0] == ("layer1.0", "grasp (2 of 3 seeds)")
+    assert told[-1] == ("layer3.2", "grasp (1 of 3 seeds), snip (3 of 3 seeds)")
+    assert {text for _, text in told[1:-1]} == {"—"}
+
+
+def test_other_images_have_accuracies_and_differences_in_figures():
+    made = study(seeds=3)
+    listed = [
+        row for row in shown(tables.other_images_table(made)) if row["images"] == "CIFAR-10-C"
+    ]
+    assert [row["method"] for row in listed] == list(made.methods)
+    dense, grasp, *_ = listed
+    values = {
+        kind: [
+            100 * row.evaluations["cifar10-c"]["accuracy"]
+            for row in made.rows
+            if row.method == kind
+        ]
+        for kind in ("dense", "grasp")
+    }
+    assert dense["accuracy"] == f"{fmean(values['dense']):.2f} ± {stdev(values['dense']):.2f} %"
+    assert (dense["paired seeds"], dense["difference to dense"]) == ("—", "—")
+    differences = [b - a for a, b in zip(values["dense"], values["grasp"], strict=True)]
+    assert grasp["paired seeds"] == "3"
+    assert grasp["difference to dense"].startswith(f"{fmean(differences):+.2f} pp (")
+    assert grasp["SD of differences"] == f"{stdev(differences):.2f} pp"
+    equal = made.comparisons[0].evaluations["cifar10-c"].at_equal_clean
+    assert grasp["SD at equal clean accuracy"] == f"{100 * equal.std:.2f} pp"
+    drawn = next(row for row in listed if row["method"] == "random blocks")
+    assert drawn["seeds"] == "3"  # four draws of each are averaged
+
+
+def test_the_conditions_of_evaluations_come_from_the_record():
+    record = make_study(seeds=2)
+    corrupted = {"title": "recipe", "corruptions": ["fog", "snow"], "frost_photographs": False,
+                 "run_precision": "bf16"}  # fmt: skip
+    attacked = {"title": "first 500", "steps": 20, "restarts": 1, "run_precision": "bf16"}
+    for run in record["runs"]:
+        run["evaluations"] = {
+            "c": {"accuracy": 0.5, "images": 2000, "precision": "bf16", "settings": corrupted},
+            "pgd": {"accuracy": 0.5, "images": 500, "precision": "fp32", "epsilon_255": 2.0,
+                    "settings": attacked},
+        }  # fmt: skip
+    record["runs"][0]["evaluations"]["pgd"] |= {"precision": "bf16"}
+    first, second = shown(tables.evaluations_table(Study.from_record(record)))
+    assert (first["set"], first["test images"], first["corruptions"]) == ("recipe", "2,000", "2")
+    assert (first["frost"], first["epsilon"]) == ("frost_like (drawn, no photographs)", "—")
+    assert (second["epsilon"], second["steps"], second["restarts"]) == ("2/255", "20", "1")
+    assert second["precision"] == "bf16, fp32"
+    assert second["frost"] == "—"
 
 
 def test_what_was_removed_is_counted_over_draws_and_seeds():

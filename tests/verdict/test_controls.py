@@ -59,23 +59,26 @@ def test_the_shape_with_new_weights_is_a_control_of_that_shape_only(study):
 
 
 @pytest.mark.parametrize(
-    ("method", "words"),
+    ("method", "name"),
     [
-        ("grasp, new weights", "the same shape with new weights (grasp, new weights) did as well"),
-        ("last blocks", "last blocks did as well"),
-        ("shallower", "a plain shallower network did as well"),
-        ("mixed 0", "mixed 0 did as well"),
-        ("random", "tickets drawn at random (random) did as well"),
+        ("grasp, new weights", "the same shape with new weights (grasp, new weights)"),
+        ("last blocks", "last blocks"),
+        ("shallower", "a plain shallower network"),
+        ("mixed 0", "mixed 0"),
+        ("random", "tickets drawn at random (random)"),
     ],
 )
-def test_the_verdict_says_plainly_which_control_does_as_well(study, method, words):
+def test_the_verdict_says_plainly_which_control_does_as_well(study, method, name):
     study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp", method)]
     own = [0.92, 0.9215, 0.9185, 0.92, 0.921]
     set_accuracies(study, "grasp", own)
     set_accuracies(study, method, [value + 0.0001 * (i % 2) for i, value in enumerate(own)])
-    assert analyse(study)["verdict"].endswith(f"; but {words}.")
+    said = f" At least as good as the ticket, within 1 pp: {name}. "
+    assert said in analyse(study)["verdict"]
     set_accuracies(study, method, [value - 0.1 - 0.001 * (i % 2) for i, value in enumerate(own)])
-    assert "as well" not in analyse(study)["verdict"]
+    assert "as good" not in analyse(study)["verdict"]
+    set_accuracies(study, method, [value + 0.1 + 0.001 * (i % 2) for i, value in enumerate(own)])
+    assert f" Better than the ticket: {name}. " in analyse(study)["verdict"]
 
 
 def test_several_tickets_are_named_beside_what_does_as_well(study):
@@ -83,12 +86,12 @@ def test_several_tickets_are_named_beside_what_does_as_well(study):
         off = 0.0 if label in ("grasp", "snip", "last blocks") else -0.1
         set_accuracies(study, label, [0.92 + off, 0.9215 + off, 0.919 + off, 0.92 + off, 0.92])
     text = analyse(study)["verdict"]
-    assert "; but last blocks did as well as grasp and snip" in text
+    assert " At least as good as grasp and snip, within 1 pp: last blocks. " in text
 
 
 def test_a_study_without_controls_says_so(study):
     study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp")]
-    assert "no control of equal cost was trained" in analyse(study)["verdict"]
+    assert " No control of equal cost was trained beside. " in analyse(study)["verdict"]
 
 
 def test_random_blocks_are_known_under_any_label(study):

@@ -65,7 +65,7 @@ def test_over_seeds_and_images_it_covers_the_truth(simulated, seeds):
     [
         (-0.03, -0.001, "control better"),
         (-0.03, 0.009, "as good"),
-        (0.001, 0.009, "as good"),
+        (0.001, 0.009, "ticket better"),
         (0.001, 0.02, "ticket better"),
         (-0.001, 0.02, "not shown"),
         (None, None, "not shown"),

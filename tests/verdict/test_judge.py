@@ -153,6 +153,8 @@ def test_lower_can_be_better_and_the_margin_has_the_unit_of_the_figures():
         strict.sentence
     )
     assert "test images" not in strict.sentence
+    unclear = judge(dense, ticket, margin=0.05, lower_is_better=True, unit="nats")
+    assert "; the interval contains +0.05 nats, the margin (" in unclear.sentence
 
 
 def test_a_loss_is_the_mirror_image_of_a_gain():
@@ -264,6 +266,7 @@ def test_a_refusal_says_what_to_do(dense, options, said):
             [0.890, 0.900, 0.910],
             "a new study of 10 seeds, fixed in advance, would decide with",
         ),
+        ([0.890, 0.900, 0.910], "; the interval contains -1 pp, the margin (one-sided 2.5 %, "),
     ],
 )
 def test_says_it_in_percentage_points(ticket, said):

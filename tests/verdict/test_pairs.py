@@ -12,7 +12,7 @@ from layerticket.verdict.judge import judge
 from layerticket.verdict.pairs import Comparison, Row, compare_rows
 from layerticket.verdict.statistics import holm
 from made_study import analysed as analyse
-from made_study import break_run, make_study
+from made_study import break_run, make_study, with_every_block_alone
 
 KEYS = {
     "model", "budget", "method", "kind", "n", "seeds", "accuracy", "dense_accuracy", "difference",
@@ -196,7 +196,16 @@ def control_of(study, method):
             "control better",
             "last blocks did better than grasp",
         ),
-        ([0.916, 0.917, 0.915, 0.916, 0.9165], "as good", "real but smaller than that"),
+        (
+            [0.916, 0.917, 0.915, 0.916, 0.9165],
+            "ticket better",
+            "grasp did better than last blocks, by less than 1 pp.",
+        ),
+        (
+            [0.923, 0.9245, 0.9215, 0.923, 0.9240],
+            "control better",
+            "last blocks did better than grasp, by less than 1 pp.",
+        ),
     ],
 )
 def test_controls_get_a_plain_answer(study, control, outcome, words):
@@ -205,6 +214,29 @@ def test_controls_get_a_plain_answer(study, control, outcome, words):
     answer = control_of(study, "last blocks")
     assert answer["outcome"] == outcome
     assert words in answer["sentence"]
+    found = stats.ttest_rel(list(runs_of(study, "grasp").values()), control).confidence_interval()
+    assert (answer["difference"]["low"], answer["difference"]["high"]) == pytest.approx(found)
+
+
+def test_the_minimum_detectable_difference_to_a_control_is_the_distance_found_with_80_percent():
+    generator = np.random.default_rng(0)
+    values = generator.normal(0, 0.01, 4)
+    rows = [*dense_rows(), *(row("grasp", seed, 0.9 + values[seed]) for seed in DENSE)]
+    rows += [row("last", seed, 0.9, kind="control") for seed in DENSE]
+    (control,) = analysis(rows)[0]["grasp"].controls
+    drawn = generator.normal(control.minimum_detectable, control.difference.std, (20_000, 4))
+    found = stats.ttest_1samp(drawn, 0.0, axis=1, alternative="greater").pvalue < 0.025
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+    (alone,) = analysis([one for one in rows if one.seed == 0])[0]["grasp"].controls
+    assert alone.minimum_detectable is None
+
+
+def test_rows_that_remove_each_block_alone_are_no_comparison_and_correct_nothing(study):
+    before = analyse(study)
+    after = with_every_block_alone(study)
+    assert len(after["runs"]) > len(study["runs"])
+    assert after["comparisons"] == before["comparisons"]
+    assert after["verdict"] == before["verdict"]
 
 
 def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
@@ -219,19 +251,28 @@ def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
 
 def test_the_verdict_of_the_study_in_a_sentence(study):
     text = analyse(study)["verdict"]
-    assert text.startswith("Both tickets win (one-sided 2.5 %, non-inferiority at 1 pp; ")
-    assert "; after correction for 7 comparisons), over 5 paired seeds, on these test" in text
+    assert text.startswith("Both tickets win. ")
+    test = (
+        "Test: one-sided 2.5 %, non-inferiority at 1 pp, over 5 paired seeds, on these test images"
+    )
+    assert text.endswith(f". {test}, after correction for 7 comparisons.")
     for method, values in {"grasp": [0.8, 0.81, 0.8, 0.81, 0.8], "snip": [0.8] * 5}.items():
         changed = copy.deepcopy(study)
         set_accuracies(changed, method, values)
-        assert "1 of 2 tickets wins" in (text := analyse(changed)["verdict"])
-        assert ", 1 loses and none is undecided, over 5 paired seeds" in text
+        text, won = analyse(changed)["verdict"], {"grasp": "snip", "snip": "grasp"}[method]
+        assert text.startswith(
+            f"1 of 2 tickets wins ({won}), 1 loses ({method}) and none is undecided. Better than "
+        )
     assert analyse(study | {"runs": []})["verdict"] == "No verdict: the study has no tickets."
     study["runs"] = [r for r in study["runs"] if r["method"] in ("dense", "grasp", "last blocks")]
     set_accuracies(study, "last blocks", list(runs_of(study, "grasp").values()))
     text = analyse(study)["verdict"]
-    assert text.startswith("The grasp ticket wins (one-sided 2.5 %, non-inferiority at 1 pp): ")
-    assert text.endswith("saving 34 % of the MACs; but last blocks did as well.")
+    assert text.startswith("The grasp ticket wins: ")
+    assert " At least as good as the ticket, within 1 pp: last blocks. " in text
+    assert text.endswith(
+        " It saves 34 % of the MACs. Test: one-sided 2.5 %, non-inferiority at 1 pp, after "
+        "correction for 2 comparisons."
+    )
     failed = [r | {"status": "failed", "test_accuracy": None} for r in study["runs"]]
     assert analyse(study | {"runs": failed})["verdict"].startswith("No verdict yet")
 
@@ -254,7 +295,7 @@ def test_a_method_with_a_failed_seed_stays_undecided_and_says_which(study):
     assert "grasp is undecided" in one["sentence"]
     assert "seed 3 failed" in one["sentence"]
     assert "neither wins nor loses yet" in found["verdict"]
-    assert "seed 3 failed" in found["verdict"]
+    assert " Seed 3 failed, so it stays undecided. " in found["verdict"]
     (control,) = one["controls"]
     assert (control["outcome"], control["failed_seeds"]) == ("not shown", [3])
 
@@ -286,11 +327,13 @@ def test_the_headline_gives_the_corrected_outcome():
     assert (one["outcome"], one["outcome_adjusted"]) == ("wins", "undecided")
     assert one["sentence"].startswith("grasp is undecided: taken alone it wins")
     several = analyse(study)["verdict"]
-    assert several.startswith("None of 2 tickets win (one-sided 2.5 %, non-inferiority at 1 pp; ")
-    assert "; after correction for 7 comparisons, 1 taken alone)" in several
+    assert several.startswith(
+        "None of 2 tickets win, none loses and 2 are undecided (grasp and snip)"
+    )
+    assert ", after correction for 7 comparisons; taken alone 1 more would win. " in several
     single = analyse(study | {"runs": [r for r in study["runs"] if r["method"] != "snip"]})
     assert "grasp ticket neither wins nor loses yet" in single["verdict"]
-    assert "taken alone it wins, but not after correction for 6 comparisons" in single["verdict"]
+    assert ", after correction for 6 comparisons; taken alone it wins. " in single["verdict"]
 
 
 def test_equal_differences_to_a_control_prove_no_more_than_the_test_set_can_tell(study):

@@ -62,19 +62,19 @@ def ticket(method, outcome="undecided", n=5, images=None, **more):
 
 
 def said(*tickets):
-    return words.study_sentence(tickets, 0.01, 0.95)
+    return words.study_verdict(tickets, 0.01, 0.95)
 
 
 def test_an_open_verdict_names_the_seeds_or_the_images_that_would_decide():
-    assert "a new study of 12 seeds, fixed in advance, would decide with 80 % power" in said(
+    assert " A new study of 12 seeds, fixed in advance, would decide with 80 % power" in said(
         ticket("grasp", seeds_needed=12)
     )
     only = said(ticket("grasp", images_needed=1234, images=359))
-    assert "; only more test images would decide (at least about 1,234), not more seeds" in only
+    assert " Only more test images would decide (at least about 1,234), not more seeds." in only
     assert "over 5 paired seeds and 359 test images" in only
     both = said(ticket("a", seeds_needed=12), ticket("b", images_needed=1234))
-    assert "; for 1 of them a new study of 12 seeds" in both
-    assert "; for 1 of them only more test images" in both
+    assert " For 1 of the undecided a new study of 12 seeds" in both
+    assert " For 1 of the undecided only more test images" in both
 
 
 def test_images_are_not_claimed_for_tickets_that_lack_them():
@@ -84,5 +84,5 @@ def test_images_are_not_claimed_for_tickets_that_lack_them():
 
 def test_a_win_from_two_seeds_is_flagged():
     flagged = said(ticket("grasp", "wins", n=2, caution=words.TWO_SEEDS))
-    assert "two seeds are few" in flagged
-    assert "two seeds are few" not in said(ticket("grasp", "wins"))
+    assert flagged.endswith(" Two seeds are few: repeat it with more before you rely on it.")
+    assert "wo seeds are few" not in said(ticket("grasp", "wins"))

@@ -223,7 +223,8 @@ def comparisons_chart(study: Study) -> Spec:
             "differs, the one over seeds alone (thick bar). A method wins "
             f"if its whole thin bar is right of the margin of {words.points(study.margin)} "
             "(percentage points), and loses if all of it is left; a point without a bar is one "
-            "seed. An arrow marks a bar that is clipped where no difference is possible."
+            "seed. An arrow marks a bar that is clipped where no difference is possible. "
+            "Accuracies in the table are mean ± standard deviation (SD) over seeds."
         ),
         **_SIZE,
         "height": {"step": 34},
@@ -511,6 +512,7 @@ def cost_chart(study: Study) -> Spec:
     section="robustness",
     title="Accuracy on other images",
     table=tables.robustness_table,
+    figures=tables.other_images_table,
 )
 def robustness_chart(study: Study) -> Spec:
     """Draw differences to dense on shifted, corrupted and attacked images."""
@@ -529,7 +531,7 @@ def robustness_chart(study: Study) -> Spec:
             "Difference to the dense network of the same seed in percentage points, with its "
             f"{words.interval_name(study.confidence)}; right is better. A network that is less "
             "accurate on clean images is expected to be less accurate here too; where it is known, "
-            "the table says what is left at equal clean accuracy."
+            "the table says what is left at equal clean accuracy, with an interval over seeds only."
         ),
     )
 

@@ -23,6 +23,8 @@ from layerticket.report.tables import (
     Text,
     agreement_table,
     baselines_table,
+    controls_table,
+    evaluations_table,
     markdown,
     overview_table,
     row_name,
@@ -136,7 +138,9 @@ class Section:
 
 _UNPAIRED = "No method has a finished run with a finished dense run of the same seed."
 _BASELINES = (
-    "Baselines are matched to the ticket of the same seed in the quantity in column match. "
+    "Baselines are matched to the ticket of the same seed in the first quantity of column match. "
+    "Its figures are means over the runs, in brackets the range over seeds. In the second table "
+    "minimum detectable is the true difference from 0 that its seeds find with 80 % power. "
     "Networks with masked weights still compute every masked product: masks save no time, memory "
     "or energy on this hardware, so their MACs are those of dense; the count without masked "
     "weights is in its own column."
@@ -145,7 +149,8 @@ _BASELINES = (
 
 def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
     baselines, agreement = baselines_table(study), agreement_table(study)
-    overview = overview_table(study)
+    overview, evaluations = overview_table(study), evaluations_table(study)
+    beaten = {"baselines": baselines, "controls": controls_table(study)}
     ways = list(dict.fromkeys(row.energy_method for row in study.rows if row.energy_method))
     parts = (
         Section(
@@ -181,6 +186,7 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             title="What each block is worth",
             short="Worth",
             absent="No run removed a single block alone (control = each).",
+            is_open=True,
             tables={"agreement": agreement} if agreement.rows else None,
         ),
         Section(
@@ -190,7 +196,7 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             absent="The study has no baselines; without controls of equal cost a ticket proves "
             "little.",
             remark=_BASELINES,
-            tables={"baselines": baselines} if baselines.rows else None,
+            tables={name: table for name, table in beaten.items() if table.rows},
         ),
         Section(
             name="cost",
@@ -205,6 +211,8 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             title="Robustness",
             short="Robustness",
             absent="The study has no evaluations other than clean test images.",
+            is_open=True,
+            tables={"evaluations": evaluations} if evaluations.rows else None,
         ),
         Section(
             name="similarity",

@@ -358,7 +358,9 @@ BUDGET = Column(title="budget", words=True, absent="", context=True)
 METHOD = Column(title="method", words=True)
 DRAW = Column(title="draw", absent="", rare=True)
 ENDS = ("mean", "low", "high")
+SPREAD = ("mean", "std")
 SPEED = (*ENDS, "data_wait_share")
+DEVIATION = Column(title="SD of differences", show=words.size, absent="—")
 
 
 def _interval(value: Sequence[float | None]) -> str:
@@ -383,6 +385,27 @@ def _over_seeds(found: Difference) -> tuple[float, float] | None:
     """Return the interval over seeds only, if another one decides."""
     low, high = found.seeds_low, found.seeds_high
     return None if found.images is None or low is None or high is None else (low, high)
+
+
+def _accuracy(value: Sequence[float | None]) -> str:
+    return words.mean_sd(dict(zip(SPREAD, value, strict=True)))
+
+
+ACCURACY = Column(title="accuracy", key="accuracy", show=_accuracy, parts=SPREAD)
+"""Mean and standard deviation over seeds."""
+
+
+def _mean_std(figure: Mapping[str, float | None]) -> tuple[Any, ...] | None:
+    """Return mean and standard deviation over seeds; None without a mean."""
+    mean, std = figure.get("mean"), figure.get("std")
+    return None if mean is None else (mean, std)
+
+
+def _over(values: Sequence[float]) -> tuple[float, float | None] | None:
+    """Return mean and standard deviation of values, one per seed."""
+    if not values:
+        return None
+    return fmean(values), stdev(values) if len(values) > 1 else None
 
 
 def _mean(rows: Iterable[Row], key: str) -> float | None:
@@ -434,8 +457,9 @@ def comparisons_table(study: Study) -> Table:
         BUDGET,
         METHOD,
         Column(title="seeds"),
-        Column(title="accuracy", show=words.accuracy),
+        ACCURACY,
         Column(title="difference to dense", show=_interval, parts=ENDS),
+        DEVIATION,
         Column(
             title="over seeds alone",
             key="seeds",
@@ -448,7 +472,7 @@ def comparisons_table(study: Study) -> Table:
         Column(title="after correction", words=True),
         Column(title="p", show=words.p_value, absent=two_seeds),
         Column(title="p, corrected", show=words.p_value, absent=two_seeds),
-        Column(title="minimum detectable", show=words.difference, absent=two_seeds),
+        Column(title="minimum detectable", show=words.size, absent=two_seeds),
         Column(title="seeds for 80 % power", absent="—"),
         Column(title="test images at least", show=words.count, absent="—", rare=True),
         Column(title="failed seeds", show=_seeds, absent="none"),
@@ -468,8 +492,9 @@ def comparisons_table(study: Study) -> Table:
             one.budget,
             one.method,
             one.n,
-            one.accuracy.get("mean"),
+            _mean_std(one.accuracy),
             _ends(one.difference),
+            one.difference.std,
             _over_seeds(one.difference),
             one.outcome,
             one.outcome_adjusted,
@@ -506,10 +531,10 @@ def overview_table(study: Study) -> Table:
             Column(
                 title=f"{model}, {budget}" if several and budget else model,
                 show=_overview,
-                parts=("accuracy", "difference", "outcome"),
+                parts=("accuracy", "std", "difference", "outcome"),
                 absent="—",
                 words=True,
-                tone=lambda value: str(value[2]),
+                tone=lambda value: str(value[3]),
             )
             for model, budget in places
         ),
@@ -517,7 +542,13 @@ def overview_table(study: Study) -> Table:
     if len(places) < 2:
         return Table(title="Every method, every network", columns=columns, rows=())
     dense = {
-        model: _mean([row for row in study.rows if is_dense(row, model)], "test_accuracy")
+        model: _over(
+            [
+                row.test_accuracy
+                for row in study.rows
+                if is_dense(row, model) and row.test_accuracy is not None
+            ]
+        )
         for model, _ in places
     }
     found = {(one.method, one.model, one.budget): one for one in study.judged}
@@ -526,7 +557,12 @@ def overview_table(study: Study) -> Table:
         (
             method,
             *(
-                one and (one.accuracy["mean"], one.difference.mean, one.outcome_adjusted)
+                one
+                and (
+                    *(one.accuracy[part] for part in SPREAD),
+                    one.difference.mean,
+                    one.outcome_adjusted,
+                )
                 for place in places
                 for one in [found.get((method, *place))]
             ),
@@ -542,17 +578,17 @@ def is_dense(row: Row, model: str) -> bool:
 
 
 def _dense_cells(
-    accuracy: Mapping[str, float | None], places: Sequence[tuple[str, str]]
-) -> list[tuple[float, None, None] | None]:
-    means = [accuracy[model] for model, _ in places]
-    return [None if mean is None else (mean, None, None) for mean in means]
+    accuracy: Mapping[str, tuple[float, float | None] | None], places: Sequence[tuple[str, str]]
+) -> list[tuple[Any, ...] | None]:
+    found = [accuracy[model] for model, _ in places]
+    return [None if one is None else (*one, None, None) for one in found]
 
 
 def _overview(value: Sequence[Any]) -> str:
-    accuracy, difference, outcome = value
+    *accuracy, difference, outcome = value
     if outcome is None:
-        return words.accuracy(accuracy)
-    return f"{words.accuracy(accuracy)} ({words.difference(difference)}, {outcome})"
+        return _accuracy(accuracy)
+    return f"{_accuracy(accuracy)} ({words.difference(difference)}, {outcome})"
 
 
 def seeds_table(study: Study) -> Table:
@@ -566,7 +602,8 @@ def seeds_table(study: Study) -> Table:
     ]
     dense = {row.seed: row.test_accuracy for row in study.rows if row.kind == "dense"}
     rows = []
-    for method, of in study.by_method(row for row in study.rows if row.kind != "dense").items():
+    compared = (row for row in study.rows if row.kind != "dense" and not row.is_single_block)
+    for method, of in study.by_method(compared).items():
         for seed in sorted({row.seed for row in of}):
             own = _mean([row for row in of if row.seed == seed], "test_accuracy")
             reference = dense.get(seed)
@@ -749,22 +786,39 @@ def removed_table(study: Study) -> Table:
 
 
 def worth_table(study: Study) -> Table:
-    """List the accuracy lost without each single block, with its interval."""
+    """List the accuracy lost without each single block, and the criteria that score it lowest."""
     columns = [
         Column(title="block", words=True),
         Column(title="seeds"),
-        Column(
-            title="accuracy lost without it",
-            show=lambda v: words.interval(Difference(mean=v[0], low=v[1], high=v[2])),
-            parts=("mean", "low", "high"),
-        ),
+        Column(title="accuracy lost without it", show=_interval, parts=ENDS),
+        DEVIATION,
+        Column(title="lowest score of (removed at p = 1)", words=True, absent="—"),
     ]
     depth = {block: at for at, block in enumerate(block_order(study))}
     rows = [
-        (one.block, one.worth.n, (one.worth.mean, one.worth.low, one.worth.high))
+        (
+            one.block,
+            one.worth.n,
+            (one.worth.mean, one.worth.low, one.worth.high),
+            one.worth.std,
+            _lowest(study, one.block),
+        )
         for one in sorted(_worth(study), key=lambda one: depth[one.block])
     ]
     return Table(title="What each block is worth", columns=columns, rows=rows)
+
+
+def _lowest(study: Study, block: str) -> str | None:
+    """Name the criteria that give a block the lowest score, and in how many of their seeds."""
+    scored = (row for row in study.rows if row.role == "criterion" and row.scores)
+    told = []
+    for method, of in study.by_method(scored).items():
+        times = [
+            row for row in of if row.scores and block == min(row.scores, key=row.scores.__getitem__)
+        ]
+        if times:
+            told.append(f"{method} ({len(times)} of {words.counted(len(of), 'seed')})")
+    return ", ".join(told) or None
 
 
 def _worth(study: Study) -> tuple[BlockWorth, ...]:
@@ -909,11 +963,7 @@ def robustness_table(study: Study) -> Table:
             rare=True,
         ),
     ]
-    titles = {
-        name: found.get("title") or name
-        for row in study.rows
-        for name, found in row.evaluations.items()
-    }
+    titles = _evaluations(study)
     rows = [
         (
             one.method,
@@ -927,6 +977,103 @@ def robustness_table(study: Study) -> Table:
         if found.mean is not None
     ]
     return Table(title="Accuracy on other images", columns=columns, rows=rows)
+
+
+def other_images_table(study: Study) -> Table:
+    """List the accuracy of dense and every method on other images, with differences to dense."""
+    columns = [
+        Column(title="images", words=True),
+        METHOD,
+        Column(title="seeds"),
+        ACCURACY,
+        Column(title="paired seeds", absent="—"),
+        Column(title="difference to dense", show=_interval, parts=ENDS, absent="—"),
+        DEVIATION,
+        Column(title="at equal clean accuracy", key="equal", show=_interval, parts=ENDS,
+               absent="—", rare=True),
+        Column(title="SD at equal clean accuracy", show=words.size, absent="—", rare=True),
+    ]  # fmt: skip
+    shifts = {one.method: one.evaluations for one in study.judged}
+    rows: list[Sequence[Any]] = []
+    for name, title in _evaluations(study).items():
+        measured = [row for row in study.rows if _accuracy_on(row, name) is not None]
+        for method, of in study.by_method(measured).items():
+            by_seed: dict[int, list[float]] = defaultdict(list)
+            for row in of:
+                by_seed[row.seed].append(row.evaluations[name]["accuracy"])
+            found = shifts.get(method, {}).get(name)
+            equal = None if found is None else found.at_equal_clean
+            rows.append(
+                (
+                    title,
+                    method,
+                    len(by_seed),
+                    _over([fmean(values) for values in by_seed.values()]),
+                    found and found.n,
+                    _ends(found),
+                    found and found.std,
+                    _ends(equal),
+                    equal and equal.std,
+                )
+            )
+    return Table(title="Accuracy on other images", columns=columns, rows=rows)
+
+
+def _evaluations(study: Study) -> dict[str, str]:
+    """Return the title of every evaluation by its name."""
+    return {
+        name: found.get("title") or name
+        for row in study.rows
+        for name, found in row.evaluations.items()
+    }
+
+
+def _accuracy_on(row: Row, name: str) -> float | None:
+    accuracy: float | None = (row.evaluations.get(name) or {}).get("accuracy")
+    return accuracy
+
+
+def evaluations_table(study: Study) -> Table:
+    """List what every evaluation showed the networks; a condition that varies lists its values."""
+    columns = [
+        Column(title="images", words=True),
+        Column(title="set", words=True, absent="—"),
+        Column(title="test images", words=True, absent="not recorded"),
+        Column(title="corruptions", words=True, absent="—", rare=True),
+        Column(title="frost", words=True, absent="—", rare=True),
+        Column(title="epsilon", words=True, absent="—", rare=True),
+        Column(title="steps", words=True, absent="—", rare=True),
+        Column(title="restarts", words=True, absent="—", rare=True),
+        Column(title="precision", words=True, absent="not recorded"),
+        Column(title="precision of training", words=True, absent="not recorded"),
+    ]
+    rows = []
+    for name, title in _evaluations(study).items():
+        found = [row.evaluations[name] for row in study.rows if name in row.evaluations]
+        used = [one.get("settings") or {} for one in found]
+        frost = {True: "photographs", False: "frost_like (drawn, no photographs)"}
+        rows.append(
+            (
+                title,
+                _values(one.get("title") for one in used),
+                _values(words.count(one["images"]) for one in found if one.get("images")),
+                _values(len(one["corruptions"]) for one in used if one.get("corruptions")),
+                _values(frost[one["frost_photographs"]] for one in used
+                        if one.get("frost_photographs") in frost),
+                _values(f"{one['epsilon_255']:g}/255" for one in found if one.get("epsilon_255")),
+                _values(one.get("steps") for one in used),
+                _values(one.get("restarts") for one in used),
+                _values(one.get("precision") for one in found),
+                _values(one.get("run_precision") for one in used),
+            )
+        )  # fmt: skip
+    return Table(title="Conditions of the evaluations", columns=columns, rows=rows)
+
+
+def _values(values: Iterable[object]) -> str | None:
+    """Join different values; None if there are none."""
+    known = dict.fromkeys(str(value) for value in values if value is not None)
+    return ", ".join(known) or None
 
 
 def similarity_table(study: Study) -> Table:
@@ -957,7 +1104,9 @@ def baselines_table(study: Study) -> Table:
         Column(title="kind", words=True),
         Column(title="role", words=True),
         Column(title="seeds"),
+        ACCURACY,
         Column(title="difference to dense", show=_interval, parts=ENDS),
+        DEVIATION,
         Column(title="outcome", words=True),
         Column(title="MACs", show=words.millions),
         Column(title="parameters", show=words.count),
@@ -973,7 +1122,7 @@ def baselines_table(study: Study) -> Table:
             for row in study.done
             if (row.model, row.budget or "", row.method) == (one.model, one.budget, one.method)
         ]
-        match = next((row.match for row in of if row.match), None)
+        matches = [row.match for row in of if row.match]
         rows.append(
             (
                 one.model,
@@ -982,15 +1131,50 @@ def baselines_table(study: Study) -> Table:
                 one.kind.replace("_", " "),
                 one.role,
                 one.n,
+                _mean_std(one.accuracy),
                 _ends(one.difference),
+                one.difference.std,
                 one.outcome,
                 _mean(of, "macs"),
                 _mean(of, "params"),
                 _mean(of, "sparse_macs"),
-                match and words.closeness(match),
+                words.closeness(matches) if matches else None,
             )
         )
     return Table(title="What the tickets had to beat", columns=columns, rows=rows)
+
+
+def controls_table(study: Study) -> Table:
+    """List every ticket against every control of its cost."""
+    columns = [
+        NETWORK,
+        BUDGET,
+        Column(title="ticket", words=True),
+        Column(title="control", words=True),
+        Column(title="seeds"),
+        Column(title="seeds with the same network", show=_seeds, absent="none", rare=True),
+        Column(title="ticket minus control", show=_interval, parts=ENDS),
+        DEVIATION,
+        Column(title="answer", words=True),
+        Column(title="minimum detectable", show=words.size, absent="—"),
+    ]
+    rows = [
+        (
+            one.model,
+            one.budget,
+            one.method,
+            control.method,
+            control.n,
+            " ".join(map(str, control.same_seeds)) or None,
+            _ends(control.difference),
+            control.difference.std,
+            control.outcome if control.difference.n else "the same network",
+            control.minimum_detectable,
+        )
+        for one in study.judged
+        for control in one.controls
+    ]
+    return Table(title="Tickets against controls", columns=columns, rows=rows)
 
 
 def runs_table(study: Study) -> Table:

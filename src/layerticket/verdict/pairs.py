@@ -160,6 +160,11 @@ class Row(Shown):
         """Whether it failed before it had an accuracy."""
         return self.status == "failed" and not self.is_tested
 
+    @property
+    def is_single_block(self) -> bool:
+        """Whether it is a row of control `each`, which measures the worth of one block."""
+        return self.kind == "control" and self.role == "baseline"
+
 
 NOTHING = Difference()
 
@@ -196,6 +201,8 @@ class Control:
     average_effect: float | None
     """Mean over all seeds, 0 where both are the same network; None if there is no such seed."""
     outcome: Answer
+    minimum_detectable: float | None
+    """True difference from 0 that these seeds find with 80 % power; None for one seed."""
     failed_seeds: tuple[int, ...]
     sentence: str
 
@@ -308,7 +315,7 @@ class Analysis:
     comparisons: tuple[Comparison, ...]
     """One comparison for each model, budget and method, in the order of the rows."""
     verdict: str
-    """One sentence on the tickets."""
+    """Short sentences on the tickets, the most important first."""
 
 
 # Correctly classified images.
@@ -482,7 +489,8 @@ def compare_rows(
     For each model, budget and method: the paired differences with their intervals, the p-value of
     non-inferiority before and after Holm's correction over all comparisons of the study, what was
     saved, every evaluation, and for tickets how they compare with random tickets and the other
-    controls of equal cost.
+    controls of equal cost. Rows of control `each` are not compared: each is another network, and
+    `block_worth` gives the worth of every block.
 
     Args:
         rows: Rows of one study, in any state.
@@ -494,7 +502,7 @@ def compare_rows(
     terms = _Terms(
         margin=margin, confidence=confidence, networks=networks or {}, test_images=test_images
     )
-    groups = _groups(rows)
+    groups = _groups(row for row in rows if not row.is_single_block)
     controls: dict[tuple[str, str | None], list[_Group]] = defaultdict(list)
     for group in groups:
         if group.first.role == "control":
@@ -509,7 +517,7 @@ def compare_rows(
         for one in finished
     )
     return Analysis(
-        comparisons=comparisons, verdict=words.study_sentence(comparisons, margin, confidence)
+        comparisons=comparisons, verdict=words.study_verdict(comparisons, margin, confidence)
     )
 
 
@@ -911,9 +919,9 @@ def _among_random(group: _Group, randoms: Sequence[_Group], confidence: float) -
 def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> Control:
     """Judge whether the control does as well, by the interval of ticket minus control.
 
-    Below 0, the control is better; below the margin, it is as good (also if the difference is real
-    but smaller than the margin; the sentence says both); above 0, the ticket is better. These
-    outcomes are not corrected for their number.
+    Below 0, the control is better; above 0, the ticket is better; with 0 inside and all of it below
+    the margin, the control is as good. If the better one is better by less than the margin, the
+    sentence says so. These outcomes are not corrected for their number.
     """
     pairs = _pairs(group.rows, control.rows)
     same = tuple(seed for seed, of in pairs.items() if not of)
@@ -930,6 +938,7 @@ def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> C
         difference=difference,
         average_effect=_average_effect(found, len(pairs), same),
         outcome=answer,
+        minimum_detectable=minimum_detectable(found, terms.confidence) if found else None,
         failed_seeds=lost,
         sentence="",
     )
@@ -941,6 +950,6 @@ def _answer(difference: Difference, margin: float) -> Answer:
         return "not shown"
     if difference.high < 0:
         return "control better"
-    if difference.high < margin:
-        return "as good"
-    return "ticket better" if difference.low > 0 else "not shown"
+    if difference.low > 0:
+        return "ticket better"
+    return "as good" if difference.high < margin else "not shown"

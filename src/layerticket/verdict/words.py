@@ -44,6 +44,11 @@ def difference(value: float | None) -> str:
     return ABSENT if value is None else f"{100 * value:+.2f} pp"
 
 
+def size(value: float | None) -> str:
+    """Write a size of differences of fractions, without a sign, in percentage points."""
+    return ABSENT if value is None else f"{100 * value:.2f} pp"
+
+
 def interval(figure: "Difference") -> str:
     """Write a difference of fractions with its interval, if it has one."""
     return _with_ends(figure.mean, figure.low, figure.high, "accuracy")
@@ -295,13 +300,25 @@ def verdict_sentence(verdict: "Verdict") -> str:
     text = f"over {on} it differs by {ends}"
     if verdict.outcome == "undecided":
         more = would_decide(verdict.seeds_needed, verdict.images_needed)
-        return f"Undecided: {text}, which holds the margin of {margin} ({test}){more}."
+        worst = verdict.margin if verdict.lower_is_better else -verdict.margin
+        return f"Undecided: {text}; the interval contains {_at_margin(worst, unit)} ({test}){more}."
     less = "less" if verdict.outcome == "wins" else "more"
     caution = f"; {verdict.caution}" if verdict.caution else ""
     return (
         f"The ticket {verdict.outcome}: {text}, so it is {less} than {margin} worse ({test})"
         f"{caution}."
     )
+
+
+def _at_margin(worst: float, unit: str) -> str:
+    """Write the difference at the margin.
+
+    Example:
+        >>> _at_margin(-0.01, "accuracy"), _at_margin(0.1, "nats")
+        ('-1 pp, the margin', '+0.1 nats, the margin')
+    """
+    number, name = (100 * worst, "pp") if unit == "accuracy" else (worst, unit)
+    return f"{number + 0.0:{'+' if number else ''}g} {name}, the margin"
 
 
 def verdict_facts(verdict: "Verdict") -> dict[str, object]:
@@ -355,7 +372,8 @@ def _judged(one: "Comparison", found: str, margin: float, confidence: float) -> 
     test = decision_rule(xi, confidence)
     if outcome == "undecided":
         more = would_decide(one.seeds_needed, one.images_needed)
-        return f"is undecided: {found} holds the margin of {xi} ({test}){more}"
+        at = _at_margin(-margin, "accuracy")
+        return f"is undecided: {found}; the interval contains {at} ({test}){more}"
     if one.outcome_adjusted != outcome:
         return (
             f"is undecided: taken alone it {outcome}, {found}, but corrected for the study's "
@@ -404,9 +422,17 @@ def control_sentence(ticket: str, control: "Control", margin: float) -> str:
         "ticket better": f"{ticket} did better than {name}",
         "not shown": f"not shown whether {name} would do as well as {ticket}",
     }[control.outcome]
-    if control.outcome == "as good" and found.low > 0:
-        said += "; the difference is real but smaller than that"
+    said += _by_less(control, margin)
     return f"{_capital(said, keep=(ticket, control.method))}. {text}{lost}"
+
+
+def _by_less(control: "Control", margin: float) -> str:
+    """Write that the better of ticket and control is better by less than the margin, if it is."""
+    low, high = control.difference.low, control.difference.high
+    better = control.outcome in ("ticket better", "control better")
+    if not better or low is None or high is None or max(-low, high) >= margin:
+        return ""
+    return f", by less than {points(margin)}"
 
 
 def _capital(text: str, keep: Sequence[str]) -> str:
@@ -414,8 +440,8 @@ def _capital(text: str, keep: Sequence[str]) -> str:
     return text if text.startswith(tuple(keep)) else text[0].upper() + text[1:]
 
 
-def study_sentence(comparisons: Sequence["Comparison"], margin: float, confidence: float) -> str:
-    """Write in one sentence whether the tickets of a study won, and what they saved."""
+def study_verdict(comparisons: Sequence["Comparison"], margin: float, confidence: float) -> str:
+    """Write in short sentences whether the tickets of a study won; the most important first."""
     tickets = [one for one in comparisons if one.role == "criterion"]
     judged = [one for one in tickets if one.n]
     if not tickets and any(one.kind in ("ticket", "lottery") for one in comparisons):
@@ -425,76 +451,89 @@ def study_sentence(comparisons: Sequence["Comparison"], margin: float, confidenc
     if not judged:
         return "No verdict yet: no ticket is finished beside a dense network of the same seed."
     test = decision_rule(points(margin), confidence)
-    return _one_ticket(judged[0], test) if len(judged) == 1 else _several(judged, test)
+    parts = _one_ticket(judged[0]) if len(judged) == 1 else _several(judged)
+    parts += [_lost(judged), *_controls(judged, points(margin)), _saved(judged)]
+    parts += [_tested(judged, test), *_needed(judged)]
+    if any(one.caution is not None for one in judged):
+        parts.append(TWO_SEEDS)
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
 
-def _one_ticket(ticket: "Comparison", test: str) -> str:
+def _one_ticket(ticket: "Comparison") -> list[str]:
     said = {"wins": "wins", "loses": "loses", "undecided": "neither wins nor loses yet"}
     found = ticket.difference
-    same = same_network(ticket.n, ticket.same_seeds, ticket.average_effect, "dense")
-    text = f"The {ticket.method} ticket {said[ticket.outcome_adjusted]} ({test})"
+    text = f"The {ticket.method} ticket {said[ticket.outcome_adjusted]}"
     if found.mean is not None:
         text += f": {interval(found)} over {basis(found)}"
-    text += f"{_saved([ticket])}{same}"
-    if ticket.outcome_adjusted != ticket.outcome:
-        text += f"; taken alone it {ticket.outcome}, but not after correction for "
-        text += f"{ticket.comparisons} comparisons"
-    if not ticket.failed_seeds:
-        text += would_decide(ticket.seeds_needed, ticket.images_needed)
-    caution = f"; {ticket.caution}" if ticket.caution else ""
-    return f"{text}{caution}{_lost([ticket])}{_controls([ticket])}."
+    same = same_network(ticket.n, ticket.same_seeds, ticket.average_effect, "dense")
+    return [text, same and f"it is {same.removeprefix('; ')}"]
 
 
-def _several(tickets: Sequence["Comparison"], test: str) -> str:
+def _several(tickets: Sequence["Comparison"]) -> list[str]:
     counts = Counter(one.outcome_adjusted for one in tickets)
-    alone = sum(one.outcome == "wins" for one in tickets)
-    all_win = counts["wins"] == len(tickets)
-    every = "Both" if len(tickets) == 2 else f"All {len(tickets)}"
-    text = every if all_win else f"{counts['wins'] or 'None'} of {len(tickets)}"
-    text += f" tickets {'wins' if counts['wins'] == 1 else 'win'} ({test}"
-    if alone:
-        text += f"; after correction for {counted(tickets[0].comparisons, 'comparison')}"
-        text += "" if alone == counts["wins"] else f", {alone} taken alone"
-    text += ")"
-    if not all_win:
-        lost, unclear = counts["loses"], counts["undecided"]
-        text += f", {lost or 'none'} {'loses' if lost < 2 else 'lose'} and "
-        text += f"{unclear or 'none'} {'is' if unclear < 2 else 'are'} undecided"
-    found = [one.difference for one in tickets]
-    fewest, most = min(one.n for one in found), max(one.n for one in found)
-    # If one interval holds for these test images only, say so for all.
-    least = next((one for one in found if one.images is None), found[0])
-    over = basis(replace(least, n=most))
-    text += f", over {over if fewest == most else f'{fewest} to {over}'}{_saved(tickets)}"
-    needs = [one for one in tickets if one.outcome_adjusted == "undecided"]
-    text += _needed([one for one in needs if not one.failed_seeds])
-    few = sum(one.caution is not None for one in tickets)
-    text += f"; {TWO_SEEDS}" if few else ""
-    return f"{text}{_lost(tickets)}{_controls(tickets)}."
+    if counts["wins"] == len(tickets):
+        return [f"{'Both' if len(tickets) == 2 else f'All {len(tickets)}'} tickets win"]
+    wins, lost, unclear = (counts[name] for name in ("wins", "loses", "undecided"))
+    text = f"{wins or 'None'} of {len(tickets)} tickets {'wins' if wins == 1 else 'win'}"
+    text += f"{_named(tickets, 'wins')}, {lost or 'none'} {'loses' if lost < 2 else 'lose'}"
+    text += f"{_named(tickets, 'loses')} and {unclear or 'none'}"
+    text += f" {'is' if unclear < 2 else 'are'} undecided{_named(tickets, 'undecided')}"
+    return [text]
 
 
-def _needed(undecided: Sequence["Comparison"]) -> str:
+def _named(tickets: Sequence["Comparison"], outcome: str) -> str:
+    """Write which tickets have an outcome, if they are few and differ in name."""
+    names = [one.method for one in tickets if one.outcome_adjusted == outcome]
+    if not names or len(tickets) > 4 or len({one.method for one in tickets}) < len(tickets):
+        return ""
+    return f" ({listed(names)})"
+
+
+def _tested(tickets: Sequence["Comparison"], test: str) -> str:
+    """Write the deciding test, what it rests on, and its correction."""
+    text = f"Test: {test}"
+    if len(tickets) > 1:
+        found = [one.difference for one in tickets]
+        fewest, most = min(one.n for one in found), max(one.n for one in found)
+        # If one interval holds for these test images only, say so for all.
+        least = next((one for one in found if one.images is None), found[0])
+        over = basis(replace(least, n=most))
+        text += f", over {over if fewest == most else f'{fewest} to {over}'}"
+    number = tickets[0].comparisons
+    if number > 1:
+        text += f", after correction for {number} comparisons"
+    changed = [one for one in tickets if one.outcome != one.outcome_adjusted]
+    if len(tickets) == 1 and changed:
+        return f"{text}; taken alone it {changed[0].outcome}"
+    alone: Counter[str] = Counter(one.outcome for one in changed)
+    told = [f"{alone[name]} more {verb}" for name, verb in
+            (("wins", "would win"), ("loses", "would lose")) if alone[name]]  # fmt: skip
+    return f"{text}; taken alone {listed(told)}" if told else text
+
+
+def _needed(tickets: Sequence["Comparison"]) -> list[str]:
     """Write what would decide the undecided tickets."""
-    seeds = [one.seeds_needed for one in undecided if one.seeds_needed]
-    images = [one.images_needed for one in undecided if one.images_needed]
+    unclear = [t for t in tickets if t.outcome_adjusted == "undecided" and not t.failed_seeds]
+    seeds = [one.seeds_needed for one in unclear if one.seeds_needed]
+    images = [one.images_needed for one in unclear if one.images_needed]
     told = (
         (len(seeds), would_decide(max(seeds, default=None), None)),
         (len(images), would_decide(None, max(images, default=None))),
     )
-    return "".join(
-        text if number == len(undecided) else text.replace("; ", f"; for {number} of them ", 1)
+    return [
+        ("" if number == len(unclear) else f"for {number} of the undecided ") + text[2:]
         for number, text in told
-    )
+        if text
+    ]
 
 
 def _lost(tickets: Sequence["Comparison"]) -> str:
     """Write the failed seeds, which leave their tickets undecided."""
-    told = [
-        (f"{one.method}, " if len(tickets) > 1 else "") + failed_text(one.failed_seeds)
-        for one in tickets
-        if one.failed_seeds
-    ]
-    return f"; {'; '.join(told)}, so it stays undecided" if told else ""
+    lost = [one for one in tickets if one.failed_seeds]
+    if lost and len(tickets) == 1:
+        return f"{failed_text(lost[0].failed_seeds)}, so it stays undecided"
+    told = [f"{one.method} ({failed_text(one.failed_seeds)})" for one in lost]
+    return f"undecided because runs failed: {listed(told)}" if lost else ""
 
 
 def _saved(tickets: Sequence["Comparison"]) -> str:
@@ -503,34 +542,39 @@ def _saved(tickets: Sequence["Comparison"]) -> str:
     if not shares:
         return ""
     low, high = (f"{100 * one:.0f}" for one in (min(shares), max(shares)))
-    return f", saving {low if low == high else f'{low} to {high}'} % of the MACs"
+    it = "it saves" if len(tickets) == 1 else "the tickets save"
+    return f"{it} {low if low == high else f'{low} to {high}'} % of the MACs"
 
 
-def _controls(tickets: Sequence["Comparison"]) -> str:
+def _controls(tickets: Sequence["Comparison"], margin: str) -> list[str]:
     """Write which controls did better than which tickets, and which did as well."""
     if not any(one.controls for one in tickets):
-        return "; no control of equal cost was trained beside"
+        return ["no control of equal cost was trained beside"]
     told = []
-    for outcome, verb in (("control better", "did better than"), ("as good", "did as well as")):
+    said = (("control better", "better than", ""),
+            ("as good", "at least as good as", f", within {margin}"))  # fmt: skip
+    for outcome, how, within in said:
         found: dict[str, list[str]] = {}
         for one in tickets:
             for control in one.controls:
                 if control.outcome == outcome:
                     found.setdefault(control.name, []).append(one.method)
-        if len(tickets) == 1 and found:
-            told.append(f"{listed(list(found))} {verb.rpartition(' ')[0]}")
         by_tickets: dict[tuple[str, ...], list[str]] = {}
-        for name, of in found.items() if len(tickets) > 1 else ():
+        for name, of in found.items():
             by_tickets.setdefault(tuple(of), []).append(name)
-        told += [f"{listed(them)} {verb} {_whom(of, tickets)}" for of, them in by_tickets.items()]
-    return f"; but {'; '.join(told)}" if told else ""
+        told += [
+            f"{how} {_whom(of, tickets)}{within}: {listed(by)}" for of, by in by_tickets.items()
+        ]
+    return told
 
 
 def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
     """Write the names of a few tickets, or the number of many."""
+    if len(tickets) == 1:
+        return "the ticket"
     if len({one.method for one in tickets}) == len(tickets) and len(some) < 3:
         return listed(some)
-    return f"{len(some)} of {len(tickets)}"
+    return f"{len(some)} of the {len(tickets)} tickets"
 
 
 # Texts of the report.
@@ -559,30 +603,38 @@ def of_dense(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def closeness(match: Mapping[str, Any]) -> str:
-    """Write how close a baseline is to its target: first the matched quantity, then the others.
+def closeness(matches: Sequence[Mapping[str, Any]]) -> str:
+    """Write how close a baseline is to its ticket: first the matched quantity, then the others.
+
+    Each is the ratio of the means over the runs; if runs differ, their range is in brackets.
 
     Example:
-        >>> closeness({"by": "filters", "filters": {"reference": 1200, "baseline": 1200},
-        ...            "macs": {"reference": 1000, "baseline": 1039}})
-        'filters equal; MACs 3.9 % more'
+        >>> seeds = [{"by": "filters", "filters": {"reference": 12, "baseline": 12},
+        ...           "macs": {"reference": 1000, "baseline": macs}} for macs in (990, 650)]
+        >>> closeness(seeds[:1])
+        'filters equal; MACs 1.0 % less'
+        >>> closeness(seeds)
+        'filters equal; MACs 18.0 % less (-35.0 to -1.0 %)'
     """
-    found = {
-        name: (one["reference"], one["baseline"])
-        for name, one in match.items()
-        if isinstance(one, Mapping) and "baseline" in one
-    }
-    order = sorted(found, key=lambda name: name != match["by"])
-    return "; ".join(_off(name, *found[name]) for name in order)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for match in matches:
+        for name, one in match.items():
+            if isinstance(one, Mapping) and "baseline" in one:
+                found.setdefault(name, []).append((one["reference"], one["baseline"]))
+    order = sorted(found, key=lambda name: name != matches[0]["by"])
+    return "; ".join(_off(name, found[name]) for name in order)
 
 
-def _off(name: str, wanted: float, reached: float) -> str:
+def _off(name: str, pairs: Sequence[tuple[float, float]]) -> str:
     name = {"macs": "MACs", "params": "parameters"}.get(name, name)
-    if wanted == reached:
-        return f"{name} equal"
-    off = 100 * abs(reached - wanted) / wanted if wanted else 100.0
-    size = f"{off:.1f} %" if off >= 0.05 else "under 0.1 %"
-    return f"{name} {size} {'more' if reached > wanted else 'less'}"
+    wanted, reached = (sum(side) for side in zip(*pairs, strict=True))
+    off = 100 * (reached / wanted - 1) if wanted else 100.0 * (reached > 0)
+    size = f"{abs(off):.1f} %" if abs(off) >= 0.05 else "under 0.1 %"
+    text = f"{size} {'more' if off > 0 else 'less'}" if off else "equal"
+    each = [100 * (two / one - 1) for one, two in pairs if one]
+    ends = (min(each, default=0.0), max(each, default=0.0))
+    low, high = (f"{round(end, 1) + 0.0:+.1f}" for end in ends)  # + 0.0: no -0.0
+    return f"{name} {text}" + ("" if low == high else f" ({low} to {high} %)")
 
 
 def shared_machine(workers: int | None, threads: int | None, parallel: int | None) -> str:
@@ -680,7 +732,7 @@ def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[R
     if one.caution:
         lines.append(Remark(text=one.caution, good=False))
     lines.append(_among_random(one))
-    return lines + [_control_remark(one, control) for control in one.controls]
+    return lines + [_control_remark(one, control, margin) for control in one.controls]
 
 
 def _among_random(one: "Comparison") -> Remark:
@@ -697,14 +749,18 @@ def _among_random(one: "Comparison") -> Remark:
     return Remark(text=text, detail=detail, good=good)
 
 
-def _control_remark(one: "Comparison", control: "Control") -> Remark:
+def _control_remark(one: "Comparison", control: "Control", margin: float) -> Remark:
     """Return a short remark on a control; `control_sentence` writes it in full."""
+    if control.same_seeds and not control.difference.n:
+        number = f"{control.n} of {counted(control.n, 'seed')}"
+        return Remark(text=f"the same network as {control.name} in {number}")
     said = {
         "control better": (f"{control.name} did better", False),
         "as good": (f"{control.name} did as well", False),
         "ticket better": (f"better than {control.name}", True),
     }
     text, good = said.get(control.outcome, (f"not shown to beat {control.name}", None))
+    text += _by_less(control, margin)
     detail = f"{one.method} minus {control.name}: {interval(control.difference)}"
     if control.same_seeds:
         detail += f"; the same network in {len(control.same_seeds)} of {control.n} seeds"
