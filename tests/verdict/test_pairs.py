@@ -187,7 +187,7 @@ def control_of(study, method):
         (
             [0.92, 0.921, 0.919, 0.92, 0.9205],
             "as good",
-            "last blocks did as well as grasp, within 1 pp.",
+            "last blocks did at least as well as grasp, within 1 pp.",
         ),
         ([0.90, 0.901, 0.899, 0.90, 0.9005], "ticket better", "grasp did better than last blocks"),
         ([0.80, 0.99, 0.85, 0.95, 0.92], "not shown", "Not shown whether last blocks"),

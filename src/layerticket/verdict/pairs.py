@@ -917,7 +917,7 @@ def _among_random(group: _Group, randoms: Sequence[_Group], confidence: float) -
 
 
 def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> Control:
-    """Judge whether the control does as well, by the interval of ticket minus control.
+    """Judge whether the control is as good, by the interval of ticket minus control.
 
     Below 0, the control is better; above 0, the ticket is better; with 0 inside and all of it below
     the margin, the control is as good. If the better one is better by less than the margin, the

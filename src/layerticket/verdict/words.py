@@ -404,7 +404,7 @@ def control_name(control: "Row", *, alone: bool) -> str:
 
 
 def control_sentence(ticket: str, control: "Control", margin: float) -> str:
-    """Write whether a control does as well as the ticket."""
+    """Write whether a control does at least as well as the ticket."""
     name, found = control.name, control.difference
     same = same_network(control.n, control.same_seeds, control.average_effect, name)
     text = f"{ticket} minus {name}: {interval(found)}"
@@ -418,7 +418,7 @@ def control_sentence(ticket: str, control: "Control", margin: float) -> str:
     text = f"{text} over {basis(found)}{same}."
     said = {
         "control better": f"{name} did better than {ticket}",
-        "as good": f"{name} did as well as {ticket}, within {points(margin)}",
+        "as good": f"{name} did at least as well as {ticket}, within {points(margin)}",
         "ticket better": f"{ticket} did better than {name}",
         "not shown": f"not shown whether {name} would do as well as {ticket}",
     }[control.outcome]
@@ -547,7 +547,7 @@ def _saved(tickets: Sequence["Comparison"]) -> str:
 
 
 def _controls(tickets: Sequence["Comparison"], margin: str) -> list[str]:
-    """Write which controls did better than which tickets, and which did as well."""
+    """Write which controls are better than which tickets, and which at least as good."""
     if not any(one.controls for one in tickets):
         return ["no control of equal cost was trained beside"]
     told = []
@@ -756,7 +756,7 @@ def _control_remark(one: "Comparison", control: "Control", margin: float) -> Rem
         return Remark(text=f"the same network as {control.name} in {number}")
     said = {
         "control better": (f"{control.name} did better", False),
-        "as good": (f"{control.name} did as well", False),
+        "as good": (f"{control.name} did at least as well, within {points(margin)}", False),
         "ticket better": (f"better than {control.name}", True),
     }
     text, good = said.get(control.outcome, (f"not shown to beat {control.name}", None))
