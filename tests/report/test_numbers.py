@@ -125,6 +125,7 @@ def test_every_known_column_is_one_of_the_table_of_runs_or_of_a_row(tmp_path):
         ("method,seed,accuracy\ndense,0,0.9\ndense,0,0.8\n", "line 3: .*dense, seed 0 of network"),
         ("method,seed,accuracy,macs\ndense,0,0.9,-1\n", "macs is '-1'; give a number from 0"),
         ("method,seed,accuracy,role\ndense,0,0.9,x\n", "allowed are criterion, control, baseline"),
+        ("method,seed,accuracy,role\nlast blocks,0,0.9,baseline\n", "but its role is baseline"),
         ('method,seed,accuracy\n"dense,0,0.9\n', "line 2"),
     ],
 )

@@ -150,6 +150,12 @@ def _row(
             raise LayerticketError(f"{where}: {name} is empty. Every row needs one.")
     accuracy, method = values.pop("accuracy"), values["method"]
     values |= _part(method, values)
+    if (values["kind"], values["role"]) == ("control", "baseline"):
+        raise LayerticketError(
+            f"{where}: {method!r} is a control, but its role is baseline: in a study these are the "
+            "networks without one single block, and a CSV file does not name blocks. Give it the "
+            "role control, or leave the role empty."
+        )
     seconds, search = values.pop("seconds", None), values.get("search_seconds")
     bill = {name: values.get(name) for name in ("energy_kwh", "co2_kg")}
     bill |= {"train_seconds": seconds, "search_seconds": search or 0.0}

@@ -135,9 +135,13 @@ class Study(display.Shown):
 
     @property
     def budgets(self) -> list["Study"]:
-        """The part of each network and budget, with the dense network."""
-        pairs = dict.fromkeys((row.model, row.budget) for row in self.rows if row.budget)
-        return [self._part(model, budget) for model, budget in pairs]
+        """The part of each network and budget, with the dense network.
+
+        Networks without one single block (control `each`) are left out: they are not one method.
+        """
+        whole = replace(self, rows=tuple(row for row in self.rows if not row.is_single_block))
+        pairs = dict.fromkeys((row.model, row.budget) for row in whole.rows if row.budget)
+        return [whole._part(model, budget) for model, budget in pairs]
 
     def _part(self, model: str, budget: str | None = None) -> "Study":
         def belongs(one: Row | Comparison) -> bool:
@@ -602,8 +606,7 @@ def seeds_table(study: Study) -> Table:
     ]
     dense = {row.seed: row.test_accuracy for row in study.rows if row.kind == "dense"}
     rows = []
-    compared = (row for row in study.rows if row.kind != "dense" and not row.is_single_block)
-    for method, of in study.by_method(compared).items():
+    for method, of in study.by_method(row for row in study.rows if row.kind != "dense").items():
         for seed in sorted({row.seed for row in of}):
             own = _mean([row for row in of if row.seed == seed], "test_accuracy")
             reference = dense.get(seed)
