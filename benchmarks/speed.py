@@ -79,9 +79,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
     machines: list[str] = []
     lines, limits, skipped = [], [], []
     for row in rows:
-        found = results.get(row.name)
-        if found is None:
-            continue
+        found = results.get(row.name, {"skipped": row.obstacle() or "not measured yet"})
         if "skipped" in found:
             skipped.append(f"- {row.name} ({row.what}): {found['skipped']}.")
             continue
@@ -195,7 +193,8 @@ def main(words: Sequence[str] | None = None) -> int:
                 continue  # keep the result of another machine
         else:
             print(" | ".join(_line(row, found, 1)[2:-1]), flush=True)
-        command = " ".join(["python", "benchmarks/speed.py", row.name])
+        rounds = [] if given.rounds is None else ["--rounds", str(given.rounds)]
+        command = " ".join(["python", "benchmarks/speed.py", row.name, *rounds])
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         results[row.name] = found | {"command": command, "machine": machine(), "date": date}
         write_json(file, {"rows": results})

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from layerticket.training.checkpoint import Journal
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so set before any test
 
 REPO = Path(__file__).resolve().parents[1]
@@ -31,6 +33,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_epoch_saved():
+    """A checkpoint after every epoch, as of a training whose epochs last 5 s or more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "every_seconds", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

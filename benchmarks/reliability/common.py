@@ -19,6 +19,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from layerticket.training.checkpoint import Journal
+
+Journal.every_seconds = 0.0  # save every epoch, as where epochs last 5 s or more
 for _module in ("cli.train", "cli.study", "study.train", "study.running.engine", "report.page"):
     importlib.import_module(f"layerticket.{_module}")  # once, for all forks
 importlib.import_module("sklearn.datasets")

@@ -1,5 +1,9 @@
 """The table of speeds: its arithmetic by hand, and its cheapest row from end to end."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -10,7 +14,10 @@ import load
 import speed
 import speed_gpu
 import speed_rows
+from layerticket.data.dataset import noise
 from layerticket.files import read_json
+from layerticket.training.recipe import Recipe
+from layerticket.training.steps import Trainer
 from speed_row import Row, in_turns
 
 ROWS = {row.name: row for row in (*speed_rows.ROWS, *speed_gpu.GPU_ROWS)}
@@ -58,19 +65,76 @@ def test_what_this_process_uses_is_not_its_neighbours(monkeypatch):
     assert others == {"share": (6 - 4) / 20}
 
 
+BURNS = """
+import os, sys, time
+while time.process_time() < 0.5:
+    pass
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+time.sleep(60)
+"""
+ENDS_BEFORE_ITS_CHILD = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_an_orphaned_descendant_uses_counts_as_ours(tmp_path):
+    note = tmp_path / "pid"
+    with load._adopting_orphans():
+        before = load._processor_seconds()[2]
+        words = [sys.executable, "-c", ENDS_BEFORE_ITS_CHILD, BURNS, str(note)]
+        subprocess.run(words, check=True)
+        while not (note.exists() and note.read_text()):
+            time.sleep(0.05)
+        living = load._processor_seconds()[2]
+        os.kill(int(note.read_text()), signal.SIGKILL)
+        os.waitpid(int(note.read_text()), 0)  # it is our child
+        ended = load._processor_seconds()[2]
+    assert living - before >= 0.5
+    assert ended >= living - 0.1  # rounded to clock ticks
+
+
+def test_a_quadratic_cost_misses_the_target_of_the_row_that_can_fail(monkeypatch):
+    # ResNet-1202 has 600 blocks, ResNet-110 has 54: per block, a quadratic cost is 600 / 54 = 11.1
+    # times as high.
+    blocks = {depth: [0] * (depth // 2 - 1) for depth in (110, 1202)}
+    monkeypatch.setattr(speed_rows, "scoring", lambda depth, _: (None, blocks[depth], None))
+    row = ROWS["depth-per-block"]
+    for power, found in ((1, 1.0), (2, 600 / 54)):
+        monkeypatch.setattr(speed_rows, "seconds_of", lambda case, p=power: len(case[1]) ** p)
+        assert speed_rows.depth_per_block(2) == pytest.approx([found] * 2)
+        assert row.reached(found) is (power == 1)
+
+
+def test_training_takes_turns_with_another_loop():
+    pytest.importorskip("codecarbon")
+    data = noise((3, 8, 8), classes=10, images=64)
+    other, plain = iter(range(100)), Trainer.step
+    recipe = Recipe(epochs=3, batch_size=16, compile="off")  # 4 steps, 2 turns an epoch
+    values = speed_rows.beside_training(data, recipe, other, 2)
+    assert next(other) == 3 * 2
+    assert len(values) == 2  # the first epoch is left out
+    assert all(0 < value < 1 for value in values)  # the other loop does nothing
+    assert Trainer.step is plain
+
+
 def test_the_page_by_hand():
     missed, gone = replace(FASTER, name="b", least=5, limit="Because."), replace(FASTER, name="c")
+    never = replace(FASTER, name="d")
     results = {
         "a": FOUND,
         "b": FOUND | {"machine": "two", "others_cpu_share": 0.5},
         "c": {"skipped": "needs a GPU", "machine": "one"},
     }
-    page = speed.page([FASTER, missed, gone], results)
+    page = speed.page([FASTER, missed, gone, never], results)
     assert "| a | ours | theirs | >= 3 | 3.00 | 2.00 to 4.00 | 3 | yes | 1 |" in page
     assert "| 3 | no, measured on a busy machine | 2 |" in page
     assert "1. one\n2. two" in page
     assert "**b.** Because." in page
     assert "- c (ours): needs a GPU." in page
+    assert "- d (ours): not measured yet." in page
 
 
 def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
@@ -90,5 +154,5 @@ def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
     found = read_json(out.with_suffix(".json"))["rows"]["discovery-resnet20"]
     assert found["n"] == 2
     assert 0 < found["value"] == pytest.approx(sum(found["values"]) / 2)
-    assert found["command"] == "python benchmarks/speed.py discovery-resnet20"
+    assert found["command"] == "python benchmarks/speed.py discovery-resnet20 --rounds 2"
     assert "| discovery-resnet20 | discovery | one gradient |" in out.with_suffix(".md").read_text()

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from layerticket.errors import LayerticketError
 from layerticket.lottery import draw_batch
@@ -187,9 +188,9 @@ def test_a_function_must_agree_with_itself_and_draw_its_weights():
     functions = {"moody": moody, "loaded": loaded, "drawn": drawn}
     networks = Networks(classes=3, channels=2, functions=functions, version="1")
     with pytest.raises(LayerticketError, match="different weights for the same random seed"):
-        networks.draws("moody", None, [0])
-    assert networks.draws("loaded", None, [0]) == {}
-    assert set(networks.draws("drawn", None, [0, 5])) == {0, 5}
+        networks.draws("moody", None, [0], nn.Identity())
+    assert networks.draws("loaded", None, [0], nn.Identity()) == {}
+    assert set(networks.draws("drawn", None, [0, 5], nn.Identity())) == {0, 5}
     first = networks.build("loaded", 0)
     named = start_of(first, epoch=0, optimizer={}, draws={}, model={})
     assert set(named) == {"digest"}
@@ -221,6 +222,6 @@ def test_weights_that_an_option_loads_are_not_drawn(tmp_path):
     networks = Networks.of(few_digits())
     path = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet10t", num_classes=10, in_chans=1).state_dict(), path)
-    assert networks.draws("timm:resnet10t", None, [0])
-    assert networks.draws("timm:resnet10t,drop_rate=0.1", None, [0])
-    assert not networks.draws(f"timm:resnet10t,checkpoint_path={path}", None, [0])
+    assert networks.draws("timm:resnet10t", None, [0], nn.Identity())
+    assert networks.draws("timm:resnet10t,drop_rate=0.1", None, [0], nn.Identity())
+    assert not networks.draws(f"timm:resnet10t,checkpoint_path={path}", None, [0], nn.Identity())

@@ -1,5 +1,6 @@
 """The loop: deterministic, resumable to the bit, and without a trace in the process."""
 
+import dataclasses
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from torch import nn
 
 from layerticket.errors import LayerticketError, TrainingError
 from layerticket.tensors import load_tensors
-from layerticket.training.checkpoint import CHECKPOINT, METRICS
+from layerticket.training import checkpoint
+from layerticket.training.checkpoint import CHECKPOINT, METRICS, Journal
 from layerticket.training.device import Where, resolve_device, resolve_precision
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
@@ -105,6 +108,52 @@ def test_resumed_ends_in_the_same_bits(tmp_path, kill_after):
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_short_epochs_share_a_checkpoint(tmp_path, monkeypatch):
+    # Seconds at the end of epochs 1 to 8. A checkpoint is due after epoch 3 (5 s after the start),
+    # 4 (its snapshot is saved), 7 (5 s after epoch 4) and 8 (the final one).
+    ends = iter([2, 4, 6, 7, 9, 11, 12, 13])
+    now, saved = [100.0], []
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Journal, "every_seconds", 5.0)
+
+    def at_the_end_of_an_epoch(_):
+        now[0] = 100.0 + next(ends)
+        saved.append(epoch_of_checkpoint(tmp_path))  # of the epochs before this one
+        return 0.25
+
+    recipe = dataclasses.replace(RECIPE, epochs=8)
+    train(tmp_path, recipe, validate=at_the_end_of_an_epoch, snapshot_epochs=(4,))
+    assert [*saved, epoch_of_checkpoint(tmp_path)] == [0, 0, 0, 3, 4, 4, 4, 7, 8]
+    assert [line["epoch"] for line in metrics(tmp_path)] == list(range(1, 9))
+
+
+def epoch_of_checkpoint(folder: Path) -> int:
+    path = folder / CHECKPOINT
+    return load_tensors(path)[1]["state"]["epoch"] if path.exists() else 0
+
+
+@pytest.mark.parametrize("kill_after", [2, 5])
+def test_epochs_without_a_checkpoint_are_repeated_with_the_same_bits(
+    tmp_path, monkeypatch, kill_after
+):
+    recipe = dataclasses.replace(RECIPE, epochs=6)
+    train(tmp_path / "whole", recipe, validate=lambda _: 0.25)
+    monkeypatch.setattr(Journal, "every_seconds", 1e9)
+
+    def stop(_):
+        if len(metrics(tmp_path / "cut")) == kill_after - 1:
+            raise KeyboardInterrupt
+        return 0.25
+
+    how = {"snapshot_epochs": (3,)}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", recipe, validate=stop, **how)
+    assert epoch_of_checkpoint(tmp_path / "cut") == (3 if kill_after > 3 else 0)
+    train(tmp_path / "cut", recipe, make_model(seed=9 if kill_after > 3 else 0),
+          validate=lambda _: 0.25, **how)  # fmt: skip
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_finished_training_is_not_repeated(tmp_path):
     first, _ = train(tmp_path, validate=lambda _: 0.5)
     again, model = train(tmp_path, model=make_model(seed=9), validate=lambda _: 1 / 0)
@@ -116,8 +165,11 @@ def test_finished_training_is_not_repeated(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, {here!r})
+from layerticket.training.checkpoint import Journal
 from test_loop import train
+Journal.every_seconds = 0.0  # its epochs last a fifth of a second
 train(Path({folder!r}), validate=lambda _: time.sleep(0.2) or 0.25)
 """
 

@@ -52,9 +52,11 @@ from pathlib import Path
 import torch
 from layerticket.tensors import tensor_digest
 from layerticket.training.distributed import DistributedOptions, processes, same_on_all_ranks
+from layerticket.training.checkpoint import Journal
 from toy_processes import CLIPPED, make_masked, make_plain, train
 from toy_training import make_model
 
+Journal.every_seconds = 0.0
 out = Path(sys.argv[1])
 shard = DistributedOptions(shard=True)
 with processes("cpu") as team:
@@ -178,8 +180,10 @@ def test_disagreeing_processes_are_refused_on_all_of_them(tmp_path):
 DIES = """
 import os, sys
 from pathlib import Path
+from layerticket.training.checkpoint import Journal
 from layerticket.training.distributed import processes
 from toy_processes import make_plain, train
+Journal.every_seconds = 0.0
 rank = int(os.environ["RANK"])
 class Dies(type(make_plain())):
     calls = 0

@@ -1,5 +1,6 @@
 """Accuracy of a network, and the images that it classifies correctly."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,10 +103,15 @@ def judged(
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device | None = None) -> Iterator[None]:
     """Put a model in evaluation mode, on a device; restore modes and device at the end."""
-    home = next((tensor.device for tensor in model.state_dict().values()), device)
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    devices = list(dict.fromkeys(tensor.device for tensor in tensors))
+    moved = device is not None and devices not in ([], [device])
     with preserved_modes(model):
         try:
-            model.to(device or home).eval()
+            if moved:
+                model.to(device)
+            model.eval()
             yield
         finally:
-            model.to(home)
+            if moved:
+                model.to(devices[0])

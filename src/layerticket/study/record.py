@@ -1,5 +1,6 @@
 """The records of a training: its identity, its result, what was removed, and its cost."""
 
+import functools
 import platform
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -427,6 +428,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _cpu() -> str:
     """Return the name of the processor, and the instruction set that torch uses."""
     facts = Path("/proc/cpuinfo")

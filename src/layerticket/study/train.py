@@ -109,26 +109,32 @@ class Networks:
         return callable_identity(self.functions.get(name, name), self.version)
 
     def draws(
-        self, name: str, removal: Removal | None, seeds: Iterable[int]
+        self, name: str, removal: Removal | None, seeds: Iterable[int], built: nn.Module
     ) -> dict[int, Callable[[], nn.Module]]:
         """Return, by seed, how to draw the initial weights; empty if they are loaded, not drawn.
 
         A user's function is called twice and must give the same weights.
 
+        Args:
+            name: Name of the network.
+            removal: What is removed from it; None: nothing.
+            seeds: Seeds, at least one.
+            built: The dense network of the first of these seeds.
+
         Raises:
             LayerticketError: If a function gives different weights for the same seed.
         """
+        first, *others = dict.fromkeys(seeds)
 
         def small(seed: int) -> nn.Module:
-            dense = self.build(name, seed)
+            dense = built if seed == first else self.build(name, seed)
             return dense if removal is None else removal.apply(dense)
 
         asked: dict[int, Callable[[], nn.Module]] = {
-            seed: functools.partial(small, seed) for seed in dict.fromkeys(seeds)
+            seed: functools.partial(small, seed) for seed in (first, *others)
         }
         # An option may load weights from a file, such as timm's checkpoint_path.
         if name in self.functions or "," in name or module_text(name) is not None:
-            first = next(iter(asked))
             one, two, other = (self.build(name, s) for s in (first, first, first + 1))
             if tensor_digest(one.state_dict()) != tensor_digest(two.state_dict()):
                 raise LayerticketError(
@@ -210,22 +216,19 @@ def plan_training(
     dense = networks.build(model, drawn)
     source: Literal["ticket", "model"] = "ticket" if initialization == "ticket" else "model"
 
-    def build() -> nn.Module:
-        built = networks.build(model, drawn)
+    def start_from(built: nn.Module) -> nn.Module:
         return built if found is None else found.apply(built, initialization=source)
 
     seeds = [drawn]
     if found is not None and found.seed is not None and initialization == "ticket":
         seeds.append(found.seed)
     origin = None if found is None or found.origin is None else found.origin.run
-    first = build()
-    if own is None and dataset is not None:
-        check_network(first, dataset)
+    first = start_from(dense)
     named = start_of(
         first,
         epoch=start.epoch,
         optimizer=start.optimizer,
-        draws=networks.draws(model, removal, seeds) if not start.epoch else {},
+        draws=networks.draws(model, removal, seeds, dense) if not start.epoch else {},
         model=networks.identity(model),
         origin=trainings / origin if trainings is not None and origin else None,
         smaller=lambda weights: _with_weights(networks.build(model, drawn), weights, removal),
@@ -262,10 +265,13 @@ def plan_training(
         "initialization_seed": drawn,
         "ticket": None if ticket is None else str(Path(ticket).resolve()),
     }
+    digest = tensor_digest(first.state_dict())
+    if own is None and dataset is not None:
+        check_network(first, dataset)  # last, since a forward pass may change buffers
     return Training(
         identity=identity,
-        build=build,
-        first=tensor_digest(first.state_dict()),
+        build=lambda: start_from(networks.build(model, drawn)),
+        first=digest,
         removal=removal,
         dataset=dataset,
         recipe=recipe,
@@ -382,17 +388,18 @@ def train(
                 lambda: Result.load(folder) if (folder / RESULT).exists() else None
             )
             place = folder if before is None else folder / AGAIN
-            group.on_rank0(lambda: _claim(place, training, provenance, where.device))
+            model = training.build()
+            group.on_rank0(lambda: _claim(place, training, model, provenance, where.device))
             group.on_rank0(lambda: _restart_if_missed(place, wanted))
             with metered(where) as (meter, method):
-                options: dict[str, Any] = {"where": where, "meter": meter}
-                options["snapshot_epochs"] = wanted
-                options |= {
+                options: dict[str, Any] = {
+                    "where": where,
+                    "meter": meter,
                     "snapshot_epochs": wanted,
                     "trackers": tracking,
                     "distributed": distributed,
                 }
-                found = _trained(training, place, group, method, options)
+                found = _trained(training, model, place, group, method, options)
             found = replace(
                 found,
                 environment=environment(where.device),
@@ -435,7 +442,9 @@ def _clear_outdated(folder: Path, training: Training) -> None:
                 path.unlink()
 
 
-def _claim(place: Path, training: Training, provenance: Provenance, device: str) -> None:
+def _claim(
+    place: Path, training: Training, model: nn.Module, provenance: Provenance, device: str
+) -> None:
     """Create the folder of a training: ``run.json``, the removal, the initial weights."""
     place.mkdir(parents=True, exist_ok=True)
     if (place / CHECKPOINT).exists() and not (place / RUN).exists():
@@ -444,7 +453,7 @@ def _claim(place: Path, training: Training, provenance: Provenance, device: str)
     if not (place / FIRST).exists():
         if training.removal is not None:
             training.removal.save(place)
-        save_weights(place / FIRST, training.build())
+        save_weights(place / FIRST, model)
 
 
 def _restart_if_missed(place: Path, wanted: Iterable[int]) -> None:
@@ -479,6 +488,7 @@ def _agree(group: Processes, identity: TrainingIdentity, metering: Metering) -> 
 
 def _trained(
     training: Training,
+    model: nn.Module,
     place: Path,
     group: Processes,
     method: str | None,
@@ -486,11 +496,10 @@ def _trained(
 ) -> Result:
     """Train, test once, and save the weights."""
     if training.fit is not None:
-        return _fitted_by_user(training, place, method, options)
+        return _fitted_by_user(training, model, place, method, options)
     dataset, recipe = training.dataset, training.recipe
     assert dataset is not None  # else it is the user's own training
     judge = {"dataset": dataset, "precision": recipe.precision, "device": options["where"].device}
-    model = training.build()
     fitted = fit(
         model,
         dataset,
@@ -573,13 +582,14 @@ def _close(folder: Path, place: Path, before: Result | None, result: Result) -> 
 
 def _fitted_by_user(
     training: Training,
+    model: nn.Module,
     place: Path,
     method: str | None,
     options: Mapping[str, Any],
 ) -> Result:
     """Train by the user's own function, which returns an accuracy or a dictionary with one."""
     assert training.fit is not None
-    meter, model = options["meter"], training.build()
+    meter = options["meter"]
     before = tensor_digest(dict(model.named_parameters()))
     begun = time.perf_counter()
     with preserved_random_state(training.seed):

@@ -6,10 +6,11 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from layerticket.errors import LayerticketError
 from layerticket.files import no_constant, open_to_append, write_atomically
@@ -237,9 +238,12 @@ class State:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Journal:
     """The files of one training in one folder; `identity` identifies the training."""
+
+    every_seconds: ClassVar[float] = 5.0
+    """Seconds between two checkpoints, at least; each costs as much as several training steps."""
 
     folder: Path
     """Existing folder of the run."""
@@ -249,13 +253,15 @@ class Journal:
     """Epoch of the schedule at which the training starts."""
     snapshot_epochs: frozenset[int] = frozenset()
     """Epochs whose snapshots are saved permanently, one file each."""
+    _saved: float = field(default=0.0, init=False)
+    """When the last checkpoint was written or read, or the training began."""
 
     def restore(self) -> tuple[State, Snapshot | None]:
         """Read the checkpoint and truncate the metrics to it; without one, return no snapshot.
 
         Raises if the checkpoint belongs to another training, or is past a missing snapshot.
         """
-        path = self.folder / CHECKPOINT
+        path, self._saved = self.folder / CHECKPOINT, time.monotonic()
         if not path.exists():
             write_atomically(self.folder / METRICS, b"")
             return State(epoch=self.start), None
@@ -276,14 +282,23 @@ class Journal:
         if state.epoch in self.snapshot_epochs:
             write_snapshot(snapshot_path(self.folder, state.epoch), snapshot, self._facts(state))
 
-    def record(self, state: State, snapshot: Snapshot) -> None:
-        """Append a line of metrics, save the snapshot if required, then replace the checkpoint."""
+    def record(self, state: State, snapshot: Snapshot, *, final: bool) -> None:
+        """Append a line of metrics, and save what is due after an epoch.
+
+        A snapshot is saved if it is required. The checkpoint is replaced then, after the final
+        epoch, and when the last one is `every_seconds` old.
+        """
+        required = final or state.epoch in self.snapshot_epochs
+        due = required or time.monotonic() - self._saved >= self.every_seconds
         with open_to_append(self.folder / METRICS) as file:
             file.write(_line(state.epoch, state.metrics()).encode())
             file.flush()
-            os.fsync(file.fileno())  # after a power cut, the curve is as long as the checkpoint
+            if due:
+                os.fsync(file.fileno())  # after a power cut, the curve is as long as the checkpoint
         self.keep(state, snapshot)  # before the checkpoint, which requires it
-        write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
+        if due:
+            write_snapshot(self.folder / CHECKPOINT, snapshot, self._facts(state))
+            self._saved = time.monotonic()
 
     def _facts(self, state: State) -> dict[str, Any]:
         return {"identity": dict(self.identity), "state": asdict(state)}

@@ -102,8 +102,9 @@ def fit(
 
     Afterwards the model is trained, on the device, in the recipe's memory format; its train/eval
     modes and torch's random state are as before. The folder has ``metrics.jsonl`` (one line per
-    epoch) and ``checkpoint.safetensors`` (the last whole epoch); if there is a checkpoint, training
-    resumes from it. Interrupting with Ctrl-C loses only the current epoch.
+    epoch) and ``checkpoint.safetensors``; if there is a checkpoint, training resumes from it. It is
+    written after an epoch if the last one is 5 s old, after epochs in `snapshot_epochs`, and at the
+    end. Interrupting with Ctrl-C loses the current epoch, and up to 5 s of epochs before it.
 
     With several processes, each takes its part of every batch of `recipe.batch_size` images;
     process 0 validates and writes. A training must be resumed with the same number of processes.
@@ -133,7 +134,7 @@ def fit(
     Raises:
         LayerticketError: If the device is missing, the split is empty, no parameter is trainable,
             the folder belongs to another training, an epoch is out of range, or processes differ.
-        TrainingError: If the loss is not finite; the checkpoint of the previous epoch stays.
+        TrainingError: If the loss is not finite; the last checkpoint stays.
     """
     folder = Path(folder)
     kept = _checked(model, dataset, recipe, start, snapshot_epochs, where, meter)
@@ -181,11 +182,12 @@ def fit(
             accuracy = None
             if validate is not None:
                 accuracy = group.on_rank0(partial(_validated, validate, trainer.validated()))
-            used = energy.read(final=state.epoch == recipe.epochs)
+            final = state.epoch == recipe.epochs
+            used = energy.read(final=final)
             state = replace(
                 state, peak_memory_bytes=peak, validation_accuracy=accuracy, energy=used
             )
-            group.on_rank0(partial(_record, journal, state, snapshot, track))
+            group.on_rank0(partial(_record, journal, state, snapshot, track, final=final))
         trainer.finish()
     return FitResult(
         epochs=state.epoch - start.epoch,
@@ -374,8 +376,10 @@ def _record(
     state: State,
     snapshot: Snapshot,
     track: Callable[[Mapping[str, float | None], int], None],
+    *,
+    final: bool,
 ) -> None:
-    journal.record(state, snapshot)
+    journal.record(state, snapshot, final=final)
     track(state.metrics(), state.epoch)
 
 
@@ -395,8 +399,8 @@ def _check_losses(losses: list[float], trainer: Trainer, epoch: int, first: int)
             rate = learning_rate_at(trainer.recipe, epoch * steps + step, steps)
             err = TrainingError(
                 f"the loss is {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
-                f"rate {rate:.4g}. {_remedies(trainer.recipe, trainer.device)} The checkpoint of "
-                "the last whole epoch is in the run's folder."
+                f"rate {rate:.4g}. {_remedies(trainer.recipe, trainer.device)} The last "
+                "checkpoint is in the run's folder."
             )
             raise trainer.group.on_every_rank(err)
 

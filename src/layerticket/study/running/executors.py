@@ -240,7 +240,7 @@ class LocalExecutor:
         return ended
 
     def close(self) -> None:
-        """Kill the running jobs; each loses its current epoch."""
+        """Kill the running jobs; each loses what came after its last checkpoint."""
         for _, process, _ in self._running.values():
             process.kill()
         for _, process, _ in self._running.values():
