@@ -191,7 +191,7 @@ def with_plain_weights(model: nn.Module) -> nn.Module:
     parameters with their current values. Module names stay, and all other weights are shared. A
     model without computed weights is returned itself.
     """
-    if not any(_computed_weights(module) for module in model.modules()):
+    if not any(computed_weights(module) for module in model.modules()):
         return model
     plain = view_of(model)
     make_plain(plain)
@@ -206,7 +206,7 @@ def make_plain(model: nn.Module) -> None:
             _make_plain(module)
 
 
-def _computed_weights(module: nn.Module) -> dict[str, Callable[[], None]]:
+def computed_weights(module: nn.Module) -> dict[str, Callable[[], None]]:
     """Return the names of the computed weights of a module, and how to remove the hook of each."""
     found: dict[str, Callable[[], None]] = {}
     for key, hook in module._forward_pre_hooks.items():
@@ -232,7 +232,7 @@ def _unhook(module: nn.Module, key: int, name: str) -> None:
 
 
 def _make_plain(module: nn.Module) -> None:
-    computed = _computed_weights(module)
+    computed = computed_weights(module)
     for remove_hook in computed.values():
         remove_hook()
     values = {name: getattr(module, name).detach() for name in computed}

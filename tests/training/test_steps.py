@@ -2,19 +2,31 @@
 
 import contextlib
 import dataclasses
+import functools
+import random
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
+from layerticket.surgery.masks import masked
 from layerticket.tensors import load_tensors
-from layerticket.training.checkpoint import CHECKPOINT, ResumePoint, load_snapshot
+from layerticket.training import device
+from layerticket.training.checkpoint import (
+    CHECKPOINT,
+    ResumePoint,
+    State,
+    load_snapshot,
+    read_snapshot,
+)
 from layerticket.training.device import Where
-from layerticket.training.fit import fit
+from layerticket.training.fit import fit, train_epoch
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import CapturedStep, Trainer, timed_steps
+from layerticket.training.steps import CapturedStep, Trainer, difference, held_values, timed_steps
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")
@@ -22,6 +34,7 @@ QUIET = Where(device="cpu", progress=False)
 RECIPE = Recipe(epochs=4, batch_size=16, precision="fp32")
 ADAMW = dataclasses.replace(RECIPE, optimizer="adamw", learning_rate=0.01, weight_decay=0.05)
 AVERAGED = dataclasses.replace(RECIPE, ema_decay=0.8)
+MASK = {"0.weight": torch.arange(8 * 27).view(8, 3, 3, 3) % 2 == 0}
 
 
 def train(folder, recipe, model=None, **options):
@@ -186,6 +199,65 @@ class Copying(nn.Module):
         return logits if logits.sum().item() else -logits
 
 
+class Changing(nn.Module):
+    """A network that does something else in every call."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.inner, self.change = make_model(), change
+        self.calls, self.state, self.recent = 0, {"step": 0}, [torch.zeros(())]
+        self.plain, self.array = types.SimpleNamespace(seen=300.0), np.zeros(1)
+        self.generators = torch.Generator(), np.random.default_rng(0), random.Random(0)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, images):
+        logits = self.inner(images)
+        self.change(self, logits)
+        return logits + self.mean
+
+
+def counting_itself(net, _):
+    net.calls += 1
+
+
+def counting(net, _):
+    net.state["step"] += 1
+
+
+def counting_twice(net, _):
+    net.plain.seen += 1  # the freed first number often lends its place to the second one
+    net.plain.seen += 1
+
+
+def rebinding(net, logits):
+    net.mean = 0.9 * net.mean + 0.1 * logits.detach().mean(0)
+
+
+def remembering(net, logits):
+    net.recent[0] = logits.detach().sum()
+
+
+def drawing(number):
+    def change(net, _):
+        one = net.generators[number]
+        torch.rand(1, generator=one) if number == 0 else one.random()
+
+    return change
+
+
+def filling(net, _):
+    net.array += 1
+
+
+def waiting(*_):
+    with contextlib.suppress(RuntimeError):  # on a CPU it raises
+        torch._C._cuda_synchronize()
+
+
+def updating(net, logits):
+    net.mean.mul_(0.9).add_(0.1 * logits.detach().mean(0))
+
+
 def ends(folder, recipe, make):
     found = {}
     for name, graph in (("graph", True), ("eager", False)):
@@ -217,8 +289,14 @@ def test_a_cuda_graph_gives_the_bits_of_eager_steps(tmp_path, recipe, make, capl
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("make", "reason"),
-    [(lambda: Dropping("cpu"), "random numbers on the CPU"), (Copying, "waits for a result")],
-    ids=["random", "copying"],
+    [
+        (lambda: Dropping("cpu"), "random numbers on the CPU"),
+        (Copying, "waits for a result"),
+        (lambda: Changing(waiting), r"waits for the GPU (cuda_synchronize)"),
+        (lambda: Changing(rebinding), "changes mean"),
+        (lambda: Changing(counting), "changes state['step']"),
+    ],
+    ids=["random", "copying", "waiting", "rebinding", "counting"],
 )
 def test_a_step_that_cannot_be_captured_stays_eager(tmp_path, make, reason, caplog):
     graph, eager = ends(tmp_path, RECIPE, make)
@@ -253,22 +331,40 @@ class Refusing(nn.Module):
 
 
 @pytest.mark.gpu
-def test_a_step_that_fails_while_it_is_recorded_is_refused(tmp_path):
-    where = Where(device="cuda", progress=False)
-    with pytest.raises(LayerticketError, match=r"no such thing.*Set cuda_graph to False"):
-        fit(Refusing(), make_data(), RECIPE, seed=5, folder=tmp_path, where=where)
+def test_a_step_that_raises_while_it_is_recorded_stays_eager(tmp_path, caplog):
+    graph, eager = ends(tmp_path, RECIPE, Refusing)
+    assert same(graph, eager)
+    assert "it cannot be recorded (no such thing in a graph)" in caplog.text
 
 
-class Counting(nn.Module):
-    """A network that counts its own calls."""
+@pytest.mark.gpu
+@pytest.mark.parametrize("moves", [True, False], ids=["moved", "changed"])
+def test_validation_may_move_or_change_the_network(tmp_path, moves, caplog):
+    def validate(model):
+        if moves:
+            model.cpu()
+            torch.empty(2**20, device="cuda").fill_(9.0)  # takes the memory that was freed
+            model.cuda()
+        else:
+            model[5].p = 0.5
+        return 0.5
 
-    def __init__(self):
-        super().__init__()
-        self.inner, self.calls = make_model(), 0
+    found = []
+    for graph in (True, False):
+        recipe, folder = dataclasses.replace(RECIPE, cuda_graph=graph), tmp_path / str(graph)
+        where = Where(device="cuda", progress=False)
+        fit(make_model(), make_data(180), recipe, seed=5, folder=folder, where=where,
+            validate=validate)  # fmt: skip
+        found.append(load_tensors(folder / CHECKPOINT)[0])
+    assert same(*found)
+    assert "CUDA graph" not in caplog.text
 
-    def forward(self, images):
-        self.calls += 1
-        return self.inner(images)
+
+IDLE = contextlib.nullcontext()
+
+
+class FakeGpu:
+    type = "cuda"
 
 
 class FakeGraph:
@@ -292,28 +388,210 @@ def fake_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda _: None)
 
 
+def steps_of(captured, model, images, count):
+    """Make steps on images, images + 1, ...; return the images that the network was called on."""
+    seen = []
+    for number in range(count):
+        captured(lambda x, _: seen.append(x) or model(x).sum(), images + number, torch.zeros(4))
+    return seen
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
-    [(Counting, "changes the attribute calls"), (lambda: Dropping("cpu"), "random numbers")],
-    ids=["counting", "random"],
+    [
+        (lambda: Dropping("cpu"), "draws random numbers on the CPU"),
+        (lambda: Changing(counting_itself), "changes calls,"),
+        (lambda: Changing(counting), "changes state['step'],"),
+        (lambda: Changing(counting_twice), "changes plain.seen,"),
+        (lambda: Changing(rebinding), "changes mean,"),
+        (lambda: Changing(remembering), "changes recent[0],"),
+        (lambda: Changing(filling), "changes array,"),
+        (lambda: Changing(drawing(0)), "changes generators[0],"),
+        (lambda: Changing(drawing(1)), "changes generators[1],"),
+        (lambda: Changing(drawing(2)), "changes generators[2],"),
+        (lambda: Changing(waiting), "waits for the GPU (cuda_synchronize)"),
+    ],
+    ids=[
+        "random",
+        "number",
+        "dict",
+        "object",
+        "buffer",
+        "list",
+        "array",
+        "torch",
+        "numpy",
+        "python",
+        "waiting",
+    ],
 )
 def test_a_step_that_a_graph_would_repeat_stays_eager(fake_cuda, make, reason, caplog):
     model, images = make().eval(), torch.randn(4, *make_data().shape)
-    seen = []
-    captured = CapturedStep(model, CPU)
-    for _ in range(6):
-        captured(lambda x, _: seen.append(x) or model(x).sum(), images, torch.zeros(4))
-    assert len(seen) == 6
+    assert len(steps_of(CapturedStep([model], CPU), model, images, 6)) == 6
     assert reason in caplog.text
 
 
-def test_a_step_is_recorded_once_and_replayed(fake_cuda, caplog):
-    model, images = make_model().eval(), torch.randn(4, *make_data().shape)
-    seen = []
-    captured = CapturedStep(model, CPU)
-    for number in range(6):
-        captured(lambda x, _: seen.append(x) or model(x).sum(), images + number, torch.zeros(4))
+@pytest.mark.parametrize(
+    "make",
+    [make_model, lambda: Changing(updating), lambda: masked(make_model(), MASK)],
+    ids=["plain", "in place", "masked"],
+)
+def test_a_step_is_recorded_once_and_replayed(fake_cuda, make, caplog):
+    model, images = make().eval(), torch.randn(4, *make_data().shape)
+    captured = CapturedStep([model], CPU)
+    seen = steps_of(captured, model, images, 6)
     assert len(seen) == 4
     assert captured._graph.replays == 3
     assert torch.equal(seen[3], images + 5)  # the images of the last step, in the recorded memory
     assert not caplog.text
+
+
+def test_a_tensor_off_the_device_is_changed_in_place(fake_cuda, caplog):
+    model = Changing(updating)
+    elsewhere = held_values([model], torch.device("meta"))
+    updating(model, torch.ones(4, 3))
+    assert difference(elsewhere, held_values([model], torch.device("meta"))) == "mean"
+
+
+def moving(model):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+
+
+def numbering(model):
+    model.number = 1
+
+
+@pytest.mark.parametrize("change", [moving, numbering])
+@pytest.mark.parametrize("which", [0, 1], ids=["network", "average"])
+def test_a_network_that_was_moved_or_changed_is_recorded_again(fake_cuda, change, which, caplog):
+    networks, images = [make_model().eval(), make_model()], torch.randn(4, *make_data().shape)
+    captured = CapturedStep(networks, CPU)
+    steps_of(captured, networks[0], images, 6)
+    captured.check()
+    assert not steps_of(captured, networks[0], images, 1)
+    change(networks[which])
+    captured.check()
+    assert len(steps_of(captured, networks[0], images, 6)) == 4
+    assert not caplog.text
+
+
+def test_every_epoch_begins_with_the_check():
+    checks = []
+    mine = trainer(RECIPE)
+    mine._captured = lambda step, *batch: step(*batch)
+    mine._captured.check = lambda: checks.append(mine.trained.training)
+    mine.trained.eval()
+    for epoch in range(2):
+        train_epoch(mine, State(epoch=epoch), lambda *_: None)
+    assert checks == [True, True]
+
+
+def test_a_step_that_raises_while_it_is_recorded_is_done_eagerly(fake_cuda, caplog):
+    model, calls = make_model().eval(), []
+
+    def step(images, _):
+        calls.append(0)
+        model(images).sum().backward()
+        if len(calls) == 4:
+            raise ValueError("no such thing in a graph.\nmore")
+        gradient = model[0].weight.grad.abs().sum()
+        model.zero_grad()
+        return gradient
+
+    captured, images = CapturedStep([model], CPU), torch.randn(4, *make_data().shape)
+    gradients = [captured(step, images, torch.zeros(4)) for _ in range(6)]
+    assert len(calls) == 7  # the fourth step was called twice
+    assert len(set(map(float, gradients))) == 1  # none is added to that of the recording
+    assert "it cannot be recorded (no such thing in a graph)" in caplog.text
+
+
+def test_a_recording_that_cannot_be_ended_says_what_to_set(fake_cuda, monkeypatch):
+    current = ["the caller's stream"]
+
+    @contextlib.contextmanager
+    def stream(_):
+        before = current[0]
+        current[0] = "another"
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextlib.contextmanager
+    def graph(*_, **__):
+        current[0] = "that of the graph"
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    model, images = make_model().eval(), torch.randn(4, *make_data().shape)
+    with pytest.raises(LayerticketError, match=r"previous error.*Set cuda_graph to False \(--no"):
+        steps_of(CapturedStep([model], CPU), model, images, 4)
+    assert current == ["the caller's stream"]
+
+
+def test_graphs_that_are_timed_share_stream_memory_and_images(fake_cuda, monkeypatch):
+    places, images = [], []
+
+    def noted(self, model, dataset, *_, graph_place=None, **__):
+        places.append(graph_place)
+        images.append(dataset.train.images)
+
+    monkeypatch.setattr(Trainer, "__init__", noted)
+    monkeypatch.setattr("layerticket.training.steps.resolve_device", lambda _: FakeGpu())
+    for name in ("forked_random_state", "place", "TimedSteps"):
+        monkeypatch.setattr(f"layerticket.training.steps.{name}", lambda *_, **__: IDLE)
+    monkeypatch.setattr(Trainer, "compile", lambda _: False)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    moved = []
+    monkeypatch.setattr(Split, "to", lambda split, _: moved.append(split) or split)
+    with timed_steps({"a": make_model(), "b": make_model()}, make_data(), RECIPE):
+        assert places[0].pool == (0, 1)
+        assert places[0] is places[1]
+        assert images[0] is images[1]
+        assert len(moved) == 1
+
+
+class Wider(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Flatten(), nn.Linear(192, width), nn.Linear(width, 3))
+
+
+def test_every_network_of_a_process_is_compiled(monkeypatch):
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    for width in range(1, 10):  # PyTorch compiles one code object eight times
+        mine = trainer(dataclasses.replace(RECIPE, compile="on"), Wider(width))
+        assert mine.compile()
+        mine.step(*next(mine.batches(0)), 0.1)
+    assert len(compiled) == 9
+
+
+@pytest.mark.parametrize(
+    ("compiler", "asked", "again"),
+    [(True, "auto", False), (False, "auto", True), (True, "off", True)],
+)
+def test_auto_stays_as_it_was_decided(tmp_path, monkeypatch, compiler, asked, again):
+    """Started with a compiler or without, resumed where it is the other way round."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    there = [compiler]
+    for name in ("device", "steps"):
+        monkeypatch.setattr(f"layerticket.training.{name}.has_compiler", lambda: there[0])
+    monkeypatch.setitem(device._COMPILING, "cpu", (0.0, 1.0))
+    recipe = dataclasses.replace(RECIPE, compile="auto")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, recipe, validate=stop_at(3))
+    there[0] = not compiler
+    resumed = dataclasses.replace(recipe, compile=asked)
+    with contextlib.nullcontext() if again else pytest.raises(LayerticketError, match="compiler"):
+        train(tmp_path, resumed, identity=None)
+    assert read_snapshot(tmp_path / CHECKPOINT)[1]["state"]["compiled"] is (
+        compiler and asked == "auto"
+    )

@@ -221,6 +221,8 @@ class State:
     """Part of `train_seconds` in which the loop waited for its next batch."""
     energy: dict[str, float | None] | None = None
     """Parts of `Energy` so far; None if a part of the training was not metered."""
+    compiled: bool | None = None
+    """Whether the steps are compiled, which is decided at the start; None: not decided yet."""
 
     @property
     def images_per_second(self) -> float:

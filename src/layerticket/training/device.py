@@ -194,6 +194,11 @@ def resolve_precision(
     return "bf16" if capable else "fp32"
 
 
+def has_compiler() -> bool:
+    """Whether a C++ compiler is installed, which compiling needs."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
 # By device: seconds of compiling with an empty cache on disk, and seconds that each later step
 # saves (ResNet-32, batch 128). CPU: two cores, AVX-512 bf16, `make bench ROWS=compile`. CUDA: H200,
 # `make bench ROWS=gpu-compiled`; compiled steps were not faster than eager ones.
@@ -208,8 +213,7 @@ def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.
     if asked != "auto":
         return asked == "on"
     seconds, saved = _COMPILING[device.type]
-    compilers = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    return compilers and steps * saved >= 2 * seconds
+    return has_compiler() and steps * saved >= 2 * seconds
 
 
 def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
@@ -265,9 +269,12 @@ RESTARTED = 32 * 2**20
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory so far: of torch's allocator on a GPU, else of the whole process.
+    """Return the peak memory so far: of all tensors on a GPU, else of the whole process.
 
-    It counts since the start of the process, or since `restart_peak_memory`.
+    It counts since the start of the process, or since `restart_peak_memory`. On a GPU it is
+    `torch.cuda.max_memory_allocated`: every tensor of this process, also from before the training,
+    and the step that is recorded as a CUDA graph. Memory that PyTorch only reserves does not count:
+    its cache, and that of a graph after it was recorded, which validation cannot use.
     """
     if device.type == "cuda":
         import torch

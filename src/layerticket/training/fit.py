@@ -63,9 +63,9 @@ class FitResult:
     images_per_second: float
     """Training images per second of `train_seconds`."""
     peak_memory_bytes: int | None
-    """Peak memory of this training: of torch's allocator on a GPU, of the resident memory of the
-    process on a CPU; with several processes, the largest. None if the system cannot separate it
-    from earlier work of the process."""
+    """Peak memory during this training, of the process that used most: on a CPU its resident
+    memory; on a GPU its tensors, also those of the caller, without memory that is only reserved.
+    None if the system cannot separate it from earlier work of the process."""
     final_train_loss: float
     """Mean loss over the steps of the last epoch, in nats."""
     validation_accuracy: float | None
@@ -166,6 +166,7 @@ def fit(
         loss_of_guessing, warned = math.log(dataset.classes), False
         peak_known = restart_peak_memory(device)
         state = _restored(journal, trainer, start)
+        state = replace(state, compiled=trainer.compile(state.compiled))
         energy = EnergyMeter(meter, state.energy, fresh=state.epoch == start.epoch)
         while state.epoch < recipe.epochs:
             state = train_epoch(trainer, state, show)
@@ -230,7 +231,7 @@ def train_epoch(trainer: Trainer, state: State, show: Callable[[float, str], Non
     recipe, steps, epoch = trainer.recipe, trainer.steps_per_epoch, state.epoch
     # Reading a loss waits for the GPU, so it is done less often there.
     read_every = 50 if trainer.device.type == "cuda" else 5
-    trainer.trained.train()
+    trainer.prepare_epoch()
     seed_epoch(trainer.seed, epoch, trainer.device, trainer.group.rank)
     start, waited, total, pending = time.perf_counter(), 0.0, 0.0, []
     rate = 0.0

@@ -3,10 +3,14 @@
 import itertools
 import logging
 import random
+import sys
+import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +25,12 @@ from layerticket.data.dataset import UNCHANGED, Dataset
 from layerticket.data.sources import POLICIES
 from layerticket.data.streaming import Policy
 from layerticket.errors import LayerticketError
-from layerticket.modules import copy_of
+from layerticket.modules import computed_weights, copy_of
 from layerticket.training.checkpoint import ResumePoint, Snapshot, copy_weights
 from layerticket.training.device import (
     compile_pays,
     forked_random_state,
+    has_compiler,
     place,
     repeatable_kernels,
     resolve_device,
@@ -36,7 +41,6 @@ from layerticket.training.drop_path import drop_paths
 from layerticket.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
-Pool = Any  # of torch.cuda.graph_pool_handle, or None
 
 
 class Objective(nn.Module):
@@ -81,7 +85,7 @@ class Trainer:
         start: ResumePoint = ResumePoint(),  # noqa: B008 - frozen
         group: Processes = ALONE,
         sharded: bool = False,
-        graph_pool: Pool = None,
+        graph_place: "GraphPlace | None" = None,
     ) -> None:
         if sharded and recipe.ema_decay:
             raise LayerticketError(
@@ -116,15 +120,42 @@ class Trainer:
         if group.count > 1 and not sharded:
             ids = [device.index] if device.type == "cuda" else None
             objective = DistributedDataParallel(objective, device_ids=ids)
-        steps = self.steps_per_epoch * (recipe.epochs - start.epoch)
-        if compile_pays(recipe.compile, steps, device):
-            objective = torch.compile(objective)  # type: ignore[assignment]
         self.objective = objective
+        self._steps = self.steps_per_epoch * (recipe.epochs - start.epoch)
         self.average = copy_of(model) if recipe.ema_decay else None
         self._fill(start.optimizer, start.average)
         self._captured = None
         if device.type == "cuda" and group.count == 1 and not sharded and recipe.cuda_graph:
-            self._captured = CapturedStep(self.trained, device, graph_pool)
+            networks = [self.trained] + ([] if self.average is None else [self.average])
+            self._captured = CapturedStep(networks, device, graph_place)
+
+    def compile(self, decided: bool | None = None) -> bool:
+        """Compile the steps if the recipe asks for it, and return whether they are compiled.
+
+        Args:
+            decided: What "auto" was decided to mean at the start of the training; None: decide.
+
+        Raises:
+            LayerticketError: If it was decided to compile, and there is no compiler here.
+        """
+        if decided is None or self.recipe.compile != "auto":
+            decided = compile_pays(self.recipe.compile, self._steps, self.device)
+        elif decided and not has_compiler():
+            raise LayerticketError(
+                "this training was started with compiled steps, but this machine has no C++ "
+                "compiler. Install one (g++), or set compile to off: the last bits may differ."
+            )
+        if decided:
+            if type(self.objective) is Objective:
+                give_own_code(self.objective)
+            self.objective = torch.compile(self.objective)  # type: ignore[assignment]
+        return decided
+
+    def prepare_epoch(self) -> None:
+        """Set training mode; call this before an epoch, since validation may change the network."""
+        self.trained.train()
+        if self._captured is not None:
+            self._captured.check()
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's part of the shuffled, augmented batches of an epoch."""
@@ -225,33 +256,62 @@ class Trainer:
                     tensors[name].copy_(value)
 
 
+def give_own_code(objective: Objective) -> None:
+    """Let PyTorch compile an objective apart from all others.
+
+    PyTorch keeps what it compiled by code object, and runs the ninth network of one code object
+    without compiling it.
+    """
+    shared = Objective.forward
+    own = types.FunctionType(shared.__code__.replace(), shared.__globals__)
+    objective.forward = types.MethodType(own, objective)  # type: ignore[method-assign]
+
+
 Step = Callable[[Tensor, Tensor], Tensor]
+
+
+class GraphPlace(NamedTuple):
+    """Where steps are recorded: graphs that never run at the same time can share it."""
+
+    stream: torch.cuda.Stream
+    pool: Any = None
+    """Memory, from `torch.cuda.graph_pool_handle`; None: each graph has its own."""
 
 
 class CapturedStep:
     """A step whose kernels are recorded as a CUDA graph, so that one launch starts all of them.
 
     Training a small network is limited by the launches of its kernels, several hundred per step.
-    The first steps run eagerly on another stream, as recording requires. Steps stay eager, with a
-    warning, if they wait for the GPU, or change what a graph would repeat: random numbers on the
-    CPU, and numbers among the attributes of modules.
+    The first steps run eagerly on another stream, as recording requires. A graph repeats what the
+    step did when it was recorded, in the memory that it used then. So steps stay eager, with a
+    warning, if they
+
+    - wait for the GPU, or cannot be recorded for another reason,
+    - draw random numbers on the CPU,
+    - change numbers, texts or arrays that modules hold, also in containers and plain objects,
+    - replace tensors that modules hold, or change them outside the GPU.
+
+    Not seen is what a step changes elsewhere, such as in global variables or closures.
 
     Args:
-        model: The network.
+        networks: The trained network; then its average, if there is one.
         device: The GPU.
-        pool: Memory that several graphs share if they never run at the same time; None: its own.
+        place: Stream and memory shared with other graphs; None: its own.
 
     References:
         Ng et al., "Accelerating PyTorch with CUDA Graphs", PyTorch blog, 2021.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, pool: Pool = None) -> None:
-        self._model, self._device, self._pool = model, device, pool
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._graph = torch.cuda.CUDAGraph()
+    def __init__(
+        self, networks: Sequence[nn.Module], device: torch.device, place: GraphPlace | None = None
+    ) -> None:
+        self._networks, self._device = networks, device
+        self._stream, self._pool = place or GraphPlace(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
         self._eager_steps = 3
+        self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._loss = torch.empty(0)
+        self._held: Held = {}
 
     def __call__(self, step: Step, images: Tensor, labels: Tensor) -> Tensor:
         """Train on images (N, C, H, W) and labels (N,) or (N, K); return the loss.
@@ -262,23 +322,33 @@ class CapturedStep:
             labels: Their labels or class shares.
 
         Raises:
-            LayerticketError: If the step cannot be recorded.
+            LayerticketError: If recording fails in a way that PyTorch cannot continue after.
         """
         if self._eager_steps:
             self._eager_steps -= 1
             if self._eager_steps:
                 return self._eagerly(step, images, labels)
             loss, obstacle = self._watched(step, images, labels)
-            if obstacle:
-                log.warning("a training step is not a CUDA graph, so it is slower: %s", obstacle)
-                self._eager_steps = -1  # never 0 again
+            self._stay_eager(obstacle)
             return loss
-        if not self._inputs:
-            self._record(step, images.clone(), labels.clone())
+        if self._graph is None:
+            self._stay_eager(self._record(step, images.clone(), labels.clone()))
+        if self._graph is None:
+            return self._eagerly(step, images, labels)
         for kept, given in zip(self._inputs, (images, labels), strict=True):
             kept.copy_(given)
         self._graph.replay()
         return self._loss.clone()
+
+    def check(self) -> None:
+        """Begin again if a network was moved or changed after its step was recorded."""
+        if self._graph is not None and difference(self._held, self._values()):
+            self._graph, self._eager_steps = None, 3
+
+    def _stay_eager(self, obstacle: str) -> None:
+        if obstacle:
+            log.warning("a training step is not a CUDA graph, so it is slower: %s", obstacle)
+            self._eager_steps = -1  # never 0 again
 
     def _eagerly(self, step: Step, images: Tensor, labels: Tensor) -> Tensor:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -287,11 +357,14 @@ class CapturedStep:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return loss
 
+    def _values(self) -> "Held":
+        return held_values(self._networks, self._device)
+
     def _watched(self, step: Step, images: Tensor, labels: Tensor) -> tuple[Tensor, str]:
         """Run a step eagerly; also return why it cannot be a graph, as far as can be seen."""
         mode, random_states = torch.cuda.get_sync_debug_mode(), cpu_random_states()
-        values = attribute_values(self._model)
-        with warnings.catch_warnings(record=True) as raised:
+        values = self._values()
+        with warnings.catch_warnings(record=True) as raised, synchronizing_calls() as calls:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
@@ -303,24 +376,68 @@ class CapturedStep:
                 warnings.warn(one.message, stacklevel=2)
         if cpu_random_states() != random_states:
             return loss, "it draws random numbers on the CPU"
-        for name, value in attribute_values(self._model).items():
-            if values.get(name, value) != value:
-                return loss, f"it changes the attribute {name}"
+        if changed := difference(values, self._values()):
+            return loss, f"it changes {changed}, which a graph would not"
+        if calls:
+            return loss, f"it waits for the GPU ({calls[0]})"
         waits = any("called a synchronizing" in str(one.message) for one in raised)
         return loss, "it waits for a result of the GPU, as .item() does" if waits else ""
 
-    def _record(self, step: Step, images: Tensor, labels: Tensor) -> None:
+    def _record(self, step: Step, images: Tensor, labels: Tensor) -> str:
+        """Record a step; return why it cannot be recorded, or nothing."""
+        graph, obstacle = torch.cuda.CUDAGraph(), ""
         # Other threads may call CUDA meanwhile: that of a data loader allocates pinned memory.
         mode = "thread_local"
         try:
-            with torch.cuda.graph(self._graph, self._pool, self._stream, capture_error_mode=mode):
-                self._loss = step(images, labels)
+            with (
+                torch.cuda.stream(self._stream),  # left also where `graph` below fails to leave it
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode),
+            ):
+                try:
+                    self._loss = step(images, labels)
+                except Exception as err:  # a mistake is raised again by the eager step
+                    obstacle = f"it cannot be recorded ({first_line(err)})"
         except RuntimeError as err:
+            # The recording could not be ended. Allocator and random numbers may still be recording.
             raise LayerticketError(
-                f"a training step of this network cannot be recorded as a CUDA graph: "
-                f"{str(err).splitlines()[0]} Set cuda_graph to False."
+                "a training step cannot be recorded as a CUDA graph, and PyTorch cannot continue "
+                f"after this: {obstacle or first_line(err)}. Set cuda_graph to False "
+                "(--no-cuda-graph)."
             ) from err
-        self._inputs = (images, labels)
+        if obstacle:
+            for network in self._networks:
+                network.zero_grad(set_to_none=True)  # gradients that were never computed
+        else:
+            self._graph, self._inputs, self._held = graph, (images, labels), self._values()
+        return obstacle
+
+
+def first_line(err: Exception) -> str:
+    """Return the first line of the message of an error; its class if there is none."""
+    return (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
+
+
+@contextmanager
+def synchronizing_calls() -> Iterator[list[str]]:
+    """List calls of this thread that wait for the GPU as a whole, as `torch.cuda.synchronize`.
+
+    PyTorch does not warn about them. Under a profiler nothing is listed: Python has room for one.
+    """
+    found: list[str] = []
+
+    def note(_: types.FrameType, event: str, function: Any) -> None:  # noqa: ANN401 - any callable
+        name = getattr(function, "__name__", "")
+        if event == "c_call" and "synchronize" in name:
+            found.append(name.lstrip("_"))
+
+    if sys.getprofile() is not None:
+        yield found
+        return
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(None)
 
 
 def cpu_random_states() -> tuple[bytes, object, bytes]:
@@ -329,14 +446,74 @@ def cpu_random_states() -> tuple[bytes, object, bytes]:
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(numpy_state).encode()
 
 
-def attribute_values(model: nn.Module) -> dict[str, object]:
-    """Return the numbers, texts and flags among the attributes of all modules, by full name."""
-    return {
-        f"{name}.{key}".lstrip("."): value
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if value is None or isinstance(value, (bool, int, float, str))
-    }
+Held = dict[str, tuple[object, tuple[object, ...]]]
+"""By name: a value, which is kept alive, and what is compared of it."""
+
+
+def held_values(networks: Sequence[nn.Module], device: torch.device) -> Held:
+    """Return what networks hold and a step could change, by the names of their places.
+
+    These are tensors, arrays, numbers, texts and random generators, also in containers and plain
+    objects. Weights that a hook computes before every call, such as masked ones, are left out. Of
+    a tensor its identity and memory are compared, and outside the device the changes in place.
+
+    Args:
+        networks: The networks; the names of all but the first begin with their position.
+        device: Where the graph runs.
+    """
+    found: Held = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [
+        (str(i or ""), network) for i, network in enumerate(networks)
+    ]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            ordinary = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided
+            memory = value.data_ptr() if ordinary else None
+            elsewhere = value.device != device and not value.is_inference()
+            changes = value._version if elsewhere else None
+            found[name] = value, (id(value), memory, changes)
+        elif value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            found[name] = value, (value,)
+        elif isinstance(value, np.ndarray):
+            found[name] = value, (value.tobytes(),)
+        elif isinstance(value, torch.Generator):
+            found[name] = value, (value.get_state().numpy().tobytes(),)
+        elif isinstance(value, np.random.Generator):
+            found[name] = value, (repr(value.bit_generator.state),)
+        elif isinstance(value, random.Random):
+            found[name] = value, (value.getstate(),)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            waiting += [(f"{name}{place}".lstrip("."), one) for place, one in members(value)]
+    return found
+
+
+def members(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the places and the members of a module, a container or a plain object."""
+    if isinstance(value, nn.Module):
+        own = {key: one for key, one in vars(value).items() if key not in _EVERY_MODULE_HAS}
+        own |= {**value._parameters, **value._buffers, **value._modules}
+        computed = computed_weights(value)
+        yield from ((f".{key}", one) for key, one in own.items() if key not in computed)
+    elif isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", one) for key, one in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from ((f"[{i}]", one) for i, one in enumerate(value))
+    elif not callable(value) and not isinstance(value, types.ModuleType):
+        yield from ((f".{key}", one) for key, one in getattr(value, "__dict__", {}).items())
+
+
+_EVERY_MODULE_HAS = frozenset(vars(nn.Module()))
+
+
+def difference(one: Held, other: Held) -> str:
+    """Return the name of the first value that differs; nothing if all are equal."""
+    for name in {**one, **other}:
+        if name not in one or name not in other or one[name][1] != other[name][1]:
+            return name
+    return ""
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -399,7 +576,7 @@ class TimedSteps:
         self._trainer = trainer
         self._batches = itertools.chain.from_iterable(map(trainer.batches, itertools.count()))
         self._batch = next(self._batches)
-        trainer.trained.train()
+        trainer.prepare_epoch()
         self.steps_per_epoch = trainer.steps_per_epoch
 
     def fetch(self) -> None:
@@ -435,7 +612,12 @@ def timed_steps(
         LayerticketError: If the device is missing or no parameter is trainable.
     """
     where = resolve_device(device)
-    pool = torch.cuda.graph_pool_handle() if where.type == "cuda" else None
+    graph_place = None
+    if where.type == "cuda":
+        stream = torch.cuda.Stream(where)  # type: ignore[no-untyped-call]
+        graph_place = GraphPlace(stream, torch.cuda.graph_pool_handle())
+    if recipe.augmentation not in POLICIES:
+        dataset = replace(dataset, train=dataset.train.to(where))  # one copy for all networks
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
         stack.enter_context(forked_random_state(where))
@@ -444,6 +626,7 @@ def timed_steps(
             own = copy_of(model)
             stack.enter_context(drop_paths(own, recipe.drop_path))
             place(own, where, channels_last=recipe.channels_last)
-            trainer = Trainer(own, dataset, recipe, seed=0, device=where, graph_pool=pool)
+            trainer = Trainer(own, dataset, recipe, seed=0, device=where, graph_place=graph_place)
+            trainer.compile()
             found[name] = TimedSteps(trainer)
         yield found
