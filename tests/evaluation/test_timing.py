@@ -1,5 +1,8 @@
 """Turns, medians and intervals; no clock of this machine is trusted."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,17 +22,32 @@ def test_sides_take_turns_in_turned_order():
 
 def test_ratios_are_taken_within_rounds():
     # the machine is ten times slower in the second round; the ratio is 2 all the same
-    found = ratio_of([2.0, 20.0, 2.0], [1.0, 10.0, 1.0])
-    assert (found.value, found.low, found.high, found.n) == (2.0, 2.0, 2.0, 3)
+    found = ratio_of([2.0, 20.0, 2.0] * 2, [1.0, 10.0, 1.0] * 2)
+    assert (found.value, found.low, found.high, found.n) == (2.0, 2.0, 2.0, 6)
 
 
-def test_intervals_hold_the_median_and_repeat():
-    values = [1.0, 1.1, 1.2, 1.3, 5.0]
-    found = median_of(values)
-    assert found.value == 1.2
-    assert 1.0 <= found.low < 1.2 < found.high <= 5.0
-    assert found == median_of(values)
-    assert median_of([1.0, 2.0]).low is None
+@pytest.mark.parametrize(
+    ("n", "confidence", "place"),
+    [  # the k-th smallest of n; 2 P(B < k) of a fair coin, by hand
+        (5, 0.95, None),  # 2 / 32 outside the range: too much
+        (6, 0.95, 0),  # 2 / 64
+        (8, 0.95, 0),  # the second one would leave 2 * 9 / 256
+        (9, 0.95, 1),  # 2 * 10 / 512
+        (5, 0.9, 0),
+    ],
+)
+def test_the_interval_of_a_median_by_hand(n, confidence, place):
+    values = [float(value * value) for value in range(n, 0, -1)]
+    found = median_of(values, confidence=confidence)
+    ends = (None, None) if place is None else (sorted(values)[place], sorted(values)[-1 - place])
+    assert (found.low, found.high) == ends
+
+
+def test_the_interval_of_a_median_covers_it():
+    drawn = np.random.default_rng(0).exponential(size=(4000, 9))
+    found = [median_of(list(row)) for row in drawn]
+    covered = sum(one.low <= math.log(2) <= one.high for one in found) / len(found)
+    assert 0.95 <= covered <= 0.97  # 1 - 20 / 512
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 
 from layerticket.verdict.pairs import _answer
 from layerticket.verdict.statistics import Difference, estimate
+from layerticket.verdict.worth import tau_of
 
-IMAGES, STUDIES = 1000, 3000
-SEEDS = (2, 3, 5, 10, 20, 50)
+IMAGES, STUDIES = 1000, 10_000
+SEEDS = (2, 3, 5, 8, 20)
 NOMINAL = 0.025
 
 
@@ -56,7 +57,7 @@ def simulated():
 @pytest.mark.parametrize("seeds", SEEDS)
 def test_over_seeds_and_images_it_covers_the_truth(simulated, seeds):
     coverage, above, below = simulated[seeds][0]
-    assert 0.94 <= coverage <= 0.98
+    assert coverage >= 0.94
     assert max(above, below) <= NOMINAL + 3 * (NOMINAL * (1 - NOMINAL) / STUDIES) ** 0.5
 
 
@@ -88,10 +89,26 @@ def test_over_seeds_alone_it_falls_short_and_more_seeds_make_it_worse(simulated)
     coverage = [simulated[seeds][1][0] for seeds in SEEDS]
     false_wins = [simulated[seeds][1][1] for seeds in SEEDS]
     assert coverage == sorted(coverage, reverse=True)
-    assert coverage[SEEDS.index(10)] < 0.9
-    assert coverage[SEEDS.index(50)] < 0.7
+    assert coverage[SEEDS.index(20)] < 0.85
     assert false_wins[SEEDS.index(20)] > 3 * NOMINAL
-    assert false_wins[SEEDS.index(50)] > 6 * NOMINAL
+
+
+def test_the_interval_of_tau_covers_its_mean():
+    """Seven blocks, five of them worth about the same, as measured; scores and worth are noisy."""
+    generator, blocks = np.random.default_rng(2), range(7)
+    true = np.array([0.0, 0.0, 0.0, 0.0, 0.004, 0.008, 0.009])
+    worth = true + generator.normal(0, 0.004, (60_000, 7))
+    scores = generator.normal(np.arange(7), 1.0, (60_000, 7))
+    taus = [
+        tau_of(dict(zip(blocks, one, strict=True)), dict(zip(blocks, two, strict=True)))
+        for one, two in zip(scores, worth, strict=True)
+    ]
+    truth = float(np.mean(taus))
+    for seeds in SEEDS:
+        studies = np.reshape(taus[: len(taus) // seeds * seeds], (-1, seeds))[:10_000]
+        ends = [estimate(list(of), resolution=2 / 21).interval(0.95) for of in studies]
+        covered = np.mean([low <= truth <= high for low, high in ends])
+        assert covered > 0.94
 
 
 def test_the_second_interval_is_never_narrower():

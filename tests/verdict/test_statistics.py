@@ -122,15 +122,28 @@ def test_images_that_answer_at_random_add_nothing():
     assert found.images == 2
 
 
+def test_seeds_that_agree_by_luck_keep_the_error_of_single_images():
+    # Both accuracies are 0 although every answer differs: MS_rest = 4, so by chance on single
+    # images the deviation over seeds is sqrt(4 / 2), and the error of the mean 1.
+    found = estimate([0.0, 0.0], table=np.array([[1.0, -1], [-1, 1]]))
+    assert (found.spread, found.chance_error) == (0.0, pytest.approx(1.0))
+    z = stats.norm.ppf(0.975)
+    assert found.interval(0.95) == pytest.approx((-z, z))
+    assert p_value(found, 1.0) == pytest.approx(stats.norm.sf(1.0))
+    assert minimum_detectable(found, 0.95) == pytest.approx(z)
+
+
 ESTIMATES = st.builds(
-    lambda mean, spread, n, image_error: Estimate(
-        mean=mean, n=n, std=spread, spread=spread, images=100, image_error=image_error
+    lambda mean, spread, n, image_error, chance: Estimate(
+        mean=mean, n=n, std=spread, spread=spread, images=100, image_error=image_error,
+        chance=chance,
     ),
     st.floats(-0.05, 0.05),
     st.floats(0, 0.02).map(lambda value: round(value, 6)),
     st.integers(2, 30),
     st.floats(0, 0.01).map(lambda value: round(value, 6)),
-)
+    st.floats(0, 0.02).map(lambda value: round(value, 6)),
+)  # fmt: skip
 
 
 @given(ESTIMATES, st.floats(0, 0.03), st.floats(0.5, 0.99))
@@ -170,17 +183,22 @@ def test_minimum_detectable_has_eighty_percent_power(n):
     )
 
 
-def test_power_with_images_agrees_with_a_simulation():
+@pytest.mark.parametrize("chance", [0.0, 0.01])
+def test_power_with_images_agrees_with_a_simulation(chance):
     n, spread, image_error, gap, draws = 4, 0.004, 0.003, 0.01, 200_000
     generator = np.random.default_rng(3)
     means = gap + generator.normal(0, math.hypot(spread / math.sqrt(n), image_error), draws)
     errors = spread * np.sqrt(generator.chisquare(n - 1, draws) / (n - 1) / n)
-    half = np.hypot(stats.t.ppf(0.975, n - 1) * errors, stats.norm.ppf(0.975) * image_error)
-    power = power_of(gap, spread, n, 0.95, image_error)
+    z = stats.norm.ppf(0.975)
+    of_seeds = np.maximum(stats.t.ppf(0.975, n - 1) * errors, z * chance / math.sqrt(n))
+    half = np.hypot(of_seeds, z * image_error)
+    power = power_of(gap, spread, n, 0.95, image_error, chance)
     assert power == pytest.approx(float((means > half).mean()), abs=0.005)
-    found = Estimate(mean=0.0, n=n, std=spread, spread=spread, images=9, image_error=image_error)
+    found = Estimate(
+        mean=0.0, n=n, std=spread, spread=spread, images=9, image_error=image_error, chance=chance
+    )
     distance = minimum_detectable(found, 0.95)
-    assert power_of(distance, spread, n, 0.95, image_error) == pytest.approx(0.8)
+    assert power_of(distance, spread, n, 0.95, image_error, chance) == pytest.approx(0.8)
 
 
 def test_minimum_detectable_of_textbook_size():
@@ -211,7 +229,7 @@ def test_the_number_of_seeds_is_the_first_with_enough_power(found):
     gap = abs(found.mean + 0.01)
 
     def power(n):
-        return power_of(gap, found.spread, n, 0.95, found.image_error)
+        return power_of(gap, found.spread, n, 0.95, found.image_error, found.chance)
 
     assert needed > found.n
     assert power(needed) >= 0.8

@@ -1,6 +1,7 @@
 """What blocks are worth, and how criteria rank them, worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from layerticket.verdict.pairs import Row
-from layerticket.verdict.worth import block_worth, rank_agreement, tau_of
+from layerticket.verdict.worth import (
+    FIRST_TO_LAST,
+    OTHER_SEEDS,
+    block_worth,
+    rank_agreement,
+    tau_of,
+)
 
 
 def row(kind, seed, accuracy, **more):
@@ -49,12 +56,28 @@ def test_agreement_is_the_mean_of_kendalls_tau():
     right, reverse = {"b": 1.0, "a": 2.0, "c": 3.0}, {"b": 3.0, "a": 2.0, "c": 1.0}
     one_swap = {"b": 2.0, "a": 1.0, "c": 3.0}  # two of three pairs agree: tau = 1/3
     tickets = [row("ticket", seed, 0.9, scores=s) for seed, s in enumerate((right, one_swap))]
-    (found,) = rank_agreement([*ROWS, *tickets], block_worth(ROWS))
+    found, *_ = rank_agreement([*ROWS, *tickets], block_worth(ROWS))
     assert found.tau.mean == pytest.approx((1 + 1 / 3) / 2)
     assert found.tau.n == 2
-    (found,) = rank_agreement([row("ticket", 0, 0.9, scores=reverse)], block_worth(ROWS))
+    found, *_ = rank_agreement([row("ticket", 0, 0.9, scores=reverse)], block_worth(ROWS))
     assert found.tau.mean == pytest.approx(-1.0)
+    assert found.tau.n == 1
     assert rank_agreement(ROWS, block_worth(ROWS)) == ()  # nobody scored
+
+
+def test_scores_of_a_seed_are_compared_with_the_worth_in_that_seed():
+    # Seed 0 ranks b < a < c; in seed 1, where a is worth less than b, the order is a < b < c.
+    changed = {("a", 1): 0.93, ("b", 1): 0.90}
+    rows = [
+        replace(one, test_accuracy=changed.get((*one.removed, one.seed), one.test_accuracy))
+        for one in ROWS
+    ]
+    scores = {"b": 1.0, "a": 2.0, "c": 3.0}
+    tickets = [row("ticket", seed, 0.9, scores=scores) for seed in (0, 1)]
+    own, order, others = rank_agreement([*rows, *tickets], block_worth(rows))
+    assert own.tau.mean == pytest.approx((1 + 1 / 3) / 2)
+    assert (order.method, order.tau.mean) == (FIRST_TO_LAST, pytest.approx((1 / 3 + 1) / 2))
+    assert (others.method, others.tau.mean) == (OTHER_SEEDS, pytest.approx(1 / 3))
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=9))

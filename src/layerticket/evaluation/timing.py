@@ -9,25 +9,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from scipy import special
 from torch import nn
 
 from layerticket.batch import call, head
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
 
-_RESAMPLES = 2000
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A median with its bootstrap interval."""
+    """A median with its interval."""
 
     value: float
     """The median."""
     low: float | None
-    """Lower end of the interval; None for fewer than three values."""
+    """Lower end of the interval; None for too few values (at 95 %: fewer than six)."""
     high: float | None
     """Upper end."""
     n: int
@@ -75,19 +73,25 @@ def interleave(
 
 
 def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Figure:
-    """Return the median of values with its percentile bootstrap interval.
+    """Return the median of values with its distribution-free interval.
 
-    The values are resampled 2000 times with replacement, always with the same random numbers.
+    The interval goes from the k-th smallest to the k-th largest of n independent values. It misses
+    the median with probability ``2 P(B < k)``, B binomial (n, 1/2); k is the largest for which this
+    is at most ``1 - confidence``.
 
     Args:
         values: At least one value.
         confidence: Confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The median; fewer than three values have no interval.
+        The median; values too few for any k have no interval (at 95 %: fewer than six).
 
     Raises:
         LayerticketError: If there is no value.
+
+    References:
+        Thompson, "On confidence ranges for the median and other expectation distributions", Annals
+        of Mathematical Statistics 7 (1936).
 
     Example:
         >>> median_of([2.0, 1.0, 2.0, 9.0]).value
@@ -96,13 +100,11 @@ def median_of(values: Sequence[float], *, confidence: float = 0.95) -> Figure:
     if not values:
         raise LayerticketError("the median needs at least one value.")
     low = high = None
-    if len(values) > 2:
-        drawn = np.random.default_rng(0).choice(np.asarray(values), (_RESAMPLES, len(values)))
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = (float(end) for end in np.quantile(np.median(drawn, axis=1), tails))
-    return Figure(
-        value=statistics.median(values), low=low, high=high, n=len(values), confidence=confidence
-    )
+    ordered, n = sorted(values), len(values)
+    outside = sum(2 * special.bdtr(k, n, 0.5) <= 1 - confidence for k in range(n // 2))
+    if outside:
+        low, high = ordered[outside - 1], ordered[-outside]
+    return Figure(value=statistics.median(values), low=low, high=high, n=n, confidence=confidence)
 
 
 def ratio_of(above: Sequence[float], below: Sequence[float]) -> Figure:

@@ -63,11 +63,19 @@ class Estimate:
     """Test images with recorded answers; None if there are none."""
     image_error: float = 0.0
     """Standard error from the choice of images; 0 without records."""
+    chance: float = 0.0
+    """Standard deviation over seeds whose answers differ by chance on single images only; 0
+    without records."""
 
     @property
     def seed_error(self) -> float:
         """Standard error from the choice of seeds; 0 for one seed."""
         return 0.0 if self.spread is None else self.spread / math.sqrt(self.n)
+
+    @property
+    def chance_error(self) -> float:
+        """Standard error of `chance`."""
+        return self.chance / math.sqrt(self.n)
 
     def interval(
         self, confidence: float, *, seeds_only: bool = False
@@ -79,7 +87,8 @@ class Estimate:
         if self.spread is None:
             return None, None
         image_error = 0.0 if seeds_only else self.image_error
-        half = half_width(self.seed_error, image_error, self.n, (1 - confidence) / 2)
+        tail = (1 - confidence) / 2
+        half = half_width(self.seed_error, image_error, self.n, tail, self.chance_error)
         return self.mean - half, self.mean + half
 
     def difference(self, confidence: float) -> Difference:
@@ -99,14 +108,18 @@ class Estimate:
         )
 
 
-def half_width(seed_error: float, image_error: float, n: int, tail: float) -> float:
+def half_width(
+    seed_error: float, image_error: float, n: int, tail: float, chance_error: float = 0.0
+) -> float:
     """Return half the width of an interval that leaves `tail` on each side.
 
-    Seeds are few, so their part uses Student's t; images are many, so theirs uses the normal.
+    Seeds are few, so their part uses Student's t; images are many, so theirs uses the normal. A few
+    seeds can agree by luck, so their part is at least that of seeds which differ by chance on
+    single images. That error is known from many images, so it uses the normal too.
     """
-    return math.hypot(
-        t_quantile(1 - tail, n) * seed_error, float(-special.ndtri(tail)) * image_error
-    )
+    z = float(-special.ndtri(tail))
+    of_seeds = max(t_quantile(1 - tail, n) * seed_error, z * chance_error)
+    return math.hypot(of_seeds, z * image_error)
 
 
 def estimate(
@@ -116,6 +129,7 @@ def estimate(
 
     `table` has the difference on every image (seeds, images). The variance of images that all seeds
     share comes from the two-way table: ``image_error^2 = max(0, MS_image - MS_rest) / (S N)``.
+    Seeds that differ by chance on single images only have the deviation ``sqrt(MS_rest / N)``.
     `resolution` is the step between two accuracies: the deviation used is never below
     ``resolution / sqrt(6)``, that of two uniform rounding errors.
     """
@@ -125,9 +139,11 @@ def estimate(
             mean=fmean(differences), n=n, images=None if table is None else table.shape[1]
         )
     std = stdev(differences)
-    images, image_error = None, 0.0
-    if table is not None:
-        images, image_error = table.shape[1], _image_error(table)
+    images, image_error, chance = None if table is None else table.shape[1], 0.0, 0.0
+    if table is not None and images is not None and images > 1:
+        of_images, rest = _mean_squares(table)
+        image_error = math.sqrt(max(0.0, of_images - rest) / (n * images))
+        chance = math.sqrt(rest / images)
     return Estimate(
         mean=fmean(differences),
         n=n,
@@ -135,21 +151,18 @@ def estimate(
         spread=max(std, resolution / math.sqrt(6)),
         images=images,
         image_error=image_error,
+        chance=chance,
     )
 
 
-def _image_error(table: Array) -> float:
-    """Return the standard error that the choice of images adds to the mean of a table (S, N)."""
+def _mean_squares(table: Array) -> tuple[float, float]:
+    """Return the mean squares of images, and of what is left, of a two-way table (S, N)."""
     seeds, images = table.shape
-    if images < 2:
-        return 0.0
     centred = table - table.mean()
     of_images = seeds * float(np.square(centred.mean(axis=0)).sum())  # sums of squares
     of_seeds = images * float(np.square(centred.mean(axis=1)).sum())
-    rest = float(np.square(centred).sum()) - of_images - of_seeds
-    mean_image = of_images / (images - 1)
-    mean_rest = rest / ((seeds - 1) * (images - 1))
-    return math.sqrt(max(0.0, mean_image - mean_rest) / (seeds * images))
+    rest = max(0.0, float(np.square(centred).sum()) - of_images - of_seeds)
+    return of_images / (images - 1), rest / ((seeds - 1) * (images - 1))
 
 
 def outcome_of(of: Estimate, margin: float, confidence: float) -> Outcome:
@@ -177,18 +190,20 @@ def p_value(of: Estimate, margin: float) -> float | None:
 def _tail(gap: float, of: Estimate) -> float:
     """Return the tail whose half width equals the gap."""
     seeds = 0.0 if of.seed_error == 0 else float(special.stdtr(of.n - 1, -gap / of.seed_error))
-    images = 0.0 if of.image_error == 0 else float(special.ndtr(-gap / of.image_error))
-    if min(of.seed_error, of.image_error) == 0:
-        return max(seeds, images)
-    # Both tails are too small. On the scale of the normal quantile, the result is below both.
-    least = max(seeds, images)
-    if least == 0:
-        return 0.0
+    chance, images = (
+        0.0 if error == 0 else float(special.ndtr(-gap / error))
+        for error in (of.chance_error, of.image_error)
+    )
+    least = max(seeds, chance, images)
+    if of.image_error == 0 or max(of.seed_error, of.chance_error) == 0 or least == 0:
+        return least
+    # All three are too small. On the scale of the normal quantile, the result is below them.
     high = float(-special.ndtri(least))
 
     def lacking(z: float) -> float:
         tail = float(special.ndtr(-z))
-        return half_width(of.seed_error, of.image_error, of.n, tail) - gap
+        half = half_width(of.seed_error, of.image_error, of.n, tail, of.chance_error)
+        return half - gap
 
     return float(special.ndtr(-_root(lacking, 0.0, high)))
 
@@ -219,14 +234,20 @@ def _quadrature() -> tuple[Array, Array]:
 
 
 def power_of(
-    gap: float, spread: float, n: int, confidence: float, image_error: float = 0.0
+    gap: float,
+    spread: float,
+    n: int,
+    confidence: float,
+    image_error: float = 0.0,
+    chance: float = 0.0,
 ) -> float:
     """Return the probability that n seeds decide if the truth is `gap` beyond the margin."""
     tail = (1 - confidence) / 2
     deviations, weights = _deviations(n)
     seed_error = spread / math.sqrt(n)
     t, z = t_quantile(1 - tail, n), float(-special.ndtri(tail))
-    halves = np.hypot(t * seed_error * deviations, z * image_error)
+    of_seeds = np.maximum(t * seed_error * deviations, z * chance / math.sqrt(n))
+    halves = np.hypot(of_seeds, z * image_error)
     reached = special.ndtr((gap - halves) / math.hypot(seed_error, image_error))
     return float(weights @ reached)
 
@@ -248,8 +269,10 @@ def seeds_for(of: Estimate, margin: float, confidence: float) -> int | None:
     if fewest > _MOST_SEEDS:
         return None
     needed = max(of.n + 1, math.floor(fewest))
-    while power_of(gap, of.spread, needed, confidence, of.image_error) < POWER:
+    while power_of(gap, of.spread, needed, confidence, of.image_error, of.chance) < POWER:
         needed += 1
+        if needed > _MOST_SEEDS:
+            return None
     return needed
 
 
@@ -275,16 +298,18 @@ def minimum_detectable(of: Estimate, confidence: float) -> float | None:
     if of.spread is None:
         return None
     if of.spread == 0:
-        return _both(confidence) * of.image_error
-    return of.spread * _detectable(of.n, confidence, of.image_error / of.spread)
+        half = half_width(0.0, of.image_error, of.n, (1 - confidence) / 2, of.chance_error)
+        return half + float(special.ndtri(POWER)) * of.image_error
+    of_images, chance = of.image_error / of.spread, of.chance / of.spread
+    return of.spread * _detectable(of.n, confidence, of_images, chance)
 
 
 @functools.lru_cache(maxsize=1024)
-def _detectable(n: int, confidence: float, image_error: float) -> float:
+def _detectable(n: int, confidence: float, image_error: float, chance: float) -> float:
     """Return the minimum detectable distance in units of the deviation over seeds."""
 
     def lacking(distance: float) -> float:
-        return power_of(distance, 1.0, n, confidence, image_error) - POWER
+        return power_of(distance, 1.0, n, confidence, image_error, chance) - POWER
 
     high = 1.0
     while lacking(high) < 0:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -17,15 +18,22 @@ class BlockWorth:
     block: str
     worth: Difference
     """Difference; above 0, the network is better with the block."""
+    by_seed: Mapping[int, float]
+    """The same difference in every seed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankAgreement:
-    """Agreement of a criterion's scores with the measured worth of blocks."""
+    """Agreement of a ranking of blocks with their measured worth."""
 
     method: str
+    """The criterion, or one of two references: `FIRST_TO_LAST`, `OTHER_SEEDS`."""
     tau: Difference
     """Kendall's tau-b, the mean over seeds: 1 the same order, 0 as by chance, -1 the reverse."""
+
+
+FIRST_TO_LAST = "order of the blocks, first to last"
+OTHER_SEEDS = "worth measured in the other seeds"
 
 
 def block_worth(
@@ -49,15 +57,16 @@ def block_worth(
             alone[row.removed[0]][row.seed] = row
     found = []
     for block, without in alone.items():
-        pairs = [(dense[seed], row) for seed, row in sorted(without.items())]
-        answers = [_on_images(*pair, test_images) for pair in pairs]
+        pairs = {seed: (dense[seed], row) for seed, row in sorted(without.items())}
+        by_seed = {seed: round(_accuracy(a) - _accuracy(b), 12) for seed, (a, b) in pairs.items()}
+        answers = [_on_images(*pair, test_images) for pair in pairs.values()]
         known = [one for one in answers if one is not None]
         worth = estimate(
-            [round(_accuracy(one) - _accuracy(two), 12) for one, two in pairs],
+            list(by_seed.values()),
             resolution=1 / test_images if test_images else 0.0,
             table=np.stack(known) if len(known) == len(pairs) else None,
         )
-        found.append(BlockWorth(block=block, worth=worth.difference(confidence)))
+        found.append(BlockWorth(block=block, worth=worth.difference(confidence), by_seed=by_seed))
     return tuple(found)
 
 
@@ -77,26 +86,43 @@ def _on_images(one: Row, two: Row, images: int | None) -> np.ndarray | None:
 def rank_agreement(
     rows: Iterable[Row], worth: Sequence[BlockWorth], *, confidence: float = 0.95
 ) -> tuple[RankAgreement, ...]:
-    """Compare the scores of every criterion with the measured worth.
+    """Compare the scores of every criterion, and two references, with the measured worth.
+
+    The scores of a seed are compared with the worth in the same seed, so that the interval
+    includes what one training varies. This variation brings tau closer to 0, so not even a perfect
+    criterion reaches 1: `OTHER_SEEDS`, the mean worth in all other seeds, shows about how much is
+    possible. `FIRST_TO_LAST` ranks later blocks higher, without any scores.
 
     Args:
         rows: Rows of the network that `worth` belongs to.
-        worth: From `block_worth`.
+        worth: From `block_worth`, in the order of the network.
         confidence: Confidence of the intervals over seeds, in (0, 1).
 
     Returns:
-        One entry per criterion whose tickets have scores, in the order of the rows.
+        One entry per criterion whose tickets have scores, in the order of the rows, then the
+        references; empty if no seed has the worth of two blocks or no criterion has scores.
     """
-    measured = {one.block: one.worth.mean for one in worth if one.worth.mean is not None}
+    seeds = sorted(set.intersection(*(set(one.by_seed) for one in worth))) if worth else []
+    measured = {seed: {one.block: one.by_seed[seed] for one in worth} for seed in seeds}
     scores: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
     for row in rows:
         if row.role == "criterion" and row.scores:
             scores[row.method].setdefault(row.seed, row.scores)
+    if scores:
+        places = {one.block: float(place) for place, one in enumerate(worth)}
+        scores[FIRST_TO_LAST] = dict.fromkeys(seeds, places)
+    if scores and len(seeds) > 1:
+        for seed in seeds:
+            others = [measured[other] for other in seeds if other != seed]
+            mean = {block: fmean(one[block] for one in others) for block in measured[seed]}
+            scores[OTHER_SEEDS][seed] = mean
     found = []
+    swap = 4 / (len(worth) * (len(worth) - 1)) if len(worth) > 1 else 0.0  # of two neighbours
     for method, by_seed in scores.items():
-        taus = [tau for own in by_seed.values() if (tau := tau_of(own, measured)) is not None]
+        both = ((by_seed[seed], measured[seed]) for seed in seeds if seed in by_seed)
+        taus = [tau for own, worths in both if (tau := tau_of(own, worths)) is not None]
         if taus:
-            agreement = estimate(taus).difference(confidence)
+            agreement = estimate(taus, resolution=swap).difference(confidence)
             found.append(RankAgreement(method=method, tau=agreement))
     return tuple(found)
 
