@@ -232,17 +232,18 @@ def test_nothing_to_train_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("asked", "steps", "compiler", "pays"),
+    ("asked", "steps", "compiler", "device", "pays"),
     [
-        ("auto", 6_667, "c++", True),  # saves 100 s, compiling takes 50 s
-        ("auto", 6_666, "c++", False),
-        ("auto", 10**6, None, False),
-        ("on", 1, None, True),
-        ("off", 10**6, "c++", False),
+        ("auto", 3_278, "c++", "cpu", True),  # twice the break-even of 1,639
+        ("auto", 3_277, "c++", "cpu", False),
+        ("auto", 10**6, None, "cpu", False),
+        ("auto", 10**6, "c++", "cuda", False),  # compiled steps are not faster there
+        ("on", 1, None, "cuda", True),
+        ("off", 10**6, "c++", "cpu", False),
     ],
 )
 def test_auto_compiles_where_the_steps_save_twice_its_time(
-    asked, steps, compiler, pays, monkeypatch
+    asked, steps, compiler, device, pays, monkeypatch
 ):
     monkeypatch.setattr("shutil.which", lambda name: compiler if name == "c++" else None)
-    assert compile_pays(asked, steps, torch.device("cpu")) is pays
+    assert compile_pays(asked, steps, torch.device(device)) is pays

@@ -584,7 +584,7 @@ def test_auto_stays_as_it_was_decided(tmp_path, monkeypatch, compiler, asked, ag
     there = [compiler]
     for name in ("device", "steps"):
         monkeypatch.setattr(f"layerticket.training.{name}.has_compiler", lambda: there[0])
-    monkeypatch.setitem(device._COMPILING, "cpu", (0.0, 1.0))
+    monkeypatch.setitem(device._BREAK_EVEN, "cpu", 0)
     recipe = dataclasses.replace(RECIPE, compile="auto")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, recipe, validate=stop_at(3))
