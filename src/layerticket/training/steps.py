@@ -146,8 +146,8 @@ class Trainer:
                 "compiler. Install one (g++), or set compile to off: the last bits may differ."
             )
         if decided:
-            if type(self.objective) is Objective:
-                give_own_code(self.objective)
+            inner = next(m for m in self.objective.modules() if isinstance(m, Objective))
+            give_own_code(inner)  # the objective may be wrapped
             self.objective = torch.compile(self.objective)  # type: ignore[assignment]
         return decided
 
