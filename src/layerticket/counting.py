@@ -61,7 +61,9 @@ def module_macs(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     view, counter = in_eval_mode(view_of(model)), MacCounter()
     for name, module in view.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: counter.enter(name))
-        module.register_forward_hook(lambda *_, name=name: counter.leave(name))
+        module.register_forward_hook(  # also where the network catches the module's error
+            lambda *_, name=name: counter.leave(name), always_call=True
+        )
     with torch.no_grad(), reference_kernels(), counter:
         call(view, inputs)
     return counter.by_module(view, inputs)

@@ -7,12 +7,13 @@ caller. Weights are shared (no second copy of a large model), so nothing may wri
 
 import contextlib
 import copy
-import functools
 import random
 import re
+import types
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ def computed_weights(module: nn.Module) -> dict[str, Callable[[], None]]:
             name = hook._tensor_name
         else:
             continue
-        found[name] = functools.partial(_unhook, module, key, name)
+        found[name] = partial(_unhook, module, key, name)
     if parametrize.is_parametrized(module):
         assert isinstance(module.parametrizations, nn.ModuleDict)
         found |= dict.fromkeys(module.parametrizations, lambda: None)
@@ -286,6 +287,57 @@ def preserved_modes(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def preserved_stores(model: nn.Module) -> Iterator[None]:
+    """Restore what hooks that are functions have stored outside of the model, also on errors.
+
+    A copy of a model keeps its hooks, since a hook can compute a weight or change an output. But
+    ``copy.deepcopy`` shares functions, so a hook that stores activations stores those of the copy.
+    Restored are the variables that such a function closes over or names as globals, and the members
+    of dicts, lists and sets in them, also in attributes of an object, and inside each other.
+    """
+    restore: list[Callable[[], object]] = []
+    waiting: list[Any] = []
+    for hook in _functions_as_hooks(model):
+        cells = [cell for cell in hook.__closure__ or () if cell != types.CellType()]
+        names = [name for name in hook.__code__.co_names if name in hook.__globals__]
+        restore += [partial(setattr, cell, "cell_contents", cell.cell_contents) for cell in cells]
+        restore += [partial(hook.__globals__.__setitem__, n, hook.__globals__[n]) for n in names]
+        held = [cell.cell_contents for cell in cells] + [hook.__globals__[n] for n in names]
+        objects = [v for v in held if hasattr(v, "__dict__") and not isinstance(v, _CODE)]
+        waiting += [*held, *(value for one in objects for value in vars(one).values())]
+    seen = set[int]()
+    while waiting:
+        value = waiting.pop()
+        if type(value) not in _CONTAINERS or id(value) in seen:
+            continue
+        seen.add(id(value))
+        restore.append(partial(_refill, value, copy.copy(value)))
+        waiting += value.values() if isinstance(value, dict) else value
+    try:
+        yield
+    finally:
+        for undo in restore:
+            undo()
+
+
+def _functions_as_hooks(model: nn.Module) -> set[types.FunctionType]:
+    """Return the functions of Python among the hooks of a model."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    hooks = [h for m in model.modules() for kind in kinds for h in getattr(m, kind).values()]
+    return {hook for hook in hooks if isinstance(hook, types.FunctionType)}
+
+
+def _refill(container: Any, members: Any) -> None:  # noqa: ANN401 - one of _CONTAINERS
+    """Give a container the members of another one of its type."""
+    container.clear()
+    (container.extend if isinstance(container, (list, deque)) else container.update)(members)
+
+
+_CONTAINERS = (dict, list, set, OrderedDict, defaultdict, deque)
+_CODE = (type, types.ModuleType, types.FunctionType)
+
+
+@contextlib.contextmanager
 def preserved_random_state(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and PyTorch inside; restore their states at the end, also on errors."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's global state is what must come back
@@ -350,7 +402,7 @@ def state_around(models: Sequence[nn.Module], args: Any, kwargs: Any) -> list[ob
             continue
         if not isinstance(value, (tuple, frozenset)):
             found.append((id(value), *map(id, members)))
-        waiting += [member for member in members if not _is_atom(member)]
+        waiting += [member for member in members if type(member) not in _ATOMS]
     return found
 
 

@@ -47,6 +47,7 @@ from layerticket.modules import (
     in_eval_mode,
     network_of,
     preserved_random_state,
+    preserved_stores,
     reference_kernels,
     view_of,
     weight_versions,
@@ -377,7 +378,12 @@ def _guarded(
     arguments = _options(known, of, batch, given)
     versions = weight_versions(model)
     started = time.perf_counter()
-    with preserved_random_state(0), torch.enable_grad(), reference_kernels():
+    with (
+        preserved_stores(model),
+        preserved_random_state(0),
+        torch.enable_grad(),
+        reference_kernels(),
+    ):
         used = with_plain_weights(model) if of == "blocks" else model
         view = _prepared_view(used, mode, int(arguments.get("micro_batches", 1)))
         with _warn_of_missing_classes(view, batch, arguments.get("loss_fn")):

@@ -1,7 +1,7 @@
 """What can go: found by running, in networks of many makes."""
 
 import random
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 
 import pytest
 import torch
@@ -328,6 +328,46 @@ def test_a_plain_network_has_none_and_scoring_says_so():
 
 
 # The caller's model
+
+
+MET = {}
+
+
+def storing(name, store):
+    """A hook that stores outputs in a dict that it closes over, in lists, in MET, and by name."""
+    last = None
+
+    def hook(_, args, output):
+        nonlocal last
+        last = output
+        store[name].append(output)
+        MET[name] = output
+
+    return hook, lambda: last
+
+
+def test_a_hook_stores_no_output_of_a_copy():
+    model, x, store = conv_net().eval(), torch.randn(2, 2, 6, 6), defaultdict(list)
+    hook, last = storing("block", store)
+    model[2].register_forward_hook(hook)
+    model(x)
+    before = last()
+    batch = (x, torch.tensor([0, 2]))
+    for call in (find_blocks, lambda m, x: score(m, find_blocks(m, x), batch, "snip")):
+        call(model, x)
+        assert dict(store) == {"block": [before]}
+        assert {"block": before} == MET
+        assert last() is before
+    with pytest.raises(LayerticketError, match="does not run"):
+        find_blocks(model, x[:, :1])
+    assert dict(store) == {"block": [before]}
+
+
+def test_a_hook_that_changes_the_output_is_part_of_the_network():
+    model, x = conv_net(), torch.randn(2, 2, 6, 6)
+    assert "2" in names(model, x)
+    model[2].register_forward_hook(lambda _, args, output: output - args[0])
+    assert "2" not in names(model, x)  # it no longer adds to its input
 
 
 def prepared_model():

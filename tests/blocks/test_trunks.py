@@ -10,6 +10,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from layerticket.blocks.find import find_blocks
+from layerticket.blocks.record import record
+from layerticket.counting import module_macs
 from layerticket.models.cifar_resnet import CifarResNet
 from layerticket.modules import copy_of
 from layerticket.scoring import score
@@ -29,6 +31,79 @@ def names(model, example, **options):
 
 def reasons(model, example):
     return {r.name: r.reason for r in find_blocks(model, example).rejected}
+
+
+# A module that fails, and a network that catches its error
+
+
+class Fast(nn.Module):
+    """A residual block for small images only."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        if x.shape[-1] > 16:
+            raise RuntimeError("the image is too large")
+        return x + y
+
+
+class FastOrSlow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fast = Fast()
+        self.slow = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()) for _ in range(2))
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        try:
+            x = self.fast(x)
+        except RuntimeError:
+            for branch in self.slow:
+                x = x + branch(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_module_that_fails_leaves_the_record_in_order():
+    torch.manual_seed(0)
+    model, large = FastOrSlow(), torch.randn(1, 3, 20, 20)
+    macs = {"fast": 81 * 400, "fast.conv": 81 * 400, "head": 6}
+    macs |= {f"slow.{i}{inner}": 9 * 400 for i in (0, 1) for inner in ("", ".0")}
+    macs[""] = 81 * 400 + 2 * 9 * 400 + 6
+    counted = record(model, large).macs.by_module(model, large)
+    assert {name: number for name, number in counted.items() if number} == macs
+    assert module_macs(model, large) == counted
+    assert names(model, large) == ["slow.0", "slow.1"]
+    assert "fails with an error that the network catches" in reasons(model, large)["fast"]
+    assert names(model, large[..., :16, :16]) == ["fast"]
+
+
+class ReadsOnce(nn.Module):
+    """Reads an attribute of its block when it runs first, which it remembers in some way."""
+
+    def __init__(self, memory):
+        super().__init__()
+        self.stem, self.block = nn.Linear(10, 8), PreNormBlock()
+        self.memory, self.number, self.entries = memory, 0, {}
+        self.register_buffer("buffer", torch.zeros(1))
+
+    def forward(self, x):
+        if not (self.number or self.buffer.any() or self.entries):
+            assert self.block.mlp is not None
+            if self.memory == "number":
+                self.number = 1
+            elif self.memory == "buffer":
+                self.buffer.add_(1)
+            else:
+                self.entries["ran"] = True
+        return self.block(self.stem(x))
+
+
+@pytest.mark.parametrize("memory", ["number", "buffer", "entries"])
+def test_a_network_that_changes_as_it_runs_is_tested_as_it_was(memory):
+    assert names(ReadsOnce(memory), ROWS[None]) == []  # its first run needs the block
 
 
 # The sum stands in the module around

@@ -30,6 +30,7 @@ from layerticket.modules import (
     in_eval_mode,
     network_of,
     preserved_random_state,
+    preserved_stores,
     reference_kernels,
     view_of,
     with_plain_weights,
@@ -62,6 +63,12 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
     if granularity not in ("block", "branch"):
         raise LayerticketError(f"granularity is {granularity!r}; allowed are 'block' and 'branch'.")
     model = network_of(model)
+    with preserved_stores(model):
+        return _found(model, example, granularity)
+
+
+def _found(model: nn.Module, example: Inputs, granularity: Granularity) -> Blocks:
+    """Find blocks in a network without wrappers; see `find_blocks`."""
     plain = with_plain_weights(model)
     recording = record(plain, example)
     probed = probe(plain, recording.prober)
@@ -81,7 +88,8 @@ def find_blocks(model: nn.Module, example: Inputs, *, granularity: Granularity =
         for one in _block_sums(plain, sums, granularity)
     ]
     candidates.sort(key=lambda block: (findings[block.name].order, block.name))
-    unsafe = _breaks_without(model, example, candidates, recording)
+    view = recording.view if plain is model else None
+    unsafe = _breaks_without(model, example, candidates, recording, view)
     blocks = tuple(block for block in candidates if block.name not in unsafe)
     names = {block.name for block in blocks}
     rejected = [
@@ -121,14 +129,15 @@ def _counted(
 
 def _with_shared(model: nn.Module, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     """Fill in the parameters that each block shares with other places."""
+    holders = {part: block.name for block in blocks for part in block.modules}
     names, sizes = dict[int, str](), dict[int, int]()
     places: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         key = id(parameter)
         names.setdefault(key, name)
         sizes[key] = parameter.numel()
-        holder = (b.name for b in blocks if any(is_inside(name, part) for part in b.modules))
-        places.setdefault(key, set()).add(next(holder, ""))
+        holder = next((holders[above] for above in _above(name) if above in holders), "")
+        places.setdefault(key, set()).add(holder)
     return tuple(
         replace(
             block,
@@ -275,7 +284,11 @@ def _above(name: str) -> Iterator[str]:
 
 
 def _breaks_without(
-    model: nn.Module, example: Inputs, blocks: Sequence[Block], recording: Recording
+    model: nn.Module,
+    example: Inputs,
+    blocks: Sequence[Block],
+    recording: Recording,
+    view: nn.Module | None = None,
 ) -> dict[str, str]:
     """Remove blocks and run the network; return the blocks without which it fails, with reasons.
 
@@ -283,12 +296,12 @@ def _breaks_without(
     block is removed alone, and then one after the other, starting at the output. A network may read
     its number of layers from its configuration, so a failure counts only if the smaller network
     with a corrected configuration fails too. Cost: a forward pass without the blocks, and one more
-    for each block that is removed alone.
+    for each block that is removed alone. `view`, if given, is used for the first pass and changed.
     """
     cached = _cached_tokens(recording.output) if any(block.branch for block in blocks) else 0
 
-    def failure(removed: Sequence[Block]) -> str:
-        small = in_eval_mode(view_of(model))
+    def failure(removed: Sequence[Block], view: nn.Module | None = None) -> str:
+        small = in_eval_mode(view_of(model)) if view is None else view
         for block in removed:
             remove_from(small, block)
         reason = runs(small, example)
@@ -300,7 +313,7 @@ def _breaks_without(
 
     needed = "is needed by the model's own code, which fails without it: {}"
     unsafe: dict[str, str] = {}
-    together = bool(blocks) and failure(blocks)
+    together = bool(blocks) and failure(blocks, view)
     changing = [block for block in blocks if block.modules[0] in recording.effects]
     alone = blocks if together else changing
     with told("testing the network without a block") as tell:

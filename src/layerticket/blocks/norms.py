@@ -4,7 +4,7 @@ The zero-function test may replace them by the identity, since one may follow a 
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from layerticket.batch import first_tensor
+from layerticket.blocks.kinds import kind_of
 from layerticket.modules import in_eval_mode, view_of
 
 ENTRIES = 64
@@ -39,7 +40,7 @@ def find_norms(model: nn.Module, inputs: Mapping[str, Like]) -> set[str]:
     """
     norms = set[str]()
     for name, module in model.named_modules():
-        own = list(module.parameters())
+        own = list(module.parameters(recurse=False))
         scale = own and all(p.ndim == 1 for p in own) and not list(module.children())
         if isinstance(module, _NormBase) or (scale and isinstance(module, KNOWN)):
             norms.add(name)
@@ -59,20 +60,26 @@ def find_pointwise(model: nn.Module) -> set[str]:
     A change in the first half of a vector does not change the second half of the output, and
     reordered entries give the reordered output.
     """
+    found, tested = set[str](), dict[Hashable, bool]()
+    for name, module in model.named_modules():
+        if next(module.children(), None) is not None or next(module.parameters(), None) is not None:
+            continue
+        kind = kind_of(module)
+        if kind not in tested:
+            tested[kind] = _is_pointwise(in_eval_mode(copy.deepcopy(module)))
+        if tested[kind]:
+            found.add(name)
+    return found
+
+
+def _is_pointwise(module: nn.Module) -> bool:
     x = torch.linspace(-3, 3, ENTRIES)
     other, half = x.clone(), ENTRIES // 2
     other[:half] += 1
     order = torch.arange(ENTRIES).roll(7)
-    found = set()
-    for name, module in model.named_modules():
-        if next(module.parameters(), None) is not None or next(module.children(), None) is not None:
-            continue
-        alone = in_eval_mode(copy.deepcopy(module))
-        try:
-            first, second, third = (alone(v.clone()) for v in (x, other, x[order]))
-            alike = torch.equal(first[half:], second[half:]) and torch.equal(first[order], third)
-        except Exception:  # does not accept a vector, so it is not elementwise
-            continue
-        if alike and first.shape == x.shape:
-            found.add(name)
-    return found
+    try:
+        first, second, third = (module(v.clone()) for v in (x, other, x[order]))
+        alike = torch.equal(first[half:], second[half:]) and torch.equal(first[order], third)
+    except Exception:  # does not accept a vector, so it is not elementwise
+        return False
+    return alike and first.shape == x.shape

@@ -34,6 +34,7 @@ NOT_ALONE = "cannot be run alone"
 SIDE = 16
 """Largest width and height of the images that modules are tested on."""
 NO_TENSOR = "takes no floating-point tensor"
+NO_OUTPUT = "returns None, or fails with an error that the network catches"
 PASSED = ("", FURTHER)
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -111,9 +112,9 @@ class Prober:
         self.model = model
         self.zeros = zeros_for(model)
         self.findings = {
-            name: Finding(order=-1, composite=bool(_matrices(module) - _own_matrices(module)))
+            name: Finding(order=-1, composite=bool(matrices - _own_matrices(module)))
             for name, module in model.named_modules()
-            if name and _matrices(module)
+            if name and (matrices := _matrices(module))
         }
         self.visited = 0
         self.inputs: dict[str, Like] = {}
@@ -147,8 +148,10 @@ class Prober:
         finding.reason = ""
 
     def leave(self, name: str, output: Any) -> None:  # noqa: ANN401 - whatever it returns
-        """Record whether a module changes the shape."""
+        """Record whether a module changes the shape; the output of one that failed is None."""
         finding, first = self.findings.get(name), first_tensor(output)
+        if finding is not None and output is None and not finding.reason:
+            finding.reason = NO_OUTPUT
         if finding is not None and finding.calls == 1 and first is not None:
             shape = tuple(first.shape[1:])
             if finding.shape and shape != finding.shape:

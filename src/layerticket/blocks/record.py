@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from layerticket.batch import Inputs, call, number_types
 from layerticket.blocks.probe import Args, Kwargs, Prober, cause_of
@@ -34,6 +35,8 @@ class Recording:
     """Modules that change values outside of their output."""
     output: Any
     """What the network returns."""
+    view: nn.Module | None
+    """The view that ran, without hooks of ours; None if running it changed what it holds."""
 
 
 def record(model: nn.Module, example: Inputs) -> Recording:
@@ -44,28 +47,33 @@ def record(model: nn.Module, example: Inputs) -> Recording:
     """
     view = in_eval_mode(view_of(model))
     prober, flow, macs = Prober(model), Flow(), MacCounter()
-    before: dict[str, list[object]] = {}
+    running: list[tuple[str, list[object]]] = []  # modules, and the state when they were entered
     effects: set[str] = set()
+    handles: list[RemovableHandle] = []
 
     def watch(name: str, module: nn.Module) -> None:
         def enter(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
             prober.enter(name, module, args, kwargs)
             flow.enter(name, args, kwargs)
             macs.enter(name)
-            before[name] = state_around([module], args, kwargs)
+            running.append((name, state_around([module], args, kwargs)))
 
         def leave(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
-            if before[name] != state_around([module], args, kwargs):
+            if not running or running[-1][0] != name:
+                return  # a hook of the user failed before `enter` was called
+            if running.pop()[1] != state_around([module], args, kwargs):
                 effects.add(name)
             macs.leave(name)
             flow.leave(name, args, kwargs, output)
             prober.leave(name, output)
 
-        module.register_forward_pre_hook(enter, with_kwargs=True)
-        module.register_forward_hook(leave, with_kwargs=True)
+        # A network may catch the error of a module: then its output is None here.
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
 
     for name, module in view.named_modules():
         watch(name, module)
+    held, writes = _held(view), _writes(view)
     try:
         with preserved_random_state(0), torch.no_grad(), reference_kernels(), macs, flow:
             output = call(view, example)
@@ -74,7 +82,24 @@ def record(model: nn.Module, example: Inputs) -> Recording:
             f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
             f"{number_types(model, example) or _advice(example)}"
         ) from err.__cause__
-    return Recording(prober, flow, macs, effects, output)
+    for handle in handles:
+        handle.remove()
+    unchanged = not effects and [*map(id, held)] == [*map(id, _held(view))]
+    unchanged = unchanged and writes == _writes(view)
+    return Recording(prober, flow, macs, effects, output, view if unchanged else None)
+
+
+def _held(model: nn.Module) -> list[object]:
+    """List the modules with the values of their attributes, and the buffers."""
+    found: list[object] = [*model.modules(), *model.buffers()]
+    for module in model.modules():
+        found += vars(module).values()
+    return found
+
+
+def _writes(model: nn.Module) -> list[int | None]:
+    """Return how often each buffer was written to in place; None: not counted by PyTorch."""
+    return [None if b.is_inference() else b._version for b in model.buffers()]
 
 
 def _advice(example: Inputs) -> str:
