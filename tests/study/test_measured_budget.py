@@ -1,6 +1,7 @@
 """Block costs and tickets for them, with a clock that counts work instead of time."""
 
 import statistics
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -46,7 +47,8 @@ def exact_clock(monkeypatch):
 
     def steps(models, setup):
         seconds = {
-            name: [1 + count_macs(model, BATCH[0]) / 1e6] * 3 for name, model in models.items()
+            name: [1 + count_macs(model, BATCH[0]) / 1e6] * setup.rounds
+            for name, model in models.items()
         }
         return Steps(
             seconds=seconds,
@@ -161,7 +163,7 @@ def test_metered_steps_share_the_energy_of_their_window(monkeypatch):
 def test_a_forecast_multiplies_steps(exact_clock):
     dense = network()
     small = find_ticket(dense, BATCH, criterion="snip", budget=Budget(remove=3)).apply(dense)
-    found = forecast({"dense": dense, "ticket": small}, SETUP)
+    found = forecast({"dense": dense, "ticket": small}, replace(SETUP, rounds=6))
     macs = {
         name: count_macs(model, BATCH[0]) for name, model in (("dense", dense), ("ticket", small))
     }

@@ -214,7 +214,7 @@ def test_records_of_jobs(tmp_path):
 def test_checkpoints(tmp_path):
     journal = Journal(tmp_path, {"seed": 0})
     snapshot = Snapshot(epoch=1, weights={"a": torch.ones(2)})
-    journal.record(State(epoch=1), snapshot)
+    journal.record(State(epoch=1), snapshot, final=True)
     path = tmp_path / "checkpoint.safetensors"
     tensors, facts = load_tensors(path)
 
