@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -283,6 +284,7 @@ def _leave() -> None:
 
     _joined.cache_clear()
     distributed.destroy_process_group()
+    gc.collect()  # threads of a group that is still held when Python ends can abort the process
 
 
 def _check_launch(count: int) -> None:
