@@ -95,6 +95,22 @@ def test_weights_are_read_only_when_asked_for(folder, tmp_path):
         build(f"hf:{path},weights=yes")
 
 
+def test_pickled_weights_run_no_code(folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = folder("vit")
+    weights = build(f"hf:{path}").state_dict()
+    torch.save(weights, path / "pytorch_model.bin")
+    read = build(f"hf:{path},weights=True", seed=1).state_dict()
+    assert all(torch.equal(read[name], weight) for name, weight in weights.items())
+    torch.save(weights | {"more": Evil()}, path / "pytorch_model.bin")
+    with pytest.raises(LayerticketError, match="could run code; they were not loaded"):
+        build(f"hf:{path},weights=True")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_refusals(folder, tmp_path):
     with pytest.raises(LayerticketError, match=r"hf download OWNER/NAME config.json"):
         build("hf:bert-base-uncased")

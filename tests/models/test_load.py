@@ -196,3 +196,20 @@ def test_a_value_that_cannot_be_read_is_refused(value):
 def test_a_value_is_never_run():
     with pytest.raises(LayerticketError):  # a text, which timm does not take
         build_model("timm:resnet18,x=__import__('os').abort()", classes=10, channels=3, seed=0)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["checkpoint_path=evil.pth", "pretrained=True", "pretrained_cfg_overlay={'file': 'evil.pth'}"],
+)
+def test_options_of_timm_read_no_checkpoint(option, tmp_path, monkeypatch):
+    # timm 1.0.20 unpickles a checkpoint without restrictions.
+    class Evil:
+        def __reduce__(self):
+            return (open, ("ran", "w"))
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, "evil.pth")
+    with pytest.raises(LayerticketError, match="is built with initial weights, so"):
+        build_model(f"timm:resnet18,{option}", classes=10, channels=3, seed=0)
+    assert not (tmp_path / "ran").exists()

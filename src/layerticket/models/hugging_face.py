@@ -1,5 +1,6 @@
 """Build Hugging Face networks from a configuration on disk, without downloads."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ def hugging_face_model(
             return _loaded(kind, file.parent, config, dtype)
         build = getattr(kind, "from_config", None) or kind._from_config
         return build(config, dtype=dtype)  # type: ignore[no-any-return]  # untyped library
+    except pickle.UnpicklingError as err:
+        raise LayerticketError(
+            f"'hf:{path}': its pickled weights hold more than weights, which could run code; they "
+            "were not loaded. Save them as safetensors."
+        ) from err
     except (TypeError, ValueError, RuntimeError, OSError, ImportError, KeyError) as err:
         raise LayerticketError(f"'hf:{path}' cannot be built: {_one_line(err)}") from err
 
@@ -124,6 +130,7 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: torch.dtype) -> nn.Modu
         config=config,
         dtype=dtype,
         local_files_only=True,
+        weights_only=True,  # a pickled checkpoint runs no code
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )

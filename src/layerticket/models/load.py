@@ -21,6 +21,14 @@ from layerticket.models.names import PROJECTION, check_model_name, model_names
 from layerticket.modules import preserved_random_state
 
 Options = dict[str, object]
+_TRAINED = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}
+"""Options of timm that read trained weights; older releases run code that a checkpoint holds."""
 OFFERED: Mapping[str, object] = {"num_classes": 10, "in_channels": 3, "seed": 0}
 """Parameters that a function that builds a network may have."""
 
@@ -107,6 +115,11 @@ def _cifar_resnet(name: str, classes: int, channels: int) -> nn.Module:
 def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
     """Build a timm model without pretrained weights; raise for names that need a download."""
     timm = _timm_with(name)
+    if trained := sorted(_TRAINED & options.keys()):
+        raise LayerticketError(
+            f"'timm:{name}' is built with initial weights, so {trained[0]} cannot be given. Leave "
+            "it out; for trained weights, build the network yourself and give it to layerticket."
+        )
     try:
         return _network_of(
             timm.create_model(
