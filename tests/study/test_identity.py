@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from hf_families import FAMILIES
 from layerticket.errors import LayerticketError
 from layerticket.lottery import draw_batch
 from layerticket.selection import Budget
@@ -218,10 +219,9 @@ def test_a_start_without_the_state_of_the_optimizer_is_not_the_snapshot(tmp_path
 
 
 def test_weights_that_an_option_loads_are_not_drawn(tmp_path):
-    timm = pytest.importorskip("timm")
-    networks = Networks.of(few_digits())
-    path = tmp_path / "weights.pth"
-    torch.save(timm.create_model("resnet10t", num_classes=10, in_chans=1).state_dict(), path)
-    assert networks.draws("timm:resnet10t", None, [0], nn.Identity())
-    assert networks.draws("timm:resnet10t,drop_rate=0.1", None, [0], nn.Identity())
-    assert not networks.draws(f"timm:resnet10t,checkpoint_path={path}", None, [0], nn.Identity())
+    pytest.importorskip("transformers")
+    FAMILIES["vit"].build().save_pretrained(tmp_path)
+    networks = Networks(classes=5, channels=3)
+    for option in ("", ",hidden_act=relu"):
+        assert networks.draws(f"hf:{tmp_path}{option}", None, [0], nn.Identity())
+    assert not networks.draws(f"hf:{tmp_path},weights=True", None, [0], nn.Identity())

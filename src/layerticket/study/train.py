@@ -133,7 +133,7 @@ class Networks:
         asked: dict[int, Callable[[], nn.Module]] = {
             seed: functools.partial(small, seed) for seed in (first, *others)
         }
-        # An option may load weights from a file, such as timm's checkpoint_path.
+        # Options and functions may load weights, as `hf:FOLDER,weights=True` does.
         if name in self.functions or "," in name or module_text(name) is not None:
             one, two, other = (self.build(name, s) for s in (first, first, first + 1))
             if tensor_digest(one.state_dict()) != tensor_digest(two.state_dict()):
@@ -144,7 +144,7 @@ class Networks:
             drawn = zip(one.parameters(), other.parameters(), strict=True)
             if any(a.ndim > 1 and torch.equal(a, b) for a, b in drawn):
                 return {}
-        return {} if "weights=" in name or "pretrained=True" in name else asked
+        return asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
