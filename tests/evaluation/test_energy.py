@@ -1,7 +1,10 @@
 """Energy: nothing is guessed, null stays null, and the library's traps stay shut."""
 
 import logging
+import math
+import os
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import (
+    SAMPLED,
     CodeCarbonMeter,
     Metering,
     carbon_kg,
@@ -118,3 +122,20 @@ def test_cpu_time_is_metered_in_silence(capfd):
     assert "0.4 kg CO2e/kWh (stated by the user)" in method
     assert logging.getLogger("codecarbon").level == level
     assert capfd.readouterr() == ("", "")
+
+
+def test_energy_is_cpu_time_times_the_stated_power_however_often_it_is_sampled(monkeypatch):
+    codecarbon = pytest.importorskip("codecarbon")
+    samples = []
+    trackers = codecarbon.OfflineEmissionsTracker
+    monkeypatch.setattr(trackers, "_monitor_power", lambda self: samples.append(self))
+    threads = os.cpu_count()
+    with metered(Where(device="cpu", metering=Metering(cpu_tdp=3.6e6 * threads))) as (meter, _):
+        meter.lap()
+        start, before = time.perf_counter(), time.process_time()
+        while time.process_time() < before + 1.2:  # longer than CodeCarbon's own second
+            math.factorial(500)
+        used = meter.lap()
+        seconds = time.process_time() - before
+    assert used.cpu_kwh == pytest.approx(seconds, abs=0.1)  # 1 kW h a second of one thread
+    assert len(samples) <= (time.perf_counter() - start) / SAMPLED
