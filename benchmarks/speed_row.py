@@ -54,7 +54,7 @@ class Row:
     def obstacle(self) -> str:
         """Return why the row cannot be run here; empty if it can."""
         if self.gpu and not torch.cuda.is_available():
-            return "needs a GPU; this machine has none that PyTorch can use"
+            return "needs a GPU that PyTorch can use"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"needs the package {missing[0]}" if missing else ""
 

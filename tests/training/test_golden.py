@@ -1,7 +1,7 @@
-"""Twenty steps of the default recipes, bit for bit as the first edition took them.
+"""Twenty steps of the default recipes, bit for bit as recorded.
 
-`tests/golden/training_curve.json` was recorded by the first edition with one thread in fp32. Where
-a change of the loop moves a bit, TRAINING_REVISION is raised and the file is recorded anew.
+`tests/golden/training_curve.json` was recorded with one thread in fp32, before the loop was
+rewritten. Where a change of the loop moves a bit, TRAINING_REVISION is raised and the file is recorded anew.
 """
 
 import json

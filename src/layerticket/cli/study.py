@@ -58,7 +58,7 @@ def run(
     file
         A TOML file, or the bare name of a study of the package: quick, table1 ... table5.
     out
-        Folder of the study: tickets, runs, logs, study.json and runs.csv.
+        Folder of the study: searches, trainings, jobs, study.json and runs.csv.
     only
         Ids of single runs, as in study.json; by default all.
     data_dir
