@@ -1,7 +1,8 @@
 """Twenty steps of the default recipes, bit for bit as recorded.
 
 `tests/golden/training_curve.json` was recorded with one thread in fp32, before the loop was
-rewritten. Where a change of the loop moves a bit, TRAINING_REVISION is raised and the file is recorded anew.
+rewritten. Where a change of the loop moves a bit, TRAINING_REVISION is raised and the file is
+recorded anew.
 """
 
 import json
