@@ -112,6 +112,11 @@ def test_train_then_evaluate_a_ticket_and_the_dense_net(run, tmp_path):
     assert again == dense  # finished work is not done twice
     error = run("evaluate", runs, code=2).err
     assert "contains 2 runs" in error
+    path = Path(dense["run"]) / "run.json"
+    written = json.loads(path.read_text())
+    written["config"]["data"] = None  # as a training of one's own without data
+    path.write_text(json.dumps(written))
+    assert "names no data" in run("evaluate", dense["run"], code=2).err
 
 
 def test_a_ticket_at_a_theta_0_of_another_seed_is_said(run, tmp_path):

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from layerticket.errors import LayerticketError
+from layerticket.report.charts import drawings
 from layerticket.report.numbers import CONTROLS, READERS, read_numbers
 from layerticket.report.page import write_study
 from layerticket.report.tables import runs_table
@@ -53,6 +54,19 @@ def test_savings_come_from_the_columns_that_are_there(tmp_path):
     rows = [row | {"search_seconds": 10.0 * (row["method"] == "grasp")} for row in rows]
     (found,) = read_numbers(write(tmp_path / "r.csv", rows)).comparisons
     assert found.speedup["mean"] == pytest.approx(1.0)
+
+
+def test_charts_and_costs_need_no_column_budget(tmp_path):
+    rows = table(macs=100, seconds=20.0)
+    for row in rows:
+        row |= {"macs": 60, "seconds": 10.0} if row["method"] == "grasp" else {}
+    drawn = {}
+    for name, more in (("with", {"budget": "remove 3"}), ("without", {})):
+        study = read_numbers(write(tmp_path / f"{name}.csv", [row | more for row in rows]))
+        drawn[name] = {one.name.split("-")[0] for one in drawings(study)}
+    assert drawn["without"] == drawn["with"] >= {"seeds", "cost"}
+    page = write_study(study, tmp_path, figures=False).page.read_text(encoding="utf-8")
+    assert "No method has a finished run" not in page
 
 
 def test_unknown_columns_are_shown_as_they_are(tmp_path):

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from layerticket.cli.options import Device, Json
 from layerticket.cli.output import emit, log
 from layerticket.data.sources import Reading
+from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import EVALUATIONS, Conditions
 from layerticket.settings import range_of
 
@@ -42,6 +43,11 @@ def evaluate(
     conditions = replace(conditions, shift_dir=tuple(place.expanduser() for place in places))
     folder = run_folder(run)
     config = read_config(folder)
+    if config["data"] is None:
+        raise LayerticketError(
+            f"{folder} names no data, since your own function trained it, so it cannot be "
+            "evaluated here. Evaluate its network in Python: layerticket.evaluation."
+        )
     dataset = load_data(
         config["data"],
         data_dir=data_dir,

@@ -173,7 +173,8 @@ def _summary(record: Mapping[str, Any], out: Path) -> str:
         accuracies = cells.setdefault(key, [])
         if row["test_accuracy"] is not None:
             accuracies.append(row["test_accuracy"])
-    lines = [f"{record['title']} ({record['data']})"]
+    data = record["data"]
+    lines = [record["title"] if data is None else f"{record['title']} ({data})"]
     lines += [
         f"  {model:20} {budget:14} {method:28} "
         + (f"{100 * sum(v) / len(v):6.2f} % (n = {len(v)})" if v else "not finished")

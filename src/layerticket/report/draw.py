@@ -155,7 +155,6 @@ SHAPES = {
     "weights": _polygon(5, inner=0.6, size=1.4),
     "imp": _polygon(5),
     "equal_compute": _CROSS,
-    "own": _polygon(8),
 }
 
 

@@ -45,13 +45,7 @@ class Written:
     study: Study
 
 
-def write_report(
-    folder: Path,
-    out: Path | None = None,
-    *,
-    figures: bool = True,
-    refresh: float | None = None,
-) -> Written:
+def write_report(folder: Path, out: Path | None = None, *, figures: bool = True) -> Written:
     """Write ``report.html``, ``report.md``, tables as CSV, figures as PNG and SVG.
 
     Files with the same names are replaced atomically.
@@ -60,7 +54,6 @@ def write_report(
         folder: Folder of a study, with its study.json.
         out: Folder to write to; by default that of the study.
         figures: Whether to write PNG and SVG; needs the extra "figures".
-        refresh: Seconds after which a browser reloads the page, while a study is running.
 
     Returns:
         The files and the study.
@@ -69,7 +62,7 @@ def write_report(
         LayerticketError: If there is no study, or figures are asked for and vl-convert-python is
             not installed.
     """
-    return write_study(Study.read(folder), folder, out, figures=figures, refresh=refresh)
+    return write_study(Study.read(folder), folder, out, figures=figures)
 
 
 def write_study(

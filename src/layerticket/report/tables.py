@@ -140,7 +140,11 @@ class Study(display.Shown):
         Networks without one single block (control `each`) are left out: they are not one method.
         """
         whole = replace(self, rows=tuple(row for row in self.rows if not row.is_single_block))
-        pairs = dict.fromkeys((row.model, row.budget) for row in whole.rows if row.budget)
+        rows = [row for row in whole.rows if row.kind != "dense"]
+        named = {row.model for row in rows if row.budget}  # rows without a budget are in each part
+        pairs = dict.fromkeys(
+            (row.model, row.budget) for row in rows if row.budget or row.model not in named
+        )
         return [whole._part(model, budget) for model, budget in pairs]
 
     def _part(self, model: str, budget: str | None = None) -> "Study":
@@ -852,7 +856,9 @@ def agreement_table(study: Study) -> Table:
         Column(title="seeds"),
         Column(
             title="Kendall's tau with the measured worth",
-            show=lambda v: f"{v[0]:+.2f}" + (f" ({v[1]:+.2f} to {v[2]:+.2f})" if v[1] else ""),
+            show=lambda v: (
+                f"{v[0]:+.2f}" + (f" ({v[1]:+.2f} to {v[2]:+.2f})" if v[1] is not None else "")
+            ),
             parts=("mean", "low", "high"),
         ),
     ]
