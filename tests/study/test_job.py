@@ -20,6 +20,7 @@ from layerticket.study.methods import ControlMethod, TicketMethod
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.executors import Workers
 from layerticket.study.spec import StudyFile
+from layerticket.study.status import study_status
 from layerticket.study.toml import study_of
 from layerticket.tensors import load_tensors, save_tensors
 from toy_study import study_table
@@ -358,15 +359,29 @@ def test_functions_without_a_version_are_never_reused_and_that_is_said(tmp_path,
     assert "no earlier result is reused" in caplog.text
 
 
-@pytest.mark.parametrize("returned", [None, {"loss": 1.0}, True, "0.5"])
-def test_what_fit_returns_is_checked(tmp_path, returned):
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "it must return an accuracy"),
+        ({"loss": 1.0}, "it must return an accuracy"),
+        (True, "it must return an accuracy"),
+        ("0.5", "it must return an accuracy"),
+        (93.2, "Give a fraction, not percent"),
+        (float("nan"), "Give a fraction, not percent"),
+        ({"accuracy": -0.1}, "Give a fraction, not percent"),
+        ({"accuracy": 0.5, "correct": "EE"}, "two digits of 0-9a-f"),
+        ({"accuracy": 0.5, "correct": "eee"}, "two digits of 0-9a-f"),
+    ],
+)
+def test_what_fit_returns_is_checked(tmp_path, returned, said):
     def make(num_classes, in_channels):
         return toy_study.Net(num_classes, in_channels)
 
     study = python_study(make, lambda model, seed, folder: returned, version="1")
     record = run_study(study, tmp_path, workers=INLINE)
     assert record["runs"][0]["status"] == "failed"
-    assert "it must return an accuracy" in record["runs"][0]["error"]
+    assert said in record["runs"][0]["error"]
+    assert study_status(tmp_path)["failed"] == len(record["runs"])
 
 
 def test_a_parameter_that_fit_leaves_as_it_was_is_noted(tmp_path):

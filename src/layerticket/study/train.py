@@ -5,6 +5,7 @@
 
 import functools
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -602,13 +603,23 @@ def _fitted_by_user(
             f"fit returned {returned!r}; it must return an accuracy, or a dictionary with the "
             "key 'accuracy'."
         )
+    if not 0 <= accuracy_ <= 1:  # also if it is not a number
+        raise TrainingError(
+            f"fit returned the accuracy {accuracy_!r}; it must be in [0, 1]. Give a fraction, not "
+            "percent."
+        )
     correct = figures.pop("correct", None)
+    if correct is not None and not isinstance(correct, str):
+        correct = packed(torch.as_tensor(correct, dtype=torch.bool))
+    if correct is not None and not re.fullmatch("([0-9a-f]{2})*", correct):
+        raise TrainingError(
+            f"fit returned correct {correct[:20]!r}; it must be True or False for each test image, "
+            "or two digits of 0-9a-f for every eight images."
+        )
     save_weights(place / WEIGHTS, model)
     return Result(
         test_accuracy=float(accuracy_),
-        correct=correct
-        if correct is None or isinstance(correct, str)
-        else packed(torch.as_tensor(correct, dtype=torch.bool)),
+        correct=correct,
         train_seconds=seconds,
         params=sum(parameter.numel() for parameter in model.parameters()),
         weights=tensor_digest(model.state_dict()),
