@@ -662,7 +662,9 @@ BULLETS = """\
 - (5): dense network and ticket take turns; a ratio is of one round, and n is the number of rounds.
   "(Table 4)" is from [Table 4](table4.md); the other lines are figures of [speed](speed.md) times
   the ratio of MACs, which is counted. For Table 4, {busy} The short table has speed-ups only from
-  machines that are known to have been quiet. Energy is computed from CPU time and a stated power,
+  machines that are known to have been quiet. The paper's CO2 figures are rounded by up to 2 points
+  for ResNet-32 and 1 for ResNet-56 ([Table 4](table4.md)), which the outcomes do not allow for.
+  Energy is computed from CPU time and a stated power,
   not read from a meter; carbon is energy times a constant, so its saving is the same.
 - (6): {robust} The paper's figures are for CIFAR-10-C, without correction for clean accuracy; it
   has none for attacks and random blocks. *At equal clean accuracy*: less what the difference in

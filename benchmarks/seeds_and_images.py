@@ -148,15 +148,21 @@ def span(values, show, noun=""):
     return f"{middle}{noun}" if low == high else f"{middle}{noun} (median; {low} to {high})"
 
 
-def needed_seeds(rows, gap, images, write=None):
-    """Write how many seeds comparisons need, by default as `span` does."""
+def extent(values, show, noun=""):
+    """Write the least and the largest of values."""
+    low, high = show(min(values)), show(max(values))
+    return f"{low}{noun}" if low == high else f"{low} to {high}{noun}"
+
+
+def needed_seeds(rows, gap, images):
+    """Write how many seeds comparisons need."""
     seeds = [one["seeds"][f"{gap} {images}"] for one in rows]
     enough = [n for n in seeds if n is not None]
     if not enough:
         return "more images (no number of seeds is enough)"
     never = len(seeds) - len(enough)
     lacking = f", for {never} of {len(seeds)} no number is enough," if never else ""
-    return (write or span)(enough, "{:.0f}".format, " seeds") + lacking
+    return extent(enough, "{:.0f}".format, " seeds") + lacking
 
 
 def summary(record):
