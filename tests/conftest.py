@@ -6,6 +6,7 @@ import random
 import socket
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,8 @@ import torch
 from layerticket.training.checkpoint import Journal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so set before any test
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 
 REPO = Path(__file__).resolve().parents[1]
 SEED = 20230125

@@ -2,7 +2,6 @@
 without batch norm and dropout on few images."""
 
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed import TCPStore
 
 from layerticket.surgery.masks import masked
 from layerticket.training.device import Where
@@ -88,15 +88,16 @@ def make_residual(num_classes, in_channels):
 
 def together(code, *words, count=2, limit=200, launcher=()):
     """Run code in `count` processes; return exit code, stdout and stderr of each, by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # Held by this process, so that the port cannot become another's before they meet.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)]),
         "OMP_NUM_THREADS": "1",
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
     }
     started = [
         subprocess.Popen(

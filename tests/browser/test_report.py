@@ -51,6 +51,12 @@ def dots(page, figure):
     return page.locator(f"#{figure} .mark-symbol.role-mark path").count()
 
 
+def wait_for_dots(page, figure, how_many):
+    """Wait until the number of points that a chart shows meets a condition in n."""
+    found = f"document.querySelectorAll('#{figure} .mark-symbol.role-mark path').length"
+    page.wait_for_function(f"((n) => {how_many})({found})")
+
+
 def colour_of(page, what):
     return page.evaluate(f"getComputedStyle(document.querySelector({what!r})).backgroundColor")
 
@@ -82,13 +88,12 @@ def test_a_pointer_at_a_point_is_told_its_row(opened):
     see_all(page)
     point = page.locator("#comparisons .mark-symbol.role-mark path").first
     point.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # until the page stands still
-    point.hover()
+    point.hover()  # waits until it stands still
     tip = page.locator("#tip")
     tip.wait_for(state="visible", timeout=5000)
     assert tip.inner_text().startswith("method: grasp\n")
     page.locator("h3", has_text="Difference to the dense network").hover()
-    assert not tip.is_visible()
+    tip.wait_for(state="hidden")
 
 
 @pytest.mark.parametrize("section", ["accuracy", "cost", "robustness", "curves"])
@@ -99,11 +104,9 @@ def test_a_click_on_the_legend_hides_a_method_and_another_shows_it(opened, secti
     before = dots(page, figure)
     name = page.locator(f"#{figure} .role-legend-label text", has_text="snip").first
     name.click()
-    page.wait_for_timeout(200)
-    assert 0 < dots(page, figure) < before
+    wait_for_dots(page, figure, f"0 < n && n < {before}")
     name.click()
-    page.wait_for_timeout(200)
-    assert dots(page, figure) == before
+    wait_for_dots(page, figure, f"n === {before}")
 
 
 def test_a_hidden_method_is_hidden_in_every_chart(opened):
@@ -114,14 +117,14 @@ def test_a_hidden_method_is_hidden_in_every_chart(opened):
     before = dots(page, "comparisons")
     assert rows.count() == 2  # snip, weights snip
     page.locator(".methods button", has_text="snip").first.click()
-    page.wait_for_timeout(300)
+    wait_for_dots(page, "comparisons", f"n === {before - 1}")
+    page.wait_for_function(
+        "[...document.querySelectorAll('#accuracy .role-legend-label text')].some((text) =>"
+        " text.textContent === 'snip' && text.getAttribute('opacity') === '0.3')"
+    )
     assert (rows.count(), cells.count()) == (1, 1)
-    assert dots(page, "comparisons") == before - 1
-    legend = page.locator("#accuracy .role-legend-label text", has_text="snip").first
-    assert legend.evaluate("(text) => text.style.opacity || text.getAttribute('opacity')") == "0.3"
     page.locator(".methods button", has_text="snip").first.click()
-    page.wait_for_timeout(300)
-    assert dots(page, "comparisons") == before
+    wait_for_dots(page, "comparisons", f"n === {before}")
 
 
 def test_the_last_method_cannot_be_hidden(opened):
@@ -130,8 +133,7 @@ def test_the_last_method_cannot_be_hidden(opened):
     before = dots(page, "accuracy-resnet32-projection")
     for button in page.locator(".methods button").all():
         button.click()
-    page.wait_for_timeout(300)
-    assert dots(page, "accuracy-resnet32-projection") == before
+    wait_for_dots(page, "accuracy-resnet32-projection", f"n === {before}")
     assert page.locator(".methods button[aria-pressed=false]").count() == 0
 
 

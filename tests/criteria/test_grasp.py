@@ -119,7 +119,8 @@ def test_the_shortcut_is_given_up_before_epsilon_matters(eps, size, caplog):
 
 def test_two_layers_whose_scales_cancel_are_not_scale_invariant():
     with pytest.raises(LayerticketError, match="shortcut is not valid"):
-        grasp(TwoBlocks(), one(), hessian="shortcut", loss_fn=half_square)
+        # Scaled by 1/2 and 2: (1 + 2/2) (1 + 1 * 2) = 6, as before. Only theta . g tells.
+        grasp(TwoBlocks(a=2.0, b=1.0), one(), hessian="shortcut", loss_fn=half_square)
 
 
 def test_a_loss_of_the_callers_own_on_outputs_of_any_form():

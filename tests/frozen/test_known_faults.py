@@ -20,7 +20,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import warnings
 from collections import Counter
 from importlib.metadata import entry_points
 from typing import NamedTuple
@@ -446,7 +445,7 @@ def test_a_runner_that_waits_for_a_stopped_one_says_so(place):
         second = begin()
         tried = place.log.with_name(f"{place.log.name}.{second.pid}")
         until(lambda: tried.exists() or second.poll() is not None, 60)
-        assert until(said.read_text, 6)
+        assert until(said.read_text, 60)
     finally:
         for runner in runners:
             runner.kill()
@@ -505,22 +504,12 @@ class Speaker(nn.Module):
         return Spoken(nn.functional.cross_entropy(logits, labels), logits)
 
 
-def test_grasp_on_a_dictionary_keeps_its_temperature_or_says_so(caplog):
+def test_grasp_on_a_dictionary_says_that_it_has_no_temperature(caplog):
     import layerticket
-
-    def cooled(model, batch):
-        return nn.functional.cross_entropy(model(**batch).logits / 200, batch["labels"])
 
     model = Speaker()
     batch = {"inputs": torch.randn(12, 6), "labels": torch.arange(12) % 3}
     blocks = layerticket.find_blocks(model, batch)
-    asked = layerticket.score(model, blocks, batch, "grasp", loss_fn=cooled).values
-    assert len(asked) == 3
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        try:
-            found = layerticket.score(model, blocks, batch, "grasp").values
-        except layerticket.LayerticketError:
-            return  # said so
-    said = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert told or said or found == pytest.approx(asked, rel=1e-4)
+    assert len(layerticket.score(model, blocks, batch, "grasp").values) == 3
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("usual temperature of 200" in message for message in said)

@@ -9,16 +9,20 @@ from layerticket.errors import LayerticketError
 from layerticket.study.stability import ranking_stability, stability_of
 from tiny import PreNormBlock
 
-RANDOM = np.random.default_rng(3)
 BLOCKS = np.linspace(1, 2, 6)
 
 
-def noise(*shape):
-    return 0.01 * RANDOM.standard_normal(shape)
+@pytest.fixture
+def random():
+    return np.random.default_rng(3)
 
 
-def test_places_that_matter():
-    told = stability_of(BLOCKS + noise(4, 3, 6))
+def noise(random, *shape):
+    return 0.01 * random.standard_normal(shape)
+
+
+def test_places_that_matter(random):
+    told = stability_of(BLOCKS + noise(random, 4, 3, 6))
     assert told["outcome"] == "position"
     assert told["agreement"] == {"batches": 1.0, "seeds": 1.0}
     assert told["signal_to_noise"] > 100
@@ -27,25 +31,25 @@ def test_places_that_matter():
     assert told["sentence"].startswith("The scores tell blocks apart: rankings agree over batches")
 
 
-def test_rankings_that_follow_the_initialization():
-    per_seed = np.stack([RANDOM.permutation(BLOCKS) for _ in range(4)])
-    told = stability_of(per_seed[:, None] + noise(4, 3, 6))
+def test_rankings_that_follow_the_initialization(random):
+    per_seed = np.stack([random.permutation(BLOCKS) for _ in range(4)])
+    told = stability_of(per_seed[:, None] + noise(random, 4, 3, 6))
     assert told["outcome"] == "seed"
     assert told["agreement"]["batches"] == 1
     assert told["agreement"]["seeds"] < 0.6
     assert "by position, any block would do" in told["sentence"]
 
 
-def test_scores_that_say_nothing():
-    told = stability_of(1 + noise(4, 3, 6))
+def test_scores_that_say_nothing(random):
+    told = stability_of(1 + noise(random, 4, 3, 6))
     assert told["outcome"] == "any"
     assert told["between"] < told["noise"]
     assert told["sentence"].startswith("Any block would do: another batch ranks the blocks as if")
 
 
-def test_what_is_common_to_all_blocks_does_not_count():
-    scores = BLOCKS + noise(3, 3, 6)
-    scaled = scores * RANDOM.uniform(1, 1000, (3, 3, 1))
+def test_what_is_common_to_all_blocks_does_not_count(random):
+    scores = BLOCKS + noise(random, 3, 3, 6)
+    scaled = scores * random.uniform(1, 1000, (3, 3, 1))
     assert stability_of(scaled)["noise"] == pytest.approx(stability_of(scores)["noise"])
     assert stability_of(-scores)["outcome"] == "position"  # GraSP's scores are below zero
 

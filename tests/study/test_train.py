@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
-import time
 from pathlib import Path
 
 import pytest
@@ -161,7 +160,7 @@ def test_a_training_that_ends_otherwise_replaces_its_record(tmp_path, caplog):
     assert "ended with other weights" in caplog.text
 
 
-def _train_slowly(out, begun):
+def _train_slowly(out, begun, go_on):
     """In another process: hold the folder until told to go on."""
 
     networks = dataclasses.replace(Networks.of(make_data()), functions={"toy": toy}, version="1")
@@ -172,7 +171,7 @@ def _train_slowly(out, begun):
 
     def held():
         begun.set()
-        time.sleep(1.0)
+        assert go_on.wait(60)
         return build()
 
     train(dataclasses.replace(training, build=held), out, where=QUIET)
@@ -181,12 +180,13 @@ def _train_slowly(out, begun):
 def test_two_rows_asking_for_one_training_at_once(tmp_path):
     """One of two processes trains; the other is told that it is busy, and later finds it done."""
     context = multiprocessing.get_context("fork")
-    begun = context.Event()
-    other = context.Process(target=_train_slowly, args=(tmp_path, begun))
+    begun, go_on = context.Event(), context.Event()
+    other = context.Process(target=_train_slowly, args=(tmp_path, begun, go_on))
     other.start()
     assert begun.wait(60)
     with pytest.raises(FolderInUse):
         run(tmp_path)
+    go_on.set()
     other.join(100)
     assert other.exitcode == 0
     folder, result = run(tmp_path, dataclasses.replace(plan(), build=lambda: 1 / 0))

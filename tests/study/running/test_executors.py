@@ -104,7 +104,7 @@ for name in sys.argv[1:]:
 child = os.fork()
 if not child:
     os._exit(torch.cuda._is_in_bad_fork())
-sys.exit(os.waitpid(child, 0)[1])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", code, *module.PRELOADED], capture_output=True)
     assert done.returncode == 0, done.stderr

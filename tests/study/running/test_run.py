@@ -17,6 +17,7 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
+from layerticket.study import folder as folder_module
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.results import load_study, repeat_command
 from layerticket.study.running.engine import run_study
@@ -209,7 +210,8 @@ def test_an_older_version_of_a_study_leaves_the_newer_its_record(tmp_path):
     assert run(tmp_path, margin=0.03) == load_study(tmp_path)  # a changed margin is a version too
 
 
-def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog):
+def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(folder_module, "LOG_AFTER", 0.0)
     folder = StudyFolder(tmp_path)
 
     def wait():
@@ -219,7 +221,7 @@ def test_a_runner_that_is_waited_for_is_named(tmp_path, caplog):
     with exclusive(tmp_path):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        until(lambda: caplog.messages, seconds=2)
+        until(lambda: caplog.messages)
         assert waiting.is_alive()
     waiting.join(60)
     assert not waiting.is_alive()
