@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from layerticket.blocks.find import find_blocks
 from layerticket.errors import LayerticketError
 from layerticket.lottery import (
     draw_after_training,
@@ -18,20 +19,22 @@ from layerticket.lottery import (
 )
 from layerticket.modules import copy_of
 from layerticket.selection import Budget
+from layerticket.tensors import load_tensors
 from layerticket.ticket.find import find_ticket
 from layerticket.ticket.ticket import Ticket
-from layerticket.training.checkpoint import METRICS, Snapshot, load_snapshot
+from layerticket.training.checkpoint import CHECKPOINT, METRICS, Snapshot, load_snapshot
 from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits, small_resnet
 
 RECIPE = Recipe(epochs=4, batch_size=64, precision="fp32")
+AVERAGED = dataclasses.replace(RECIPE, ema_decay=0.9)
 
 
-def play(folder, **options):
+def play(folder, recipe=RECIPE, model=None, **options):
     options = {"criterion": "snip", "budget": Budget(remove=2), "to": "50%"} | options
     how = {"seed": 3, "where": Where(device="cpu", progress=False), "folder": folder}
-    return draw_after_training(small_resnet(), few_digits(), RECIPE, **how, **options)
+    return draw_after_training(model or small_resnet(), few_digits(), recipe, **how, **options)
 
 
 def same(one, two):
@@ -148,6 +151,58 @@ def test_rounds_train_the_smaller_network_in_between(tmp_path):
     assert once.order[0] == ticket.order[0]
     second = load_snapshot(tmp_path / "round-2", 4).weights
     assert second.keys() == once.init.keys()
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, AVERAGED], ids=["plain", "average"])
+def test_a_network_that_loses_nothing_repeats_the_end_of_its_training(tmp_path, recipe):
+    """The block that is removed adds zero in the dense network too, and is not trained."""
+    dense = small_resnet()
+    blocks = find_blocks(dense, torch.zeros(1, *few_digits().shape))
+    first, *others = [block.name for block in blocks]
+    block = dense.get_submodule(first)
+    torch.nn.init.zeros_(block.bn2.weight)
+    block.requires_grad_(False)
+    drawn = play(
+        tmp_path, recipe, dense, criterion="magnitude", budget=Budget(remove=1), protect=others
+    )
+    assert drawn.ticket.removed == (first,)
+    whole, rest = (load_tensors(tmp_path / n / CHECKPOINT)[0] for n in ("round-1", "ticket"))
+    assert any(name.startswith("ema/") for name in rest) == bool(recipe.ema_decay)
+    assert same(rest, {n: t for n, t in whole.items() if f"/{first}." not in n})
+
+
+def test_the_average_is_scored_and_rewound(tmp_path):
+    drawn = play(tmp_path, AVERAGED)
+    ticket, folder = drawn.ticket, tmp_path / "round-1"
+    batch = draw_batch(few_digits(), None, seed=3)
+
+    def scores(weights):
+        network = small_resnet()
+        network.load_state_dict(dict(weights))
+        return find_ticket(network, batch, criterion="snip", budget=Budget(remove=2)).scores
+
+    last, half = load_snapshot(folder, 4), load_snapshot(folder, 2)
+    assert ticket.scores == scores(last.average) != scores(last.weights)
+    early = find_in_training(
+        small_resnet(), batch, run="r", scored=half, rewind_to=half,
+        recipe=AVERAGED, criterion="snip", budget=Budget(remove=2),
+    )  # fmt: skip
+    assert early.scores == scores(half.average) != scores(half.weights)
+    kept = {name: half.average[name] for name in ticket.init}
+    assert same(dict(ticket.average), kept)
+    assert not same(dict(ticket.average), dict(ticket.init))
+    loaded = Ticket.load(ticket.save(tmp_path / "t"))
+    assert loaded.digest == ticket.digest
+    assert same(dict(start_of(loaded).average), kept)
+
+
+def test_a_ticket_without_its_average_is_refused(tmp_path):
+    ticket = play(tmp_path, AVERAGED).ticket
+    old = dataclasses.replace(ticket, average={})
+    with pytest.raises(LayerticketError, match=r"no running average .* Find the ticket again"):
+        start_of(old)
+    zero = dataclasses.replace(old, origin=dataclasses.replace(old.origin, rewind_epoch=0))
+    assert start_of(zero).average == {}  # theta_0 is its own average
 
 
 def test_an_early_ticket_is_scored_where_asked(tmp_path, played):

@@ -47,12 +47,14 @@ def find_in_training(
 ) -> Ticket:
     """Run one round of Algorithm 1: score one snapshot of a training, rewind to another.
 
-    Parameters, buffers and momentum of the kept blocks are reset to theta_i, bit for bit.
+    Parameters, buffers, momentum and running average of the kept blocks are reset to theta_i, bit
+    for bit.
 
     Args:
         dense: A dense network with the architecture that was trained; not modified.
         batch: Scoring batch, on the model's device.
-        scored: The weights to score, theta_n, or an earlier theta for an early ticket.
+        scored: The weights to score, theta_n, or an earlier theta for an early ticket; where it has
+            a running average, that is scored.
         rewind_to: Theta_i, of the same training or of the dense one before it.
         run: Name of the training; recorded.
         recipe: Recipe of the training; recorded.
@@ -69,7 +71,7 @@ def find_in_training(
     origin = origin_of(run, recipe, scored=scored, rewind_to=rewind_to)
     network = copy_of(dense) if within is None else within.apply(dense)
     try:
-        network.load_state_dict(dict(scored.weights))
+        network.load_state_dict(dict(scored.tested))
     except RuntimeError as err:
         raise LayerticketError(
             f"the weights of run {run!r} do not fit this {type(dense).__name__}. "
@@ -91,6 +93,7 @@ def find_in_training(
         ticket,
         init={now: rewind_to.weights[name] for name, now in names.items()},
         optimizer={f"{names[n]}/{key}": value for (n, key), value in state.items() if n in names},
+        average={names[n]: value for n, value in rewind_to.average.items() if n in names},
         origin=origin,
     )
 
@@ -171,8 +174,20 @@ def find_in_rounds(
 
 
 def start_of(ticket: Ticket) -> ResumePoint:
-    """Return where the training of a ticket starts: epoch i of the schedule, with momentum."""
-    return ResumePoint(epoch=ticket.rewind_epoch, optimizer=ticket.optimizer)
+    """Return where the training of a ticket starts: epoch i, with momentum and running average.
+
+    Raises:
+        LayerticketError: If the training had a running average, but the ticket has none.
+    """
+    origin = ticket.origin
+    if origin and origin.rewind_epoch and not ticket.average and Recipe(**origin.recipe).ema_decay:
+        raise LayerticketError(
+            f"the recipe of {origin.run} has an ema_decay, but the ticket has no running average "
+            f"of epoch {origin.rewind_epoch} to continue. Find the ticket again."
+        )
+    return ResumePoint(
+        epoch=ticket.rewind_epoch, optimizer=ticket.optimizer, average=ticket.average
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -229,7 +244,7 @@ def draw_after_training(
         Algorithm 1. arXiv:2301.10835. Learning-rate rewinding: Renda et al., "Comparing Rewinding
         and Fine-tuning in Neural Network Pruning", ICLR 2020. arXiv:2003.02389.
         Differs from the paper: its text does not say what happens to the momentum; here it is
-        rewound with the weights.
+        rewound with the weights, and so is a running average (`ema_decay`).
     """
     i, n = epoch_at(to, recipe.epochs), recipe.epochs
     how: dict[str, Any] = {"seed": seed, "where": where}

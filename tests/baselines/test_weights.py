@@ -20,7 +20,14 @@ from layerticket.criteria.saliency import network_weights
 from layerticket.errors import LayerticketError
 from layerticket.modules import copy_of
 from layerticket.scoring import score, score_weights
-from layerticket.surgery.masks import masked, masked_optimizer, permanent, plain_state
+from layerticket.surgery.masks import (
+    masked,
+    masked_optimizer,
+    masked_state,
+    permanent,
+    plain_state,
+)
+from layerticket.tensors import tensor_digest
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import ResumePoint, Snapshot, read_snapshot
 from layerticket.training.device import Where
@@ -198,6 +205,8 @@ def test_a_masked_network_can_be_copied_before_and_ordinary_after_training(tmp_p
     train(network, tmp_path)
     before = network.eval()(images)
     state = plain_state(network.state_dict())
+    again = masked_state(state, baseline.masks)
+    assert tensor_digest(again) == tensor_digest(network.state_dict())
     plain = permanent(network)
     assert plain is network
     assert not prune.is_pruned(plain)

@@ -193,29 +193,39 @@ def test_a_function_must_agree_with_itself_and_draw_its_weights():
     assert networks.draws("loaded", None, [0], nn.Identity()) == {}
     assert set(networks.draws("drawn", None, [0, 5], nn.Identity())) == {0, 5}
     first = networks.build("loaded", 0)
-    named = start_of(first, epoch=0, optimizer={}, draws={}, model={})
+    named = start_of(first, epoch=0, optimizer={}, average={}, draws={}, model={})
     assert set(named) == {"digest"}
 
 
-def test_a_start_without_the_state_of_the_optimizer_is_not_the_snapshot(tmp_path):
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_start_without_optimizer_or_average_is_not_the_snapshot(decay, tmp_path):
     data = few_digits()
     networks = Networks.of(data)
     training = plan_training(
-        networks, "resnet20", data, Recipe(epochs=2, precision="fp32"), seed=0, device="cpu"
-    )
+        networks, "resnet20", data, Recipe(epochs=2, precision="fp32", ema_decay=decay), seed=0,
+        device="cpu",
+    )  # fmt: skip
     folder, _ = train(training, tmp_path, snapshots=(1,), where=Where(device="cpu", progress=False))
     kept = load_snapshot(folder, 1)
-    network = networks.build("resnet20", 0)
-    network.load_state_dict(dict(kept.weights))
 
-    def start(optimizer):
+    def with_weights(weights):
+        network = networks.build("resnet20", 0)
+        network.load_state_dict(dict(weights))
+        return network
+
+    def start(optimizer, average):
         return start_of(
-            network, epoch=1, optimizer=optimizer, draws={}, model={}, origin=folder,
-            smaller=lambda weights: network,
+            with_weights(kept.weights), epoch=1, optimizer=optimizer, average=average, draws={},
+            model={}, origin=folder, smaller=with_weights,
         )  # fmt: skip
 
-    assert set(start(kept.optimizer)) == {"snapshot"}
-    assert set(start({})) == {"digest", "epoch"}
+    named = {"training": folder.name, "epoch": 1} | ({"average": True} if decay else {})
+    assert start(kept.optimizer, kept.average) == {"snapshot": named}
+    averaged = {"average"} if decay else set()
+    assert set(start({}, kept.average)) == {"digest", "epoch"} | averaged
+    for average in ({}, kept.weights) if decay else (kept.weights,):
+        found = set(start(kept.optimizer, average))
+        assert found == {"digest", "epoch", "optimizer"} | ({"average"} if average else set())
 
 
 def test_weights_that_an_option_loads_are_not_drawn(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from layerticket.baselines.controls import CONTROLS
 from layerticket.cli.app import main
@@ -25,8 +26,9 @@ from layerticket.study.record import Bill, Removal, Result
 from layerticket.study.search import Search, find
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, train_network
-from layerticket.tensors import load_tensors
-from layerticket.ticket.ticket import Ticket
+from layerticket.tensors import load_tensors, tensor_digest
+from layerticket.ticket.ticket import Ticket, weights_digest
+from layerticket.training.checkpoint import load_snapshot
 from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from toy_lottery import few_digits
@@ -145,6 +147,41 @@ def test_a_ticket_of_a_trained_network_is_billed_the_epochs_it_was_scored_after(
         bills.append(Bill.of_ticket(tmp_path / point).total)
     assert bills[0].train_seconds == whole
     assert 0 < bills[1].train_seconds < whole
+
+
+def test_a_running_average_is_scored_and_continued(home, tmp_path):
+    folder, data, _ = home
+    recipe = replace(RECIPE, ema_decay=0.9)
+    how = HOW | {"out": tmp_path / "runs"}
+    dense = Path(train_network(MODEL, data, recipe, snapshots="0,1", **how)["run"])
+    half = load_snapshot(dense, 1)
+    at = {"dense": dense, "budget": Budget(remove=1)}
+    early = LotteryMethod(criterion="magnitude", score_at="1", rewind="1")
+    search(early, data, tmp_path / "early", **at)
+    averaged = Networks.of(data).build(MODEL, 0)
+    averaged.load_state_dict(dict(half.average))
+    ticket = Ticket.load(tmp_path / "early")
+    assert ticket.weights == weights_digest(averaged)
+    assert tensor_digest(ticket.average) != tensor_digest(ticket.init)
+    again = train_network(MODEL, data, recipe, ticket=tmp_path / "early", snapshots="1", **how)
+    named = json.loads((Path(again["run"]) / "run.json").read_text())["identity"]["start"]
+    assert named == {"snapshot": {"training": dense.name, "epoch": 1, "average": True}}
+    kept = load_snapshot(Path(again["run"]), 1)
+    assert tensor_digest(kept.average) == tensor_digest(ticket.average)
+    # The next round may start again where this training did, with the same average.
+    (Path(again["run"]) / "epoch-0001.safetensors").unlink()
+    later = at | {"dense": Path(again["run"]), "budget": Budget(remove=2)}
+    search(early, data, tmp_path / "next", **later)
+    averages = Ticket.load(tmp_path / "next").average
+    assert averages
+    assert all(torch.equal(value, ticket.average[name]) for name, value in averages.items())
+    # Masked weights stay zero in the average too.
+    pruning = {"dense": dense, "reference": folder / "ticket"}
+    search(ImpMethod(rounds=1, rewind="1"), data, tmp_path / "imp", **pruning)
+    run = train_network(MODEL, data, recipe, ticket=tmp_path / "imp", **how)
+    state = load_tensors(Path(run["run"]) / "model.safetensors")[0]
+    masks = Ticket.load(tmp_path / "imp").masks
+    assert not any(state[f"{name}_orig"][~mask].any() for name, mask in masks.items())
 
 
 def test_a_snapshot_is_named_by_its_training(home, tmp_path):

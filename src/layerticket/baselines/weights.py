@@ -17,7 +17,7 @@ from layerticket.errors import LayerticketError
 from layerticket.lottery import origin_of
 from layerticket.modules import copy_of
 from layerticket.scoring import score_weights
-from layerticket.surgery.masks import masked_optimizer, plain_state
+from layerticket.surgery.masks import masked_optimizer, masked_state, plain_state
 from layerticket.ticket.ticket import Ticket, architecture_digest, first_weights, weights_digest
 from layerticket.training.checkpoint import Snapshot
 from layerticket.training.recipe import Recipe
@@ -115,8 +115,9 @@ def next_mask_ticket(
     Args:
         model: Dense network with the architecture that was trained; not modified.
         example: Inputs to count MACs on.
-        scored: Final weights of the training of the dense or a masked network.
-        rewind_to: Theta_i of the dense training, with its optimizer state.
+        scored: End of the training of the dense or a masked network; where it has a running
+            average, that is scored.
+        rewind_to: Theta_i of the dense training, with its optimizer state and average.
         within: Ticket of the previous round; None: the dense network was trained.
         share: Share of all weights to keep in this round, but at least as many as the reference
             has; see `shares_of`.
@@ -138,7 +139,7 @@ def next_mask_ticket(
     """
     origin = origin_of(run, recipe, scored=scored, rewind_to=rewind_to)
     started = time.perf_counter()
-    state, weights = plain_state(scored.weights), prunable_weights(model)
+    state, weights = plain_state(scored.tested), prunable_weights(model)
     if state.keys() != model.state_dict().keys():
         raise LayerticketError(
             f"the weights of run {run!r} do not fit this {type(model).__name__}."
@@ -163,6 +164,7 @@ def next_mask_ticket(
         init={n: t * masks[n] if n in masks else t for n, t in rewind_to.weights.items()},
         origin=origin,
         optimizer=masked_optimizer(rewind_to.optimizer, masks),
+        average=masked_state(rewind_to.average, masks),
     )
 
 

@@ -91,6 +91,7 @@ def start_of(
     *,
     epoch: int,
     optimizer: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
     draws: Mapping[int, Callable[[], nn.Module]],
     model: Mapping[str, Any],
     origin: Path | None = None,
@@ -102,6 +103,7 @@ def start_of(
         first: The network with its initial weights.
         epoch: Epoch of the schedule at which training starts.
         optimizer: State of the optimizer at that epoch.
+        average: Running average of the weights at that epoch; empty: none.
         draws: By seed, a function that builds the network with the weights of that seed; empty if
             its weights are not drawn.
         model: Identity of the function that builds the network, from `callable_identity`.
@@ -118,18 +120,29 @@ def start_of(
                 return drawn(model, seed)
     elif origin is not None and snapshot_path(origin, epoch).exists():
         kept = load_snapshot(origin, epoch)
-        small = smaller(kept.weights)
-        if small is not None and tensor_digest(small.state_dict()) == weights:
+        averages = _cut(kept.average, smaller), tensor_digest(average)
+        if _cut(kept.weights, smaller) == weights and averages[0] == averages[1]:
             known = {tensor_digest({"": tensor}) for tensor in kept.optimizer.values()}
             own = [tensor_digest({"": tensor}) in known for tensor in optimizer.values()]
             if all(own) and bool(own) == bool(known):
-                return {"snapshot": {"training": origin.name, "epoch": epoch}}
+                named = {"training": origin.name, "epoch": epoch}
+                return {"snapshot": named | ({"average": True} if average else {})}
     found: dict[str, Any] = {"digest": weights}
     if epoch:
         found |= {"epoch": epoch}
     if optimizer:
         found |= {"optimizer": tensor_digest(optimizer)}
+    if average:
+        found |= {"average": tensor_digest(average)}
     return found
+
+
+def _cut(
+    state: Mapping[str, Tensor], smaller: Callable[[Mapping[str, Tensor]], nn.Module | None]
+) -> str:
+    """Return the digest of what a smaller network has of a state; of nothing if it does not fit."""
+    small = smaller(state) if state else None
+    return tensor_digest({} if small is None else small.state_dict())
 
 
 def callable_identity(thing: str | Callable[..., Any], version: str = "") -> dict[str, Any]:

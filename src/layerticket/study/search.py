@@ -368,7 +368,7 @@ class _Trained:
         return None if ticket is None else ticket.seed
 
     def theta(self, epoch: int) -> Snapshot:
-        """Return the weights after so many epochs: final, from a snapshot, or initial."""
+        """Return the weights after so many epochs: final (the average), a snapshot, or initial."""
         if epoch == self.recipe.epochs:
             weights = load_tensors(self.folder / WEIGHTS)[0]
             return Snapshot(epoch=epoch, weights=weights, optimizer={})
@@ -379,9 +379,11 @@ class _Trained:
             and not snapshot_path(self.folder, epoch).exists()
         ):
             ticket = self.ticket if epoch else None
-            optimizer = {} if ticket is None else ticket.optimizer
             weights = load_tensors(self.folder / FIRST)[0]
-            return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer)
+            if ticket is None:
+                return Snapshot(epoch=epoch, weights=weights)
+            at = {"optimizer": ticket.optimizer, "average": ticket.average}
+            return Snapshot(epoch=epoch, weights=weights, **at)
         return load_snapshot(self.folder, epoch)
 
     def inputs(self, *epochs: int) -> dict[str, dict[str, str]]:

@@ -229,6 +229,7 @@ def plan_training(
         first,
         epoch=start.epoch,
         optimizer=start.optimizer,
+        average=start.average,
         draws=networks.draws(model, removal, seeds, dense) if not start.epoch else {},
         model=networks.identity(model),
         origin=trainings / origin if trainings is not None and origin else None,

@@ -63,6 +63,15 @@ def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
+def masked_state(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state of an ordinary network with the names and values of a masked one."""
+    found = {name: tensor for name, tensor in state.items() if name not in masks}
+    for name in state.keys() & masks.keys():
+        mask = masks[name].to(state[name])
+        found |= {name + ORIGINAL: state[name] * mask, name + MASK: mask}
+    return found
+
+
 def masked_optimizer(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the optimizer state of an ordinary network with names and zeros of a masked one."""
     found: dict[str, Tensor] = {}

@@ -25,7 +25,7 @@ from layerticket.tensors import load_tensors, save_tensors, tensor_digest
 
 SCHEMA = 2
 RECORD = "ticket.json"
-TENSORS = ("init", "optimizer", "masks")
+TENSORS = ("init", "optimizer", "average", "masks")
 """Fields saved in their own files, as ``NAME.safetensors``."""
 FILES = (RECORD, *(f"{name}.safetensors" for name in TENSORS))
 """Every file of a ticket."""
@@ -111,6 +111,8 @@ class Ticket(Shown):
     """Training that it was found in; None: found at initialization."""
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     """State of the optimizer at theta_i, as ``parameter/key``; empty at theta_0."""
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """Running average of the weights at theta_i, by name; empty if there is none or at theta_0."""
     # for blocks
     kept: tuple[str, ...] = ()
     """Kept removable blocks."""
@@ -339,6 +341,8 @@ class Ticket(Shown):
         record["cuts"] = [asdict(cut) for cut in self.cuts]
         record["origin"] = None if self.origin is None else asdict(self.origin)
         record |= {name: _digest_of(getattr(self, name)) for name in TENSORS}
+        if not self.average:
+            del record["average"]  # tickets without one keep their digest
         record["checksum"] = _checksum(record)
         return record
 

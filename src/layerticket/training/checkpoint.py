@@ -99,6 +99,11 @@ class Snapshot:
     average: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """Running average of parameters and buffers; empty if the recipe has none."""
 
+    @property
+    def tested(self) -> Mapping[str, Tensor]:
+        """The weights that are tested and scored: the average, if there is one."""
+        return self.average or self.weights
+
 
 class MissingSnapshot(LayerticketError):
     """A training passed an epoch whose snapshot is required but was not saved."""
