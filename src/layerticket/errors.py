@@ -1,11 +1,14 @@
-"""The exceptions of this package, and helpers for common messages."""
+"""The exceptions of this package, helpers for common messages, and imports that may fail."""
 
 import contextlib
 import difflib
 import errno
 import importlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 ECHO = "also raised by process 0"
@@ -148,3 +151,38 @@ def need(module: str, *, extra: str = "", why: str = "") -> Any:  # noqa: ANN401
         raise LayerticketError(
             f"{why or f'{package} is not installed'}: pip install {command}"
         ) from err
+
+
+@contextlib.contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """Put the current folder first on the import path, as ``python -m`` does."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def imported(module: str, what: str, *, hint: str = "") -> ModuleType:
+    """Import a module of the user's; the current folder is searched too.
+
+    Args:
+        module: Its dotted name.
+        what: What names it, for the message, such as "data 'mine:images'".
+        hint: End of the message.
+
+    Raises:
+        LayerticketError: If there is no such module; an error inside it passes unchanged.
+    """
+    with current_folder_importable():
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as err:
+            if not f"{module}.".startswith(f"{err.name}."):
+                raise
+            raise LayerticketError(
+                f"{what}: there is no module {err.name!r}. Install it, or run from the folder that "
+                f"contains it.{hint}"
+            ) from err

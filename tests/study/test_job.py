@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import toy_study
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.study.folder import StudyFolder
-from layerticket.study.job import _clear, run_job
+from layerticket.study.job import _clear, function_of, run_job
 from layerticket.study.methods import ControlMethod, TicketMethod
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.executors import Workers
@@ -382,6 +383,19 @@ def test_what_fit_returns_is_checked(tmp_path, returned, said):
     assert record["runs"][0]["status"] == "failed"
     assert said in record["runs"][0]["error"]
     assert study_status(tmp_path)["failed"] == len(record["runs"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_module:fit", "fit 'no_such_module:fit': there is no module 'no_such_module'"),
+        ("toy_study:fit", "'toy_study' has no function 'fit'"),
+        ("toy_study", "has no function ''. Write package.module:function"),
+    ],
+)
+def test_a_fit_that_is_not_there_is_named(name, said):
+    with pytest.raises(LayerticketError, match=re.escape(said)):
+        function_of(name)
 
 
 def test_a_parameter_that_fit_leaves_as_it_was_is_noted(tmp_path):

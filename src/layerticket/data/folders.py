@@ -5,7 +5,6 @@ Letters: N images, C channels, H and W pixels, K classes.
 
 import bisect
 import hashlib
-import importlib
 import inspect
 import json
 import logging
@@ -13,7 +12,6 @@ import math
 import os
 import re
 import socket
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +40,7 @@ from layerticket.data.dataset import (
 from layerticket.data.images import SUFFIXES, Encoded, Form, form_of
 from layerticket.data.sources import Reading
 from layerticket.data.streaming import EncodedSplit, ResizedSplit, read_ahead
-from layerticket.errors import LayerticketError, need
+from layerticket.errors import LayerticketError, imported, need
 from layerticket.files import check_regular, digest
 from layerticket.settings import size_of
 
@@ -502,21 +500,7 @@ def from_function(
             returns something else.
     """
     module_name, _, function_name = name.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as err:
-        if not f"{module_name}.".startswith(f"{err.name}."):
-            raise
-        raise LayerticketError(
-            f"data {name!r}: there is no module {err.name!r}. Install it, or run from the folder "
-            "that contains it."
-        ) from err
-    finally:
-        sys.path.remove(here)
-    function = getattr(module, function_name, None)
+    function = getattr(imported(module_name, f"data {name!r}"), function_name, None)
     if not callable(function):
         raise LayerticketError(f"data {name!r}: {module_name} has no function {function_name!r}.")
     parameters = inspect.signature(function).parameters

@@ -2,19 +2,22 @@
 
 import ast
 import difflib
-import importlib
 import inspect
-import os
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 
 from torch import nn
 
-from layerticket.errors import LayerticketError, ModelError, need, unknown_name
+from layerticket.errors import (
+    LayerticketError,
+    ModelError,
+    current_folder_importable,
+    imported,
+    need,
+    unknown_name,
+)
 from layerticket.models.cifar_resnet import CifarResNet
 from layerticket.models.hugging_face import hugging_face_model
 from layerticket.models.names import PROJECTION, check_model_name, model_names
@@ -274,8 +277,13 @@ def _from_function(
 ) -> nn.Module:
     """Import a module and call one of its functions."""
     full = f"{module_name}:{function_name}"
-    with _current_directory_importable():
-        function = _attribute(_imported(module_name, full), function_name, full)
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise unknown_name("model", full, model_names())
+    with current_folder_importable():  # the function may import too
+        module = imported(
+            module_name, f"model {full!r}", hint=f" Available: {', '.join(model_names())}."
+        )
+        function = _attribute(module, function_name, full)
         given = accepted(function, offered | options, full)
         try:
             built = function(**given | options)
@@ -284,21 +292,6 @@ def _from_function(
                 f"{full!r} ended the program ({err}) instead of returning a network."
             ) from err
         return _network_of(built, full)
-
-
-def _imported(module_name: str, full: str) -> ModuleType:
-    """Import a module; raise if it is missing; an error inside it is passed on."""
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise unknown_name("model", full, model_names())
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as err:
-        if not f"{module_name}.".startswith(f"{err.name}."):
-            raise
-        raise LayerticketError(
-            f"model {full!r}: there is no module {err.name!r}. Install it, or run from its folder. "
-            f"Available: {', '.join(model_names())}."
-        ) from err
 
 
 def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..., object]:
@@ -313,15 +306,3 @@ def _attribute(module: ModuleType, function_name: str, full: str) -> Callable[..
         return found  # type: ignore[no-any-return]  # whatever the module holds
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
     raise unknown_name(f"function of {module.__name__!r} in model", full.partition(":")[2], names)
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    """Put the current directory first on the import path, as with ``python -m``."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(here)

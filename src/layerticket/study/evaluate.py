@@ -259,7 +259,7 @@ def similarity_of(
     dense, other = trained_network(dense_run, networks), trained_network(run, networks)
     example = head(inputs, 1)
     names = _blocks(dense, example)
-    if _config(run)["model"] == _config(dense_run)["model"]:
+    if read_config(run)["model"] == read_config(dense_run)["model"]:
         same = counterparts(dense, names, _removed(run))
     else:
         same = stage_ends(names, _blocks(other, example))
@@ -311,10 +311,6 @@ def stage_ends(names: Sequence[str], others: Sequence[str]) -> dict[str, str]:
     if len(ends[0]) != len(ends[1]):
         return first
     return first | dict(zip(ends[0].values(), ends[1].values(), strict=True))
-
-
-def _config(run: Path) -> dict[str, Any]:
-    return read_config(run)
 
 
 def _removed(run: Path) -> tuple[str, ...]:

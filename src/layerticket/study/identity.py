@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from layerticket.data.dataset import Dataset
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, current_folder_importable
 from layerticket.files import digest
 from layerticket.tensors import tensor_digest
 from layerticket.training.checkpoint import load_snapshot, snapshot_path
@@ -74,7 +73,7 @@ def data_identity(dataset: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": dataset.fingerprint,
         "type": str(dataset.train.dtype).removeprefix("torch."),
-        "range": list(getattr(dataset, "value_range", (0, 255))),
+        "range": list(dataset.value_range),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "classes": dataset.classes,
@@ -222,15 +221,11 @@ def _module_file(module: str) -> Path | None:
     known = None if loaded is None else getattr(loaded, "__file__", None)
     if known is not None:
         return Path(known)
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    finally:
-        sys.path.remove(here)
+    with current_folder_importable():
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
     found = spec is not None and spec.origin is not None and Path(spec.origin).is_file()
     return Path(str(spec.origin)) if found and spec is not None else None
 

@@ -1,10 +1,8 @@
 """The jobs of a study. `run_job` runs one job, with everything read from the study's folder."""
 
 import functools
-import importlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from layerticket.batch import batch_digest
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, check_labels, noise
 from layerticket.data.sources import Reading, load_data
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, imported
 from layerticket.files import (
     FolderInUse,
     digest,
@@ -523,21 +521,10 @@ def function_of(name: str) -> Callable[..., Any]:
     Raises:
         LayerticketError: If there is no such module or function.
     """
-    module, colon, function = name.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        found = getattr(importlib.import_module(module), function, None) if colon else None
-    except ModuleNotFoundError as err:
-        if not f"{module}.".startswith(f"{err.name}."):
-            raise
-        found = None
-    finally:
-        sys.path.remove(here)
+    module, _, function = name.partition(":")
+    found = getattr(imported(module, f"fit {name!r}"), function, None)
     if not callable(found):
         raise LayerticketError(
-            f"{name!r} cannot be imported as a function. Write package.module:function, and run "
-            "from the folder that contains the module."
+            f"fit {name!r}: {module!r} has no function {function!r}. Write package.module:function."
         )
     return found  # type: ignore[no-any-return]  # whatever the module holds
