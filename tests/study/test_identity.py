@@ -49,6 +49,23 @@ OTHER = {
 }
 
 
+def test_the_identity_of_data_holds_all_that_decides_a_training():
+    data = make_data()
+    splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    wide = {
+        name: dataclasses.replace(split, images=split.images.to(torch.uint16))
+        for name, split in splits.items()
+    }
+    assert data_identity(dataclasses.replace(data, value_range=(0, 1000), **wide)) == {
+        "fingerprint": "f" * 64,
+        "type": "uint16",
+        "range": [0, 1000],
+        "mean": [0.3, 0.3, 0.3],
+        "std": [0.2, 0.2, 0.2],
+        "classes": 3,
+    }
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingIdentity)])
 def test_every_field_changes_the_name(field):
     assert field in OTHER, f"say here to what other value {field!r} can be set"

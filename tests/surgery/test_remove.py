@@ -130,6 +130,10 @@ def test_weights_tied_to_a_removed_block_become_the_copys_own():
     assert torch.equal(small[3].conv1.weight, model[2].conv1.weight)
     assert small[3].conv1.weight.data_ptr() != model[2].conv1.weight.data_ptr()
     assert small[3].conv1.weight is small[3].conv2.weight
+    assert small[3].conv1.weight.requires_grad
+    model[2].conv1.weight.requires_grad_(False)
+    small, _ = cut(model, image_batch()[0], "2")
+    assert not small[3].conv1.weight.requires_grad
 
 
 def test_pickle_names_nothing_of_ours():

@@ -198,6 +198,7 @@ def test_sigkill_then_resume(tmp_path):
     [
         ({"seed": 6}, "seed"),
         ({"recipe": Recipe(epochs=4, batch_size=16, precision="bf16")}, "recipe"),
+        ({"data": dataclasses.replace(make_data(), fingerprint="0" * 64)}, "data"),
     ],
 )
 def test_another_trainings_checkpoint_is_refused(tmp_path, options, named):

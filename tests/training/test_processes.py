@@ -9,6 +9,7 @@ import torch
 from layerticket.errors import LayerticketError
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import CHECKPOINT, METRICS
+from layerticket.training.device import seed_epoch
 from layerticket.training.distributed import (
     DistributedOptions,
     Processes,
@@ -287,3 +288,15 @@ def test_parts_cover_a_batch():
         parts = [Processes(rank=rank, count=count).part(17) for rank in range(count)]
         assert [parts[0][0], parts[-1][1]] == [0, 17]
         assert all(one[1] == two[0] for one, two in itertools.pairwise(parts))
+
+
+def test_dropout_of_an_epoch_follows_from_seed_epoch_and_process():
+    def drawn(*place):
+        seed_epoch(*place[:2], torch.device("cpu"), *place[2:])
+        return tuple(torch.rand(3).tolist())
+
+    places = [(5, 1), (6, 1), (5, 2), (5, 1, 1), (5, 1, 2)]
+    found = {place: drawn(*place) for place in places}
+    assert len(set(found.values())) == len(places)
+    assert found == {place: drawn(*place) for place in places}
+    assert found[5, 1] == drawn(5, 1, 0)  # process 0 draws as one that trains alone

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import random
 import types
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from layerticket.data.batches import Mixing, batches
 from layerticket.data.dataset import Split
+from layerticket.data.sources import Reading
 from layerticket.errors import LayerticketError
 from layerticket.surgery.masks import masked
 from layerticket.tensors import load_tensors
@@ -26,7 +29,14 @@ from layerticket.training.checkpoint import (
 from layerticket.training.device import Where
 from layerticket.training.fit import fit, train_epoch
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import CapturedStep, Trainer, difference, held_values, timed_steps
+from layerticket.training.steps import (
+    CapturedStep,
+    Objective,
+    Trainer,
+    difference,
+    held_values,
+    timed_steps,
+)
 from toy_training import make_data, make_model
 
 CPU = torch.device("cpu")
@@ -81,11 +91,11 @@ def test_resumed_and_rewound_end_in_the_same_bits(tmp_path, recipe):
 
 
 def test_adamw_is_that_of_torch():
-    mine, model = trainer(ADAMW), make_model()
+    mine, model = trainer(dataclasses.replace(ADAMW, betas=(0.8, 0.95))), make_model()
     theirs = torch.optim.AdamW(
         [{"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.05},
          {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}],
-        lr=0.01, betas=(0.9, 0.999),
+        lr=0.01, betas=(0.8, 0.95),
     )  # fmt: skip
     model.train()
     mine.model.train()
@@ -160,6 +170,26 @@ def test_no_augmentation_shows_images_as_they_are():
         assert not torch.equal(images, changed)
         away = (images.unsqueeze(1) - originals.unsqueeze(0)).abs().amax((2, 3, 4))
         assert (away.amin(1) < 1e-5).all()
+
+
+def test_label_smoothing_by_hand():
+    # Logits (ln 3, 0) are probabilities (3/4, 1/4). Smoothing 0.2 moves 0.1 to the other class.
+    recipe = dataclasses.replace(RECIPE, label_smoothing=0.2)
+    objective = Objective(nn.Identity(), recipe, "cpu", bf16=False, classes=2)
+    loss = objective(torch.tensor([[math.log(3), 0.0]]), torch.tensor([0]))
+    assert loss.item() == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * math.log(4))
+
+
+def test_batches_are_augmented_and_mixed_as_the_recipe_says():
+    recipe = dataclasses.replace(RECIPE, augmentation="trivialaugment", mixup=0.2, cutmix=1.0)
+    data = dataclasses.replace(make_data(), reading=Reading(readers=0))
+    mine = Trainer(make_model(), data, recipe, seed=5, device=CPU)
+    wanted = batches(
+        data, data.train, 16, seed=5, epoch=2, train=True, drop_last=True,
+        policy="trivialaugment", mixing=Mixing(mixup=0.2, cutmix=1.0),
+    )  # fmt: skip
+    for found, expected in zip(mine.batches(2), wanted, strict=True):
+        assert all(map(torch.equal, found, expected))
 
 
 def test_timed_steps_leave_the_network_alone():
