@@ -190,3 +190,6 @@ def test_equal_compute():
     assert equal_compute_epochs(late, 10) == 16  # 10 dense epochs, then 8 at 0.7
     with pytest.raises(LayerticketError, match="leaves nothing to train"):
         equal_compute_epochs(late, 2)
+    early = Origin(run="r", scored_epoch=2, rewind_epoch=6, recipe={"epochs": 10})
+    early = dataclasses.replace(reference, origin=early)
+    assert equal_compute_epochs(early, 10) == 9  # 6 dense epochs to rewind to, then 4 at 0.7

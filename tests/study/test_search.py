@@ -1,7 +1,7 @@
 """Searches by name: found, saved with a bill, trained, evaluated, compared; on the digits."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -137,16 +137,33 @@ def test_iterative_pruning_trains_its_rounds_and_goes_on_where_it_was(home, tmp_
         search(method, data, tmp_path / "x", **at | {"dense": Path(run["run"])})
 
 
-def test_a_ticket_of_a_trained_network_is_billed_the_epochs_it_was_scored_after(home, tmp_path):
+def test_a_ticket_of_a_trained_network_is_billed_the_epochs_it_needs(home, tmp_path):
     _, data, dense = home
     whole = Result.load(dense).train_seconds
     bills = []
-    for point in ("100%", "1"):
-        method = LotteryMethod(criterion="magnitude", score_at=point)
-        search(method, data, tmp_path / point, dense=dense, budget=Budget(remove=1), seed=None)
-        bills.append(Bill.of_ticket(tmp_path / point).total)
-    assert bills[0].train_seconds == whole
-    assert 0 < bills[1].train_seconds < whole
+    for score, rewind in (("100%", "0"), ("1", "0"), ("0", "1"), ("1", "1")):
+        method, out = LotteryMethod(criterion="magnitude", score_at=score, rewind=rewind), tmp_path
+        out /= f"{score}-{rewind}"
+        search(method, data, out, dense=dense, budget=Budget(remove=1), seed=None)
+        bills.append(Bill.of_ticket(out).total.train_seconds)
+    assert bills[0] == whole
+    assert 0 < bills[1] < whole
+    assert bills[1:] == [bills[1]] * 3  # the epoch to rewind to was trained too
+
+
+def test_the_unknown_cost_of_an_earlier_search_stays_unknown(home, tmp_path):
+    folder, data, _ = home
+    Ticket.load(folder / "ticket").save(tmp_path / "first")  # without a bill
+    how = HOW | {"out": tmp_path / "runs", "ticket": tmp_path / "first"}
+    run = Path(train_network(MODEL, data, RECIPE, **how)["run"])
+    method = LotteryMethod(criterion="magnitude")
+    record = search(method, data, tmp_path / "next", dense=run, budget=Budget(remove=2), seed=None)
+    assert record["search_seconds"] is None
+    total = Bill.of_ticket(tmp_path / "next").total
+    trained = Result.load(run).train_seconds  # it was found at initialization, without a training
+    assert asdict(total) == {
+        "train_seconds": trained, "search_seconds": None, "energy_kwh": None, "co2_kg": None
+    }  # fmt: skip
 
 
 def test_a_running_average_is_scored_and_continued(home, tmp_path):

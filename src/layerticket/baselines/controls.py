@@ -150,8 +150,8 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
     """Return the epochs of the dense network that use as many MACs as the training of a ticket.
 
     A ticket found at initialization trains `epochs` epochs at its share of the dense network's
-    MACs. A ticket found in a training also needs that training up to the scored epoch, and then
-    starts at the epoch it was rewound to. Scoring, the gradient of a few images, is not counted:
+    MACs. A ticket found in a training also needs that training up to the scored epoch or, if later,
+    the one it was rewound to, where its own training starts. Scoring, the gradient of a few images, is not counted:
     with 100 of 45,000 images it is a few thousandths of one epoch.
 
     Args:
@@ -170,7 +170,8 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
             f"the ticket starts at epoch {reference.rewind_epoch}, so a schedule of {epochs} "
             "epochs leaves nothing to train. Give the epochs of its schedule."
         )
-    before = 0 if reference.origin is None else reference.origin.scored_epoch
+    origin = reference.origin
+    before = 0 if origin is None else max(origin.scored_epoch, origin.rewind_epoch)
     share = reference.counted_macs["ticket"] / reference.counted_macs["dense"]
     return max(1, round(before + left * share))
 

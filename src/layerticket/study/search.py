@@ -170,7 +170,7 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
         **_find_options(method, seed),
     )
     at = replace(at, model=run.model, recipe=recipe)
-    before = run.bill(scored)
+    before = run.bill(max(scored, theta_i.epoch))
     record = _find_blocks_ticket(lambda costs: search(costs=costs), dense, method, at, before)
     return record | {"inputs": run.inputs(scored, theta_i.epoch)}
 
@@ -393,14 +393,19 @@ class _Trained:
         return {self.folder.name: {part: known[part] for part in sorted(parts) if part in known}}
 
     def bill(self, epoch: int) -> Bill:
-        """Return the cost up to an epoch, plus the cost of finding its own ticket."""
+        """Return the cost up to an epoch, plus that of finding its own ticket (None: not known)."""
         cost, start = self.result.cost, int(self.config["start_epoch"])
         if epoch < self.recipe.epochs:
             cost = cost.share(_share_of_time(self.folder, epoch - start, self.result))
-        own = Bill(items={self.folder.name: cost})
-        if self.ticket is None:
+        own, ticket = Bill(items={self.folder.name: cost}), self.ticket
+        if ticket is None:
             return own
-        return own | (Bill.of_ticket(Path(self.config["ticket"])) or Bill(items={}))
+        found = Bill.of_ticket(Path(self.config["ticket"]))
+        if found is None:
+            trained = 0.0 if ticket.origin is None else None
+            unknown = Cost(train_seconds=trained, search_seconds=None, energy_kwh=None, co2_kg=None)
+            found = Bill(items={f"search-of-{ticket.digest[:16]}": unknown})
+        return own | found
 
 
 def _share_of_time(folder: Path, epochs: int, result: Result) -> float:
