@@ -209,7 +209,11 @@ def test_a_snapshot_is_named_by_its_training(home, tmp_path):
     beside = train_network(MODEL, data, RECIPE, out=dense.parent, **how)
     named = json.loads((Path(beside["run"]) / "run.json").read_text())["identity"]["start"]
     assert named == {"snapshot": {"training": dense.name, "epoch": 1}}
-    alone = train_network(MODEL, data, RECIPE, out=tmp_path / "elsewhere", **how)
+    faster = replace(RECIPE, compile="off", cuda_graph=False)  # the same training
+    alone = train_network(MODEL, data, faster, out=tmp_path / "elsewhere", **how)
+    other = replace(faster, momentum=0.8)
+    with pytest.raises(LayerticketError, match=r"has momentum 0\.9, but 0\.8 was given"):
+        train_network(MODEL, data, other, out=tmp_path / "elsewhere", **how)
     named = json.loads((Path(alone["run"]) / "run.json").read_text())["identity"]["start"]
     assert set(named) == {"digest", "epoch", "optimizer"}  # its training is not at hand
     back = LotteryMethod(criterion="magnitude", rewind="0")

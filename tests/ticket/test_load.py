@@ -57,6 +57,14 @@ def test_what_else_a_module_has_beside_its_network_does_no_harm(place):
     assert equal(load(folder, network(), checkpoint=state), trained)
 
 
+@pytest.mark.parametrize("name", ["empty.pt", "empty.safetensors"])
+def test_an_empty_file_is_refused_in_one_sentence(place, tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(LayerticketError, match=r"cannot be read: [^.]+\. If you trust") as caught:
+        load(place[0], network(), checkpoint=tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
 def test_files_are_read_without_running_their_code(place, tmp_path):
     folder, trained = place
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "a.ckpt")

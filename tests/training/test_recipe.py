@@ -95,6 +95,7 @@ def test_each_field_alone_makes_another_training_or_none(field):
     other = dataclasses.replace(BASE, **{field: value})
     assert other != BASE
     assert (other.identity(STANDARD, "fp32") != before) is matters
+    assert (other.facts() != BASE.facts()) is (matters or field == "precision")
 
 
 @pytest.mark.parametrize("field", ["momentum", "nesterov", "betas"])

@@ -151,8 +151,8 @@ def equal_compute_epochs(reference: Ticket, epochs: int) -> int:
 
     A ticket found at initialization trains `epochs` epochs at its share of the dense network's
     MACs. A ticket found in a training also needs that training up to the scored epoch or, if later,
-    the one it was rewound to, where its own training starts. Scoring, the gradient of a few images, is not counted:
-    with 100 of 45,000 images it is a few thousandths of one epoch.
+    the one it was rewound to, where its own training starts. Scoring, the gradient of a few images,
+    is not counted: with 100 of 45,000 images it is a few thousandths of one epoch.
 
     Args:
         reference: The ticket.

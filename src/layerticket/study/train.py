@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -313,16 +313,14 @@ def _start(
             "an initialization seed is given, but the ticket starts from its own weights. "
             "Add --initialization seed to draw new ones, or leave the seed out."
         )
-    known = None if found.origin is None else Recipe(**found.origin.recipe)
-    if found.origin and found.rewind_epoch and known != recipe:
-        names = [
-            f.name for f in fields(recipe) if getattr(known, f.name) != getattr(recipe, f.name)
-        ]
-        raise LayerticketError(
-            f"the ticket starts at epoch {found.rewind_epoch} of {found.origin.run}, whose "
-            f"recipe has {names[0]} {getattr(known, names[0])!r}, but "
-            f"{getattr(recipe, names[0])!r} was given. Give the recipe of that run."
-        )
+    if found.origin and found.rewind_epoch:
+        known, facts = Recipe(**found.origin.recipe).facts(), recipe.facts()
+        if odd := [name for name in known if known[name] != facts.get(name)]:
+            raise LayerticketError(
+                f"the ticket starts at epoch {found.rewind_epoch} of {found.origin.run}, whose "
+                f"recipe has {odd[0]} {known[odd[0]]!r}, but {facts[odd[0]]!r} was given. Give "
+                "the recipe of that run."
+            )
     return resume_point_of(found)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from layerticket.display import few
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, short
 from layerticket.ticket.ticket import Ticket
 
 ENTRIES = ("state_dict", "model_state_dict", "model")
@@ -75,8 +75,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as err:
         raise LayerticketError(
-            f"the checkpoint {str(path)!r} cannot be read: {str(err).splitlines()[0]} If you trust "
-            "it, load it yourself and give its state dict as checkpoint."
+            f"the checkpoint {str(path)!r} cannot be read: {short(err).rstrip('.')}. If you "
+            "trust it, load it yourself and give its state dict as checkpoint."
         ) from err
     if not isinstance(found, Mapping):
         raise LayerticketError(

@@ -87,11 +87,19 @@ class Recipe:
                 "example, 0.3 times the epochs."
             )
 
+    def facts(self) -> dict[str, Any]:
+        """Return the fields that decide a training's result, by name.
+
+        Left out are `compile`, `cuda_graph` and fields without effect.
+        """
+        unused = {"compile", "cuda_graph", *_UNUSED[self.optimizer]}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in unused}
+
     def identity(self, standard: Mapping[str, Any], precision: str) -> dict[str, Any]:
         """Return the recipe's part of a training's identity, as JSON values.
 
-        Left out are fields at their neutral value, fields without effect, `compile` and
-        `cuda_graph`. So adding a field keeps the names of old trainings.
+        These are the `facts` without those at their neutral value. So adding a field keeps the
+        names of old trainings.
 
         Args:
             standard: The data source's `standard` augmentation, such as
@@ -103,12 +111,9 @@ class Recipe:
             >>> recipe.identity({"pad": 1, "flip": False}, "fp32")["augmentation"]
             {'pad': 1}
         """
-        facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        del facts["compile"], facts["cuda_graph"]
-        facts["precision"] = precision
-        facts["betas"] = list(self.betas)
-        for name in _UNUSED[self.optimizer]:
-            del facts[name]
+        facts = self.facts() | {"precision": precision}
+        if "betas" in facts:
+            facts["betas"] = list(self.betas)
         declared = {name: value for name, value in standard.items() if value}
         if self.augmentation in POLICIES:
             declared |= {"policy": self.augmentation}
