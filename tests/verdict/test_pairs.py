@@ -2,6 +2,7 @@ import copy
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,6 +167,47 @@ def test_nothing_measured_is_null_and_other_machines_are_not_compared(study):
     assert of(analyse(study), "snip")["speedup"]["mean"] > 1
 
 
+@pytest.mark.parametrize(
+    ("key", "other", "null"),
+    [
+        ("device", "cpu", {"speedup", "memory_saving", "energy_saving", "co2_saving"}),
+        ("precision", "fp32", {"speedup", "memory_saving", "energy_saving", "co2_saving"}),
+        ("workers", 2, {"speedup"}),
+        ("energy_method", "guessed", {"energy_saving", "co2_saving"}),
+    ],
+)
+def test_figures_that_were_measured_otherwise_are_not_compared(study, key, other, null):
+    for run in study["runs"]:
+        if run["method"] == "grasp":
+            run[key] = other
+    found = of(analyse(study), "grasp")
+    found |= {"speedup": found["speedup"]["mean"]}
+    measured = ("speedup", "memory_saving", "energy_saving", "co2_saving")
+    assert {name for name in measured if found[name] is None} == null
+
+
+def test_the_network_that_waits_longer_for_data_is_told():
+    rows = [row("dense", seed, DENSE[seed], kind="dense", data_wait_share=0.2) for seed in DENSE]
+    for method, share in (("grasp", 0.3), ("snip", 0.1), ("synflow", None)):
+        rows += [row(method, seed, 0.9, data_wait_share=share) for seed in DENSE]
+    found, _ = analysis(rows)
+    assert found["grasp"].data_wait_share == pytest.approx(0.3)
+    assert found["snip"].data_wait_share == pytest.approx(0.2)
+    assert found["synflow"].data_wait_share is None
+
+
+def test_a_win_of_two_seeds_carries_a_caution():
+    def caution(seeds):
+        tickets = [row("grasp", seed, DENSE[seed]) for seed in seeds]
+        found, verdict = analysis([*dense_rows(seeds), *tickets], test_images=10_000)
+        assert found["grasp"].outcome_adjusted == "wins"
+        assert ("Two seeds are few" in verdict) == (found["grasp"].caution is not None)
+        return found["grasp"].caution
+
+    assert caution((0, 1)).startswith("two seeds are few")
+    assert caution((0, 1, 2)) is None
+
+
 def test_evaluations_are_paired_too(study):
     before, after = (runs_of(study, name, "evaluations") for name in ("dense", "grasp"))
     pairs = [after[s]["cifar10-c"]["accuracy"] - before[s]["cifar10-c"]["accuracy"] for s in before]
@@ -248,6 +290,18 @@ def test_a_criterion_is_held_against_every_control_of_its_cost_only(study):
         if run["method"] == "last blocks":
             run["budget"] = "remove 4"
     assert "last blocks" not in [one["method"] for one in of(analyse(study), "grasp")["controls"]]
+
+
+def test_a_dense_training_that_stopped_earlier_belongs_to_tickets_of_its_compute():
+    # 100 MACs in 1 epoch are the compute of 50 MACs in 2. Its MACs alone are those of no ticket.
+    def stopped(method, macs, epochs):
+        rows = [row(method, seed, 0.9, kind="control", macs=macs, epochs=epochs) for seed in DENSE]
+        return [replace(one, kind="equal_compute") for one in rows]
+
+    tickets = [row("grasp", seed, 0.9, macs=50, epochs=2) for seed in DENSE]
+    others = [*stopped("equal compute", 100, 1), *stopped("equal MACs", 50, 1)]
+    found, _ = analysis([*dense_rows(), *tickets, *others])
+    assert [one.method for one in found["grasp"].controls] == ["equal compute"]
 
 
 def test_the_verdict_of_the_study_in_a_sentence(study):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, t
 
 from layerticket.verdict.pairs import Row
 from layerticket.verdict.worth import (
@@ -45,6 +45,23 @@ def test_worth_is_the_accuracy_lost():
     assert a.worth.n == 2
     assert a.worth.over == "seeds and images"
     assert a.worth.low < 0.015 < a.worth.high
+
+
+def test_no_worth_is_known_better_than_to_one_image():
+    # Both seeds lose one image of 8; two rounding errors have the deviation 1/8 / sqrt(6).
+    rows = [row("dense", seed, 0.5) for seed in (0, 1)]
+    rows += [row("control", seed, 0.375, removed=("a",)) for seed in (0, 1)]
+    (found,) = block_worth(rows, test_images=8)
+    half = t.ppf(0.975, 1) / 8 / math.sqrt(6) / math.sqrt(2)
+    assert (found.worth.low, found.worth.high) == pytest.approx((0.125 - half, 0.125 + half))
+
+
+def test_no_agreement_is_known_better_than_to_one_swap():
+    # Both rankings agree. One swap of two neighbours of three blocks moves tau by 2/3.
+    tickets = [row("ticket", seed, 0.9, scores={"b": 1.0, "a": 2.0, "c": 3.0}) for seed in (0, 1)]
+    found, *_ = rank_agreement([*ROWS, *tickets], block_worth(ROWS))
+    half = t.ppf(0.975, 1) * 2 / 3 / math.sqrt(6) / math.sqrt(2)
+    assert (found.tau.low, found.tau.high) == pytest.approx((1 - half, 1 + half))
 
 
 def test_a_seed_without_dense_is_left_out_and_nothing_alone_is_nothing():
