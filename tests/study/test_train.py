@@ -19,6 +19,7 @@ from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.training.checkpoint import CHECKPOINT, METRICS, snapshot_path
 from layerticket.training.device import Energy, Metering, Where
 from layerticket.training.recipe import Recipe
+from layerticket.training.trackers import Trackers
 from toy_training import make_data, make_model
 
 QUIET = Where(device="cpu", progress=False)
@@ -148,6 +149,19 @@ def test_weights_and_snapshots_that_are_gone_are_trained_again(tmp_path):
     assert run(tmp_path, weights=True) == (folder, again)
     assert (folder / "model.safetensors").read_bytes() == bits
     assert not (folder / "again").exists()
+
+
+@pytest.mark.parametrize("own_folder", [True, False])
+def test_a_repeated_training_goes_to_trackers_under_its_own_name(own_folder, tmp_path):
+    pytest.importorskip("tensorboard")
+    folder, _ = run(tmp_path)
+    (folder / "model.safetensors").unlink()
+    curves = None if own_folder else tmp_path / "curves"
+    run(tmp_path, weights=True, tracking=Trackers(track=("tensorboard",), track_dir=curves))
+    home = folder / "tracking" if curves is None else curves / folder.name
+    assert list((home / "layerticket").glob("events.*"))
+    assert not (folder / "again").exists()
+    assert curves is None or [path.name for path in curves.iterdir()] == [folder.name]
 
 
 def test_a_training_that_ends_otherwise_replaces_its_record(tmp_path, caplog):

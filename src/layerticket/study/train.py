@@ -397,6 +397,7 @@ def train(
                     "meter": meter,
                     "snapshot_epochs": wanted,
                     "trackers": tracking,
+                    "tracked_folder": folder,  # a repeated training has another one until its end
                     "distributed": distributed,
                 }
                 found = _trained(training, model, place, group, method, options)
