@@ -117,6 +117,9 @@ def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch
     first = next(block for block in blocks if block.stage == 0)
     weights = 3 * 4 * first.params
     assert exact.blocks[first.name] - weights == pytest.approx(4 * 8 * 16 * 8 * 8 * 4, rel=0.01)
+    adamw = replace(SETUP, recipe=replace(SETUP.recipe, optimizer="adamw", ema_decay=0.9))
+    more = memory_costs(model, blocks, adamw, peak=lambda: 10**7).blocks[first.name]
+    assert more - exact.blocks[first.name] == 2 * 4 * first.params  # five copies, not three
     limit = dense - round(2.5 * max(exact.blocks.values()))
     budget = Budget(max_memory=limit)
     ticket, record = find_measured("resnet20", model, budget, find(budget), SETUP)

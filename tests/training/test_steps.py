@@ -36,6 +36,7 @@ from layerticket.training.steps import (
     difference,
     held_values,
     timed_steps,
+    weight_copies,
 )
 from toy_training import make_data, make_model
 
@@ -88,6 +89,27 @@ def test_resumed_and_rewound_end_in_the_same_bits(tmp_path, recipe):
     assert same(ends[0], ends[1])
     assert same(ends[0], ends[2])
     assert same(model.state_dict(), rest.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "copies"),
+    [
+        (dataclasses.replace(RECIPE, momentum=0, nesterov=False), 2),
+        (RECIPE, 3),
+        (AVERAGED, 4),
+        (ADAMW, 4),
+        (dataclasses.replace(ADAMW, ema_decay=0.8), 5),
+    ],
+)
+def test_a_step_holds_as_many_copies_of_the_weights_as_the_recipe_says(recipe, copies):
+    mine, model = trainer(recipe), make_model()
+    mine.step(*next(mine.batches(0)), 0.01)
+    held = mine.snapshot(0)
+    for name, parameter in model.named_parameters():
+        state = [t for key, t in held.optimizer.items() if key.startswith(f"{name}/")]
+        found = [held.weights[name], *state, *(held.average[n] for n in held.average if n == name)]
+        shaped = [tensor for tensor in found if tensor.shape == parameter.shape]
+        assert 1 + len(shaped) == copies == weight_copies(recipe)  # and the gradient
 
 
 def test_adamw_is_that_of_torch():

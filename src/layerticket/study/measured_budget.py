@@ -22,7 +22,7 @@ from layerticket.surgery.remove import remove_blocks
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.device import Meter, Where, resolve_device, resolve_precision
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import TimedSteps, timed_steps
+from layerticket.training.steps import TimedSteps, timed_steps, weight_copies
 
 # A meter needs windows much longer than its resolution: 10 ms for CPU time; a GPU sensor samples
 # only part of the time.
@@ -201,13 +201,13 @@ def memory_costs(
 ) -> Costs:
     """Count the bytes that each block adds to the memory of training.
 
-    A block costs what it stores for the backward pass of a batch, counted exactly, and three times
-    its parameters (weights, gradients, momentum).
+    A block costs what it stores for the backward pass of a batch, counted exactly, and its
+    parameters as often as the recipe holds them, see `weight_copies`.
 
     Args:
         model: Dense network on the CPU; not modified.
         blocks: Its removable blocks.
-        setup: Gives batch size and precision.
+        setup: Gives recipe and device.
         peak: Measures the peak of the dense network, in bytes.
 
     Returns:
@@ -217,11 +217,11 @@ def memory_costs(
     batch = scoring_batch(setup.dataset, setup.dataset.train, size, seed=0, balanced=False)
     bf16 = resolve_precision(setup.recipe.precision, resolve_device(setup.where.device)) == "bf16"
     whole = held_bytes(model, batch, bf16=bf16)
-    cost = {}
+    copies, cost = weight_copies(setup.recipe), {}
     for group in _groups(blocks):
         less = held_bytes(remove_blocks(model, group), batch, bf16=bf16)
         for block in group:
-            cost[block.name] = (whole - less) / len(group) + 3 * _weight_bytes(model, block)
+            cost[block.name] = (whole - less) / len(group) + copies * _weight_bytes(model, block)
     return Costs(
         what="bytes at the peak of training",
         total=peak(),

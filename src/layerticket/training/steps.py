@@ -540,6 +540,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> O
     return SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
 
 
+def weight_copies(recipe: Recipe) -> int:
+    """Return how often a step holds the weights: weights, gradients, optimizer, running average."""
+    optimizer = 2 if recipe.optimizer == "adamw" else int(recipe.momentum > 0)
+    return 2 + optimizer + int(recipe.ema_decay > 0)
+
+
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return an optimizer's state as ``parameter/key``; the tensors are not copied."""
     return {
