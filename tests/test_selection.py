@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import warnings
 
 import pytest
@@ -192,12 +193,32 @@ def test_scores_must_be_of_these_blocks_and_finite():
 
 def test_a_tie_across_the_cut_is_said_and_one_inside_is_not():
     blocks = make([3])
-    with pytest.warns(UserWarning, match=r"2 blocks have the same score 1.0 .* s0.2 could equally"):
+    with pytest.warns(UserWarning, match=r"2 blocks .* score 1.0. .* s0.2 could equally"):
         chosen = select(scores_of(blocks, [2.0, 1.0, 1.0]), blocks, Budget(remove=1))
     assert chosen.removed == ("s0.1",)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         select(scores_of(blocks, [2.0, 1.0, 1.0]), blocks, Budget(remove=2))
+
+
+@pytest.mark.parametrize(
+    ("stages", "values", "remove", "said"),
+    [
+        ([1, 2], [1, 1, 1], 1, "2 blocks have the same score 1.0. .*; s1.1 could"),  # s0.0 stays
+        ([2, 2], [1, 1, 1, 1], 1, "4 blocks .*; s0.1, s1.0, s1.1 could"),
+        ([2, 2], [1, 1, 1, 1], 2, "4 blocks .*; s0.1, s1.1 could"),  # each in place of its stage's
+        ([2, 2], [1, 1, 5, 6], 2, "2 blocks have the same score 1.0. .*; s0.1 could"),
+        ([1, 2], [1, 1, 3], 1, None),  # s0.0 stays, whatever its score
+    ],
+)
+def test_a_tie_names_only_blocks_that_could_have_been_removed(stages, values, remove, said):
+    blocks = make(stages)
+    scores = scores_of(blocks, map(float, values))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        select(scores, blocks, Budget(remove=remove), min_per_stage=1)
+    assert len(caught) == (said is not None)
+    assert said is None or re.search(said, str(caught[0].message))
 
 
 # budgets of measured costs, on blocks and costs worked out by hand

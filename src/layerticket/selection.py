@@ -185,7 +185,8 @@ def select(
         raise _impossible(target, blocks, removed)
     if budget.remove is not None:
         _warn_of_large_blocks(blocks, removed[before:])
-    _warn_of_ties(scores, blocks, removed[before:], staying)
+    kept = [block for block in blocks.without(removed) if block.name not in staying]
+    _warn_of_ties(scores, removed[before:], kept, {s for s in left if left[s] > min_per_stage})
     names = [block.name for block in removed]
     return Selection(
         removed=tuple(block.name for block in blocks if block.name in names),
@@ -294,18 +295,23 @@ def _protected(blocks: Blocks, patterns: Iterable[str]) -> set[str]:
 
 
 def _warn_of_ties(
-    scores: Mapping[str, float], blocks: Blocks, removed: list[Block], staying: set[str]
+    scores: Mapping[str, float], removed: list[Block], kept: list[Block], free: set[int]
 ) -> None:
-    """Warn if the order of execution, not the score, decided which block is removed."""
-    highest = max((scores[block.name] for block in removed), default=None)
-    gone = {block.name for block in removed}
-    tied = [name for name in scores if scores[name] == highest and name not in staying]
-    if kept := [name for name in tied if name not in gone]:
-        warnings.warn(
-            f"{len(tied)} blocks have the same score {highest!r} at the cut. Those nearer to the "
-            f"input were removed; {', '.join(kept)} could equally have been removed.",
-            stacklevel=3,
-        )
+    """Warn if the order of execution, not the score, decided which block is removed.
+
+    A kept block could have been removed if its stage is `free`, which can lose another block, or in
+    place of a block of its own stage.
+    """
+    for score in sorted({scores[block.name] for block in removed}):
+        gone = [block for block in removed if scores[block.name] == score]
+        stages = free | {block.stage for block in gone}
+        tied = [b.name for b in kept if scores[b.name] == score and b.stage in stages]
+        if tied:
+            warnings.warn(
+                f"{len(gone) + len(tied)} blocks have the same score {score!r}. Those nearer to "
+                f"the input were removed; {', '.join(tied)} could equally have been removed.",
+                stacklevel=3,
+            )
 
 
 def _warn_of_large_blocks(blocks: Blocks, removed: list[Block]) -> None:
