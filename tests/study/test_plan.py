@@ -1,9 +1,12 @@
 """Plans: what is shared is one job, and what is added later is all that is new."""
 
+import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from layerticket.criteria import registry
 from layerticket.errors import LayerticketError
 from layerticket.study.folder import StudyFolder
 from layerticket.study.plan import Plan, snapshot_epochs, unfold
@@ -30,6 +33,17 @@ def plan(fingerprint="f" * 64, blocks=3, **changes):
 
 def kinds(found):
     return Counter(job.kind for job in found.jobs.values())
+
+
+@pytest.fixture
+def own_criteria(monkeypatch):
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+
+    def register(name, function):
+        registry._CRITERIA.pop(name, None)
+        registry.criterion(name, cites="mine", uses=(), order=0)(function)
+
+    return register
 
 
 def test_work_is_shared():
@@ -149,6 +163,61 @@ def test_labels_change_no_search():
         for found in (plan(), plan(methods=named))
     ]
     assert searches[0] == searches[1]
+
+
+def searches_of(found):
+    return {name for name, job in found.jobs.items() if job.kind == "search"}
+
+
+def keep_early(model, blocks, batch):
+    return {block.name: -float(block.position) for block in blocks}
+
+
+def test_a_criterion_of_a_script_is_named_by_the_version_or_by_this_call(own_criteria, caplog):
+    def depth(model, blocks, batch):
+        return keep_early(model, blocks, batch)
+
+    own_criteria("depth", depth)
+    one, same, other = (
+        plan(methods=[{"method": "ticket", "criterion": "depth"}], version=version)
+        for version in ("1", "1", "2")
+    )
+    assert one == same
+    assert not searches_of(one) & searches_of(other)
+    assert {row.id for row in one.rows} & {row.id for row in other.rows} == {
+        row.id for row in one.rows if row.method == "dense"
+    }
+    assert plan(version="1").jobs == plan(version="2").jobs  # those of the package have no version
+    assert not caplog.text
+    called = plan(methods=[{"method": "ticket", "criterion": "depth"}])
+    assert "no earlier result is reused" in caplog.text
+    own_criteria("depth", lambda model, blocks, batch: {})
+    again = plan(methods=[{"method": "ticket", "criterion": "depth"}])
+    assert not searches_of(called) & searches_of(again)
+
+
+def test_a_criterion_of_a_module_is_named_by_its_text(own_criteria):
+    own_criteria("early", keep_early)
+    found = plan(methods=[{"method": "ticket", "criterion": "early"}])
+    name = f"{__name__}:keep_early"
+    assert found.texts[name] == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    study = study_of(study_table(methods=[{"method": "ticket", "criterion": "early"}]))
+    assert study.own_criteria == (name,)
+    assert not study.has_objects
+
+
+def test_a_shallower_network_of_a_module_is_named_by_its_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nets = tmp_path / "own_small_nets.py"
+    methods = [TICKET, {"method": "shallower", "model": "own_small_nets:small"}]
+    plans = []
+    for number in (1, 2):
+        nets.write_text(f"DEPTH = {number}{number * ' '}\n")
+        plans.append(plan(methods=methods))
+    one, other = ({n for n in searches_of(p) if "shallower" in n} for p in plans)
+    assert len(one) == 2
+    assert not one & other
+    assert plans[1].texts["own_small_nets:small"] == hashlib.sha256(nets.read_bytes()).hexdigest()
 
 
 def test_single_rows_bring_what_they_need():

@@ -8,6 +8,7 @@ a mask uses them directly. Higher = keep.
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -55,6 +56,24 @@ class Criterion:
         module, _, function = self.source.partition(":")
         found: Callable[..., Mapping[str, Any]] = getattr(importlib.import_module(module), function)
         return found
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of this package."""
+        return isinstance(self.source, str)
+
+    @property
+    def location(self) -> str | None:
+        """Where its function is imported from, as ``module:function``.
+
+        None if it exists in this process only: in a script, a notebook or another function.
+        """
+        if isinstance(self.source, str):
+            return self.source
+        name = str(getattr(self.source, "__qualname__", ""))
+        module = str(getattr(self.source, "__module__", ""))
+        here = getattr(sys.modules.get(module), name, None)
+        return f"{module}:{name}" if here is self.source and module != "__main__" else None
 
     @property
     def defaults(self) -> dict[str, Any]:

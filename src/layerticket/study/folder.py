@@ -66,6 +66,8 @@ class Context:
     """Threads of each worker."""
     workers: Count | None = None
     """Largest number of parallel jobs that the study was ever run with; None: not known."""
+    modules: tuple[Text, ...] = ()
+    """Modules that register criteria of the user's own."""
     command: Text = ""
     """Command that ran the study."""
 

@@ -201,10 +201,12 @@ class JobRunner:
 
     def __init__(self, folder: StudyFolder, study: StudyFile | None = None) -> None:
         self.folder = folder
-        self.study = study or read_study(folder.study)
         self.plan: Plan = folder.read_plan()
         self.context = folder.read_context()
         self._check_texts()
+        for module in self.context.modules:
+            imported(module, "the user's own criterion")
+        self.study = study or read_study(folder.study)
         self.dataset = dataset_of(self.study, self.context.data_dir)
         self._check_data()
         self.networks = networks_of(self.study, self.dataset)

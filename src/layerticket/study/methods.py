@@ -4,7 +4,7 @@ import itertools
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -120,6 +120,11 @@ class Method(ABC):
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_SEARCHED}
         return {"method": self.kind, **to_table(values)}
 
+    @property
+    def calls(self) -> Mapping[str, str | Callable[..., Any]]:
+        """Functions that decide what is found, by setting: module:function, or the function."""
+        return {}
+
 
 @settings
 class _Scored(Method):
@@ -167,6 +172,12 @@ class _Scored(Method):
     def needs_labels(self) -> bool:
         """Whether the criterion reads images."""
         return _reads_data(self.criterion)
+
+    @property
+    def calls(self) -> Mapping[str, str | Callable[..., Any]]:
+        """The criterion, if it is the user's own."""
+        known = get_criterion(self.criterion)
+        return {} if known.is_built_in else {"criterion": known.location or known.fn}
 
 
 @settings
@@ -364,6 +375,11 @@ class ShallowerMethod(_Matched):
     def role(self) -> Role:
         """control: does it matter which layers are removed?"""
         return "control"
+
+    @property
+    def calls(self) -> Mapping[str, str | Callable[..., Any]]:
+        """The network, if one is named."""
+        return {"model": self.model} if self.model else {}
 
     def search(self, at: "Search") -> dict[str, Any]:
         """Use the named network, or the standard one nearest in MACs."""

@@ -180,16 +180,23 @@ class _Planner:
         self.common = {"data": data, "shape": list(study.input_shape)} | (
             fit or {"recipe": to_table(study.recipe)}
         )
-        if any("call" in value for value in (*self.models.values(), *fit.values())):
+        # By label: names of this package identify themselves.
+        self.calls = {
+            method.label: {
+                setting: identity
+                for setting, thing in method.calls.items()
+                if len(identity := callable_identity(thing, study.version)) > 1
+            }
+            for method in study.methods
+        }
+        called = [value for own in self.calls.values() for value in own.values()]
+        called += [*self.models.values(), *fit.values()]
+        if any("call" in value for value in called):
             log.warning(
                 "a Python function without version= is identified by this call alone: no earlier "
                 "result is reused."
             )
-        self.texts = {
-            value["name"]: value["text"]
-            for value in (*self.models.values(), *fit.values())
-            if "text" in value
-        }
+        self.texts = {value["name"]: value["text"] for value in called if "text" in value}
 
     def plan(self) -> Plan:
         """Return the rows and jobs of the study."""
@@ -300,6 +307,8 @@ class _Planner:
             other = self.study.reference_of(method)
             needs["reference"] = self.search(other, budget, None, model, seed)
         searched = {**method.searched, "budget": to_table(budget), "draw": draw, "needs": needs}
+        if calls := self.calls[method.label]:
+            searched["calls"] = calls
         key = digest(self.identity(model, seed, searched=searched))[:12]
         name = f"search-{method.kind}-{_slug(model)}-seed{seed}-{key}"
         place: dict[str, Any] = {"method": method.label, "draw": draw, "budget": to_table(budget)}

@@ -100,7 +100,8 @@ class StudyFile:
     fit: Network = ""
     """Your own training, package.module:function; called with (model, seed, folder)."""
     version: Text = ""
-    """Version of Python functions given as networks or `fit`; without it no result is reused."""
+    """Version of Python functions given as networks, `fit` or criteria; without it no result is
+    reused."""
     recipe: Recipe = Recipe()
     """How every network is trained."""
     reading: Reading = Reading()
@@ -222,8 +223,14 @@ class StudyFile:
     @property
     def has_objects(self) -> bool:
         """Whether something is given that only this process has: a function, data."""
-        given = (*self.models, self.fit, self.data)
+        given = (*self.models, self.fit, self.data, *self.own_criteria)
         return any(not isinstance(one, str) for one in given)
+
+    @property
+    def own_criteria(self) -> tuple[str | Callable[..., Any], ...]:
+        """Criteria of the user's own: module:function, or the function if it is not in a module."""
+        called = (method.calls.get("criterion") for method in self.methods)
+        return tuple(dict.fromkeys(one for one in called if one is not None))
 
     def method(self, label: str) -> Method:
         """Return the method with a label."""

@@ -1,6 +1,7 @@
 """Studies as they run: nothing twice, nothing lost, failures told, and all executors agree."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import tomli_w
 import torch
 
+from layerticket.criteria import registry
 from layerticket.errors import LayerticketError
 from layerticket.files import exclusive
 from layerticket.study import folder as folder_module
@@ -313,6 +315,41 @@ def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
     with pytest.raises(LayerticketError, match="Did you mean 'fgsm'"):
         run(tmp_path, evaluate=["fgsmm"])
     assert not (tmp_path / "trainings").exists()
+
+
+OWN_CRITERION = """
+import layerticket as lt
+
+@lt.criterion("own_depth", cites="mine", uses=(), order=0)
+def depth(model, blocks, batch):
+    return {block.name: float(block.position) for block in blocks}
+"""
+
+
+def test_workers_import_the_module_of_a_criterion(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_depth.py").write_text(OWN_CRITERION)
+    importlib.import_module("own_depth")
+    methods = [{"method": "ticket", "criterion": "own_depth"}]
+    record = run(tmp_path / "out", Workers(workers=1), methods=methods)
+    assert [row["status"] for row in record["runs"]] == ["done", "done"]
+    assert record["runs"][1]["removed"] == ["blocks.0"]
+
+
+def test_a_criterion_of_a_script_needs_this_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_CRITERIA", dict(registry._CRITERIA))
+
+    @registry.criterion("early", cites="mine", uses=(), order=0)
+    def early(model, blocks, batch):
+        return {block.name: -float(block.position) for block in blocks}
+
+    methods = [{"method": "ticket", "criterion": "early"}]
+    with pytest.raises(LayerticketError, match="register a criterion in a module"):
+        run(tmp_path, Workers(workers=1), methods=methods)
+    assert not list(tmp_path.iterdir())
+    record = run(tmp_path, methods=methods, version="1")
+    assert record["runs"][1]["removed"] == ["blocks.2"]
 
 
 @pytest.mark.slow

@@ -75,13 +75,17 @@ def run_study(
         shift_dirs=tuple(d.expanduser().resolve() for d in (shift_dir, data_dir) if d is not None),
         tracking_dir=None if tracked is None else tracked.expanduser().resolve(),
         device=workers.device_seen,
+        modules=tuple(
+            sorted({one.partition(":")[0] for one in study.own_criteria if isinstance(one, str)})
+        ),
         command=command,
     )
     folder = StudyFolder(Path(out).resolve())
     if study.has_objects and workers.executor != "inline":
         raise LayerticketError(
             "Python functions and data objects exist only in this process. Use the executor "
-            "inline, or give them by name: package.module:function."
+            "inline, or give them by name: package.module:function; register a criterion in a "
+            "module that is imported."
         )
     plan, context = _prepared(study, folder, context, workers)
     store = functools.partial(collect, study, folder, plan, context)
