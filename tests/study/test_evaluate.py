@@ -13,6 +13,7 @@ from layerticket.evaluation.accuracy import Judged
 from layerticket.evaluation.robustness import EVALUATIONS, Attack, Conditions, prepare
 from layerticket.study import evaluate as evaluate_module
 from layerticket.study.evaluate import evaluate_run
+from layerticket.study.train import Networks
 
 FEW = Conditions(images=20, attack=Attack(epsilons=(1, 8), steps=2, attack_images=12))
 SOME = ("test", "corruptions", "noise", "fgsm", "pgd")
@@ -153,3 +154,16 @@ def test_cifar_names_read_files_or_regenerate(digits, tmp_path, monkeypatch):
     assert set(found["corruptions"]) == {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
     with pytest.raises(LayerticketError, match="--shift-dir"):
         prepare(["cifar10.1"], data, given)
+
+
+def test_inference_is_as_fast_as_dense_over_ticket(runs, digits, monkeypatch):
+    """By hand: one image in 4 s and 3 s, a batch in 6 s and 2 s."""
+    seconds = {1: {"dense": [4.0] * 3, "ticket": [3.0] * 3}}
+    seconds[evaluate_module.BATCH] = {"dense": [6.0] * 3, "ticket": [2.0] * 3}
+    monkeypatch.setattr(
+        evaluate_module, "inference_seconds", lambda *_, batch_size, rounds: seconds[batch_size]
+    )
+    found = evaluate_module.inference_of(digits, Networks.of(digits), "cpu", runs[0], runs[-1])
+    assert found["latency_seconds"] == {"dense": 4.0, "ticket": 3.0}
+    assert found["images_per_second"] == pytest.approx({"dense": 128 / 6, "ticket": 64.0})
+    assert found["speedup"]["value"] == pytest.approx(3.0)

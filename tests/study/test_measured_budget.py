@@ -13,6 +13,7 @@ from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
 from layerticket.models.load import build_model
 from layerticket.selection import Budget
+from layerticket.study import forecast as forecasting
 from layerticket.study import measured_budget as measuring
 from layerticket.study.forecast import forecast
 from layerticket.study.measured_budget import (
@@ -24,7 +25,7 @@ from layerticket.study.measured_budget import (
     memory_costs,
 )
 from layerticket.ticket.find import find_ticket
-from layerticket.training.device import Energy, Where
+from layerticket.training.device import Energy, Metering, Where
 from layerticket.training.recipe import Recipe
 
 DATA = noise((3, 8, 8), classes=10, images=64)
@@ -34,6 +35,7 @@ SETUP = TimingSetup(
     where=Where(device="cpu"),
     rounds=3,
 )
+METERED = replace(SETUP, where=Where(device="cpu", metering=Metering(carbon_intensity=0.5)))
 BATCH = (torch.rand(8, 3, 8, 8), torch.arange(8))
 
 
@@ -43,16 +45,13 @@ def network():
 
 @pytest.fixture
 def exact_clock(monkeypatch):
-    """A step takes as many seconds as the network has millions of MACs, plus one."""
+    """A step takes 1 s and 1 s per million of MACs, and 2 kWh per million of MACs."""
 
     def steps(models, setup):
-        seconds = {
-            name: [1 + count_macs(model, BATCH[0]) / 1e6] * setup.rounds
-            for name, model in models.items()
-        }
+        millions = {name: count_macs(model, BATCH[0]) / 1e6 for name, model in models.items()}
         return Steps(
-            seconds=seconds,
-            kwh={name: [2 * t for t in taken] for name, taken in seconds.items()},
+            seconds={name: [1 + count] * setup.rounds for name, count in millions.items()},
+            kwh={name: [2 * count] * setup.rounds for name, count in millions.items()},
             data_wait_share=dict.fromkeys(models, 0.0),
             startup_seconds=dict.fromkeys(models, 0.5),
             steps_per_epoch=8,
@@ -74,6 +73,35 @@ def test_block_costs_are_what_each_removal_saves(exact_clock):
     assert found.total == 1 + blocks.macs / 1e6
     for block in blocks:
         assert found.blocks[block.name] == pytest.approx(block.macs / 1e6)
+
+
+def test_block_costs_of_energy_are_in_kwh(exact_clock):
+    model = network()
+    blocks = find_blocks(model, BATCH[0][:1])
+    found = block_costs(model, blocks, METERED, energy=True)
+    assert found.total == 2 * blocks.macs / 1e6
+    for block in blocks:
+        assert found.blocks[block.name] == pytest.approx(2 * block.macs / 1e6)
+
+
+def test_block_costs_add_up_to_what_removing_all_saves(monkeypatch):
+    """Each group of equal blocks saves 1 s alone, and all three save 6 s."""
+    seconds = {"dense": [10.0], "bare": [4.0]} | {f"without {i}": [9.0] for i in range(3)}
+    steps = SimpleNamespace(seconds=seconds, kwh=None)
+    monkeypatch.setattr(measuring, "measure_steps", lambda models, _: steps)
+    model = network()
+    blocks = find_blocks(model, BATCH[0][:1])
+    found = block_costs(model, blocks, SETUP).blocks
+    stages = [sum(found[b.name] for b in blocks if b.stage == stage) for stage in range(3)]
+    assert stages == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_a_budget_of_energy_is_met_as_metered(exact_clock):
+    model, budget = network(), Budget(save_energy=0.3)
+    ticket, record = find_measured("resnet20", model, budget, find(budget), METERED)
+    macs = [count_macs(one, BATCH[0]) for one in (ticket.apply(model), model)]
+    assert record["asked"] == 0.3 <= record["saved"]["value"]
+    assert record["saved"]["value"] == pytest.approx(1 - macs[0] / macs[1])
 
 
 def test_a_budget_of_time_is_met_as_measured(exact_clock):
@@ -181,6 +209,23 @@ def test_a_forecast_multiplies_steps(exact_clock):
     )
     saving = found["saving"]
     assert saving["macs"] == 1 - macs["ticket"] / macs["dense"]
-    assert saving["time"] == pytest.approx(saving["energy"])
+    assert saving["energy"] == pytest.approx(saving["macs"])
+    assert saving["time"] == pytest.approx(
+        1 - (1 + macs["ticket"] / 1e6) / (1 + macs["dense"] / 1e6)
+    )
     assert 0 < saving["realized_share"] < 1
     assert statistics.fmean([saving["speedup"]["low"], saving["speedup"]["high"]]) > 1
+
+
+def test_a_forecast_of_energy_includes_validation(exact_clock, monkeypatch):
+    """Validation is taken to draw the power of a step."""
+    monkeypatch.setattr(forecasting, "_validation_seconds", lambda *_: {"dense": 7.0})
+    dense = network()
+    millions = count_macs(dense, BATCH[0]) / 1e6
+    found = forecast({"dense": dense}, METERED)["dense"]
+    training, checking = 24 * (1 + millions) + 0.5, 3 * 7.0
+    assert found["train_seconds"] == pytest.approx(training)
+    assert found["validation_seconds"] == checking
+    power = 2 * millions / (1 + millions)
+    assert found["energy_kwh"] == pytest.approx(power * (training + checking))
+    assert found["co2_kg"] == pytest.approx(0.5 * found["energy_kwh"])

@@ -86,6 +86,16 @@ def test_the_number_of_trainings_is_an_upper_bound_until_searches_are_done(tmp_p
     assert status.seconds_left is None
 
 
+def test_trainings_that_run_at_once_share_the_time_that_is_left(tmp_path):
+    plan, folder = plan_of(methods=METHODS[:1], seeds=2), StudyFolder(tmp_path)
+    done = next(job for job in plan.jobs.values() if job.kind == "train")
+    end(folder, done.name, None)
+    folder.finish(done.name, {"training": done.name})
+    # One of four trainings has ended, after 4 epochs in 1 s; the others take 1 s each.
+    for workers, seconds in ((1, 3.0), (2, 1.5), (3, 1.0), (8, 1.0)):
+        assert status_of(folder, plan, workers=workers).seconds_left == pytest.approx(seconds)
+
+
 def test_a_training_that_was_replaced_is_to_be_used_again(tmp_path):
     folder, plan = StudyFolder(tmp_path), plan_of()
     finish(folder, plan)

@@ -11,6 +11,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomli_w
@@ -22,7 +23,8 @@ from layerticket.files import exclusive
 from layerticket.study import folder as folder_module
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.results import load_study, repeat_command
-from layerticket.study.running.engine import run_study
+from layerticket.study.running import engine
+from layerticket.study.running.engine import forecast_study, run_study
 from layerticket.study.running.executors import Workers, cores
 from layerticket.study.status import study_status
 from layerticket.study.toml import study_of
@@ -427,3 +429,14 @@ def test_two_runners_share_the_work(tmp_path):
     assert ends(records[0]) == ends(alone)
     began = "".join(log.read_text() for log in (tmp_path / "both" / "jobs").glob("*/log.txt"))
     assert began.count("done\n") == began.count("begins:") == len(tries(tmp_path / "both"))
+
+
+def test_a_forecast_shares_the_trainings_among_the_workers(monkeypatch):
+    """By hand: 2 trainings of 2 epochs of 5 steps of 2 s, two at a time."""
+    timed = SimpleNamespace(steps_per_epoch=5, seconds={"dense": [2.0]})
+    monkeypatch.setattr(engine, "measure_steps", lambda *_: timed)
+    study = study_of(study_table())
+    for workers in (Workers(workers=1, device="cpu"), INLINE):
+        assert forecast_study(study, workers=workers)["train_seconds"] == 40.0
+    found = forecast_study(study, workers=Workers(workers=2, device="cpu"))
+    assert (found["parallel"], found["train_seconds"]) == (2, 20.0)
