@@ -1,5 +1,6 @@
 """Plans: what is shared is one job, and what is added later is all that is new."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -218,6 +219,23 @@ def test_a_shallower_network_of_a_module_is_named_by_its_text(tmp_path, monkeypa
     assert len(one) == 2
     assert not one & other
     assert plans[1].texts["own_small_nets:small"] == hashlib.sha256(nets.read_bytes()).hexdigest()
+
+
+def test_a_shallower_network_may_be_a_function_of_the_study():
+    def small(seed): ...
+
+    toy = study_of(study_table(methods=[TICKET, {"method": "shallower", "model": "toy:small"}]))
+    shallower = dataclasses.replace(toy.methods[1], model=small.__qualname__)
+    toy = dataclasses.replace(
+        toy, models=("resnet20", small), methods=(toy.methods[0], shallower), version="1"
+    )
+    one, other = (
+        {job.name for job in unfold(study, None).jobs.values() if job.model == "resnet20"}
+        for study in (toy, dataclasses.replace(toy, version="2"))
+    )
+    assert {name.partition("-resnet20")[0] for name in one - other if "search" in name} == {
+        "search-shallower"
+    }
 
 
 def test_single_rows_bring_what_they_need():

@@ -174,6 +174,18 @@ WRONG = {
         "Did you mean 'grasp'",
     ),
     "point": ({"methods": [{"method": "lottery", "rewind": "x"}]}, "'x' is not in"),
+    "no epoch left": (
+        {"methods": [{"method": "lottery", "rewind": "100%"}]},
+        "rewind of 'lottery grasp 100%' is '100%', which leaves nothing to train: .* 2 epochs",
+    ),
+    "no epoch left by number": (
+        {"methods": [{"method": "ticket"}, {"method": "imp", "rewind": "2"}]},
+        "rewind of 'weights imp' is '2', which leaves nothing to train",
+    ),
+    "unknown shallower network": (
+        {"methods": [{"method": "ticket"}, {"method": "shallower", "model": "resnet21"}]},
+        "'resnet21'.*Did you mean 'resnet",
+    ),
 }
 
 

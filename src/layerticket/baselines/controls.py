@@ -118,6 +118,25 @@ def shallower(model: str, reference: Ticket) -> str:
     Raises:
         LayerticketError: If the network is not from this package, or is the shallowest.
     """
+    costs = {
+        name: _shallower_macs(reference, fewer) for name, fewer in shallower_names(model).items()
+    }
+    return min(costs, key=lambda name: abs(costs[name] - reference.counted_macs["ticket"]))
+
+
+def shallower_names(model: str) -> dict[str, int]:
+    """Return the standard shallower networks, and how many blocks less each stage has.
+
+    Args:
+        model: Name of the dense network.
+
+    Raises:
+        LayerticketError: If the network is not from this package, or is the shallowest.
+
+    Example:
+        >>> shallower_names("resnet32-projection")
+        {'resnet14-projection': 3, 'resnet20-projection': 2}
+    """
     match = re.fullmatch(r"resnet(\d+)(-projection|)", model)
     depth = int(match[1]) if match else 0
     if match is None or depth % 6 != 2:
@@ -126,13 +145,12 @@ def shallower(model: str, reference: Ticket) -> str:
             "(6n + 2 layers). Give one by name: in a study file add "
             '`model = "NAME"` to `method = "shallower"`, else train it by its name.'
         )
-    costs = {d: _shallower_macs(reference, (depth - d) // 6) for d in DEPTHS if d < depth}
-    if not costs:
+    found = {f"resnet{d}{match[2]}": (depth - d) // 6 for d in DEPTHS if d < depth}
+    if not found:
         raise LayerticketError(
             f"{model!r} is the shallowest standard network of its family. Use a deeper one."
         )
-    nearest = min(costs, key=lambda d: abs(costs[d] - reference.counted_macs["ticket"]))
-    return f"resnet{nearest}{match[2]}"
+    return found
 
 
 def _shallower_macs(reference: Ticket, fewer: int) -> int:

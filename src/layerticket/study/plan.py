@@ -180,12 +180,17 @@ class _Planner:
         self.common = {"data": data, "shape": list(study.input_shape)} | (
             fit or {"recipe": to_table(study.recipe)}
         )
-        # By label: names of this package identify themselves.
+
+        def identity(thing: str | Callable[..., Any]) -> Mapping[str, Any]:
+            known = self.models.get(thing) if isinstance(thing, str) else None
+            return known or callable_identity(thing, study.version)
+
+        # By label of the method; names of this package identify themselves.
         self.calls = {
             method.label: {
-                setting: identity
+                setting: found
                 for setting, thing in method.calls.items()
-                if len(identity := callable_identity(thing, study.version)) > 1
+                if len(found := identity(thing)) > 1
             }
             for method in study.methods
         }

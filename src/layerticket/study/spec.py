@@ -25,8 +25,15 @@ from layerticket.settings import (
     settings,
     to_table,
 )
-from layerticket.study.methods import LotteryMethod, Method, TicketMethod, check_distinct
-from layerticket.training.checkpoint import epochs_at
+from layerticket.study.methods import (
+    ImpMethod,
+    LotteryMethod,
+    Method,
+    ShallowerMethod,
+    TicketMethod,
+    check_distinct,
+)
+from layerticket.training.checkpoint import epoch_at, epochs_at
 from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
@@ -124,7 +131,7 @@ class StudyFile:
             ("budgets", self.budgets),
         ):
             check_distinct(name, values)
-        for model in self.models:
+        for model in (*self.models, *self.shallower):
             if isinstance(model, str):
                 check_model_name(model)
         names = [name_of(model) for model in self.models]
@@ -148,7 +155,7 @@ class StudyFile:
         check_shape(self.input_shape, "input_shape")
         self._check_labels()
         self._check_size()
-        epochs_at(self.snapshot_points, self.recipe.epochs)  # a wrong epoch fails now
+        self._check_epochs()
 
     def _check_own_training(self) -> None:
         """Raise for settings that need a training by a recipe, or data that are not named."""
@@ -184,6 +191,18 @@ class StudyFile:
             raise LayerticketError(
                 "evaluate and similarity need images, but the study names no data. Add data."
             )
+
+    def _check_epochs(self) -> None:
+        """Raise if a snapshot is of no epoch, or rewinding leaves no epoch to train."""
+        epochs = self.recipe.epochs
+        epochs_at(self.snapshot_points, epochs)
+        for method in self.methods:
+            rewind = method.rewind if isinstance(method, LotteryMethod | ImpMethod) else 0
+            if epoch_at(rewind, epochs) == epochs:
+                raise LayerticketError(
+                    f"rewind of {method.label!r} is {rewind!r}, which leaves nothing to train: the "
+                    f"recipe has {epochs} epochs. Rewind to an earlier epoch."
+                )
 
     def _check_size(self) -> None:
         """Raise if the study has too many rows, before they are planned."""
@@ -231,6 +250,13 @@ class StudyFile:
         """Criteria of the user's own: module:function, or the function if it is not in a module."""
         called = (method.calls.get("criterion") for method in self.methods)
         return tuple(dict.fromkeys(one for one in called if one is not None))
+
+    @property
+    def shallower(self) -> tuple[str, ...]:
+        """Shallower networks that methods name, other than those of the study."""
+        known = ["", *map(name_of, self.models)]
+        named = (m.model for m in self.methods if isinstance(m, ShallowerMethod))
+        return tuple(name for name in named if name not in known)
 
     def method(self, label: str) -> Method:
         """Return the method with a label."""

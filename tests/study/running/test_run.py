@@ -319,6 +319,21 @@ def test_nothing_is_trained_when_an_evaluation_does_not_fit(tmp_path):
     assert not (tmp_path / "trainings").exists()
 
 
+@pytest.mark.parametrize(
+    ("shallower", "said"),
+    [
+        ({}, "no shallower network is known for 'toy_study:residual'"),
+        ({"model": "timm:no_such_net"}, "'timm:no_such_net' is not known"),
+    ],
+)
+def test_nothing_is_trained_when_there_is_no_shallower_network(tmp_path, shallower, said):
+    pytest.importorskip("timm")
+    methods = [{"method": "ticket", "criterion": "snip"}, {"method": "shallower", **shallower}]
+    with pytest.raises(LayerticketError, match=said):
+        run(tmp_path, methods=methods)
+    assert not (tmp_path / "trainings").exists()
+
+
 OWN_CRITERION = """
 import layerticket as lt
 

@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import torch
 
+from layerticket.baselines.controls import shallower_names
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import prepare
 from layerticket.models.load import check_model
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
 from layerticket.study.measured_budget import TimingSetup, measure_steps
+from layerticket.study.methods import ShallowerMethod
 from layerticket.study.plan import Plan, unfold
 from layerticket.study.results import collect
 from layerticket.study.running.executors import Ended, Executor, Workers, executor_of
@@ -164,9 +166,12 @@ def _prepared(
 ) -> tuple[Plan, Context]:
     """Load the data, check the settings, and write the plan and the context."""
     share = workers.default_threads  # raises if a GPU is missing
-    for model in study.models:
+    for model in (*study.models, *study.shallower):
         if isinstance(model, str):
             check_model(model)
+    if any(isinstance(method, ShallowerMethod) and not method.model for method in study.methods):
+        for model in study.models:
+            shallower_names(name_of(model))  # raises if there is none
     dataset = dataset_of(study, context.data_dir)
     networks_of(study, dataset)  # raises for functions that cannot be called
     if study.evaluate:
