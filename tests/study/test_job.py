@@ -14,6 +14,7 @@ from torch import nn
 
 import toy_study
 from layerticket.errors import LayerticketError
+from layerticket.evaluation import robustness
 from layerticket.files import read_json
 from layerticket.study.folder import StudyFolder
 from layerticket.study.job import _clear, function_of, run_job
@@ -451,6 +452,27 @@ def test_a_ticket_whose_snapshot_was_dropped_keeps_its_name(tmp_path):
     assert [row["training"] for row in more["runs"]] == names
     assert trainings(tmp_path) == set(names)
     assert more["runs"][1]["evaluations"]["fgsm"]["images"] == 20
+
+
+def test_what_was_measured_on_other_images_is_measured_again(tmp_path, monkeypatch, caplog):
+    changes = {"evaluate": ["fgsm", "test"], "conditions": {"images": 20}, "similarity": True}
+    first = run(tmp_path, **changes)
+    names = {path.name for path in (tmp_path / "jobs").iterdir()}
+    assert run(tmp_path, **changes) == first
+    assert not caplog.text
+    monkeypatch.setattr(robustness, "REVISION", robustness.REVISION + 1)
+    again = run(tmp_path, **changes)
+    assert "'fgsm' was measured on other images, or with other settings, for 2" in caplog.text
+    for before, after in zip(first["runs"], again["runs"], strict=True):
+        assert after["status"] == "done"
+        assert after["training"] == before["training"]
+        revisions = [
+            one["evaluations"]["fgsm"]["settings"].pop("revision") for one in (before, after)
+        ]
+        assert revisions == [1, 2]
+        assert before["evaluations"]["fgsm"] == after["evaluations"]["fgsm"]
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == names
+    assert study_status(tmp_path)["done"] == 2
 
 
 def test_rounds_of_pruning_are_dropped_like_any_training(tmp_path):

@@ -564,6 +564,24 @@ def test_corrupted_versions_of_an_image_are_averaged():
     assert found.at_equal_clean.over == "seeds"
 
 
+def test_networks_measured_on_other_images_make_no_pair():
+    def measured(accuracy, images):
+        settings = {"revision": 1, "set": images, "run_precision": f"of {accuracy}"}
+        return {"c": {"accuracy": accuracy, "clean_accuracy": 0.75, "settings": settings}}
+
+    rows = [
+        one
+        for seed, images in enumerate(("old", "new", "new"))
+        for one in (
+            row("dense", seed, 0.75, kind="dense", evaluations=measured(0.5, "new")),
+            row("grasp", seed, 0.75, evaluations=measured(0.6 + seed / 10, images)),
+        )
+    ]
+    found = analysis(rows)[0]["grasp"].evaluations["c"]
+    assert (found.n, found.mean) == (2, pytest.approx(0.25))  # 0.7 and 0.8, not the 0.6
+    assert analysis(rows[:2])[0]["grasp"].evaluations == {}
+
+
 def test_every_comparison_says_what_is_left_at_equal_clean_accuracy(study):
     found = of(analyse(study), "grasp")["evaluations"]["cifar10.2"]
     assert found["n"] == found["at_equal_clean"]["n"] == 5

@@ -823,13 +823,20 @@ def _evaluations(pairs: Pairs, terms: _Terms) -> dict[str, Shift]:
 
 
 def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
-    """Compare two methods on one evaluation, over the seeds where every row has it."""
+    """Compare two methods on one evaluation, over the seeds where every row has it.
+
+    A seed is left out if its rows were measured on other images or with other settings.
+    """
 
     def of(row: Row) -> Record:
         return row.evaluations.get(name) or {}
 
     def shifted(row: Row) -> float | None:
         return of(row).get("accuracy")
+
+    def conditions(row: Row) -> dict[str, Any]:
+        settings: Record = of(row).get("settings") or {}
+        return {key: value for key, value in settings.items() if key != "run_precision"}
 
     def rates(row: Row) -> Rates:
         clean = of(row).get("clean_accuracy")
@@ -848,7 +855,9 @@ def _evaluation(pairs: Pairs, name: str, terms: _Terms) -> Shift | None:
     known = {
         seed: of_seed
         for seed, of_seed in pairs.items()
-        if of_seed and all(shifted(row) is not None for pair in of_seed for row in pair)
+        if of_seed
+        and all(shifted(row) is not None for pair in of_seed for row in pair)
+        and all(conditions(one) == conditions(two) for one, two in of_seed)
     }
     rows = [row for of_seed in known.values() for pair in of_seed for row in pair]
     images = min((of(row)["images"] for row in rows if of(row).get("images")), default=None)

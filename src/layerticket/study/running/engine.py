@@ -15,7 +15,8 @@ import torch
 
 from layerticket.baselines.controls import shallower_names
 from layerticket.errors import LayerticketError
-from layerticket.evaluation.robustness import prepare
+from layerticket.evaluation.robustness import Evaluation, prepare
+from layerticket.files import canonical_json
 from layerticket.models.load import check_model
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
@@ -174,9 +175,11 @@ def _prepared(
             shallower_names(name_of(model))  # raises if there is none
     dataset = dataset_of(study, context.data_dir)
     networks_of(study, dataset)  # raises for functions that cannot be called
+    evaluations: tuple[Evaluation, ...] = ()
     if study.evaluate:
         folders = (*study.conditions.shift_dir, *context.shift_dirs)
-        prepare(study.evaluate, dataset, replace(study.conditions, shift_dir=folders))
+        conditions = replace(study.conditions, shift_dir=folders)
+        evaluations = prepare(study.evaluate, dataset, conditions)
     plan = unfold(
         study,
         scored_on(study, dataset),
@@ -184,6 +187,7 @@ def _prepared(
     )
     with folder.held():
         _warn_of_changes(folder, plan)
+        _forget_other_evaluations(folder, plan, evaluations)
         context = folder.save_context(
             context, threads=workers.threads, share=share, workers=workers.count
         )
@@ -197,6 +201,31 @@ def _warn_of_changes(folder: StudyFolder, plan: Plan) -> None:
     for name, text in plan.texts.items():
         if before.get(name, text) != text:
             log.warning("The module of %r was changed: everything that uses it is run again.", name)
+
+
+def _forget_other_evaluations(
+    folder: StudyFolder, plan: Plan, evaluations: Sequence[Evaluation]
+) -> None:
+    """Delete records of evaluations on other images, or with other settings, than those of now."""
+    gone: Counter[str] = Counter()
+    for job in plan.jobs.values():
+        record = folder.record(job.name) if job.kind == "evaluate" else None
+        if record is None:
+            continue
+        for one in evaluations:
+            known = record["results"].get(one.name, {}).get("settings", {})
+            if canonical_json({**known, "run_precision": ""}) != canonical_json(
+                {**one.settings, "run_precision": ""}
+            ):
+                gone[one.name] += 1
+                folder.record_path(job.name).unlink(missing_ok=True)
+    for name, count in gone.items():
+        log.warning(
+            "%r was measured on other images, or with other settings, for %d networks: it is "
+            "measured again.",
+            name,
+            count,
+        )
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
