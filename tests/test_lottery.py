@@ -248,11 +248,12 @@ def test_what_cannot_be_rewound_is_refused(played):
 
 
 def snapshot(model, epoch):
-    """Weights and momentum that say where they come from."""
+    """Weights, momentum and average that say where they come from."""
     weights = {n: torch.randn_like(t) if t.is_floating_point() else t
                for n, t in model.state_dict().items()}  # fmt: skip
     momentum = {f"{n}/momentum_buffer": weights[n] + 1 for n, _ in model.named_parameters()}
-    return Snapshot(epoch=epoch, weights=weights, optimizer=momentum)
+    average = {name: tensor + 2 for name, tensor in weights.items()}
+    return Snapshot(epoch=epoch, weights=weights, optimizer=momentum, average=average)
 
 
 def test_layers_that_are_numbered_anew_get_their_own_weights_back():
@@ -290,6 +291,7 @@ def test_layers_that_are_numbered_anew_get_their_own_weights_back():
                 if not re.search(r"layers?\.\d", name) or re.search(rf"layers?\.{place}\.", name)
             }
         assert same(dict(second.init), expected)
+        assert same(dict(second.average), {name: value + 2 for name, value in expected.items()})
         owners = {key.rpartition("/")[0] for key in second.optimizer}
         assert owners == {name for name, _ in second.apply(dense).named_parameters()}
         for key, value in second.optimizer.items():

@@ -118,8 +118,9 @@ def fit(
         folder: Folder of this run; created if missing.
         identity: JSON values that must be equal to resume from a checkpoint, such as the name of
             the training; None: recipe, seed, data, start epoch and processes.
-        start: Epoch i of the schedule to start at, and the optimizer state there: learning
-            rates, order and augmentation are those of epochs i to n - 1 of a whole training.
+        start: Epoch i of the schedule to start at, with optimizer state and running average:
+            learning rates, order and augmentation are those of epochs i to n - 1 of a whole
+            training.
         snapshot_epochs: Epochs after which weights and optimizer state are saved permanently, as
             ``epoch-0007.safetensors``; 0 is the start. Does not change the training.
         validate: Called with the model (with `ema_decay`, its average) after every epoch; the
