@@ -668,9 +668,9 @@ def corruption_set(rounds: int, images: int = 200) -> list[float]:
 GRADIENT = "one gradient of the same batch"
 PARTS = (
     "In forward passes of ResNet-152 (ViT-L), in CPU time on one thread, discovery takes 2.6 "
-    "(1.6), mostly 1.8 (1.2) to run it once and record calls, sums, MACs and side effects of all modules, "
-    "of which 0.6 (0.15) is Python code; 0.4 (0.35) to test one module of each kind, which is "
-    "called five times or more; 0.2 (0.01) to run the network without its blocks."
+    "(1.6), mostly 1.8 (1.2) to run it once and record calls, sums, MACs and side effects of all "
+    "modules, of which 0.6 (0.15) is Python code; 0.4 (0.35) to test one module of each kind, "
+    "which is called five times or more; 0.2 (0.01) to run the network without its blocks."
 )
 ROWS = (
     Row(
