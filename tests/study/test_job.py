@@ -144,6 +144,23 @@ def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     assert run(tmp_path, methods=methods)["runs"] == again["runs"]
 
 
+def test_what_a_run_itself_makes_undone_is_done_in_the_same_run(tmp_path, caplog):
+    """An evaluation added later trains the dense network again, here to other bits than before."""
+    methods = [{"method": "lottery", "criterion": "magnitude"}]
+    first = run(tmp_path, methods=methods, keep_weights="none")
+    dense = read_json(tmp_path / first["runs"][0]["folder"] / "result.json")["weights"]
+    for path in (*tmp_path.rglob("record.json"), *tmp_path.rglob("result.json")):
+        path.write_text(path.read_text().replace(dense, "e" * 64))
+    more = run(
+        tmp_path, methods=methods, keep_weights="none", evaluate=["test"], conditions={"images": 20}
+    )
+    assert [row["status"] for row in more["runs"]] == ["done", "done"]
+    assert "What 3 jobs had used was replaced in the meantime. They are done again." in caplog.text
+    search = next((tmp_path / "searches").glob("*/record.json"))
+    assert dense in search.read_text()
+    assert study_status(tmp_path)["done"] == 2
+
+
 def test_figures_of_pairs_are_recorded_with_their_device(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "layerticket.study.evaluate.environment", lambda device=None: {"device": device}

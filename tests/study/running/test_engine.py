@@ -106,6 +106,19 @@ def test_a_process_that_ends_well_before_its_job_is_done_has_died():
     assert jobs.errors == {"dense": "its process ended before it was done, in 1 of 1 attempts"}
 
 
+@pytest.mark.parametrize("fate", ["done", "failed"])
+def test_a_job_whose_need_was_replaced_meanwhile_has_not_failed(fate):
+    jobs = Jobs(NEEDS, dense="done")
+    assert jobs.begin() == ["search", "other"]
+    jobs.states |= {"dense": "open", "search": "failed" if fate == "failed" else "open"}
+    jobs.queue.ended(Ended(job="search", fate=fate))
+    jobs.end("other")
+    assert not jobs.queue.left
+    assert not jobs.queue.failed
+    assert jobs.queue.undone == {"search", "ticket"}
+    assert not jobs.errors
+
+
 def test_a_job_that_died_after_it_was_done_is_done():
     jobs = Jobs(NEEDS)
     jobs.begin()

@@ -33,6 +33,7 @@ from layerticket.training.device import Metering, Where
 log = logging.getLogger(__name__)
 TICK = 1.0  # seconds between two checks of a job of another process, and two reports
 COLLECTED = 20.0  # seconds between two versions of study.json while the study runs
+PASSES = 4  # over the jobs: what was replaced in one pass makes work for the next
 SHARE_OF_TIME = 0.02  # of the time that each may use, since trainings are being timed
 
 State = Literal["done", "failed", "running", "open"]
@@ -93,6 +94,7 @@ def run_study(
     plan, context = _prepared(study, folder, context, workers)
     store = functools.partial(collect, study, folder, plan, context)
     wanted = plan.only(only) if only else plan
+    _clear_failures(wanted, folder)
     queue = queue_of(wanted, folder, workers.retries)
     store()
     do = functools.partial(run_job, study=study) if study.has_objects else run_job
@@ -101,7 +103,19 @@ def run_study(
             _check_meter(study.energy, workers)
             reporter = _Reporter(report, store, plan, folder)
             with executor_of(workers, do, folder.root, context.threads) as executor:
-                work(queue, executor, folder, reporter.update)
+                for left in reversed(range(PASSES)):
+                    work(queue, executor, folder, reporter.update)
+                    failed, undone = queue.failed, queue.undone
+                    queue = queue_of(wanted, folder, workers.retries)
+                    if queue.left <= failed:
+                        break
+                    log.warning(
+                        "What %d jobs had used was replaced in the meantime. %s",
+                        len(queue.left - failed),
+                        "They are done again." if left else "Run the study again.",
+                    )
+                    for name in undone:
+                        folder.clear_failure(name)
     finally:
         record = store()
     return record
@@ -244,8 +258,15 @@ def _check_meter(metering: Metering, workers: Workers) -> None:
         )
 
 
+def _clear_failures(plan: Plan, folder: StudyFolder) -> None:
+    """Delete the failures of an earlier run, so that these jobs are run again."""
+    for name in plan.jobs:
+        if not folder.is_done(name) and not folder.is_taken(name):
+            folder.clear_failure(name)
+
+
 def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
-    """Return the queue of the jobs of a plan; jobs that failed earlier are run again."""
+    """Return the queue of the jobs of a plan."""
 
     def state(name: str) -> State:
         if folder.is_done(name):
@@ -254,9 +275,6 @@ def queue_of(plan: Plan, folder: StudyFolder, retries: int) -> "JobQueue":
             return "running"
         return "open" if folder.failure(name) is None else "failed"
 
-    for name in plan.jobs:
-        if not folder.is_done(name) and not folder.is_taken(name):
-            folder.clear_failure(name)
     needs = {name: tuple(job.needs.values()) for name, job in plan.jobs.items()}
     return JobQueue(needs, state, folder.fail, retries)
 
@@ -317,6 +335,9 @@ class JobQueue:
         self.running: dict[str, int] = {}
         """Jobs started here, and the largest number of other jobs that ran at the same time."""
         self.failed: set[str] = set()
+        self.undone: set[str] = set()
+        """Jobs that ended after a job they need had become undone, and those after them."""
+        self._needs = needs
         self.left = {name for name in needs if state(name) != "done"}
         """Jobs that are not done and have not failed."""
         for name in self._names:
@@ -353,6 +374,12 @@ class JobQueue:
         """Update the queue after an attempt at a job ended."""
         name, state = end.job, self._state(end.job)
         del self.running[name]
+        # What it had used was replaced, so its own record does not count either.
+        if state in ("open", "failed") and any(
+            self._state(need) != "done" for need in self._needs[name]
+        ):
+            self._drop(name, self.undone)
+            return
         # A process may end with 0 before its job is done: the job called os._exit(0).
         died = state != "done" and end.fate in ("died", "done")
         self._deaths[name] += died
@@ -390,11 +417,15 @@ class JobQueue:
                 if not self._missing[after]:
                     heapq.heappush(self._ready, self._place[after])
             return
+        self._drop(name, self.failed)
+
+    def _drop(self, name: str, into: set[str]) -> None:
+        """Take a job, and all that comes after it, out of the queue."""
         given_up = [name]
-        while given_up:  # and all that comes after it
+        while given_up:
             job = given_up.pop()
-            if job not in self.failed:
-                self.failed.add(job)
+            if job not in into:
+                into.add(job)
                 self.left.discard(job)
                 given_up += self._after[job]
 
