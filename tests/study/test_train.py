@@ -11,13 +11,14 @@ import torch
 
 from layerticket.data.dataset import Split
 from layerticket.errors import LayerticketError
-from layerticket.files import FolderInUse, exclusive
+from layerticket.files import FolderInUse, exclusive, in_use, remove_written
 from layerticket.study import train as train_module
 from layerticket.study.record import Bill, Cost, Provenance, Result, printed
 from layerticket.study.train import Networks, plan_training, train, train_network
 from layerticket.tensors import load_tensors, tensor_digest
 from layerticket.training.checkpoint import CHECKPOINT, METRICS, snapshot_path
 from layerticket.training.device import Energy, Metering, Where
+from layerticket.training.distributed import processes
 from layerticket.training.recipe import Recipe
 from layerticket.training.trackers import Trackers
 from toy_training import make_data, make_model
@@ -108,6 +109,45 @@ def test_without_a_validation_split_the_figure_is_null(tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     with exclusive(tmp_path / plan().identity.name), pytest.raises(FolderInUse):
         run(tmp_path)
+
+
+def test_a_refused_training_is_removed_before_another_process_can_begin_it(tmp_path, monkeypatch):
+    training = plan()
+
+    def refused():
+        raise LayerticketError("no such network")
+
+    locked = []
+
+    def remove(folder, patterns):
+        locked.append(in_use(folder))
+        return remove_written(folder, patterns)
+
+    monkeypatch.setattr(train_module, "remove_written", remove)
+    with pytest.raises(LayerticketError, match="no such network"):
+        run(tmp_path / "out", dataclasses.replace(training, build=refused))
+    assert locked == [True]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_processes_are_joined_once(tmp_path, monkeypatch):
+    joined = []
+
+    @contextlib.contextmanager
+    def join(device):
+        joined.append(device)
+        with processes(device) as group:
+            yield group
+        joined.pop()
+
+    def planned(*given, **options):
+        assert joined == ["cpu"]
+        return plan()
+
+    monkeypatch.setattr(train_module, "processes", join)
+    monkeypatch.setattr(train_module, "plan_training", planned)
+    train_network("toy", make_data(), RECIPE, seed=3, out=tmp_path, where=QUIET)
+    assert not joined
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -379,8 +379,10 @@ def train(
 
         if (result := group.on_rank0(finished)) is not None:
             return folder, result
-        with _leaving_nothing_refused(folder if group.rank == 0 else None), ExitStack() as stack:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        with ExitStack() as stack:
             stack.enter_context(group.enter_on_rank0(exclusive(folder)))
+            stack.enter_context(_leaving_nothing_refused(folder, () if group.rank else missing))
             if (result := group.on_rank0(finished)) is not None:
                 return folder, result  # finished by another process while we waited
             group.on_rank0(lambda: _clear_outdated(folder, training))
@@ -412,16 +414,22 @@ def train(
 
 
 @contextmanager
-def _leaving_nothing_refused(folder: Path | None) -> Iterator[None]:
-    """Remove the folder of a training that is refused before it has come anywhere, if it is new."""
-    missing = [] if folder is None else [p for p in (folder, *folder.parents) if not p.exists()]
+def _leaving_nothing_refused(folder: Path, new: Sequence[Path]) -> Iterator[None]:
+    """Remove the folder of a training that is refused before its first checkpoint, if it is new.
+
+    Call it while the folder is locked: another process may be waiting to train there.
+
+    Args:
+        folder: Folder of the training.
+        new: This folder and those above it that did not exist before.
+    """
     try:
         yield
-    except LayerticketError as err:
-        if folder in missing and not isinstance(err, FolderInUse) and folder is not None:
+    except LayerticketError:
+        if folder in new:
             if not (folder / CHECKPOINT).exists():
                 remove_written(folder, FILES)
-            for parent in missing[1:]:
+            for parent in new[1:]:
                 with suppress(OSError):  # another training has come into it
                     parent.rmdir()
         raise
@@ -674,29 +682,28 @@ def train_network(
         TrainingError: If training fails.
     """
     with processes(where.device) as group:
-        count = group.count
-    training = plan_training(
-        Networks.of(dataset),
-        model,
-        dataset,
-        recipe,
-        seed=seed,
-        ticket=ticket,
-        initialization=initialization,
-        initialization_seed=initialization_seed,
-        trainings=Path(out),
-        device=where.device,
-        distributed=distributed,
-        count=count,
-        validation_fraction=validation_fraction,
-    )
-    folder, result = train(
-        training,
-        out,
-        snapshots=epochs_at(snapshots, recipe.epochs),
-        where=where,
-        provenance=provenance,
-        distributed=distributed,
-        tracking=tracking,
-    )
-    return printed(folder, result, training.bill, where.metering)
+        training = plan_training(
+            Networks.of(dataset),
+            model,
+            dataset,
+            recipe,
+            seed=seed,
+            ticket=ticket,
+            initialization=initialization,
+            initialization_seed=initialization_seed,
+            trainings=Path(out),
+            device=where.device,
+            distributed=distributed,
+            count=group.count,
+            validation_fraction=validation_fraction,
+        )
+        folder, result = train(
+            training,
+            out,
+            snapshots=epochs_at(snapshots, recipe.epochs),
+            where=where,
+            provenance=provenance,
+            distributed=distributed,
+            tracking=tracking,
+        )
+        return printed(folder, result, training.bill, where.metering)
