@@ -418,15 +418,14 @@ def whole_bill(beside: str, rounds: int) -> list[float]:
 
 
 def metering(rounds: int, seconds: int = 10) -> list[float]:
-    """Return 1 + CPU seconds per second of a running meter that is read every second."""
+    """Return 1 + CPU seconds per second of a running meter that is read once in so many seconds."""
     values = []
     with metered(Where(metering=STATED)) as (meter, _):
         meter.lap()
         for _ in range(rounds):
             start, cpu = time.perf_counter(), time.process_time()
-            for _ in range(seconds):
-                time.sleep(1)
-                meter.lap()
+            time.sleep(seconds)
+            meter.lap()
             used = time.process_time() - cpu
             values.append(1 + used / (time.perf_counter() - start))
     return values

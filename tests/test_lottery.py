@@ -15,6 +15,7 @@ from layerticket.lottery import (
     draw_batch,
     find_in_rounds,
     find_in_training,
+    origin_of,
     start_of,
 )
 from layerticket.modules import copy_of
@@ -203,6 +204,15 @@ def test_a_ticket_without_its_average_is_refused(tmp_path):
         start_of(old)
     zero = dataclasses.replace(old, origin=dataclasses.replace(old.origin, rewind_epoch=0))
     assert start_of(zero).average == {}  # theta_0 is its own average
+
+
+def test_a_snapshot_without_its_average_is_refused(tmp_path):
+    weights = small_resnet().state_dict()
+    end, start = (Snapshot(epoch=epoch, weights=weights) for epoch in (4, 2))
+    with pytest.raises(LayerticketError, match=r"epoch 2 has no running average"):
+        origin_of("r", AVERAGED, scored=end, rewind_to=start)
+    zero = dataclasses.replace(start, epoch=0)
+    assert origin_of("r", AVERAGED, scored=end, rewind_to=zero).rewind_epoch == 0
 
 
 def test_an_early_ticket_is_scored_where_asked(tmp_path, played):

@@ -99,11 +99,17 @@ def find_in_training(
 
 
 def origin_of(run: str, recipe: Recipe, *, scored: Snapshot, rewind_to: Snapshot) -> Origin:
-    """Return the record of the training of a ticket; raise if no epoch would be left to train."""
+    """Return the record of the training of a ticket; raise if no training can start there."""
     if rewind_to.epoch >= recipe.epochs:
         raise LayerticketError(
             f"rewinding to epoch {rewind_to.epoch} of {recipe.epochs} leaves nothing to train; "
             "rewind to an earlier epoch."
+        )
+    if recipe.ema_decay and rewind_to.epoch and not rewind_to.average:
+        raise LayerticketError(
+            f"the recipe of {run} has an ema_decay, but its snapshot of epoch {rewind_to.epoch} "
+            "has no running average to continue. Give Snapshot(average=...), or a recipe without "
+            "ema_decay."
         )
     return Origin(
         run=run,

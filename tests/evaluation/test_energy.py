@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -12,7 +13,6 @@ import torch
 
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import (
-    SAMPLED,
     CodeCarbonMeter,
     Metering,
     carbon_kg,
@@ -124,7 +124,10 @@ def test_cpu_time_is_metered_in_silence(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_energy_is_cpu_time_times_the_stated_power_however_often_it_is_sampled(monkeypatch):
+BUSY = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True)\n"
+
+
+def test_energy_is_the_cpu_time_of_the_process_and_its_children(monkeypatch):
     codecarbon = pytest.importorskip("codecarbon")
     samples = []
     trackers = codecarbon.OfflineEmissionsTracker
@@ -132,10 +135,18 @@ def test_energy_is_cpu_time_times_the_stated_power_however_often_it_is_sampled(m
     threads = os.cpu_count()
     with metered(Where(device="cpu", metering=Metering(cpu_tdp=3.6e6 * threads))) as (meter, _):
         meter.lap()
-        start, before = time.perf_counter(), time.process_time()
-        while time.process_time() < before + 1.2:  # longer than CodeCarbon's own second
+        before = time.process_time()
+        while time.process_time() < before + 1.2:  # longer than a second between two samples
             math.factorial(500)
-        used = meter.lap()
-        seconds = time.process_time() - before
-    assert used.cpu_kwh == pytest.approx(seconds, abs=0.1)  # 1 kW h a second of one thread
-    assert len(samples) <= (time.perf_counter() - start) / SAMPLED
+        subprocess.run([sys.executable, "-c", BUSY], check=True, stdout=subprocess.DEVNULL)
+        waiting = [sys.executable, "-c", f"{BUSY}input()"]
+        with subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            own = time.process_time() - before
+            used = [meter.lap().cpu_kwh]  # 1 kW h for each second of one thread
+            child.communicate(b"\n")
+        used.append(meter.lap().cpu_kwh)
+    assert own + 1.2 <= used[0] + 0.03  # times of processes are in hundredths of a second
+    assert used[0] < own + 2.2  # starting Python takes time too
+    assert 0 <= used[1] < 0.5  # what the second child used is not counted twice
+    assert not samples

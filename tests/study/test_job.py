@@ -144,8 +144,12 @@ def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     assert run(tmp_path, methods=methods)["runs"] == again["runs"]
 
 
-def test_what_a_run_itself_makes_undone_is_done_in_the_same_run(tmp_path, caplog):
+@pytest.mark.parametrize("passes", [1, 4])
+def test_what_a_run_itself_makes_undone_is_done_in_the_same_run(
+    tmp_path, caplog, monkeypatch, passes
+):
     """An evaluation added later trains the dense network again, here to other bits than before."""
+    monkeypatch.setattr("layerticket.study.running.engine.PASSES", passes)
     methods = [{"method": "lottery", "criterion": "magnitude"}]
     first = run(tmp_path, methods=methods, keep_weights="none")
     dense = read_json(tmp_path / first["runs"][0]["folder"] / "result.json")["weights"]
@@ -154,8 +158,14 @@ def test_what_a_run_itself_makes_undone_is_done_in_the_same_run(tmp_path, caplog
     more = run(
         tmp_path, methods=methods, keep_weights="none", evaluate=["test"], conditions={"images": 20}
     )
+    if passes == 1:
+        assert "failed" in {row["status"] for row in more["runs"]}
+        assert "replaced 1 times while the study ran. Run the study again" in str(more["runs"])
+        more = run(tmp_path, methods=methods, evaluate=["test"], conditions={"images": 20})
+        assert [row["status"] for row in more["runs"]] == ["done", "done"]
+        return
     assert [row["status"] for row in more["runs"]] == ["done", "done"]
-    assert "What 3 jobs had used was replaced in the meantime. They are done again." in caplog.text
+    assert "What 3 jobs had used was replaced in the meantime: they are done again." in caplog.text
     search = next((tmp_path / "searches").glob("*/record.json"))
     assert dense in search.read_text()
     assert study_status(tmp_path)["done"] == 2
@@ -471,25 +481,19 @@ def test_a_ticket_whose_snapshot_was_dropped_keeps_its_name(tmp_path):
     assert more["runs"][1]["evaluations"]["fgsm"]["images"] == 20
 
 
-def test_what_was_measured_on_other_images_is_measured_again(tmp_path, monkeypatch, caplog):
+def test_what_was_measured_on_other_images_is_never_mixed(tmp_path, monkeypatch):
     changes = {"evaluate": ["fgsm", "test"], "conditions": {"images": 20}, "similarity": True}
     first = run(tmp_path, **changes)
     names = {path.name for path in (tmp_path / "jobs").iterdir()}
     assert run(tmp_path, **changes) == first
-    assert not caplog.text
-    monkeypatch.setattr(robustness, "REVISION", robustness.REVISION + 1)
-    again = run(tmp_path, **changes)
-    assert "'fgsm' was measured on other images, or with other settings, for 2" in caplog.text
-    for before, after in zip(first["runs"], again["runs"], strict=True):
-        assert after["status"] == "done"
-        assert after["training"] == before["training"]
-        revisions = [
-            one["evaluations"]["fgsm"]["settings"].pop("revision") for one in (before, after)
-        ]
-        assert revisions == [1, 2]
-        assert before["evaluations"]["fgsm"] == after["evaluations"]["fgsm"]
+    with monkeypatch.context() as other:
+        other.setattr(robustness, "REVISION", robustness.REVISION + 1)
+        with pytest.raises(
+            LayerticketError, match=r"'fgsm' .* with revision 1, .* with 2 now; .*--out"
+        ):
+            run(tmp_path, **changes, seeds=[0, 1])
     assert {path.name for path in (tmp_path / "jobs").iterdir()} == names
-    assert study_status(tmp_path)["done"] == 2
+    assert run(tmp_path, **changes) == first
 
 
 def test_rounds_of_pruning_are_dropped_like_any_training(tmp_path):

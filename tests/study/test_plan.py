@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
+import importlib
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -174,6 +174,17 @@ def keep_early(model, blocks, batch):
     return {block.name: -float(block.position) for block in blocks}
 
 
+def test_memory_that_was_once_counted_otherwise_is_searched_again(monkeypatch):
+    def found(**recipe):
+        table = {"budgets": [{"max_memory": 10**9}], "recipe": {"epochs": 4, **recipe}}
+        return searches_of(plan(methods=[TICKET], **table))
+
+    usual, adamw = found(), found(optimizer="adamw", learning_rate=0.001)
+    monkeypatch.setattr("layerticket.study.plan.weight_copies", lambda recipe: 3)
+    assert found() == usual
+    assert not found(optimizer="adamw", learning_rate=0.001) & adamw
+
+
 def test_a_criterion_of_a_script_is_named_by_the_version_or_by_this_call(own_criteria, caplog):
     def depth(model, blocks, batch):
         return keep_early(model, blocks, batch)
@@ -197,11 +208,19 @@ def test_a_criterion_of_a_script_is_named_by_the_version_or_by_this_call(own_cri
     assert not searches_of(called) & searches_of(again)
 
 
-def test_a_criterion_of_a_module_is_named_by_its_text(own_criteria):
-    own_criteria("early", keep_early)
+def test_a_criterion_is_named_by_the_text_of_the_module_that_registers_it(
+    own_criteria, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "mine_early.py"
+    path.write_text(
+        "import layerticket as lt\nfrom toy_study import residual\n"
+        'lt.criterion("early", cites="mine", uses=(), order=0)(residual)\n'
+    )
+    importlib.import_module("mine_early")
     found = plan(methods=[{"method": "ticket", "criterion": "early"}])
-    name = f"{__name__}:keep_early"
-    assert found.texts[name] == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    name = "mine_early:residual"
+    assert found.texts[name] == hashlib.sha256(path.read_bytes()).hexdigest()
     study = study_of(study_table(methods=[{"method": "ticket", "criterion": "early"}]))
     assert study.own_criteria == (name,)
     assert not study.has_objects

@@ -47,6 +47,8 @@ class Criterion:
     """Its own options; None: taken from the function."""
     exact: Mapping[str, Any] = field(default_factory=dict)
     """Required options if single weights are compared, not sums over tensors."""
+    module: str | None = None
+    """The user's module whose import registers it; None: only this process has it."""
 
     @property
     def fn(self) -> Callable[..., Mapping[str, Any]]:
@@ -61,19 +63,6 @@ class Criterion:
     def is_built_in(self) -> bool:
         """Whether it is one of this package."""
         return isinstance(self.source, str)
-
-    @property
-    def location(self) -> str | None:
-        """Where its function is imported from, as ``module:function``.
-
-        None if it exists in this process only: in a script, a notebook or another function.
-        """
-        if isinstance(self.source, str):
-            return self.source
-        name = str(getattr(self.source, "__qualname__", ""))
-        module = str(getattr(self.source, "__module__", ""))
-        here = getattr(sys.modules.get(module), name, None)
-        return f"{module}:{name}" if here is self.source and module != "__main__" else None
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -208,13 +197,19 @@ def criterion(
     Raises:
         LayerticketError: If the name is taken.
     """
+    caller = sys._getframe(1)
+    at_import = caller.f_code.co_name == "<module>"
+    known = str(caller.f_globals.get("__name__", "__main__"))
+    module = known if at_import and known != "__main__" else None
 
     def register(fn: Fn) -> Fn:
         if name in _CRITERIA:
             raise LayerticketError(
                 f"criterion {name!r} is already registered; choose another name."
             )
-        _CRITERIA[name] = Criterion(name, fn, cites, uses, order, normalization, values)
+        _CRITERIA[name] = Criterion(
+            name, fn, cites, uses, order, normalization, values, module=module
+        )
         return fn
 
     return register

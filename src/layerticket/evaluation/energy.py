@@ -6,9 +6,11 @@ not its carbon: for an unknown country it uses 475 g/kWh and only writes a log l
 """
 
 import logging
+import os
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,6 @@ from layerticket.training.device import Energy, Meter, Metering, Where, resolve_
 if TYPE_CHECKING:
     import torch
 
-SAMPLED = 5.0
-"""Seconds between samples of CPU time. CodeCarbon's own 1 s costs a training 1 % of a core. The sum
-is the same, except that what a child process used before its first sample is not counted."""
 WHY = (
     "metering energy needs CodeCarbon. Leave out country, carbon intensity, CPU and RAM power "
     "(energy is then null), or install it"
@@ -30,8 +29,16 @@ WHY = (
 class CodeCarbonMeter:
     """A running CodeCarbon tracker, read in laps."""
 
-    def __init__(self, tracker: Any, *, ram: bool, gpu: "torch.device | None") -> None:  # noqa: ANN401 - CodeCarbon has no types
-        self._tracker, self._ram, self._gpu = tracker, ram, gpu
+    def __init__(
+        self,
+        tracker: Any,  # noqa: ANN401 - CodeCarbon has no types
+        *,
+        ram: bool,
+        gpu: "torch.device | None",
+        cpu_tdp: float | None = None,
+    ) -> None:
+        self._tracker, self._ram, self._gpu, self._tdp = tracker, ram, gpu, cpu_tdp
+        self._seconds = 0.0 if cpu_tdp is None else cpu_seconds()
         self._tracker.start_task(uuid.uuid4().hex)
 
     def lap(self) -> Energy:
@@ -42,11 +49,27 @@ class CodeCarbonMeter:
             torch.cuda.synchronize(self._gpu)
         used = self._tracker.stop_task()
         self._tracker.start_task(uuid.uuid4().hex)
+        cpu_kwh = float(used.cpu_energy)
+        if self._tdp is not None:
+            # CodeCarbon misses what a child process uses after its last sample of it.
+            seconds, self._seconds = self._seconds, cpu_seconds()
+            cpu_kwh = (self._seconds - seconds) * self._tdp / (os.cpu_count() or 1) / 3.6e6
         return Energy(
-            cpu_kwh=float(used.cpu_energy),
+            cpu_kwh=cpu_kwh,
             gpu_kwh=float(used.gpu_energy) if self._gpu is not None else None,
             ram_kwh=float(used.ram_energy) if self._ram else None,
         )
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds that this process and its child processes have used, ended or not."""
+    import psutil
+
+    seconds = sum(os.times()[:4])  # its own, and those of children that have ended
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended in the meantime
+            seconds += sum(child.cpu_times()[:4])
+    return seconds
 
 
 @contextmanager
@@ -69,7 +92,8 @@ def metered(where: Where) -> Iterator[tuple[Meter | None, str | None]]:
     device = resolve_device(where.device)
     with _tracker(where.metering, device) as (tracker, method):
         gpu = device if device.type == "cuda" else None
-        meter = CodeCarbonMeter(tracker, ram=where.metering.ram_power is not None, gpu=gpu)
+        ram, tdp = where.metering.ram_power is not None, where.metering.cpu_tdp
+        meter = CodeCarbonMeter(tracker, ram=ram, gpu=gpu, cpu_tdp=tdp)
         yield meter, method
 
 
@@ -135,9 +159,11 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
             allow_multiple_runs=True,
             log_level="error",
         )
-        sampler = getattr(tracker, "_scheduler_monitor_power", None)  # no option sets it
-        if sampler is not None and device.type == "cpu":  # the power of a GPU may need each second
-            sampler.interval = SAMPLED
+        sampler = getattr(tracker, "_scheduler_monitor_power", None)
+        if sampler is not None and device.type == "cpu":
+            # Its samples, one a second, cost a training 1 % of a core. No energy here needs them:
+            # counters, CPU time and the time of the RAM are read at laps.
+            sampler.interval = threading.TIMEOUT_MAX
         tracker.start()
         if getattr(tracker, "_start_time", None) is None:  # it hides its own errors
             raise RuntimeError(
@@ -155,7 +181,8 @@ def _tracker(metering: Metering, device: "torch.device") -> Iterator[tuple[Any, 
 def _method(metering: Metering, device: "torch.device") -> str:
     """Return a sentence on how energy is measured here; raise if it would be a guess."""
     if metering.cpu_tdp is not None:
-        cpu = f"CPU time of the process x {metering.cpu_tdp:g} W (stated) / hardware threads"
+        power = f"{metering.cpu_tdp:g} W (stated)"
+        cpu = f"CPU time of the process and its children x {power} / hardware threads"
     elif _codecarbon("codecarbon.core.cpu").is_rapl_available():
         cpu = "CPU by its RAPL counters (the whole package)"
     else:

@@ -177,7 +177,10 @@ class _Scored(Method):
     def calls(self) -> Mapping[str, str | Callable[..., Any]]:
         """The criterion, if it is the user's own."""
         known = get_criterion(self.criterion)
-        return {} if known.is_built_in else {"criterion": known.location or known.fn}
+        if known.is_built_in:
+            return {}
+        name = getattr(known.fn, "__qualname__", known.name)
+        return {"criterion": f"{known.module}:{name}" if known.module else known.fn}
 
 
 @settings

@@ -20,6 +20,7 @@ from layerticket.study.identity import callable_identity
 from layerticket.study.methods import ControlMethod, Method, table_of_method
 from layerticket.study.spec import StudyFile, budget_text, name_of
 from layerticket.training.checkpoint import epochs_at
+from layerticket.training.steps import weight_copies
 
 JobKind = Literal["network", "search", "train", "evaluate"]
 
@@ -314,6 +315,12 @@ class _Planner:
         searched = {**method.searched, "budget": to_table(budget), "draw": draw, "needs": needs}
         if calls := self.calls[method.label]:
             searched["calls"] = calls
+        # Named only where they differ from what all searches once assumed.
+        if "dense" in method.wants and self.study.recipe.ema_decay:
+            searched["scored"] = "average"
+        copies = weight_copies(self.study.recipe)
+        if budget.max_memory is not None and copies != 3:
+            searched["weight_copies"] = copies
         key = digest(self.identity(model, seed, searched=searched))[:12]
         name = f"search-{method.kind}-{_slug(model)}-seed{seed}-{key}"
         place: dict[str, Any] = {"method": method.label, "draw": draw, "budget": to_table(budget)}

@@ -398,8 +398,7 @@ def train(
                     "where": where,
                     "meter": meter,
                     "snapshot_epochs": wanted,
-                    "trackers": tracking,
-                    "tracked_folder": folder,  # a repeated training has another one until its end
+                    "trackers": tracking if before is None else Trackers(),  # has its curve
                     "distributed": distributed,
                 }
                 found = _trained(training, model, place, group, method, options)

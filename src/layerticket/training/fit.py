@@ -97,7 +97,6 @@ def fit(
     meter: Meter | None = None,
     distributed: DistributedOptions = DistributedOptions(),  # noqa: B008 - frozen
     trackers: Trackers = Trackers(),  # noqa: B008 - frozen
-    tracked_folder: str | Path | None = None,
 ) -> FitResult:
     """Train the caller's model in place.
 
@@ -129,7 +128,6 @@ def fit(
         meter: Running energy meter, from `layerticket.evaluation.energy.metered`.
         distributed: Options for several processes; a sharded model stays on the CPU.
         trackers: Trackers that receive the curves; they do not change the training.
-        tracked_folder: Folder that gives trackers the run's name; None: `folder`.
 
     Returns:
         Cost and result.
@@ -162,8 +160,7 @@ def fit(
         )  # fmt: skip
         journal = Journal(folder, settings if identity is None else identity, start.epoch, kept)
         first = group.rank == 0
-        run = folder if tracked_folder is None else Path(tracked_folder)
-        track = stack.enter_context((trackers if first else Trackers()).open(run, settings))
+        track = stack.enter_context((trackers if first else Trackers()).open(folder, settings))
         images = trainer.steps_per_epoch * trainer.batch_size * (recipe.epochs - start.epoch)
         show = stack.enter_context(progress_bar(images, shown=where.progress and first))
 

@@ -109,13 +109,21 @@ def run_study(
                     queue = queue_of(wanted, folder, workers.retries)
                     if queue.left <= failed:
                         break
-                    log.warning(
-                        "What %d jobs had used was replaced in the meantime. %s",
-                        len(queue.left - failed),
-                        "They are done again." if left else "Run the study again.",
-                    )
                     for name in undone:
                         folder.clear_failure(name)
+                    if left:
+                        log.warning(
+                            "What %d jobs had used was replaced in the meantime: they are done "
+                            "again.",
+                            len(queue.left - failed),
+                        )
+                        continue
+                    for name in queue.left - failed:
+                        folder.fail(
+                            name,
+                            f"what it uses was replaced {PASSES} times while the study ran. Run "
+                            "the study again.",
+                        )
     finally:
         record = store()
     return record
@@ -185,8 +193,7 @@ def _prepared(
         if isinstance(model, str):
             check_model(model)
     if any(isinstance(method, ShallowerMethod) and not method.model for method in study.methods):
-        for model in study.models:
-            shallower_names(name_of(model))  # raises if there is none
+        _check_shallower(study)
     dataset = dataset_of(study, context.data_dir)
     networks_of(study, dataset)  # raises for functions that cannot be called
     evaluations: tuple[Evaluation, ...] = ()
@@ -201,12 +208,26 @@ def _prepared(
     )
     with folder.held():
         _warn_of_changes(folder, plan)
-        _forget_other_evaluations(folder, plan, evaluations)
+        _check_evaluations(folder, plan, evaluations)
         context = folder.save_context(
             context, threads=workers.threads, share=share, workers=workers.count
         )
         folder.write_plan(plan, study_text(study))
     return plan, context
+
+
+def _check_shallower(study: StudyFile) -> None:
+    """Raise if no network of the study has a standard shallower one; where one lacks it, warn."""
+    missing: list[LayerticketError] = []
+    for model in study.models:
+        try:
+            shallower_names(name_of(model))
+        except LayerticketError as err:
+            missing.append(err)
+    if len(missing) == len(study.models):
+        raise missing[0]
+    for reason in missing:
+        log.warning("The rows of a shallower network will fail: %s", reason)
 
 
 def _warn_of_changes(folder: StudyFolder, plan: Plan) -> None:
@@ -217,29 +238,26 @@ def _warn_of_changes(folder: StudyFolder, plan: Plan) -> None:
             log.warning("The module of %r was changed: everything that uses it is run again.", name)
 
 
-def _forget_other_evaluations(
-    folder: StudyFolder, plan: Plan, evaluations: Sequence[Evaluation]
-) -> None:
-    """Delete records of evaluations on other images, or with other settings, than those of now."""
-    gone: Counter[str] = Counter()
+def _check_evaluations(folder: StudyFolder, plan: Plan, evaluations: Sequence[Evaluation]) -> None:
+    """Raise if finished evaluations used other images, or other settings, than those of now."""
     for job in plan.jobs.values():
         record = folder.record(job.name) if job.kind == "evaluate" else None
         if record is None:
             continue
         for one in evaluations:
-            known = record["results"].get(one.name, {}).get("settings", {})
-            if canonical_json({**known, "run_precision": ""}) != canonical_json(
-                {**one.settings, "run_precision": ""}
-            ):
-                gone[one.name] += 1
-                folder.record_path(job.name).unlink(missing_ok=True)
-    for name, count in gone.items():
-        log.warning(
-            "%r was measured on other images, or with other settings, for %d networks: it is "
-            "measured again.",
-            name,
-            count,
-        )
+            known = record["results"].get(one.name, {}).get("settings") or one.settings
+            odd = [
+                key
+                for key in sorted((known.keys() | one.settings.keys()) - {"run_precision"})
+                if canonical_json([known.get(key)]) != canonical_json([one.settings.get(key)])
+            ]
+            if odd:
+                raise LayerticketError(
+                    f"{one.name!r} was measured in {folder.root} with {odd[0]} "
+                    f"{known.get(odd[0])!r}, and would be measured with "
+                    f"{one.settings.get(odd[0])!r} now; the two are not comparable. Give the same "
+                    "files (--shift-dir, --data-dir), or another folder with --out."
+                )
 
 
 def _check_meter(metering: Metering, workers: Workers) -> None:
