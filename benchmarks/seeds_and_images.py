@@ -2,10 +2,10 @@
 
 ``python benchmarks/seeds_and_images.py docs/results/resnet20.json --out OUT``
 
-For every method against dense, and for every criterion against its controls: the correlation of
-the two accuracies over seeds, the share of images on which the two networks disagree, both
-intervals, and the number of seeds that would show a difference of 1 pp, and of 0.3 pp, with 80 %
-power.
+For every method against dense, for every criterion against its controls and its filters, and for
+SNIP against GraSP: the correlation of the two accuracies over seeds, the share of images on which
+the two networks disagree, both intervals, the minimum detectable difference, and the number of
+seeds that would show a difference of 1 pp, and of 0.3 pp, with 80 % power.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from scipy import special
 from layerticket.files import write_json
 from layerticket.report.tables import markdown
 from layerticket.verdict.pairs import Row, unpack_correct
-from layerticket.verdict.statistics import estimate, half_width, images_for, seeds_for
+from layerticket.verdict.statistics import estimate, images_for, minimum_detectable, seeds_for
 
 GAPS = (0.01, 0.003)
 IMAGES = (2_000, 10_000, 50_000)
@@ -40,8 +40,9 @@ def label_of(row):
 def pairs_of(rows):
     """Return (network, method, other) -> pairs (row of the other, row of the method) by seed.
 
-    Every method is paired with the dense network, and every criterion with the controls of its
-    budget. A seed in which both are the same training makes no pair.
+    Every method is paired with the dense network, every criterion with the controls of its budget
+    and the filters matched to it, and SNIP with GraSP of the same reading. A seed in which both are
+    the same training makes no pair.
     """
     methods = {}
     for row in rows:
@@ -53,12 +54,13 @@ def pairs_of(rows):
         for (other_model, other_budget, other), beside in methods.items():
             against = next(iter(beside.values()))
             dense = against.kind == "dense" and first.kind != "dense"
-            control = (
-                (first.role, against.role) == ("criterion", "control")
-                and other_budget == budget
-                and (against.kind != "ticket" or against.reference == first.method)
+            matched = against.reference == first.method
+            beside_it = first.role == "criterion" and (
+                (against.role == "control" and (against.kind != "ticket" or matched))
+                or (against.kind == "filters" and matched)
+                or (label.split()[0] == "snip" and other == label.replace("snip", "grasp", 1))
             )
-            if other_model != model or not (dense or control):
+            if other_model != model or not (dense or (beside_it and other_budget == budget)):
                 continue
             pairs = [
                 (beside[seed], row)
@@ -101,6 +103,7 @@ def facts(pairs, images, confidence=0.95):
     bits = [[unpack_correct(row.correct, images) for row in pair] for pair in pairs]
     table = np.stack([b.astype(float) - a for a, b in bits])
     found = estimate([round(d, 12) for d in two - one], resolution=1 / images, table=table)
+    decides = found.difference(confidence)
     enough = len(pairs) >= LEAST
     varied = min(one.std(), two.std()) > 0
     record = {
@@ -113,10 +116,9 @@ def facts(pairs, images, confidence=0.95):
         "mean": found.mean,
         "std": found.std,
         "image_error": found.image_error,
-        "over_seeds": half_width(found.seed_error, 0.0, found.n, (1 - confidence) / 2),
-        "over_seeds_and_images": half_width(
-            found.seed_error, found.image_error, found.n, (1 - confidence) / 2
-        ),
+        "over_seeds": (decides.seeds_high - decides.seeds_low) / 2,
+        "over_seeds_and_images": (decides.high - decides.low) / 2,
+        "minimum_detectable": minimum_detectable(found, confidence),
         "seeds": {} if enough else None,
         "images": {},
     }
@@ -226,7 +228,7 @@ def page(record):
     counts = " / ".join(f"{n:,}" for n in IMAGES)
     header = ["network", "method", "against", "n", "method, %", "against, %",
               "correlation over seeds", "disagree, %", "difference, pp", "over seeds, pp",
-              "over seeds and images, pp"]  # fmt: skip
+              "over seeds and images, pp", "minimum detectable, pp"]  # fmt: skip
     header += [f"seeds for {100 * gap:g} pp ({counts} images)" for gap in GAPS]
 
     def percent(of):
@@ -251,6 +253,7 @@ def page(record):
             f"{100 * one['mean']:+.2f} ± {100 * one['std']:.2f}",
             f"{100 * one['over_seeds']:.2f}",
             f"{100 * one['over_seeds_and_images']:.2f}",
+            f"{100 * one['minimum_detectable']:.2f}",
             *(needed(one, gap) for gap in GAPS),
         )
         for one in record["rows"]
@@ -274,7 +277,7 @@ TITLE = """\
 # Seeds and images: how many does a claim need?
 
 Each comparison is one method against the dense network of the same seeds, or one criterion against
-a control of the same seeds."""
+a control, its filters or another criterion of the same seeds."""
 TEXT = """\
 - **n**: seeds in which the two are different networks. Figures with ± are mean and standard
   deviation (SD) over these seeds.
@@ -284,11 +287,16 @@ TEXT = """\
 - **Over seeds**, **over seeds and images**: half the width of the 95 % interval of the mean
   difference, for new seeds on these images, and for new seeds and new images. The second one
   decides.
+- **Minimum detectable**: the true difference, counted from the margin against dense and from 0
+  otherwise, that these seeds find with 80 % power.
 - **Seeds for 1 pp, 0.3 pp**: seeds of a new study, fixed in advance, with 80 % power, if pairs
   differ as they do here. Against dense: to show that a network as good as dense loses less than
-  that. Against a control: to show that a method which is better by that is better. Not shown below
+  that. Otherwise: to show that a method which is better by that is better. Not shown below
   {least} seeds. *None*: no number of seeds is enough, because the error from the choice of test
-  images alone is too large."""
+  images alone is too large.
+
+Minimum detectable difference and seeds are for one comparison. The page of a study corrects its
+comparisons with dense for their number, and needs more seeds for the same power."""
 
 
 def main() -> None:

@@ -75,6 +75,43 @@ def test_a_criterion_is_paired_with_its_controls():
     }  # fmt: skip
 
 
+def test_snip_is_paired_with_grasp_of_its_reading_and_a_ticket_with_its_filters():
+    rows = [
+        row("ticket", seed, 5 / 8, "f8", f"{name}{seed}", method=name)
+        for name in ("snip sum", "grasp sum", "grasp mean")
+        for seed in (0, 1)
+    ] + [
+        row("filters", seed, 5 / 8, "f8", f"f{seed}", role="baseline", reference="grasp sum")
+        for seed in (0, 1)
+    ]
+    assert set(pairs_of(rows)) == {
+        ("net", "snip sum", "grasp sum"), ("net", "grasp sum", "filters"),
+    }  # fmt: skip
+
+
+def test_intervals_are_those_that_decide():
+    study = json.loads((RESULTS / "resnet20.json").read_text(encoding="utf-8"))
+    found = json.loads((RESULTS / "seeds-and-images.json").read_text(encoding="utf-8"))["rows"]
+    rows = {(one["method"], one["other"]): one for one in found}
+    shown = 0
+    for one in study["comparisons"]:
+        for of, other in ((one, "dense"), *((of, of["method"]) for of in one["controls"])):
+            difference = of["difference"]
+            if difference["low"] is None:
+                continue
+            row, shown = rows[one["method"], other], shown + 1
+            for half, low, high in (
+                ("over_seeds_and_images", "low", "high"), ("over_seeds", "seeds_low", "seeds_high"),
+            ):  # fmt: skip
+                width = difference[high] - difference[low]
+                assert 2 * row[half] == pytest.approx(width, abs=1e-12)
+            if other != "dense":  # against dense the study corrects for several comparisons
+                assert row["minimum_detectable"] == pytest.approx(of["minimum_detectable"])
+    assert shown > 30
+    assert {("snip sum", "grasp sum"), ("snip mean", "grasp mean")} <= rows.keys()
+    assert ("grasp sum", "filters grasp (filters)") in rows
+
+
 def test_a_smaller_gap_needs_more_seeds_and_images():
     found = facts(next(iter(pairs_of(many()).values())), 8)
     assert found["images"]["0.003"] > found["images"]["0.01"] > 0
