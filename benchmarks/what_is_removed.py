@@ -213,7 +213,7 @@ def saved_by_one(model, batch, stages, *, bf16):
 
 
 def memory(batch_size=128):
-    """Find the numbers of blocks per stage that save most nearly the memory of the paper."""
+    """Measure the memory that one block of each stage saves, for each row of the paper."""
     found = []
     for name in ("resnet32", "resnet56"):
         model = cifar_network(f"{name}-projection")(0)
@@ -223,17 +223,9 @@ def memory(batch_size=128):
         shares, in_bf16 = (saved_by_one(model, batch, stages, bf16=bf16) for bf16 in (False, True))
         for other, p, paper in PAPER_MEMORY:
             if other == name:
-                mixtures = [
-                    {"of_each_stage": counts, "saved": float(np.dot(counts, shares))}
-                    for counts in itertools.product(*(range(len(s) + 1) for s in stages))
-                    if sum(counts) == p
-                ]
-                mixtures.sort(key=lambda one: abs(one["saved"] - paper))
                 found.append(
                     {"network": name, "p": p, "paper": paper, "share_of_one_block": shares}
                     | {"share_of_one_block_bf16": in_bf16}
-                    | {"least": min(m["saved"] for m in mixtures)}
-                    | {"most": max(m["saved"] for m in mixtures), "nearest": mixtures[:3]}
                 )
     return found
 
@@ -400,11 +392,36 @@ def saved_by(row, blocks, one):
     ]
 
 
+def mixtures(one, blocks):
+    """Return memory saved, in percent with two decimals -> all numbers of blocks per stage.
+
+    The mixture of stages nearest to the paper comes first. Mixtures that the paper cannot have
+    removed, as blocks directly before and after a down-sampling stay, are marked with *.
+    """
+
+    def per_stage(names):
+        return [sum(name[len("layer")] == stage for name in names) for stage in "123"]
+
+    allowed = per_stage([name for name in blocks if not is_neighbour(name, blocks)])
+    found = {}
+    for counts in itertools.product(*(range(count + 1) for count in per_stage(blocks))):
+        if sum(counts) == one["p"]:
+            saved = round(float(np.dot(counts, one["share_of_one_block"])), 2)
+            mark = "" if all(c <= most for c, most in zip(counts, allowed, strict=True)) else "*"
+            found.setdefault(saved, []).append(" + ".join(map(str, counts)) + mark)
+    return dict(sorted(found.items(), key=lambda of: abs(of[0] - one["paper"])))
+
+
+def case_of(record, one):
+    """Return the case with the network of a row of the paper's Table 4."""
+    return record["cases"][f"{one['network']}-projection, CIFAR-10 (JPEG)"]
+
+
 def memory_by_reading(record):
     """Return what each reading saves, in percent by seed, for each row of the paper's Table 4."""
     found = []
     for one in record["memory"]:
-        case = record["cases"][f"{one['network']}-projection, CIFAR-10 (JPEG)"]
+        case = case_of(record, one)
         by = {(row["criterion"], row["reduction"], row["temperature"]): row for row in case["rows"]}
         found.append({key: saved_by(by[key], case["blocks"], one) for key in READINGS})
     return found
@@ -439,13 +456,17 @@ def conclusion(record, saved):
 def memory_parts(record):
     """Return tables and sentences on the memory column of the paper."""
     saved = memory_by_reading(record)
-    mixtures = [
+    possible = [
         (
             one["network"], str(one["p"]), f"{one['paper']:.2f}",
-            f"{one['least']:.2f} to {one['most']:.2f}",
-            "; ".join(f"{stages(m)} ({m['saved']:.2f})" for m in one["nearest"]),
+            f"{min(found):.2f} to {max(found):.2f}",
+            "; ".join(
+                f"{saved:.2f} ({saved - one['paper']:+.2f}): {', '.join(found[saved])}"
+                for saved in list(found)[:3]
+            ),
         )
         for one in record["memory"]
+        for found in [mixtures(one, case_of(record, one)["blocks"])]
     ]  # fmt: skip
     readings = [
         (
@@ -454,24 +475,19 @@ def memory_parts(record):
         )
         for one, row in zip(record["memory"], saved, strict=True)
     ]
-    nearest = "; ".join(
-        f"{one['network']}, p = {one['p']}: {stages(one['nearest'][0])}" for one in record["memory"]
-    )
-    header = ("network", "p", "paper, %", "possible, %", "nearest mixtures of stages 1 + 2 + 3")
+    header = ("network", "p", "paper, %", "possible, %",
+              "nearest values, % (minus the paper's): blocks of stages 1 + 2 + 3")  # fmt: skip
     names = [f"{c} {r}, T = {t:g}, %" for c, r, t in READINGS]
     return [
-        f"Nearest mixture of blocks from stages 1 + 2 + 3 in each row: {nearest}. "
-        + conclusion(record, saved),
-        markdown((header, mixtures)).rstrip(),
+        conclusion(record, saved),
+        "All mixtures of stages with the three values nearest to the paper's, equal to two "
+        "decimals. Mixtures with * remove a block directly before or after a down-sampling, which "
+        "the paper keeps:",
+        markdown((header, possible)).rstrip(),
         f"What the four readings would save, mean ± SD over {record['seeds']} seeds; blocks "
         "directly before and after a down-sampling stay, as in the paper:",
         markdown((("network", "p", "paper, %", *names), readings)).rstrip(),
     ]
-
-
-def stages(mixture):
-    """Write how many blocks of each stage a mixture removes."""
-    return " + ".join(map(str, mixture["of_each_stage"]))
 
 
 TEXT = """\

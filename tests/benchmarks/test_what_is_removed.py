@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from what_is_removed import conclusion, groups, is_neighbour, page, removed, saved_by
+from what_is_removed import conclusion, groups, is_neighbour, mixtures, page, removed, saved_by
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -49,6 +49,16 @@ def test_memory_saved_by_a_reading():
     # Of layer1.0, layer1.1 and layer3.2 the two lowest go; the others stay, however low.
     row = {"scores": [[3, 2, 0, 0, 0, 0, 1], [1, 2, 0, 0, 0, 0, 3]]}
     assert saved_by(row, BLOCKS, one) == [12.5, 20.0]
+
+
+def test_mixtures_of_stages_that_tie_are_all_named():
+    one = {"p": 2, "paper": 14.9, "share_of_one_block": [10.0, 5.001, 4.999]}
+    # 1 + 1 + 0 and 1 + 0 + 1 save 15.00 (all but layer1.0, layer1.1 and layer3.2 are neighbours).
+    assert mixtures(one, BLOCKS) == {
+        15.0: ["1 + 0 + 1", "1 + 1 + 0*"], 20.0: ["2 + 0 + 0"],
+        10.0: ["0 + 0 + 2*", "0 + 1 + 1*", "0 + 2 + 0*"],
+    }  # fmt: skip
+    assert next(iter(mixtures(one, BLOCKS))) == 15.0
 
 
 def test_what_the_memory_column_says():
