@@ -242,6 +242,7 @@ _HEADER = (
     "step speed-up: here, 95 % interval (paper)",
     "theory",
     "share of gain realized",
+    "waiting for data, %: dense / ticket",
     "energy and CO2e saved, %: here (paper's CO2)",
     "latency / throughput speed-up",
 )
@@ -267,7 +268,7 @@ def table4_text(summary: Mapping[str, Any]) -> str:
         f"{summary['precision']}; n = {summary['rounds']} interleaved rounds per row, medians with "
         "95 % intervals.",
         "",
-        *(f"Energy: {method}." for method in sorted(methods)),
+        *(f"Energy (`energy_method` in the record): {method}." for method in sorted(methods)),
         *([""] if methods else []),
         busy_text(summary["rows"]),
         "",
@@ -309,6 +310,7 @@ def _line(row: Mapping[str, Any]) -> list[str]:
         f"{speedup['value']:.2f}{interval} ({paper['speedup']:.2f})",
         f"{1 / (1 - saved['training_macs']):.2f}",
         "null" if share is None else f"{100 * share:.0f} %",
+        " / ".join(f"{100 * timing['data_wait_share'][side]:.1f}" for side in ("dense", "ticket")),
         f"{energy} ({paper['co2']:.2f})",
         f"{timing['latency_speedup']['value']:.2f} / {timing['throughput_speedup']['value']:.2f}",
     ]

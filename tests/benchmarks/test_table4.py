@@ -1,6 +1,7 @@
 """Table 4: seven rows, the paper's savings in FLOPs, resumed row by row."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from layerticket.study.measured_budget import TimingSetup
 from layerticket.training.device import Where
 from layerticket.training.recipe import Recipe
 from table4 import PAPER
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.mark.parametrize("network", ["resnet32", "resnet56"])
@@ -57,8 +60,18 @@ def test_rows_are_measured_once_and_written(tmp_path, monkeypatch):
     assert "5 (the paper's row 4) | 34.13 (34.13)" in text
     assert "null (33.33)" in text
     assert table4.busy_text(found["rows"]) in text
+    waits = row["timing"]["data_wait_share"]
+    assert f" | {100 * waits['dense']:.1f} / {100 * waits['ticket']:.1f} | null (" in text
     assert table4.table4(setup, tmp_path, rows=rows)["rows"] == found["rows"]
     assert len(asked) == 2
+
+
+def test_the_published_table_is_made_from_its_record():
+    record = json.loads((RESULTS / "table4.json").read_text(encoding="utf-8"))
+    page = (RESULTS / "table4.md").read_text(encoding="utf-8").splitlines()
+    made = [line for line in table4.table4_text(record).splitlines()[1:] if line]
+    assert [line for line in page if line in made] == made
+    assert record["command"] in page
 
 
 def test_a_busy_machine_is_named():
