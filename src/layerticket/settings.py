@@ -41,6 +41,24 @@ NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
 Share = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, lt=1)]
 """From 0 to below 1."""
 Confidence = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0, lt=1)]
+
+
+def check_margin(given: float) -> float:
+    """Raise for a margin of accuracies of 0.5 or more, probably meant as percentage points.
+
+    Raises:
+        LayerticketError: If it is 0.5 or more.
+    """
+    if given >= 0.5:
+        raise LayerticketError(
+            f"{given:g} is too large for a margin of accuracies, which are fractions: 0.005 is "
+            "half a percentage point. Give less than 0.5."
+        )
+    return given
+
+
+Margin = Annotated[NotNegative, AfterValidator(check_margin)]
+"""A difference of accuracies, as a fraction from 0 to below 0.5."""
 Count = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 """A whole number from 1."""
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]

@@ -40,7 +40,7 @@ TRAIN = ["train", "resnet20", "--epochs", "1", "--out", "OUT"]
         ([*TRAIN, "--weight-decay", "1e9"], "it must be at most 10"),
         ([*TRAIN, "--batch-size", "99999999"], "it must be at most 1048576"),
         (["train", "resnet20", "--epochs", DIGITS], "--epochs"),
-        (["demo", "--margin", "3", "--out", "OUT"], "--margin is 3.0; it must be below 1"),
+        (["demo", "--margin", "0.5", "--out", "OUT"], "0.005 is half a percentage point"),
         (["demo", "--seeds", "0", "--out", "OUT"], "--seeds is 0; it must be at least 1"),
         (["demo", "--seeds", "9" * 30, "--out", "OUT"], "it must be at most 1000"),
         (["demo", "--epochs", "0", "--out", "OUT"], "--epochs is 0"),

@@ -9,6 +9,7 @@ from layerticket.report.charts import drawings
 from layerticket.report.numbers import CONTROLS, READERS, read_numbers
 from layerticket.report.page import write_study
 from layerticket.report.tables import runs_table
+from layerticket.verdict import words
 from layerticket.verdict.judge import judge
 
 DENSE = [0.921, 0.924, 0.919, 0.925, 0.922]
@@ -88,7 +89,8 @@ def test_an_empty_accuracy_is_a_failed_run(tmp_path):
     (found,) = study.comparisons
     assert (found.failed_seeds, found.outcome) == ((3, 4), "undecided")
     failed = [row.error for row in study.rows if row.status == "failed"]
-    assert failed == ["the file has no accuracy", "out of memory"]
+    assert failed == [words.NAN_RESULT, "out of memory"]
+    assert words.NAN_RESULT in write_study(study, tmp_path, figures=False).page.read_text("utf-8")
 
 
 def test_controls_and_draws_are_told_from_tickets(tmp_path):
@@ -155,5 +157,8 @@ def test_no_file_and_no_text_are_refused(tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LayerticketError, match="cannot be read as a CSV file"):
         read_numbers(tmp_path / "b.csv")
-    with pytest.raises(LayerticketError, match="margin is 5"):
-        read_numbers(tmp_path / "b.csv", margin=5)
+
+
+def test_a_margin_meant_in_percentage_points_is_refused(tmp_path):
+    with pytest.raises(LayerticketError, match=r"0.5 is too large.*0.005 is half a percentage"):
+        read_numbers(write(tmp_path / "r.csv", table()), margin=0.5)

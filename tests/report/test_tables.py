@@ -241,6 +241,16 @@ def test_a_control_that_is_the_ticket_in_every_seed_has_no_answer():
     assert (row["answer"], row["minimum detectable"]) == ("the same network", "—")
 
 
+def test_an_answer_about_a_control_from_two_seeds_says_so():
+    record = make_study(seeds=2, methods=(METHODS[0], METHODS[3]))
+    for run in record["runs"]:
+        if run["method"] == "last blocks":
+            run["test_accuracy"] = 0.1 + 0.001 * run["seed"]
+            run["correct"] = None
+    (row,) = shown(tables.controls_table(Study.from_record(record | analysed(record))))
+    assert row["answer"] == "ticket better (two seeds)"
+
+
 def test_blocks_removed_alone_are_worth_something_and_no_method():
     record = with_every_block_alone(make_study(seeds=3, models=("resnet20",), removals=(1,)))
     made = Study.from_record(record)

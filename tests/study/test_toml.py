@@ -142,6 +142,7 @@ WRONG = {
     ),
     "no title": ({"title": None}, "title is None.*text"),
     "a text for a number": ({"recipe": {"epochs": "four"}}, "epochs.*(whole number|integer)"),
+    "points for a fraction": ({"margin": 0.5}, "study: margin: 0.5 is too .* 0.005 is half a perc"),
     "true for a number": ({"margin": True}, "margin is True.*a number"),
     "a text for a list": ({"models": "resnet20"}, "models is 'resnet20'.*a list"),
     "out of range": ({"recipe": {"momentum": 2.0}}, "study: recipe: .*momentum is 2.0"),

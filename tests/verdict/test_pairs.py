@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from layerticket.errors import LayerticketError
+from layerticket.verdict import words
 from layerticket.verdict.judge import judge
 from layerticket.verdict.pairs import Comparison, Row, compare_rows
 from layerticket.verdict.statistics import holm
@@ -494,6 +495,34 @@ def test_a_control_that_is_the_ticket_in_some_seeds():
     assert control.difference.high == pytest.approx(-0.004 + half)
     assert control.average_effect == pytest.approx(-0.002)
     assert "the same network as last in 2 of 4 seeds" in control.sentence
+
+
+@pytest.mark.parametrize("ahead", [0.02, 0.0, -0.02])
+def test_an_answer_about_a_control_from_two_seeds_is_flagged(ahead):
+    tickets = [row("grasp", seed, accuracy) for seed, accuracy in DENSE.items()]
+    last = [
+        row("last", seed, accuracy + ahead + 0.0001 * (seed % 2), kind="control",
+            training="grasp 0 None" if seed == 0 else None)
+        for seed, accuracy in DENSE.items()
+    ]  # fmt: skip
+    for seeds, few in ((3, True), (4, False)):
+        rows = [*dense_rows(), *tickets, *last[:seeds]]
+        found, verdict = analysis(rows)
+        (control,) = found["grasp"].controls
+        assert control.outcome != "not shown"
+        assert control.difference.n == seeds - 1
+        remark = words.trust_remarks(found["grasp"], 0.01, 0.95)[-1]
+        for text in (control.sentence, remark.detail):
+            assert (words.TWO_SEEDS in text) == few
+        if ahead >= 0:
+            assert ("last (two seeds). " in verdict) == few
+            assert ("wo seeds are few" in verdict) == few
+
+
+@pytest.mark.parametrize("margin", [0.5, float("nan"), -0.01])
+def test_a_margin_out_of_range_is_refused(margin):
+    with pytest.raises(LayerticketError, match="margin"):
+        compare_rows(dense_rows(), margin=margin)
 
 
 def test_a_random_draw_that_is_the_ticket_leaves_the_difference_and_ties_in_the_percentile():

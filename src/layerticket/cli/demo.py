@@ -7,7 +7,7 @@ from layerticket.cli.options import Device, Folder, Json, command_line
 from layerticket.cli.output import emit
 from layerticket.cli.study import watched
 from layerticket.errors import LayerticketError
-from layerticket.settings import Count, Few, Many, Share
+from layerticket.settings import Count, Few, Many, Margin
 
 if TYPE_CHECKING:
     from layerticket.study.spec import StudyFile
@@ -20,7 +20,7 @@ def demo(
     criteria: tuple[str, ...] = (),
     seeds: Few | None = None,
     epochs: Many | None = None,
-    margin: Share | None = None,
+    margin: Margin | None = None,
     data: str | None = None,
     data_dir: Path | None = None,
     image_size: str | None = None,

@@ -10,7 +10,7 @@ from layerticket.cli.options import Folder, Json
 from layerticket.cli.output import emit, log
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
-from layerticket.settings import Share
+from layerticket.settings import Margin
 from layerticket.verdict import words
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def report(
     out: Folder | None = None,
     figures: Annotated[bool, Parameter(negative="--no-figures")] = True,
     watch: Annotated[bool, Parameter(negative=())] = False,
-    margin: Share | None = None,
+    margin: Margin | None = None,
     json: Json = False,
 ) -> None:
     """Write report.html, report.md, tables as CSV and figures of a study.

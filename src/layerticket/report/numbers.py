@@ -10,6 +10,7 @@ from typing import Any
 
 from layerticket.errors import LayerticketError
 from layerticket.report.tables import SCHEMA, Study
+from layerticket.verdict import words
 from layerticket.verdict.pairs import Row, compare_rows
 
 NEEDED = ("method", "seed", "accuracy")
@@ -23,10 +24,10 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
     """Read a table of results, and compare its rows like the runs of a study.
 
     Known columns: method ("dense" is the dense network), seed and accuracy (a fraction;
-    empty: the run failed) are needed; model, budget, draw, role, kind, reference, error, folder,
-    validation_accuracy, macs, params, epochs, seconds (including the search, unless there is a
-    column search_seconds), images_per_second, energy_kwh, co2_kg, peak_memory_bytes, device and
-    precision are optional. Other columns are shown unchanged in the table of runs.
+    empty or nan: the run failed) are needed; model, budget, draw, role, kind, reference, error,
+    folder, validation_accuracy, macs, params, epochs, seconds (including the search, unless there
+    is a column search_seconds), images_per_second, energy_kwh, co2_kg, peak_memory_bytes, device
+    and precision are optional. Other columns are shown unchanged in the table of runs.
 
     Args:
         path: The file: columns separated by commas, column names in the first line.
@@ -37,9 +38,6 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
         LayerticketError: If the file cannot be read, a needed column is missing, a value is
             invalid, or two rows are the same run; the message gives the line.
     """
-    for name, value, most in (("margin", margin, 0.5), ("confidence", confidence, 1.0)):
-        if not 0 <= value < most:
-            raise LayerticketError(f"{name} is {value}; it must lie in 0 to below {most:g}.")
     header, lines = _lines(path)
     known = _known(header, path)
     others = tuple(name for at, name in enumerate(header) if at not in known.values())
@@ -160,7 +158,8 @@ def _row(
     bill = {name: values.get(name) for name in ("energy_kwh", "co2_kg")}
     bill |= {"train_seconds": seconds, "search_seconds": search or 0.0}
     error = values.pop("error", None)
-    failed = accuracy is None
+    failed, is_nan = accuracy is None, cells[header[known["accuracy"]]] != ""
+    why = words.NAN_RESULT if is_nan else "the file has no accuracy"
     return Row(
         **{name: value for name, value in values.items() if value is not None}
         | {
@@ -168,7 +167,7 @@ def _row(
             "model": values.get("model") or "network",
             "budget": None if method == "dense" else values.get("budget"),
             "status": "failed" if failed else "done",
-            "error": error or ("the file has no accuracy" if failed else None),
+            "error": error or (why if failed else None),
             "test_accuracy": accuracy,
             "train_seconds": seconds,
             "cost": None if failed else bill,

@@ -18,7 +18,7 @@ from layerticket import display
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.verdict import words
-from layerticket.verdict.pairs import Comparison, Row
+from layerticket.verdict.pairs import Comparison, Control, Row
 from layerticket.verdict.statistics import Difference
 from layerticket.verdict.worth import BlockWorth, block_worth, rank_agreement
 
@@ -1177,13 +1177,19 @@ def controls_table(study: Study) -> Table:
             " ".join(map(str, control.same_seeds)) or None,
             _ends(control.difference),
             control.difference.std,
-            control.outcome if control.difference.n else "the same network",
+            _answer(control),
             control.minimum_detectable,
         )
         for one in study.judged
         for control in one.controls
     ]
     return Table(title="Tickets against controls", columns=columns, rows=rows)
+
+
+def _answer(control: Control) -> str:
+    if not control.difference.n:
+        return "the same network"
+    return f"{control.outcome} (two seeds)" if words.on_two_seeds(control) else control.outcome
 
 
 def runs_table(study: Study) -> Table:

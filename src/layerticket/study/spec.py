@@ -15,6 +15,7 @@ from layerticket.settings import (
     Confidence,
     Flag,
     Many,
+    Margin,
     Range,
     Share,
     Side,
@@ -92,7 +93,7 @@ class StudyFile:
     """For each, the dense network and every method are trained once."""
     budgets: tuple[Budget, ...] = (Budget(remove=1),)
     """How much is removed; each budget gives its own rows."""
-    margin: Share = 0.01
+    margin: Margin = 0.01
     """How much accuracy a winning ticket may lose, as a fraction."""
     confidence: Confidence = 0.95
     """Confidence of all intervals."""

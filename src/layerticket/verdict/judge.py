@@ -10,6 +10,7 @@ import numpy as np
 
 from layerticket.display import Shown, table_html
 from layerticket.errors import LayerticketError
+from layerticket.settings import check_margin
 from layerticket.verdict import words
 from layerticket.verdict.statistics import (
     Array,
@@ -180,10 +181,7 @@ def _check_figure(value: Any, unit: str) -> None:  # noqa: ANN401 - checked here
         raise LayerticketError(f"a result is {value!r}. Give plain numbers, one per seed.")
     number = float(value)
     if math.isnan(number):
-        raise LayerticketError(
-            "a result is NaN: the run failed, so nothing can be decided. Run it again; leaving "
-            "its seed out would favour the network that failed."
-        )
+        raise LayerticketError(words.NAN_RESULT)
     if unit == "accuracy" and not 0 <= number <= 1:
         raise LayerticketError(
             f"an accuracy is {value}. Give fractions in [0, 1], not percent, or name another "
@@ -203,12 +201,7 @@ def _margin(margin: float | None, unit: str) -> float:
         return 0.01
     if not 0 <= margin < math.inf:
         raise LayerticketError(f"margin is {margin}, but it must be a number of at least 0.")
-    if unit == "accuracy" and margin >= 0.5:
-        raise LayerticketError(
-            f"margin is {margin}, but accuracies are fractions: 0.005 is half a percentage point. "
-            "Give less than 0.5."
-        )
-    return margin
+    return check_margin(margin) if unit == "accuracy" else margin
 
 
 def _table(

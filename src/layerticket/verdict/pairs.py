@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from layerticket.display import Shown
 from layerticket.errors import LayerticketError
-from layerticket.settings import restored
+from layerticket.settings import Confidence, Margin, checked, restored
 from layerticket.verdict import words
 from layerticket.verdict.statistics import (
     Array,
@@ -498,7 +498,12 @@ def compare_rows(
         confidence: Confidence of the two-sided intervals, in (0, 1).
         networks: "macs" and "params" of dense networks, used if their rows do not have them.
         test_images: Number of test images; None if unknown.
+
+    Raises:
+        LayerticketError: If the margin or the confidence is out of range.
     """
+    checked("margin", Margin, margin)
+    checked("confidence", Confidence, confidence)
     terms = _Terms(
         margin=margin, confidence=confidence, networks=networks or {}, test_images=test_images
     )

@@ -233,6 +233,11 @@ def strip(found: "Difference", worst: float) -> Markup:
 
 # Comparisons.
 
+FEW_SEEDS = 3
+NAN_RESULT = (
+    "a result is NaN: the run failed, so nothing can be decided. Run it again; leaving its seed "
+    "out would favour the network that failed."
+)
 TWO_SEEDS = "two seeds are few: repeat it with more before you rely on it"
 
 
@@ -423,7 +428,13 @@ def control_sentence(ticket: str, control: "Control", margin: float) -> str:
         "not shown": f"not shown whether {name} would do as well as {ticket}",
     }[control.outcome]
     said += _by_less(control, margin)
+    said += f"; {TWO_SEEDS}" if on_two_seeds(control) else ""
     return f"{_capital(said, keep=(ticket, control.method))}. {text}{lost}"
+
+
+def on_two_seeds(control: "Control") -> bool:
+    """Whether an answer about a control comes from two seeds where the networks differ."""
+    return control.outcome != "not shown" and control.difference.n < FEW_SEEDS
 
 
 def _by_less(control: "Control", margin: float) -> str:
@@ -454,7 +465,7 @@ def study_verdict(comparisons: Sequence["Comparison"], margin: float, confidence
     parts = _one_ticket(judged[0]) if len(judged) == 1 else _several(judged)
     parts += [_lost(judged), *_controls(judged, points(margin)), _saved(judged)]
     parts += [_tested(judged, test), *_needed(judged)]
-    if any(one.caution is not None for one in judged):
+    if any(one.caution is not None or any(map(on_two_seeds, one.controls)) for one in judged):
         parts.append(TWO_SEEDS)
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
@@ -558,7 +569,8 @@ def _controls(tickets: Sequence["Comparison"], margin: str) -> list[str]:
         for one in tickets:
             for control in one.controls:
                 if control.outcome == outcome:
-                    found.setdefault(control.name, []).append(one.method)
+                    few = " (two seeds)" if on_two_seeds(control) else ""
+                    found.setdefault(control.name + few, []).append(one.method)
         by_tickets: dict[tuple[str, ...], list[str]] = {}
         for name, of in found.items():
             by_tickets.setdefault(tuple(of), []).append(name)
@@ -580,7 +592,6 @@ def _whom(some: Sequence[str], tickets: Sequence["Comparison"]) -> str:
 # Texts of the report.
 
 UNJUDGED = "No verdict yet: no run of this study has been compared."
-FEW_SEEDS = 3
 
 
 def p_value(value: float) -> str:
@@ -764,6 +775,7 @@ def _control_remark(one: "Comparison", control: "Control", margin: float) -> Rem
     detail = f"{one.method} minus {control.name}: {interval(control.difference)}"
     if control.same_seeds:
         detail += f"; the same network in {len(control.same_seeds)} of {control.n} seeds"
+    detail += f"; {TWO_SEEDS}" if on_two_seeds(control) else ""
     return Remark(text=text, detail=detail, good=good)
 
 
