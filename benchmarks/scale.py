@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import layerticket as lt
@@ -23,6 +24,8 @@ from layerticket.batch import head, inputs_of, model_loss
 from layerticket.models.load import build_model
 from layerticket.report.tables import markdown
 from layerticket.study.record import environment
+from load import neighbours
+from table4 import busy_text
 
 IMAGES, CLASSES = 8, 10
 SMALL = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 4}
@@ -100,67 +103,105 @@ def apart(case: tuple[str, str, dict]) -> dict:
     """Measure one network in a separate process."""
     command = [sys.executable, __file__, "--one", json.dumps(case)]
     one = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | one, check=False)
+    with neighbours() as others:
+        ran = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | one, check=False
+        )
     if ran.returncode:
         raise SystemExit(f"{case[0]}: {ran.stderr[-2000:]}")
-    return json.loads(ran.stdout.splitlines()[-1])
+    return json.loads(ran.stdout.splitlines()[-1]) | {"others_cpu_share": others["share"]}
+
+
+def base_of(row: dict, rows: list[dict]) -> dict:
+    """Return the row that costs are divided by: the same network, or the smallest of its family."""
+    name, _, variant = row["network"].partition(", ")
+    start = name if variant else name.split()[0].rstrip("0123456789")
+    return next(one for one in rows if one["network"].startswith(start))
+
+
+def fit(rows: list[dict], key: str) -> float:
+    """Return R2 of a linear fit of a cost to the number of blocks."""
+    points = [(row["blocks"], row[key]) for row in rows]
+    return float(np.corrcoef(*zip(*points, strict=True))[0, 1] ** 2)
 
 
 def page(record: dict) -> str:
     """Return the page as Markdown."""
-    rows, first = [], {}
-    for row in record["rows"]:
-        family = row["network"].split()[0].rstrip("0123456789")
-        small = None if row["options"] else first.setdefault(family, row)
-        rows.append(
-            (
-                row["network"],
-                row["criterion"] + "".join(f", {k}={v}" for k, v in row["options"].items()),
-                str(row["blocks"]),
-                f"{row['params'] / 1e6:,.1f} M",
-                f"{row['find_cpu_seconds']:.1f}{more(row, small, 'find_cpu_seconds', 1e3)}",
-                f"{row['score_cpu_seconds']:.1f}{more(row, small, 'score_cpu_seconds', 1e3)}",
-                f"{row['weight_bytes'] / 1e9:.2f}",
-                f"{row['find_peak_bytes'] / 1e9:.2f}",
-                f"{row['peak_bytes'] / 1e9:.2f}{more(row, small, 'peak_bytes', 1e-6)}",
-            )
+    rows, families = record["rows"], {}
+    for row in rows:
+        if ", " not in row["network"]:  # a variant is not on the line of its family
+            families.setdefault(base_of(row, rows)["network"], []).append(row)
+    lines = [
+        (
+            row["network"],
+            row["criterion"] + "".join(f", {k}={v}" for k, v in row["options"].items()),
+            str(row["blocks"]),
+            f"{row['params'] / 1e6:,.1f} M",
+            base["network"],
+            *(f"{row[key] / base[key]:.2f}" for key in COSTS[:2]),
+            f"{row['weight_bytes'] / 1e9:.2f}",
+            f"{row['find_peak_bytes'] / 1e9:.2f}",
+            f"{row['peak_bytes'] / 1e9:.2f}{more(row, base)}",
         )
+        for row in rows
+        for base in [base_of(row, rows)]
+    ]
     header = (
         "network",
         "criterion",
         "blocks",
         "parameters",
-        "find, CPU s (ms)",
-        "score, CPU s (ms)",
+        "ratios to",
+        "find, ratio",
+        "score, ratio",
         "weights, GB",
         "peak after find, GB",
-        "peak after score, GB (MB)",
+        "peak after score, GB (MB per further block)",
     )
+    fits = [
+        (
+            f"{of[0]['network']} to {of[-1]['network']}",
+            f"{of[0]['blocks']} to {of[-1]['blocks']}",
+            str(len(of)),
+            *(f"{fit(of, key):.4f}" for key in COSTS),
+        )
+        for of in families.values()
+    ]
     where = record["environment"]
     parts = [
         "# Scale",
         TEXT,
         f"```bash\n{record['command']}\n```",
         f"{where['cpu']}, one thread, no GPU; Python {where['python']}, PyTorch {where['torch']}, "
-        f"transformers {where['transformers']}. Other programs were running; CPU seconds do not "
-        "include theirs.",
-        markdown((header, rows)).rstrip(),
-    ]
+        f"transformers {where['transformers']}. n = 1: each network was measured once. "
+        + busy_text(rows),
+        FITS,
+        markdown((("networks", "blocks", "networks measured", "find, R2", "score, R2",
+                   "peak memory, R2"), fits)).rstrip(),
+        "## All networks",
+        markdown((header, lines)).rstrip(),
+    ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
+COSTS = ("find_cpu_seconds", "score_cpu_seconds", "peak_bytes")
 TEXT = """\
 Cost of finding and scoring blocks at random initialization. Every network is measured in a separate
-process; memory is the peak of the process minus that of Python, PyTorch and the libraries, and
-includes the weights. In brackets: cost per further block, from the smallest network of the family
-to this one; if it is constant, the cost grows linearly with depth."""
+process. Find and score are ratios of CPU seconds to those of the network in the column before.
+Seconds are not published, because other programs share the machine. Memory is the peak of the
+process minus that of Python, PyTorch and the libraries, and includes the weights."""
+FITS = """\
+## Does the cost grow linearly with depth?
+
+R2 of a linear fit to the number of blocks. The networks of a line differ only in their depth. The
+Llama of 1.1 billion parameters has wider layers, so it is on no line. [Speed](speed.md) has the fit
+for ResNets on a machine without other programs (row depth)."""
 
 
-def more(row: dict, small: dict | None, key: str, unit: float) -> str:
-    """Return the cost per further block, from the smallest network of the family."""
-    if small is None or row is small:
-        return ""
-    return f" ({unit * (row[key] - small[key]) / (row['blocks'] - small['blocks']):.1f})"
+def more(row: dict, base: dict) -> str:
+    """Return the peak memory per further block than the base has, in MB."""
+    further = row["blocks"] - base["blocks"]
+    return f" ({(row['peak_bytes'] - base['peak_bytes']) / further / 1e6:.1f})" if further else ""
 
 
 def main() -> None:
