@@ -24,7 +24,7 @@ from layerticket.models.load import build_model
 from layerticket.report.tables import Study, markdown
 from layerticket.verdict import words
 from layerticket.verdict.pairs import Comparison, Control, Row, unpack_correct
-from layerticket.verdict.statistics import Difference, estimate
+from layerticket.verdict.statistics import Difference, Estimate, estimate, minimum_detectable
 from layerticket.verdict.worth import block_worth, rank_agreement
 from load import BUSY
 from table4 import CLASSES, SHAPE, busy_text
@@ -40,11 +40,31 @@ ERROR = 0.025
 GAIN = 0.003
 """A gain of accuracy below this counts as none."""
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+FROST = "frost_like"
+"""The corruption whose texture is generated, in place of the photographs of the recipe."""
 UNPLANNED, PART = "not planned", "part of the joint line"
 PLACES = ("first blocks", "last blocks", "even blocks")
 
 Given = Mapping[str, Any]
 """The records by name; "paper" has the figures of the paper."""
+Pairs = Sequence[tuple[Row, Row]]
+"""Networks of one seed that are compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured(Difference):
+    """A difference with its 95 % interval, and what a corrected decision needs."""
+
+    of: Estimate
+
+    def at(self, looks: int) -> Difference:
+        """Return the difference with the interval corrected (Bonferroni) for the looks."""
+        return self.of.difference(1 - 2 * ERROR / looks)
+
+
+def measured(of: Estimate) -> Measured:
+    """Return the difference that is shown and decided."""
+    return Measured(**asdict(of.difference(1 - 2 * ERROR)), of=of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +78,8 @@ class Finding:
     ours: str = words.ABSENT
     sd: str = "-"
     """Standard deviation over paired seeds, or over rounds of a timing."""
+    detectable: str = "-"
+    """Minimum detectable difference at the level of this line's decision."""
     n: str = "-"
     """Paired seeds, or rounds of a timing."""
     outcome: str = words.ABSENT
@@ -68,14 +90,27 @@ class Finding:
 
 
 def found(
-    value: Difference | None, outcome: str, note: str = "", unit: str = " pp", **about: Any
+    value: Difference | None,
+    outcome: str,
+    note: str = "",
+    unit: str = " pp",
+    looks: int = 1,
+    **about: Any,
 ) -> Finding:
     """Return the line of a difference; the note stands in brackets behind the outcome."""
     if value is None or value.mean is None:
         return Finding(**about)
-    sd = "-" if value.std is None else f"{scale(unit) * value.std:.2f}{unit}"
+    reach = None
+    if isinstance(value, Measured):
+        reach = minimum_detectable(value.of, 1 - 2 * ERROR / looks)
+    sizes = [
+        "-" if size is None else f"{scale(unit) * size:.2f}{unit}" for size in (value.std, reach)
+    ]
     outcome = f"{outcome} ({note})" if note else outcome
-    return Finding(**about, ours=figure(value, unit), sd=sd, n=str(value.n), outcome=outcome)
+    return Finding(
+        **about, ours=figure(value, unit), sd=sizes[0], detectable=sizes[1], n=str(value.n),
+        outcome=outcome,
+    )  # fmt: skip
 
 
 def scale(unit: str) -> int:
@@ -198,31 +233,62 @@ def winners(given: Given) -> Iterator[Finding]:
     study: Study = given["resnet20"]
     paper = in_paper(given["paper"]["table2"]["grasp"][2], "ResNet-32, p = 3")
     tickets = readings(study, "grasp")
-    outcomes = {reading: wins(one, looks=2) for reading, one in tickets.items()}
+    looks = len(tickets)
+    outcomes = {reading: wins(one, looks=looks) for reading, one in tickets.items()}
     yield joined(
         {reading: one.difference for reading, one in tickets.items()}, one_of(outcomes),
         claim="(1), (2) winning tickets exist and are found at initialization",
         of="GraSP - dense", paper=paper,
     )  # fmt: skip
     exist = "(1) winning tickets exist"
-    for one in block_worth(study.rows, test_images=study.test_images):
-        yield unplanned(negated(one.worth), claim=exist, of=f"ResNet-20 without {one.block}")
-    for cell in given["table1"]["cells"]:
-        if cell["rewind"] == "0":
-            names = ("mean", "std", "low", "high", "n")
-            value = Difference(**{name: cell[name] for name in names})
-            first = in_paper(given["paper"]["table1"][cell["criterion"]][0], "ResNet-32")
-            of = f"ResNet-20 without 1 block after training, {cell['criterion']}, rewound to 0"
-            yield unplanned(value, claim=exist, of=of, paper=first)
+    alone = single_blocks(study)
+    for block, pairs in alone.items():
+        value = paired(study, [[pair] for pair in pairs.values()])
+        yield unplanned(value, claim=exist, of=f"ResNet-20 without {block}")
+    complete = set.intersection(*map(set, alone.values())) if alone else set()
+    drawn = [[pairs[seed] for pairs in alone.values()] for seed in sorted(complete)]
+    of = f"ResNet-20, p = 1: random (mean of the {len(alone)} blocks)"
+    yield unplanned(paired(study, drawn), claim=exist, of=of)
+    yield from after_training(given, exist)
     for one in comparisons(study, "control"):
         of = f"ResNet-20 without 3 of 7 blocks: {one.method}"
-        yield unplanned(one.difference, claim=exist, of=of)
+        yield unplanned(to_dense(study, one), claim=exist, of=of)
+    found_at, first = "(2) found at initialization", given["paper"]["table2"]["grasp"][0]
     for one in comparisons(study, "ticket"):
-        about = {"claim": "(2) found at initialization", "of": f"ResNet-20, p = 3: {one.method}"}
+        about = {"claim": found_at, "of": f"ResNet-20, p = 3: {one.method}"}
+        value = to_dense(study, one)
         if reading := next((name for name, own in tickets.items() if own is one), None):
-            yield found(one.difference, outcomes[reading], PART, **about, paper=paper)
+            yield one_block(study, one, found_at, first)
+            yield found(value, outcomes[reading], PART, looks=looks, **about, paper=paper)
         elif one.method.startswith("grasp"):
-            yield unplanned(one.difference, **about)
+            yield unplanned(value, **about)
+
+
+def after_training(given: Given, claim: str) -> Iterator[Finding]:
+    """Lines of Table 1: one block less after training, rewound."""
+    plan = given["table1"]["plan"]
+    network = f"{plan['model']}, {plan['recipe']['epochs']} epochs"
+    names = ("mean", "std", "low", "high", "n")
+    for cell in given["table1"]["cells"]:
+        value = Difference(**{name: cell[name] for name in names})
+        paper = given["paper"]["table1"][cell["criterion"]][plan["points"].index(cell["rewind"])]
+        of = f"{network}: 1 block less after training, {cell['criterion']}, rewound to "
+        of += cell["rewind"]
+        yield unplanned(value, claim=claim, of=of, paper=in_paper(paper, "ResNet-32"))
+
+
+def one_block(study: Study, one: Comparison, claim: str, paper: float) -> Finding:
+    """Return the line of a criterion at p = 1: in each seed, the block with its lowest score."""
+    alone, chosen = single_blocks(study), {}
+    for row in study.rows:
+        if row.method == one.method and row.scores:
+            block = min(row.scores, key=row.scores.__getitem__)
+            if row.seed in alone.get(block, {}):
+                chosen[row.seed] = block
+    value = paired(study, [[alone[block][seed]] for seed, block in sorted(chosen.items())])
+    blocks = " or ".join(sorted(set(chosen.values()))) or "no single block was trained"
+    of = f"ResNet-20, p = 1: {one.method} ({blocks})"
+    return unplanned(value, claim=claim, of=of, paper=in_paper(paper, "ResNet-32"))
 
 
 def snip(given: Given) -> Iterator[Finding]:
@@ -236,14 +302,10 @@ def snip(given: Given) -> Iterator[Finding]:
     values = {name: one.difference for name, one in tickets.items()}
     joint = all_of(outcomes) if len(outcomes) == 2 else OPEN
     yield joined(values, joint, claim=claim, of="SNIP - dense", paper=said)
-    worth = {one.block: one.worth for one in block_worth(study.rows, test_images=study.test_images)}
     for name, one in tickets.items():
-        scores = [row.scores for row in study.rows if row.method == one.method and row.scores]
-        for block in sorted({min(own, key=own.__getitem__) for own in scores} & worth.keys()):
-            of, first = f"ResNet-20, p = 1: {one.method} ({block})", in_paper(paper[0], "ResNet-32")
-            yield unplanned(negated(worth[block]), claim=claim, of=of, paper=first)
+        yield one_block(study, one, claim, paper[0])
         of = f"ResNet-20, p = 3: {one.method}"
-        yield found(one.difference, outcomes[name], PART, claim=claim, of=of, paper=said)
+        yield found(to_dense(study, one), outcomes[name], PART, claim=claim, of=of, paper=said)
         of = f"{of} - grasp {name}"
         yield found(apart[name], side(apart[name]), PART, claim=claim, of=of)
 
@@ -259,26 +321,28 @@ def snip_loses(one: Comparison, to_grasp: Difference | None) -> str:
 def filters(given: Given) -> Iterator[Finding]:
     """(4) Filter tickets hardly win where layer tickets do."""
     study: Study = given["resnet20"]
-    paper = in_paper(given["paper"]["table3"]["grasp"]["filters"], "GraSP, ResNet-32, p = 1")
     claim, lines = "(4) filter tickets hardly win", []
+    papers = {
+        f"filters {name} (filters)": in_paper(of["filters"], "ResNet-32, p = 1")
+        for name, of in given["paper"]["table3"].items()
+    }
     tickets = {one.method: one for one in comparisons(study, "ticket")}
     for one in comparisons(study, "filters"):
-        layers, of = tickets[one.reference], f"ResNet-20: {one.method}"
+        layers, value = tickets[one.reference], to_dense(study, one)
         apart = difference(study, layers.method, one.method)
-        if one.method.endswith("(filters)"):
-            outcome = filters_lose(layers, one, apart)
-            values = {"layers": layers.difference, "filters": one.difference}
-            values["layers - filters"] = apart
-            about = {"of": f"{layers.method}, and as many filters"}
-            yield joined(values, outcome, claim=claim, paper=paper, **about)
-            lines.append(found(one.difference, wins(one), PART, claim=claim, of=of, paper=paper))
-            of = f"ResNet-20: {layers.method} - {one.method}"
-            lines.append(found(apart, side(apart), PART, claim=claim, of=of))
-        else:
-            lines.append(unplanned(one.difference, claim=claim, of=of))
-            of = f"ResNet-20: {layers.method} - {one.method}"
-            lines.append(unplanned(apart, claim=claim, of=of))
+        paper, note, outcome = papers.pop(one.method, "-"), UNPLANNED, side(value)
+        if one.method == "filters grasp (filters)":
+            values = {"layers": layers.difference, "filters": value, "layers - filters": apart}
+            joint, of = filters_lose(layers, one, apart), f"{layers.method}, and as many filters"
+            yield joined(values, joint, claim=claim, of=of, paper=paper)
+            note, outcome = PART, wins(one)
+        of = f"ResNet-20: {one.method}"
+        lines.append(found(value, outcome, note, claim=claim, of=of, paper=paper))
+        of = f"ResNet-20: {layers.method} - {one.method}"
+        lines.append(found(apart, side(apart), note, claim=claim, of=of))
     yield from lines
+    for method, paper in papers.items():
+        yield Finding(claim=claim, of=f"ResNet-20: {method}", paper=paper)
 
 
 def filters_lose(layers: Comparison, fewer: Comparison, apart: Difference | None) -> str:
@@ -335,6 +399,14 @@ def savings(given: Given) -> Iterator[Finding]:
             ours += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
         outcome = beside(paper["co2"] / 100, *ends)
         yield Finding(**about, ours=ours, n=str(ratio["n"]), outcome=outcome)
+    for row in given["table4"]["rows"]:
+        paper, saved = TABLE4[row["network"], row["removed"]], row["saved"]
+        held, peak = (words.saving(saved[name]) for name in ("held_bytes", "training_memory"))
+        yield Finding(
+            claim="(5) less memory", paper=f"{paper['memory']:.1f} % less", n="1", outcome=OPEN,
+            of=f"{row['network']}-projection, p = {row['removed']}: held for backward; peak",
+            ours=f"{held}; {peak}",
+        )  # fmt: skip
 
 
 def was_quiet(row: Mapping[str, Any]) -> bool:
@@ -425,7 +497,7 @@ def close(given: Given) -> Iterator[Finding]:
     yield from lines
 
 
-def closer(study: Study, one: str, two: str) -> Difference | None:
+def closer(study: Study, one: str, two: str) -> Measured | None:
     """Return the difference in CKA with dense, each seed over the layers that both networks have.
 
     The interval is over seeds only.
@@ -436,11 +508,11 @@ def closer(study: Study, one: str, two: str) -> Difference | None:
             continue
         common = [layer for layer in of[0]["mean_over"] if layer in of[1]["mean_over"]]
         values.append(fmean(of[0]["layers"][at] - of[1]["layers"][at] for at in common))
-    return estimate(values).difference(0.95) if values else None
+    return measured(estimate(values)) if values else None
 
 
 CONTROLS = {
-    "place": ("(open) a criterion beats a place", "the best of first, last, even"),
+    "place": ("(open) a criterion beats a place", "best place"),
     "chance": ("(open) a criterion beats chance", "random blocks"),
     "weights": ("(open) the weights of a ticket matter", "new weights"),
     "shallower": ("(open) a ticket beats the shallower network", "ResNet-14"),
@@ -448,8 +520,7 @@ CONTROLS = {
 }
 """Claims of the plan by control, and a short name of the control."""
 ROWS = {
-    ("place",): "(open) a criterion beats a place",
-    ("chance",): "(open) a criterion beats chance",
+    ("place", "chance"): "(open) a criterion beats a place; beats chance",
     ("weights", "shallower"): "(open) weights matter; better than the shallower network",
     ("equal_compute",): "(open) saves more than stopping earlier",
 }
@@ -460,25 +531,30 @@ def left_open(given: Given) -> Iterator[Finding]:
     """Open questions: does a criterion beat position, chance and other networks?"""
     study: Study = given["resnet20"]
     best, lines = best_place(study), []
-    by: dict[str, list[tuple[str, Control, str]]] = {key: [] for key in CONTROLS}
+    by: dict[str, list[tuple[str, Control]]] = {key: [] for key in CONTROLS}
+    for one, control in controls(study):
+        key = kind_of(control)
+        if key != "place" or control.method == best:
+            by[key].append((one.method, control))
+    outcomes = {
+        key: {method: beats(study, method, of, len(asked)) for method, of in asked}
+        for key, asked in by.items()
+    }
     for one, control in controls(study):
         key = kind_of(control)
         about = {"claim": CONTROLS[key][0], "of": f"{one.method} - {control.method}"}
-        value, same = control.difference, control.same_seeds
+        value, same = difference(study, one.method, control.method), control.same_seeds
         alike = f"the same network in {len(same)} of {control.n} seeds"
-        if same and not value.n:
+        if same and not control.difference.n:
             outcome = f"the same as the {'rule' if key == 'place' else 'control'}"
             lines.append(Finding(**about, ours=alike, outcome=outcome))
-        elif control.method in PLACES and control.method != best:
-            outcome = side(value)
+        elif key == "place" and control.method != best:
             lines.append(unplanned(value, **about))
         else:
-            outcome = OPEN if control.failed_seeds else above(value, least=GAIN)
-            line = found(value, outcome, **about)
+            outcome = outcomes[key][one.method]
+            line = found(value, outcome, PART, looks=len(by[key]), **about)
             lines.append(replace(line, ours=f"{line.ours}; {alike}") if same else line)
-        if key != "place" or control.method == best:
-            by[key].append((one.method, control, outcome))
-    yield from (summary(claim, keys, by, best) for keys, claim in ROWS.items())
+    yield from (summary(claim, keys, by, outcomes, best) for keys, claim in ROWS.items())
     yield from lines
     worth = block_worth(study.rows, test_images=study.test_images)
     for ranked in rank_agreement(study.rows, worth) if len(worth) > 1 else ():
@@ -487,6 +563,19 @@ def left_open(given: Given) -> Iterator[Finding]:
             yield found(ranked.tau, above(ranked.tau, least=0.3), unit="", **about)
         else:
             yield unplanned(ranked.tau, unit="", **about)
+
+
+def beats(study: Study, method: str, control: Control, looks: int) -> str:
+    """Decide whether a ticket is better than a control, corrected (Bonferroni) for the looks.
+
+    The same network in every seed is never better.
+    """
+    if control.failed_seeds:
+        return OPEN
+    if control.same_seeds and not control.difference.n:
+        return FAILS
+    value = difference(study, method, control.method)
+    return OPEN if value is None else above(value.at(looks), least=GAIN)
 
 
 def kind_of(control: Control) -> str:
@@ -509,27 +598,27 @@ def best_place(study: Study) -> str:
 def summary(
     claim: str,
     keys: Sequence[str],
-    by: Mapping[str, Sequence[tuple[str, Control, str]]],
+    by: Mapping[str, Sequence[tuple[str, Control]]],
+    outcomes: Mapping[str, Mapping[str, str]],
     best: str,
 ) -> Finding:
-    """Return a line of the short table: the means of all tickets against some controls."""
-    said, outcomes, counts = [], [], []
+    """Return a line of the short table: the joint outcomes, and the means of all tickets."""
+    said, joint, counts = [], [], []
     for key in keys:
         prefix = f"{CONTROLS[key][1]}: " if len(keys) > 1 else ""
         texts = [
             f"{method} {100 * control.difference.mean:+.2f} pp"
             if control.difference.mean is not None
             else f"{method} the same network"
-            for method, control, _ in by[key]
+            for method, control in by[key]
         ]
-        counts += [control.difference.n for _, control, _ in by[key] if control.difference.n]
+        counts += [control.difference.n for _, control in by[key] if control.difference.n]
         said.append(prefix + (", ".join(texts) or words.ABSENT))
-        outcomes.append(prefix + (tally(outcome for *_, outcome in by[key]) or words.ABSENT))
+        joint.append(prefix + (one_of(outcomes[key]) if by[key] else words.ABSENT))
     names = [best if key == "place" else CONTROLS[key][1] for key in keys]
     return Finding(
         claim=claim, of=f"tickets - {words.listed(names)}",
-        ours="; ".join(said), n=span(counts), outcome="; ".join(outcomes), short=True,
-        joint=True,
+        ours="; ".join(said), n=span(counts), outcome="; ".join(joint), short=True, joint=True,
     )  # fmt: skip
 
 
@@ -549,12 +638,6 @@ def controls(study: Study) -> Iterator[tuple[Comparison, Any]]:
                 yield one, control
 
 
-def negated(value: Difference) -> Difference:
-    """Return the difference with the opposite sign."""
-    mean, low, high = (None if end is None else -end for end in (value.mean, value.high, value.low))
-    return Difference(mean=mean, std=value.std, low=low, high=high, n=value.n, over=value.over)
-
-
 def readings(study: Study, criterion: str) -> dict[str, Comparison]:
     """Return the tickets of a criterion by how weights are reduced: sum and mean."""
     return {
@@ -568,8 +651,7 @@ def networks(study: Study) -> dict[str, dict[int, Row]]:
     """Return method -> seed -> tested row, of methods with one network per seed."""
     by: dict[str, dict[int, Row]] = {}
     for row in study.rows:
-        alone = row.kind == "control" and row.role == "baseline"
-        if row.is_tested and not row.draw and not alone:
+        if row.is_tested and not row.draw and not row.is_single_block:
             by.setdefault(row.method, {})[row.seed] = row
     return by
 
@@ -583,19 +665,44 @@ def pairs_of(study: Study, one: str, two: str) -> list[tuple[Row, Row]]:
     ]
 
 
-def difference(study: Study, one: str, two: str) -> Difference | None:
-    """Return the difference in accuracy of two methods, over seeds and recorded test images."""
-    pairs = pairs_of(study, one, two)
-    if not pairs:
+def difference(study: Study, one: str, two: str) -> Measured | None:
+    """Return the difference in accuracy of two methods."""
+    return paired(study, [[pair] for pair in pairs_of(study, one, two)])
+
+
+def to_dense(study: Study, one: Comparison) -> Measured | None:
+    """Return the difference of a method to dense."""
+    return difference(study, one.method, "dense")
+
+
+def single_blocks(study: Study) -> dict[str, dict[int, tuple[Row, Row]]]:
+    """Return block -> seed -> (network without this block, dense network)."""
+    by: dict[str, dict[int, tuple[Row, Row]]] = {}
+    dense = networks(study).get("dense", {})
+    for row in study.rows:
+        if row.is_single_block and row.is_tested and row.seed in dense:
+            by.setdefault(row.removed[0], {})[row.seed] = row, dense[row.seed]
+    return by
+
+
+def paired(study: Study, seeds: Sequence[Pairs]) -> Measured | None:
+    """Return the mean difference in accuracy, over seeds and recorded test images.
+
+    There is one entry per seed; the differences of its pairs are averaged.
+    """
+    if not seeds:
         return None
     images = study.test_images
-    values = [round(a.test_accuracy - b.test_accuracy, 12) for a, b in pairs]
+    values = [round(fmean(a.test_accuracy - b.test_accuracy for a, b in of), 12) for of in seeds]
     resolution = 1 / images if images else 0.0
-    if images is None or any(row.correct is None for pair in pairs for row in pair):
-        return estimate(values, resolution=resolution).difference(0.95)
-    bits = [[unpack_correct(row.correct, images).astype(float) for row in pair] for pair in pairs]
-    table = np.stack([a - b for a, b in bits])
-    return estimate(values, resolution=resolution, table=table).difference(0.95)
+    if images is None or any(row.correct is None for of in seeds for pair in of for row in pair):
+        return measured(estimate(values, resolution=resolution))
+
+    def bits(row: Row) -> np.ndarray:
+        return unpack_correct(row.correct, images).astype(float)
+
+    table = np.stack([np.mean([bits(a) - bits(b) for a, b in of], axis=0) for of in seeds])
+    return measured(estimate(values, resolution=resolution, table=table))
 
 
 # The page.
@@ -616,9 +723,14 @@ measurements.
   many.
 - *agrees*, *lower*, *higher*, only in (5): the paper's figure is inside our interval, or our
   interval is below it, or above it. A wide interval agrees with many figures.
-- *the same as the rule*: the criterion and the rule of place remove the same blocks in every seed.
+- *the same as the rule*: the criterion and the rule of place remove the same blocks in every seed,
+  so it does not beat the rule.
+- *Detectable* is the minimum detectable difference: the distance from the bound of the test (the
+  margin against dense, else zero) that these seeds find with 80 % power. The error is that of the
+  line's decision, corrected where its joint line is; lines without a test have one-sided 2.5 %.
+  It is computed for accuracies and CKA.
 
-"2 of 4" counts tickets or measurements. With fewer than {few} seeds every result is undecided.
+"2 of 4" counts measurements. With fewer than {few} seeds every result is undecided.
 
 ```bash
 python benchmarks/reproduction.py   # from the records in docs/results
@@ -640,7 +752,7 @@ early.
 SHORT = """\
 p is the number of removed blocks. Where a line names no network: ResNet-20, p = 3 of 7. Lines that
 list several tickets against one control show means only; their intervals and standard deviations
-(SD) are below.
+(SD) are below. *Best place*: of first, last and even blocks.
 """
 
 NOTES = """\
@@ -650,30 +762,37 @@ NOTES = """\
 BULLETS = """\
 - (1), (2): by the plan, GraSP with `sum` or with `mean` is enough, each at half of the 2.5 % (two
   looks). *Holds* means that the accuracy is less than {margin} below dense; it does not mean that
-  it equals dense, nor that another choice of blocks is worse. Lines without an interval have one
-  seed.
+  it equals dense, nor that another choice of blocks is worse.
 - (3): by the plan, both readings of SNIP must agree. Each is compared with GraSP of the same
-  reading; this choice was not in the plan. "As p grows" is tested at p = 1 and p = 3 only. For one
-  block, the block with the lowest SNIP score is removed; the figure is that of the line "without"
-  this block in (1).
+  reading; this choice was not in the plan. "As p grows" is tested at p = 1 and p = 3 only.
+- p = 1, of GraSP and SNIP: in each seed the network without the block of the lowest score, which
+  the line names; these networks are those of the lines "without" in (1). Random at p = 1: the mean
+  of all of them in each seed, which is what one random draw gives on average.
+- After training: {table1}
 - (4): by the plan, filters can decide the claim only where layers win. Filters are matched to the
-  ticket of {reference} in number (`filters`) or in MACs (`macs`); the other reading of GraSP has no
-  filters of its own.
+  ticket of {reference} in number (`filters`) or in MACs (`macs`); the other tickets have no filters
+  of their own.
 - (5): dense network and ticket take turns; a ratio is of one round, and n is the number of rounds.
   "(Table 4)" is from [Table 4](table4.md); the other lines are figures of [speed](speed.md) times
-  the ratio of MACs, which is counted. For Table 4, {busy} The short table has speed-ups only from
-  machines that are known to have been quiet. The paper's CO2 figures are rounded by up to 2 points
-  for ResNet-32 and 1 for ResNet-56 ([Table 4](table4.md)), which the outcomes do not allow for.
-  Energy is computed from CPU time and a stated power,
-  not read from a meter; carbon is energy times a constant, so its saving is the same.
+  the ratio of MACs, which is counted. For Table 4, {busy} {waiting} The short table has speed-ups
+  only from machines that are known to have been quiet. The paper's CO2 figures are rounded by up
+  to 2 points for ResNet-32 and 1 for ResNet-56 ([Table 4](table4.md)), which the outcomes do not
+  allow for. Energy is computed from CPU time and a stated power, not read from a meter; carbon is
+  energy times a constant, so its saving is the same. Memory held for the backward pass is counted,
+  its peak in training is one reading; both depend on which blocks are removed, and the paper does
+  not say what it measured.
 - (6): {robust} The paper's figures are for CIFAR-10-C, without correction for clean accuracy; it
   has none for attacks and random blocks. *At equal clean accuracy*: less what the difference in
   clean accuracy explains. CIFAR-10.2 was not available.
 - (7): linear CKA with the dense network of the same seed on {cka} test images. Two networks are
   compared in each seed over the layers that both have. The interval is over seeds only, not over
   images.
-- Controls: the best place is the one with the highest mean accuracy here, {best}. Each ticket
-  stands alone; there is no correction for several tickets against one control.
+- Open questions: by the plan, one ticket that beats a control is enough. The question fails if no
+  ticket gains {gain} or more. Each of the k tickets that have the control has a k-th of the 2.5 %
+  (Bonferroni), so the corrected interval is wider than the one shown. A ticket that is the same
+  network as the control in every seed counts as one that does not beat it. The best place is the
+  one with the highest mean accuracy here, {best}. For the ranking by worth, each tau stands alone,
+  without correction.
 """
 
 
@@ -707,10 +826,54 @@ def robustness_text(given: Given) -> str:
         f"GraSP was tested with {names}.{why} CIFAR-10-C is regenerated by the recipe from "
         f"{shifted['images']:,} images of {settings['made_from']}: "
         f"{len(settings['corruptions'])} corruptions, {len(shifted['severities'])} severities, "
-        f"frost with {frost}, {shifted['precision']}. FGSM and PGD "
+        f"frost with {frost}, {shifted['precision']}. {without_frost(study)}FGSM and PGD "
         f"({pgd['settings']['steps']} steps) change {fgsm['images']:,} images by at most "
         f"{fgsm['epsilon_255']:g}/255, in {fgsm['precision']}."
     )
+
+
+def without_frost(study: Study) -> str:
+    """Write the differences over the corruptions that follow the recipe, where frost does not."""
+
+    def mean(row: Row) -> float:
+        of = row.evaluations["cifar10-c"]["corruptions"]
+        return fmean(one["accuracy"] for name, one in of.items() if name != FROST)
+
+    made = next(row for row in study.rows if row.evaluations).evaluations["cifar10-c"]
+    if FROST not in made["corruptions"]:
+        return ""
+    texts = []
+    for one in comparisons(study, "ticket"):
+        pairs = [
+            pair
+            for pair in pairs_of(study, one.method, "dense")
+            if all("cifar10-c" in row.evaluations for row in pair)
+        ]
+        value = measured(estimate([mean(a) - mean(b) for a, b in pairs])) if pairs else None
+        texts.append(f"{one.method} {figure(value)}")
+    return (
+        f"That frost is not the recipe's; over the other "
+        f"{len(made['corruptions']) - 1} corruptions the "
+        f"differences to dense are {words.listed(texts)}, with intervals over seeds only. "
+    )
+
+
+def table1_text(record: Mapping[str, Any]) -> str:
+    """Write under which conditions Table 1 was measured."""
+    plan, seeds = record["plan"], words.counted(len(record["seeds"]), "seed")
+    return (
+        f"from [Table 1](table1.md), measured with version {record['environment']['layerticket']}: "
+        f"`{plan['model']}` with padded shortcuts, {plan['recipe']['epochs']} epochs on "
+        f"{words.share(1 - plan['validation_fraction'])} of the training images, {seeds}. "
+        "The other accuracies on this page are of projection shortcuts."
+    )
+
+
+def waiting_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write which share of their time the steps waited for data."""
+    shares = [share for row in rows for share in row["timing"]["data_wait_share"].values()]
+    low, high = (f"{100 * end:.1f}" for end in (min(shares), max(shares)))
+    return f"Its steps waited for data {low} to {high} % of their time."
 
 
 def machines_text(study: Study) -> str:
@@ -729,10 +892,11 @@ def page(given: Given, findings: Sequence[Finding]) -> str:
     study: Study = given["resnet20"]
     busy = busy_text(given["table4"]["rows"])
     facts = {
-        "margin": words.points(study.margin), "few": FEW, "command": study.command,
-        "data": study.data, "images": study.test_images,
+        "margin": words.points(study.margin), "gain": words.points(GAIN), "few": FEW,
+        "command": study.command, "data": study.data, "images": study.test_images,
         "epochs": study.study["recipe"]["epochs"],
         "machines": machines_text(study), "busy": busy[0].lower() + busy[1:],
+        "waiting": waiting_text(given["table4"]["rows"]), "table1": table1_text(given["table1"]),
         "unplanned": sum(UNPLANNED in one.outcome and not one.joint for one in findings),
         "reference": next((one.reference for one in comparisons(study, "filters")), "GraSP"),
         "robust": robustness_text(given), "best": best_place(study),
@@ -756,9 +920,11 @@ def short_table(findings: Sequence[Finding]) -> str:
 
 def long_table(findings: Sequence[Finding]) -> str:
     """Return the table of all single lines."""
-    header = ["claim", "of", "paper", "here (95 % interval)", "SD", "n", "outcome"]
+    header = ["claim", "of", "paper", "here (95 % interval)", "SD", "detectable", "n", "outcome"]
     cells = [
-        (f.claim, f.of, f.paper, f.ours, f.sd, f.n, f.outcome) for f in findings if not f.joint
+        (f.claim, f.of, f.paper, f.ours, f.sd, f.detectable, f.n, f.outcome)
+        for f in findings
+        if not f.joint
     ]
     return markdown((header, cells)).strip()
 

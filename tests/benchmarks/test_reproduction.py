@@ -1,12 +1,16 @@
 """The page on the paper's claims: every figure from a record, nothing decided by a glance."""
 
+from dataclasses import asdict, replace
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
 
 import reproduction
-from layerticket.verdict.pairs import Comparison, Row, compare_rows
-from layerticket.verdict.statistics import Difference
+from layerticket.verdict import words
+from layerticket.verdict.pairs import Comparison, Control, Row, compare_rows
+from layerticket.verdict.statistics import Difference, minimum_detectable
+from layerticket.verdict.worth import block_worth
 from reproduction import (
     FAILS,
     HOLDS,
@@ -23,7 +27,6 @@ from reproduction import (
     filters_lose,
     found,
     macs_ratio,
-    negated,
     one_of,
     page,
     short_table,
@@ -52,6 +55,31 @@ def compared(p, n=5, failed=()):
     )  # fmt: skip
 
 
+def plain(value):
+    return Difference(**{name: of for name, of in asdict(value).items() if name != "of"})
+
+
+def study_of(**accuracies):
+    """A study with one network per method and seed; each has its own name."""
+    rows = tuple(
+        Row(
+            id=f"{method}-{seed}", model="m", budget="b", method=method, kind="ticket",
+            role="criterion", seed=seed, training=f"{method}-{seed}", test_accuracy=accuracy,
+        )
+        for method, of in accuracies.items()
+        for seed, accuracy in enumerate(of)
+    )  # fmt: skip
+    return SimpleNamespace(rows=rows, test_images=None)
+
+
+def against(method="rule", n=3, same=(), failed=()):
+    return Control(
+        method=method, name=method, kind="control", n=3, same_seeds=same,
+        difference=Difference(n=n), average_effect=None, outcome="not shown",
+        minimum_detectable=None, failed_seeds=failed, sentence="",
+    )  # fmt: skip
+
+
 WINS, LOSES, UNDECIDED = compared(0.001), compared(0.999), compared(0.5)
 
 
@@ -68,7 +96,7 @@ def test_every_claim_has_a_line_and_the_short_table_is_short(written):
     assert {one.claim.split()[0].rstrip(",") for one in findings} == asked
     short = [one for one in findings if one.short]
     assert {one.claim.split()[0].rstrip(",") for one in short} == asked - {"(2)"}  # with (1)
-    assert len(short) <= 11
+    assert len(short) <= 10
 
 
 def test_only_planned_lines_hold_or_do_not(written):
@@ -97,10 +125,131 @@ def test_differences_are_those_of_a_study(written):
     found = compare_rows(rows, margin=study.margin, test_images=study.test_images).comparisons
     by = {one.method: one for one in found}
     for control in by["grasp mean"].controls:
-        assert difference(study, "grasp mean", control.method) == control.difference
+        ours = difference(study, "grasp mean", control.method)
+        assert plain(ours) == control.difference
+        assert minimum_detectable(ours.of, 0.95) == control.minimum_detectable
         assert control.difference.over == "seeds and images"
     assert by["grasp mean"].controls
+    for one in study.comparisons:
+        assert plain(difference(study, one.method, "dense")) == one.difference
     assert difference(study, "grasp sum", "no such method") is None
+
+
+def test_a_ticket_beats_a_control_after_correction_and_never_as_the_same_network():
+    study = study_of(ticket=(0.81, 0.812, 0.814), rule=(0.8, 0.8, 0.8))  # +1.2, SD 0.2, t = 10.4
+    assert reproduction.beats(study, "ticket", against(), 1) == HOLDS  # 4.3 is enough
+    assert reproduction.beats(study, "ticket", against(), 4) == HOLDS  # 8.9
+    assert reproduction.beats(study, "ticket", against(), 6) == OPEN  # 10.9
+    assert reproduction.beats(study, "ticket", against(failed=(3,)), 1) == OPEN
+    assert reproduction.beats(study, "ticket", against(n=0, same=(0, 1, 2)), 1) == FAILS
+    assert reproduction.beats(study, "ticket", against("none", n=0), 1) == OPEN
+    worse = study_of(ticket=(0.8, 0.8, 0.8), rule=(0.81, 0.812, 0.814))
+    assert reproduction.beats(worse, "ticket", against(), 4) == FAILS
+
+
+def test_every_open_question_has_one_joint_outcome(written):
+    study, findings = written[0]["resnet20"], written[1]
+    short = [one for one in findings if one.short and one.claim.startswith("(open)")]
+    said = [part.split(": ")[-1] for one in short for part in one.outcome.split("; ")]
+    assert len(said) == len(reproduction.CONTROLS)
+    assert all(one.split(" (")[0] in (HOLDS, FAILS, OPEN) for one in said)
+    line = next(one for one in findings if one.of == "snip mean - dense, equal compute")
+    value = difference(study, "snip mean", "dense, equal compute")
+    assert line.detectable == f"{100 * minimum_detectable(value.of, 1 - 0.05 / 4):.2f} pp"
+
+
+def test_one_block_is_the_one_each_seed_would_remove(written):
+    study, findings = written[0]["resnet20"], written[1]
+    worth = {one.block: one for one in block_worth(study.rows, test_images=study.test_images)}
+    lines = {one.of: one for one in findings}
+    for block, one in worth.items():
+        seen = reproduction.paired(
+            study, [[pair] for pair in reproduction.single_blocks(study)[block].values()]
+        )
+        assert (seen.mean, seen.low, seen.n) == pytest.approx(
+            (-one.worth.mean, -one.worth.high, one.worth.n)
+        )
+    for reading in ("sum", "mean"):  # both remove layer1.0 in every seed
+        one = lines[f"ResNet-20, p = 1: grasp {reading} (layer1.0)"]
+        assert one.ours == lines["ResNet-20 without layer1.0"].ours
+        assert one.paper == "+0.40 pp (ResNet-32)"
+    drawn = lines[f"ResNet-20, p = 1: random (mean of the {len(worth)} blocks)"]
+    seeds = set.intersection(*(set(one.by_seed) for one in worth.values()))
+    mean = fmean(-one.by_seed[seed] for one in worth.values() for seed in seeds)
+    assert (drawn.n, drawn.ours.split()[0]) == (str(len(seeds)), f"{100 * mean:+.2f}")
+
+
+def test_the_block_is_chosen_by_the_scores_of_its_seed():
+    def row(seed, method, accuracy, removed="", **about):
+        about = {"kind": "ticket", "role": "criterion"} | about
+        return Row(
+            id=f"{method}{removed}{seed}", model="m", budget="b", method=method, seed=seed,
+            training=f"{method}{removed}{seed}", test_accuracy=accuracy,
+            removed=(removed,) if removed else (), **about,
+        )  # fmt: skip
+
+    each = {"kind": "control", "role": "baseline"}
+    rows = [row(seed, "dense", 0.9, kind="dense", role="dense") for seed in (0, 1)]
+    rows += [row(seed, "each", 0.8, "a", **each) for seed in (0, 1)]
+    rows += [row(seed, "each", 0.6, "b", **each) for seed in (0, 1)]
+    rows += [row(0, "c", 0.7, scores={"a": 1.0, "b": 2.0})]
+    rows += [row(1, "c", 0.7, scores={"a": 2.0, "b": 1.0})]
+    study = SimpleNamespace(rows=tuple(rows), test_images=None)
+    line = reproduction.one_block(study, replace(WINS, method="c"), "claim", 0.4)
+    assert line.of == "ResNet-20, p = 1: c (a or b)"
+    assert (line.ours.split(" (")[0], line.n) == ("-20.00 pp", "2")  # -10 and -30
+
+
+def test_lines_of_the_tables_that_have_no_figure_or_no_seeds(written):
+    given, findings = written
+    lines = {one.of: one for one in findings}
+    assert lines["ResNet-20: filters snip (filters)"].ours == "not measured"
+    assert lines["ResNet-20: filters snip (filters)"].paper == "-0.79 pp (ResNet-32, p = 1)"
+    cells = given["table1"]["cells"]
+    after = [one for of, one in lines.items() if "after training" in of]
+    assert len(after) == len(cells) == 20
+    for one, cell in zip(after, cells, strict=True):
+        assert one.of.startswith("resnet20, 4 epochs: ")
+        assert one.paper.startswith(f"{cell['paper_pp']:+.2f} pp")
+        assert one.ours == f"{100 * cell['mean']:+.2f} pp"
+    memory = [one for one in findings if one.claim == "(5) less memory"]
+    assert [one.outcome for one in memory] == [OPEN] * len(given["table4"]["rows"])
+    assert memory[0].ours == "10.5 % less; 11.4 % less"
+
+
+def test_robustness_without_frost(written):
+    study = written[0]["resnet20-robustness"]
+    by = {(row.method, row.seed): row.evaluations["cifar10-c"] for row in study.rows}
+    made = len(by["dense", 0]["corruptions"])
+
+    def rest(of):  # all corruptions count alike
+        return (made * of["accuracy"] - of["corruptions"]["frost_like"]["accuracy"]) / (made - 1)
+
+    values = [rest(by["snip sum", seed]) - rest(by["dense", seed]) for seed in range(3)]
+    text = reproduction.without_frost(study)
+    assert f"other {made - 1} corruptions" in text
+    assert f"snip sum {100 * fmean(values):+.2f} pp (" in text
+
+
+def test_the_test_is_named_beside_every_headline(written):
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    rule = words.decision_rule(words.points(written[0]["resnet20"].margin), 0.95)
+    demo, claims = readme.split("## What became of the paper's claims")
+    assert rule in demo
+    assert rule in claims
+
+
+def test_the_advice_on_criteria_is_what_the_records_give(written):
+    study, findings = written[0]["resnet20"], written[1]
+    advice = (ROOT / "docs" / "how-to" / "which-criterion.md").read_text()
+    outcomes = {one.method: one.outcome for one in study.judged}
+    assert "SNIP chose them by the sum of its scores or GraSP by their mean" in advice
+    assert (outcomes["snip sum"], outcomes["grasp mean"]) == ("wins", "wins")
+    assert (outcomes["snip mean"], outcomes["grasp sum"]) == ("loses", "undecided")
+    line = next(one for one in findings if one.short and "a place" in one.claim)
+    assert "No criterion is shown to beat first blocks or random blocks" in advice
+    assert "first blocks and random blocks" in line.of
+    assert HOLDS not in line.outcome
 
 
 def test_what_lies_on_a_bound_is_undecided():
@@ -212,8 +361,3 @@ def test_texts():
     assert tally(["lower", "lower"]) == "lower"
     assert tally(["lower", "agrees", "lower"]) == "lower 2 of 3, agrees 1 of 3"
     assert bullets("- one\n  two\n- three") == "- one two\n- three"
-
-
-def test_a_difference_the_other_way_round():
-    value = negated(Difference(mean=0.02, low=-0.01, high=0.05, n=4))
-    assert (value.mean, value.low, value.high, value.n) == (-0.02, -0.05, 0.01, 4)
