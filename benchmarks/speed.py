@@ -77,7 +77,8 @@ def number(value: float) -> str:
 def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
     """Write the results as Markdown."""
     machines: list[str] = []
-    lines, limits, skipped = [], [], []
+    lines, limits, notes, commands, skipped = [], {}, {}, {}, []
+    by_name = {row.name: row for row in rows}
     for row in rows:
         found = results.get(row.name, {"skipped": row.obstacle() or "not measured yet"})
         if "skipped" in found:
@@ -86,24 +87,51 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
         if found["machine"] not in machines:
             machines.append(found["machine"])
         if row.limit and row.reached(found["value"]) is False:
-            limits.append(f"**{row.name}.** {row.limit}")
-        lines.append(_line(row, found, machines.index(found["machine"]) + 1))
+            limits.setdefault(row.limit, []).append(row.name)
+        if row.note:
+            notes.setdefault(row.note, []).append(row.name)
+        if found["command"] != f"python benchmarks/speed.py {row.name}":
+            how = found["command"].replace(f"speed.py {row.name}", "speed.py ROW")
+            how += "; n = 1, no spread." if found["n"] == 1 else "."
+            commands.setdefault(how, []).append(row.name)
+        full = absolute(row, by_name, results)
+        lines.append(_line(row, found, machines.index(found["machine"]) + 1, full))
     header = ("row", "what", "measured against", "target", "median", "lowest to highest", "n",
               "reached", "run")  # fmt: skip
     parts = [TEXT.rstrip(), COMMANDS]
     parts.append(markdown((header, lines)).rstrip())
     parts.append("\n".join(f"{place}. {one}" for place, one in enumerate(machines, start=1)))
     if limits:
-        parts += ["## Why targets were missed", "\n\n".join(limits)]
+        parts += ["## Why targets were missed", _by_rows(limits)]
+    if notes:
+        parts += ["## Notes", _by_rows(notes)]
+    if commands:
+        parts += [OTHERWISE, _by_rows(commands)]
     if skipped:
         parts += ["## Not run", "\n".join(skipped)]
     return "\n\n".join(parts) + "\n"
 
 
-def _line(row: Row, found: Mapping, place: int) -> tuple[str, ...]:
+def _by_rows(texts: Mapping[str, Sequence[str]]) -> str:
+    """Write each text once, after the names of its rows."""
+    return "\n\n".join(f"**{', '.join(names)}.** {text}" for text, names in texts.items())
+
+
+def absolute(row: Row, rows: Mapping[str, Row], results: Mapping[str, Mapping]) -> str:
+    """Write what a ratio is as an absolute figure; empty if that is not known."""
+    found = results.get(row.name, {})
+    if not row.times or "value" not in found:
+        return ""
+    if not isinstance(row.times, str):
+        return f"{number(found['value'] * row.times())}x"
+    other, base = rows[row.times], results.get(row.times, {})
+    return f"{number(found['value'] * base['value'])} {other.unit}" if "value" in base else ""
+
+
+def _line(row: Row, found: Mapping, place: int, full: str = "") -> tuple[str, ...]:
     unit = f" {row.unit}" if row.unit else ""
     reached = {True: "yes", False: "no", None: "-"}[row.reached(found["value"])]
-    share = found["others_cpu_share"]
+    share, values = found["others_cpu_share"], found["values"]
     if share is None or share > BUSY:
         reached += (
             ", measured on a busy machine" if share is not None else ", load of the machine unknown"
@@ -113,8 +141,8 @@ def _line(row: Row, found: Mapping, place: int) -> tuple[str, ...]:
         row.what,
         row.against or "-",
         row.target,
-        number(found["value"]) + unit,
-        f"{number(min(found['values']))} to {number(max(found['values']))}",
+        number(found["value"]) + unit + (f" ({full})" if full else ""),
+        "-" if found["n"] == 1 else f"{number(min(values))} to {number(max(values))}",
         str(found["n"]),
         reached,
         str(place),
@@ -128,7 +156,8 @@ TEXT = f"""\
 
 Each figure without a unit is a ratio whose two sides took turns in one run on one machine: the
 median over n rounds, with the lowest and the highest round. *Busy machine*: other processes used
-more than {BUSY:.0%} of the processor time while the row ran.
+more than {BUSY:.0%} of the processor time while the row ran. In brackets: the same as an absolute
+figure, the ratio times the ratio of MACs or the median images/s of eager steps.
 """
 
 
@@ -138,6 +167,12 @@ make bench                                             # all rows
 make bench ROWS="grasp discovery"                      # some
 python benchmarks/speed.py --profile report-seconds    # where the time goes
 ```"""
+
+
+OTHERWISE = """\
+## Measured with another command
+
+`make bench ROWS=ROW` runs `python benchmarks/speed.py ROW`; these rows were measured with:"""
 
 
 def machine() -> str:

@@ -24,7 +24,8 @@ from layerticket.models.load import build_model
 from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
 from layerticket.training.device import repeatable_kernels
-from speed_row import Row, in_turns
+from reproduction import macs_ratio
+from speed_row import NO_WAIT, Row, in_turns
 
 SHAPE, CLASSES, BATCH, STEPS = (3, 32, 32), 10, 128, 20
 DEPTHS = (20, 32, 56)
@@ -191,6 +192,7 @@ GPU_ROWS = (
         Row(
             name=f"gpu-{how}-{depth}", what=f"images/s of ResNet-{depth}, {said}",
             against="eager steps", measure=partial(over_eager, depth, how), gpu=True,
+            times=f"gpu-eager-{depth}",
         )
         for how, said in (("compiled", "compiled"), ("graph", "one CUDA graph per step"))
         for depth in DEPTHS
@@ -213,6 +215,8 @@ GPU_ROWS = (
             against="ratio of MACs" + (" (1 with masks)" if kind == "weights" else ""),
             measure=partial(ticket, kind, how), least=0.95 if kind == "blocks" else None,
             packages=("torch_pruning",) if kind == "filters" else (),
+            times="" if kind == "weights" else partial(macs_ratio, "resnet56-projection", 12),
+            note=NO_WAIT,
             limit="A small network's step takes its time per operation, not per MAC: 586 of them "
             "for ResNet-56, 346 for the ticket (1.69 times fewer; MACs 1.82 times). A ticket of "
             "filters keeps all 586.",

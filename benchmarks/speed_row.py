@@ -34,6 +34,10 @@ class Row:
     """Optional packages that it needs."""
     limit: str = ""
     """Why the figure does not reach its target, if it does not."""
+    note: str = ""
+    """What a reader must know about the figure."""
+    times: Callable[[], float] | str = ""
+    """Makes an absolute figure of a ratio: a factor, or the name of the row it is multiplied by."""
 
     @property
     def target(self) -> str:
@@ -57,6 +61,13 @@ class Row:
             return "needs a GPU that PyTorch can use"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"needs the package {missing[0]}" if missing else ""
+
+
+NO_WAIT = (
+    "Steps train on one batch, which is fetched before they are timed, so no time is spent waiting "
+    "for data and its share is not recorded. [Table 4](table4.md) has that share with a batch per "
+    "step."
+)
 
 
 def in_turns(

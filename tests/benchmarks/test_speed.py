@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +21,12 @@ from layerticket.training.recipe import Recipe
 from layerticket.training.steps import Trainer
 from speed_row import Row, in_turns
 
+RUN = "python benchmarks/speed.py"
 ROWS = {row.name: row for row in (*speed_rows.ROWS, *speed_gpu.GPU_ROWS)}
 FASTER = Row(name="a", what="ours", against="theirs", measure=lambda n: [2.0, 3.0, 4.0], least=3)
-FOUND = {"value": 3.0, "values": [2.0, 3.0, 4.0], "n": 3, "others_cpu_share": 0.0, "machine": "one"}
+FOUND = {"value": 3.0, "values": [2.0, 3.0, 4.0], "n": 3, "others_cpu_share": 0.0,
+         "machine": "one", "command": f"{RUN} a"}  # fmt: skip
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def test_targets():
@@ -125,7 +129,7 @@ def test_the_page_by_hand():
     never = replace(FASTER, name="d")
     results = {
         "a": FOUND,
-        "b": FOUND | {"machine": "two", "others_cpu_share": 0.5},
+        "b": FOUND | {"machine": "two", "others_cpu_share": 0.5, "command": f"{RUN} b --rounds 7"},
         "c": {"skipped": "needs a GPU", "machine": "one"},
     }
     page = speed.page([FASTER, missed, gone, never], results)
@@ -135,6 +139,39 @@ def test_the_page_by_hand():
     assert "**b.** Because." in page
     assert "- c (ours): needs a GPU." in page
     assert "- d (ours): not measured yet." in page
+    assert "\n\n**b.** python benchmarks/speed.py ROW --rounds 7.\n" in page
+    assert "**a.**" not in page
+
+
+def test_the_page_says_what_a_figure_is_absolutely_and_what_to_know():
+    rows = [
+        replace(FASTER, name="base", unit="images/s", note="Know this."),
+        replace(FASTER, name="ratio", times="base", note="Know this."),
+        replace(FASTER, name="step", times=lambda: 1.5),
+        replace(FASTER, name="lost", times="never"),
+        replace(FASTER, name="never"),
+    ]
+    once = FOUND | {
+        "values": [2.0],
+        "value": 2.0,
+        "n": 1,
+        "command": f"an earlier form of {RUN} base",
+    }
+    page = speed.page(rows, {"base": once, "ratio": FOUND, "step": FOUND, "lost": FOUND})
+    assert "| 2.00 images/s | - | 1 |" in page
+    assert "| 3.00 (6.00 images/s) | 2.00 to 4.00 |" in page
+    assert "| 3.00 (4.50x) |" in page
+    assert page.count("| 3.00 | 2.00 to 4.00 |") == 1  # lost
+    assert "**base, ratio.** Know this." in page
+    assert f"**base.** an earlier form of {RUN} ROW; n = 1, no spread." in page
+
+
+def test_the_published_page_is_made_from_its_record():
+    rows = [*speed_rows.ROWS, *speed_gpu.GPU_ROWS]
+    made = speed.page(rows, read_json(RESULTS / "speed.json")["rows"])
+    published = (RESULTS / "speed.md").read_text(encoding="utf-8")
+    # What could not be run, and why, depends on the machine.
+    assert made.partition("## Not run")[0] == published.partition("## Not run")[0]
 
 
 def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
