@@ -7,7 +7,6 @@ import pytest
 
 from layerticket.verdict.pairs import _answer
 from layerticket.verdict.statistics import Difference, estimate
-from layerticket.verdict.worth import tau_of
 
 IMAGES, STUDIES = 1000, 10_000
 SEEDS = (2, 3, 5, 8, 20)
@@ -91,24 +90,6 @@ def test_over_seeds_alone_it_falls_short_and_more_seeds_make_it_worse(simulated)
     assert coverage == sorted(coverage, reverse=True)
     assert coverage[SEEDS.index(20)] < 0.85
     assert false_wins[SEEDS.index(20)] > 3 * NOMINAL
-
-
-def test_the_interval_of_tau_covers_its_mean():
-    """Seven blocks, five of them worth about the same, as measured; scores and worth are noisy."""
-    generator, blocks = np.random.default_rng(2), range(7)
-    true = np.array([0.0, 0.0, 0.0, 0.0, 0.004, 0.008, 0.009])
-    worth = true + generator.normal(0, 0.004, (60_000, 7))
-    scores = generator.normal(np.arange(7), 1.0, (60_000, 7))
-    taus = [
-        tau_of(dict(zip(blocks, one, strict=True)), dict(zip(blocks, two, strict=True)))
-        for one, two in zip(scores, worth, strict=True)
-    ]
-    truth = float(np.mean(taus))
-    for seeds in SEEDS:
-        studies = np.reshape(taus[: len(taus) // seeds * seeds], (-1, seeds))[:10_000]
-        ends = [estimate(list(of), resolution=2 / 21).interval(0.95) for of in studies]
-        covered = np.mean([low <= truth <= high for low, high in ends])
-        assert covered > 0.94
 
 
 def test_the_second_interval_is_never_narrower():

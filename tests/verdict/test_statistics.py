@@ -60,21 +60,33 @@ def test_one_seed_has_no_interval_however_many_were_drawn():
     assert (found.share, found.low, found.high) == (1.0, None, None)
 
 
-def test_the_interval_is_never_narrower_than_the_exact_binomial_one():
-    found = percentile([0.5] * 2, [[0.1] * 7 + [0.9] * 3] * 2)
-    exact = stats.binomtest(14, 20).proportion_ci(0.95, method="exact")
+def test_seeds_that_agree_count_as_one_ticket_each():
+    found = percentile([0.5] * 4, [[0.1] * 4 + [0.9] * 4] * 4)
+    exact = stats.binomtest(2, 4).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
-    edge = percentile([0.9] * 2, [[0.1] * 5] * 2)
-    exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
+    edge = percentile([0.9] * 3, [[0.1] * 5] * 3)
+    exact = stats.binomtest(3, 3).proportion_ci(0.95, method="exact")
     assert (edge.low, edge.high) == pytest.approx((exact.low, 1.0))
+
+
+def test_the_interval_is_exact_for_the_effective_number_of_tickets():
+    # Shares 1/4, 2/4 and 3/4: p (1 - p) / se^2 = 0.25 / (1/16 / 3) = 12 independent tickets.
+    found = percentile([0.5] * 3, [[0.1] * k + [0.9] * (4 - k) for k in (1, 2, 3)])
+    count = 12 * (stats.t.ppf(0.975, 11) / stats.t.ppf(0.975, 2)) ** 2
+    low = stats.beta.ppf(0.025, count / 2, count / 2 + 1)
+    assert (found.low, found.high) == pytest.approx((low, 1 - low))
+    # Seeds that differ by less than chance: not more than all tickets.
+    even = percentile([0.5] * 3, [[0.1] * k + [0.9] * (30 - k) for k in (15, 15, 16)])
+    exact = stats.beta.ppf(0.025, 46, 45)
+    assert even.low == pytest.approx(exact)
 
 
 def test_seeds_that_disagree_widen_the_interval():
     alike = percentile([0.5] * 4, [[0.4] * 5 + [0.6] * 5] * 4)
     apart = percentile([0.5] * 4, [[0.4] * 10, [0.6] * 10] * 2)
     assert alike.share == apart.share == 0.5
-    assert apart.low == 0.0 < alike.low
-    assert alike.high < apart.high == 1.0
+    assert apart.low < alike.low
+    assert alike.high < apart.high
 
 
 def test_percentile_without_random_tickets_is_refused():

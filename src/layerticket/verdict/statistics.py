@@ -394,9 +394,16 @@ def percentile(
 ) -> Percentile:
     """Rank a criterion among random tickets of the same seeds; ties count half.
 
-    Seeds are averaged. The interval is the wider of two: Clopper and Pearson's, for independent
-    tickets, and the t-interval over seeds, since all random tickets of one seed are compared with
-    the same run of the criterion. So one seed has no interval, however many random tickets it has.
+    Seeds are averaged. The interval is Clopper and Pearson's for an effective number of tickets,
+    since all random tickets of one seed are compared with the same run of the criterion: the number
+    of independent tickets that would have the standard error seen over seeds, times the squared
+    ratio of Student's t for tickets and for seeds. It is at most the number of tickets, and the
+    number of seeds where all seeds have the same share. One seed has no interval.
+
+    References:
+        Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of
+        Positive Counts Estimated from Survey Data", Survey Methodology 24 (1998), 193-201. Differs:
+        they leave the interval out if all shares are equal.
 
     Example:
         >>> percentile([0.9], [[0.8, 0.9, 0.95, 0.7]]).share
@@ -412,15 +419,19 @@ def percentile(
         for own, values in zip(criterion, random, strict=True)
     ]
     found, tickets = estimate(shares), sum(map(len, random))
-    low, high = found.interval(confidence)
-    if low is not None and high is not None:
-        exact = _clopper_pearson(found.mean, tickets, confidence)
-        low, high = max(0.0, min(exact[0], low)), min(1.0, max(exact[1], high))
+    low, high = None, None
+    if found.std is not None:
+        count = float(found.n)
+        if found.std > 0:
+            tail = (1 - confidence) / 2
+            wider = t_quantile(tail, tickets) / t_quantile(tail, found.n)
+            count = min(tickets, found.mean * (1 - found.mean) * (wider / found.seed_error) ** 2)
+        low, high = _clopper_pearson(found.mean, count, confidence)
     return Percentile(share=found.mean, low=low, high=high, tickets=tickets, seeds=found.n)
 
 
-def _clopper_pearson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Return the exact binomial interval, extended to half successes by the beta distribution."""
+def _clopper_pearson(share: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return the exact binomial interval, extended to fractions by the beta distribution."""
     tail, hits = (1 - confidence) / 2, share * n
     low = 0.0 if hits <= 0 else float(special.betaincinv(hits, n - hits + 1, tail))
     high = 1.0 if hits >= n else float(special.betaincinv(hits + 1, n - hits, 1 - tail))

@@ -91,7 +91,8 @@ def rank_agreement(
     The scores of a seed are compared with the worth in the same seed, so that the interval
     includes what one training varies. This variation brings tau closer to 0, so not even a perfect
     criterion reaches 1: `OTHER_SEEDS`, the mean worth in all other seeds, shows about how much is
-    possible. `FIRST_TO_LAST` ranks later blocks higher, without any scores.
+    possible; its values share seeds, so it has no interval. `FIRST_TO_LAST` ranks later blocks
+    higher, without any scores.
 
     Args:
         rows: Rows of the network that `worth` belongs to.
@@ -114,7 +115,7 @@ def rank_agreement(
     if scores and len(seeds) > 1:
         for seed in seeds:
             others = [measured[other] for other in seeds if other != seed]
-            mean = {block: fmean(one[block] for one in others) for block in measured[seed]}
+            mean = {b: round(fmean(one[b] for one in others), 12) for b in measured[seed]}  # ties
             scores[OTHER_SEEDS][seed] = mean
     found = []
     swap = 4 / (len(worth) * (len(worth) - 1)) if len(worth) > 1 else 0.0  # of two neighbours
@@ -123,6 +124,8 @@ def rank_agreement(
         taus = [tau for own, worths in both if (tau := tau_of(own, worths)) is not None]
         if taus:
             agreement = estimate(taus, resolution=swap).difference(confidence)
+            if method == OTHER_SEEDS:
+                agreement = Difference(mean=agreement.mean, n=agreement.n)
             found.append(RankAgreement(method=method, tau=agreement))
     return tuple(found)
 
