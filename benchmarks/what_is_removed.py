@@ -2,8 +2,9 @@
 
 ``python benchmarks/what_is_removed.py --data-dir DIR --out docs/results/what-is-removed``
 
-The same command skips cases that are in the record. Letters: S seeds, each with its own batch, B
-removable blocks, p removed blocks.
+The same command skips cases that are in the record. The worth of single blocks comes from
+docs/results/resnet20.json. Letters: S seeds, each with its own batch, B removable blocks, p removed
+blocks.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import itertools
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,15 @@ from layerticket.data.sources import load_data
 from layerticket.files import write_json
 from layerticket.lottery import draw_batch
 from layerticket.models.load import build_model
-from layerticket.report.tables import markdown
+from layerticket.report.tables import Study, markdown
 from layerticket.scoring import score
 from layerticket.study.record import environment
 from layerticket.surgery.remove import remove_blocks
 from layerticket.verdict.statistics import kendall_w
+from layerticket.verdict.worth import block_worth, rank_agreement
 
 TEXT_FILE = Path(__file__).parents[1] / "LICENSE"
+WORTH = Path(__file__).parents[1] / "docs" / "results" / "resnet20.json"
 LENGTH = 64
 REMOVED = (1, 3, 5)  # p
 LISTED = 0.2  # share of seeds from which a block is listed
@@ -248,8 +252,8 @@ def most_often(row, p):
     return ", ".join(shown)
 
 
-def page(record):
-    """Return the page of a record as Markdown."""
+def page(record, study):
+    """Return the page of a record as Markdown; the study measured the worth of blocks."""
     where = record["environment"]
     parts = [
         TEXT.format(seeds=record["seeds"]),
@@ -261,6 +265,9 @@ def page(record):
     for title, group in groups(record).items():
         parts += [paragraph(title, group, record["seeds"]), by_criterion(group)]
     parts += [
+        "## Do criteria rank blocks by what they are worth?",
+        WORTH_TEXT.format(seeds=record["seeds"]),
+        by_worth(record, study),
         "## The memory column of the paper's Table 4",
         MEMORY.format(
             one=record["memory"][0],
@@ -367,6 +374,26 @@ def by_criterion(group):
     header = ("criterion", "networks and temperatures", "Kendall's W", "same set, %",
               "rule of place, %", "best fixed rule, %", "chance, %")  # fmt: skip
     return markdown((header, rows)).rstrip()
+
+
+def by_worth(record, study):
+    """Return the table of Kendall's tau between rankings and the measured worth of blocks."""
+    dense = [row for row in study.rows if row.kind == "dense"]
+    case = record["cases"][f"{dense[0].model}, CIFAR-10 (JPEG)"]
+    rows = []
+    for row in case["rows"]:
+        scores = np.array(row["scores"])
+        higher = np.sign(scores[:, :, None] - scores[:, None]).sum(axis=(0, 2))  # as mean ranks
+        ranking = dict(zip(case["blocks"], higher.tolist(), strict=True))
+        of = {"method": named(row), "role": "criterion", "scores": ranking}
+        rows += [replace(one, **of) for one in dense]
+    worth = block_worth(study.rows, test_images=study.test_images)
+    found = []
+    for one in rank_agreement(rows, worth):
+        low, high = one.tau.low, one.tau.high
+        ends = "" if low is None else f" ({max(low, -1):+.2f} to {min(high, 1):+.2f})"
+        found.append((one.method, str(one.tau.n), f"{one.tau.mean:+.2f}{ends}"))
+    return markdown((("criterion", "seeds of the worth", "tau (95 % interval)"), found)).rstrip()
 
 
 def is_neighbour(name, blocks):
@@ -509,6 +536,15 @@ weights and images. Nothing is trained.
 The tables are for p = 3 removed blocks. "Removed most often" lists at most five blocks, and only
 those that at least 20 % of the seeds remove. The record has all blocks, p = 1 and 5, and all
 scores."""
+WORTH_TEXT = """\
+Kendall's tau between the mean rank of a block over the {seeds} seeds above and its worth in
+[ResNet-20](resnet20.md) (projection shortcuts, 8 epochs): the accuracy lost without this block
+alone, in each seed of that study. 1 is the same order, 0 as by chance, -1 the reverse. The scores
+come from other initial weights and batches than those of the study, so its own scores of GraSP and
+SNIP give slightly other figures there. The interval is over the seeds of the worth ([how often it
+is right](../reference/statistics.md#the-other-intervals)); the rankings are taken as they are, and
+the intervals are not corrected for their number. Two references use no scores: the order of the
+blocks, and the worth in the other seeds, which shows about how much is possible."""
 MEMORY = """\
 Memory that autograd keeps between the forward and the backward pass (batch 128, float32, exact
 count). A block of the first stage keeps twice as much as one of the second, and four times as much
@@ -546,7 +582,8 @@ def main():
             print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
     record["cases"] = {name: record["cases"][name] for name in known if name in record["cases"]}
     write_json(path, record)
-    given.out.with_suffix(".md").write_text(page(record))
+    study = Study.from_record(json.loads(WORTH.read_text(encoding="utf-8")))
+    given.out.with_suffix(".md").write_text(page(record, study), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,24 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from what_is_removed import conclusion, groups, is_neighbour, mixtures, page, removed, saved_by
+from layerticket.report.tables import Study
+from layerticket.verdict.pairs import Row
+from layerticket.verdict.worth import FIRST_TO_LAST, OTHER_SEEDS
+from what_is_removed import (
+    by_worth,
+    conclusion,
+    groups,
+    is_neighbour,
+    mixtures,
+    page,
+    removed,
+    saved_by,
+)
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -77,8 +90,32 @@ def test_what_the_memory_column_says():
     )
 
 
+def test_mean_ranks_are_compared_with_the_worth_of_every_seed():
+    # Worth: a < b < c in seed 0, a < c < b in seed 1. Mean ranks: a < b < c, one seed against two.
+    rows = [
+        Row(id="x", model="net", budget=None, method=kind, kind=kind, role=role, seed=seed,
+            removed=tuple(block), test_accuracy=0.9 - lost)
+        for seed, worths in enumerate(((1, 2, 3), (1, 3, 2)))
+        for kind, role, block, lost in (
+            ("dense", "dense", "", 0.0),
+            *(("control", "baseline", b, w / 100) for b, w in zip("abc", worths, strict=True)),
+        )
+    ]  # fmt: skip
+    way = {"criterion": "snip", "reduction": "sum", "temperature": 1.0}
+    case = {"blocks": list("abc"), "rows": [way | {"scores": [[1, 2, 3], [1, 2, 3], [3, 2, 1]]}]}
+    study = SimpleNamespace(rows=rows, test_images=100)
+    *_, own, order, others = by_worth({"cases": {"net, CIFAR-10 (JPEG)": case}}, study).splitlines()
+    assert own == "| snip, sum, T = 1 | 2 | +0.67 (-1.00 to +1.00) |"
+    assert order == own.replace("snip, sum, T = 1", FIRST_TO_LAST)
+    assert others == f"| {OTHER_SEEDS} | 2 | +0.33 |"
+
+
 def test_the_page_is_made_from_its_record():
-    record = json.loads((RESULTS / "what-is-removed.json").read_text(encoding="utf-8"))
-    assert page(record) == (RESULTS / "what-is-removed.md").read_text(encoding="utf-8")
+    record, worth = (
+        json.loads((RESULTS / name).read_text(encoding="utf-8"))
+        for name in ("what-is-removed.json", "resnet20.json")
+    )
+    made = page(record, Study.from_record(worth))
+    assert made == (RESULTS / "what-is-removed.md").read_text(encoding="utf-8")
     sizes = {title: len(group) for title, group in groups(record).items()}
     assert sizes == {"Networks with batch normalization": 7, "Transformers": 2}
