@@ -101,7 +101,7 @@ def found(
     if value is None or value.mean is None:
         return Finding(**about)
     reach = None
-    if isinstance(value, Measured):
+    if isinstance(value, Measured) and value.n >= FEW:
         reach = minimum_detectable(value.of, 1 - 2 * ERROR / looks)
     sizes = [
         "-" if size is None else f"{scale(unit) * size:.2f}{unit}" for size in (value.std, reach)
@@ -403,7 +403,7 @@ def savings(given: Given) -> Iterator[Finding]:
         paper, saved = TABLE4[row["network"], row["removed"]], row["saved"]
         held, peak = (words.saving(saved[name]) for name in ("held_bytes", "training_memory"))
         yield Finding(
-            claim="(5) less memory", paper=f"{paper['memory']:.1f} % less", n="1", outcome=OPEN,
+            claim="(5) less memory", paper=f"{paper['memory']:.1f} % less", n="1", outcome="-",
             of=f"{row['network']}-projection, p = {row['removed']}: held for backward; peak",
             ours=f"{held}; {peak}",
         )  # fmt: skip
@@ -536,10 +536,13 @@ def left_open(given: Given) -> Iterator[Finding]:
         key = kind_of(control)
         if key != "place" or control.method == best:
             by[key].append((one.method, control))
-    outcomes = {
-        key: {method: beats(study, method, of, len(asked)) for method, of in asked}
-        for key, asked in by.items()
-    }
+    outcomes, alone = (
+        {
+            key: {method: beats(study, method, of, looks or len(asked)) for method, of in asked}
+            for key, asked in by.items()
+        }
+        for looks in (None, 1)
+    )
     for one, control in controls(study):
         key = kind_of(control)
         about = {"claim": CONTROLS[key][0], "of": f"{one.method} - {control.method}"}
@@ -552,15 +555,19 @@ def left_open(given: Given) -> Iterator[Finding]:
             lines.append(unplanned(value, **about))
         else:
             outcome = outcomes[key][one.method]
-            line = found(value, outcome, PART, looks=len(by[key]), **about)
+            one_look = alone[key][one.method]
+            note = PART if one_look == outcome else f"{PART}; {one_look} alone"
+            line = found(value, outcome, note, looks=len(by[key]), **about)
             lines.append(replace(line, ours=f"{line.ours}; {alike}") if same else line)
-    yield from (summary(claim, keys, by, outcomes, best) for keys, claim in ROWS.items())
+    yield from (summary(claim, keys, by, outcomes, alone, best) for keys, claim in ROWS.items())
     yield from lines
     worth = block_worth(study.rows, test_images=study.test_images)
     for ranked in rank_agreement(study.rows, worth) if len(worth) > 1 else ():
         about = {"claim": "(open) scores rank blocks by worth", "of": f"tau, {ranked.method}"}
         if ranked.method in study.methods:
             yield found(ranked.tau, above(ranked.tau, least=0.3), unit="", **about)
+        elif ranked.tau.low is None:  # its interval would not cover what it says
+            yield found(ranked.tau, "-", unit="", **about)
         else:
             yield unplanned(ranked.tau, unit="", **about)
 
@@ -600,6 +607,7 @@ def summary(
     keys: Sequence[str],
     by: Mapping[str, Sequence[tuple[str, Control]]],
     outcomes: Mapping[str, Mapping[str, str]],
+    alone: Mapping[str, Mapping[str, str]],
     best: str,
 ) -> Finding:
     """Return a line of the short table: the joint outcomes, and the means of all tickets."""
@@ -614,7 +622,9 @@ def summary(
         ]
         counts += [control.difference.n for _, control in by[key] if control.difference.n]
         said.append(prefix + (", ".join(texts) or words.ABSENT))
-        joint.append(prefix + (one_of(outcomes[key]) if by[key] else words.ABSENT))
+        found, plain = one_of(outcomes[key]), one_of(alone[key])
+        note = "" if found == plain else f", uncorrected {plain}"
+        joint.append(prefix + (found + note if by[key] else words.ABSENT))
     names = [best if key == "place" else CONTROLS[key][1] for key in keys]
     return Finding(
         claim=claim, of=f"tickets - {words.listed(names)}",
@@ -723,12 +733,14 @@ measurements.
   many.
 - *agrees*, *lower*, *higher*, only in (5): the paper's figure is inside our interval, or our
   interval is below it, or above it. A wide interval agrees with many figures.
+- *Holds alone*, *uncorrected*: the outcome by the plan's rule, where the correction for several
+  tickets changes it.
 - *the same as the rule*: the criterion and the rule of place remove the same blocks in every seed,
   so it does not beat the rule.
 - *Detectable* is the minimum detectable difference: the distance from the bound of the test (the
-  margin against dense, else zero) that these seeds find with 80 % power. The error is that of the
-  line's decision, corrected where its joint line is; lines without a test have one-sided 2.5 %.
-  It is computed for accuracies and CKA.
+  margin against dense where a test is planned, else zero) that these seeds find with 80 % power.
+  The error is that of the line's decision, corrected where its joint line is; lines without a test
+  have one-sided 2.5 %. It is computed for clean accuracies and CKA, from {few} seeds on.
 
 "2 of 4" counts measurements. With fewer than {few} seeds every result is undecided.
 
@@ -764,7 +776,8 @@ BULLETS = """\
   looks). *Holds* means that the accuracy is less than {margin} below dense; it does not mean that
   it equals dense, nor that another choice of blocks is worse.
 - (3): by the plan, both readings of SNIP must agree. Each is compared with GraSP of the same
-  reading; this choice was not in the plan. "As p grows" is tested at p = 1 and p = 3 only.
+  reading; this choice was not in the plan. A reading *holds* if one of two tests at 2.5 % says so.
+  "As p grows" is tested at p = 1 and p = 3 only.
 - p = 1, of GraSP and SNIP: in each seed the network without the block of the lowest score, which
   the line names; these networks are those of the lines "without" in (1). Random at p = 1: the mean
   of all of them in each seed, which is what one random draw gives on average.
@@ -789,7 +802,8 @@ BULLETS = """\
   images.
 - Open questions: by the plan, one ticket that beats a control is enough. The question fails if no
   ticket gains {gain} or more. Each of the k tickets that have the control has a k-th of the 2.5 %
-  (Bonferroni), so the corrected interval is wider than the one shown. A ticket that is the same
+  (Bonferroni), so the corrected interval is wider than the one shown; the plan has no such
+  correction. A ticket that is the same
   network as the control in every seed counts as one that does not beat it. The best place is the
   one with the highest mean accuracy here, {best}. For the ranking by worth, each tau stands alone,
   without correction.
@@ -861,11 +875,23 @@ def without_frost(study: Study) -> str:
 def table1_text(record: Mapping[str, Any]) -> str:
     """Write under which conditions Table 1 was measured."""
     plan, seeds = record["plan"], words.counted(len(record["seeds"]), "seed")
+    removed: dict[str, list[Any]] = {}
+    for cell in record["cells"]:
+        removed.setdefault(cell["criterion"], []).append(cell["removed"])
+    alike: dict[str, list[str]] = {}
+    for name, blocks in removed.items():
+        alike.setdefault(str(blocks), []).append(name)
     return (
         f"from [Table 1](table1.md), measured with version {record['environment']['layerticket']}: "
         f"`{plan['model']}` with padded shortcuts, {plan['recipe']['epochs']} epochs on "
         f"{words.share(1 - plan['validation_fraction'])} of the training images, {seeds}. "
         "The other accuracies on this page are of projection shortcuts."
+        + "".join(
+            f" {words.listed([f'`{name}`' for name in names])} removed the same block at every "
+            "rewinding point, so their lines are the same networks."
+            for names in alike.values()
+            if len(names) > 1
+        )
     )
 
 

@@ -188,14 +188,15 @@ COSTS = ("find_cpu_seconds", "score_cpu_seconds", "peak_bytes")
 TEXT = """\
 Cost of finding and scoring blocks at random initialization. Every network is measured in a separate
 process. Find and score are ratios of CPU seconds to those of the network in the column before.
-Seconds are not published, because other programs share the machine. Memory is the peak of the
+Seconds are not shown, because other programs share the machine. Memory is the peak of the
 process minus that of Python, PyTorch and the libraries, and includes the weights."""
 FITS = """\
 ## Does the cost grow linearly with depth?
 
 R2 of a linear fit to the number of blocks. The networks of a line differ only in their depth. The
-Llama of 1.1 billion parameters has wider layers, so it is on no line. [Speed](speed.md) has the fit
-for ResNets on a machine without other programs (row depth)."""
+Llama of 1.1 billion parameters has wider layers, so it is on no line. R2 hardly tells a line from a
+slightly bent curve: [speed](speed.md) compares the cost per block (row depth-per-block), on a
+machine without other programs."""
 
 
 def more(row: dict, base: dict) -> str:

@@ -295,8 +295,9 @@ TEXT = """\
   {least} seeds. *None*: no number of seeds is enough, because the error from the choice of test
   images alone is too large.
 
-Minimum detectable difference and seeds are for one comparison. The page of a study corrects its
-comparisons with dense for their number, and needs more seeds for the same power."""
+Minimum detectable difference and seeds are for one comparison; the page of a study corrects its
+comparisons with dense for their number. And seeds are for two equally good networks here; there
+they are for the difference that was measured, which matters most."""
 
 
 def main() -> None:

@@ -743,8 +743,8 @@ ROWS = (
     Row(
         name="compile", what="steps from which a compiled training of ResNet-32 is ahead",
         against="", measure=compiling, unit="steps",
-        note="Compiled with an empty cache. A deviation from the plan: `auto` does not count the "
-        "cache on disk. Compiled steps give other last bits, and a training must not "
+        note="Compiled with an empty cache. `auto` does not count the "
+        "cache on disk: compiled steps give other last bits, and a training must not "
         "depend on what was compiled before ([distributed](../how-to/distributed.md)).",
     ),
     Row(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -488,12 +489,18 @@ def test_what_was_measured_on_other_images_is_never_mixed(tmp_path, monkeypatch)
     assert run(tmp_path, **changes) == first
     with monkeypatch.context() as other:
         other.setattr(robustness, "REVISION", robustness.REVISION + 1)
-        with pytest.raises(
-            LayerticketError, match=r"'fgsm' .* with revision 1, .* with 2 now; .*--out"
-        ):
+        said = r"'fgsm' .* with revision 1, .* with 2 now; .* delete jobs/evaluate-\*"
+        with pytest.raises(LayerticketError, match=said):
             run(tmp_path, **changes, seeds=[0, 1])
     assert {path.name for path in (tmp_path / "jobs").iterdir()} == names
     assert run(tmp_path, **changes) == first
+    monkeypatch.setattr(robustness, "REVISION", robustness.REVISION + 1)
+    for folder in (tmp_path / "jobs").glob("evaluate-*"):
+        shutil.rmtree(folder)
+    again = run(tmp_path, **changes)
+    assert [row["status"] for row in again["runs"]] == ["done"] * 2
+    settings = [row["evaluations"]["fgsm"]["settings"] for row in again["runs"]]
+    assert [one["revision"] for one in settings] == [2, 2]
 
 
 def test_rounds_of_pruning_are_dropped_like_any_training(tmp_path):

@@ -52,7 +52,7 @@ class CodeCarbonMeter:
         cpu_kwh = float(used.cpu_energy)
         if self._tdp is not None:
             # CodeCarbon misses what a child process uses after its last sample of it.
-            seconds, self._seconds = self._seconds, cpu_seconds()
+            seconds, self._seconds = self._seconds, max(self._seconds, cpu_seconds())
             cpu_kwh = (self._seconds - seconds) * self._tdp / (os.cpu_count() or 1) / 3.6e6
         return Energy(
             cpu_kwh=cpu_kwh,
@@ -62,7 +62,10 @@ class CodeCarbonMeter:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU seconds that this process and its child processes have used, ended or not."""
+    """Return the CPU seconds that this process and its child processes have used, ended or not.
+
+    A process that outlives its parent is no child any more.
+    """
     import psutil
 
     seconds = sum(os.times()[:4])  # its own, and those of children that have ended

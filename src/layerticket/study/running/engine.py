@@ -256,7 +256,8 @@ def _check_evaluations(folder: StudyFolder, plan: Plan, evaluations: Sequence[Ev
                     f"{one.name!r} was measured in {folder.root} with {odd[0]} "
                     f"{known.get(odd[0])!r}, and would be measured with "
                     f"{one.settings.get(odd[0])!r} now; the two are not comparable. Give the same "
-                    "files (--shift-dir, --data-dir), or another folder with --out."
+                    "files (--shift-dir, --data-dir) and the same version of layerticket; or "
+                    "delete jobs/evaluate-* in that folder, and every network is measured again."
                 )
 
 
