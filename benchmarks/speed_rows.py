@@ -730,9 +730,6 @@ ROWS = (
         name="training", least=0.98, measure=training,
         what="images/s of training ResNet-32, metrics, checkpoints, metering included",
         against="the fastest bare loop on the same tensors",
-        limit="Without the meter the loops are equal: 1.01 (0.99 to 1.03); with it 0.985 (0.94 to "
-        "1.04); not compiled, 8 epochs of 2,560 images each. CodeCarbon takes 1 % of one core (row "
-        "metering), for which the other thread waits. A checkpoint takes 0.02 s of an epoch.",
     ),
     Row(
         name="training-script", what="the same", least=2.5, measure=training_script,
