@@ -455,3 +455,16 @@ def test_a_forecast_shares_the_trainings_among_the_workers(monkeypatch):
         assert forecast_study(study, workers=workers)["train_seconds"] == 40.0
     found = forecast_study(study, workers=Workers(workers=2, device="cpu"))
     assert (found["parallel"], found["train_seconds"]) == (2, 20.0)
+
+
+def test_a_module_that_a_foreign_folder_names_is_not_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "foreign.py").write_text("open(__file__ + '.ran', 'w').close()\n")
+    run(tmp_path / "study")
+    context = tmp_path / "study" / "context.json"
+    record = json.loads(context.read_text())
+    context.write_text(json.dumps(record | {"modules": ["foreign"]}))
+    study_status(tmp_path / "study")
+    run(tmp_path / "study", seeds=[0, 1, 2])
+    assert json.loads(context.read_text())["modules"] == []
+    assert not (tmp_path / "foreign.py.ran").exists()
