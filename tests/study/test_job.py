@@ -125,6 +125,21 @@ def test_what_a_lottery_added_later_goes_back_to_is_trained_again(tmp_path):
     assert len(trainings(tmp_path)) == 3
 
 
+def test_a_lottery_added_later_that_goes_back_to_the_first_weights_repeats_no_training(tmp_path):
+    run(tmp_path)
+    before = begun(tmp_path)
+    methods = [*study_table()["methods"], {"method": "lottery", "criterion": "magnitude"}]
+    more = run(tmp_path, methods=methods)
+    assert [row["status"] for row in more["runs"]] == ["done"] * 3
+    assert before.items() <= begun(tmp_path).items()
+    assert not list(tmp_path.glob("trainings/*/epoch-*"))  # a repeated training would have kept one
+    dense = next(tmp_path.glob("trainings/dense-*"))
+    (dense / "first.safetensors").unlink()
+    later = {"method": "lottery", "criterion": "magnitude", "label": "other", "score_at": "1"}
+    run(tmp_path, methods=[*methods, later])
+    assert sorted(path.stem for path in dense.glob("epoch-*")) == ["epoch-0000", "epoch-0001"]
+
+
 def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     """As when weights were deleted, and another machine trains them again to other bits."""
     methods = [{"method": "lottery", "criterion": "magnitude", "rewind": "1"}]

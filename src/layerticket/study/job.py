@@ -43,7 +43,7 @@ from layerticket.study.identity import (
     module_text,
 )
 from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
-from layerticket.study.record import BILL, WEIGHTS, Provenance, Result
+from layerticket.study.record import BILL, FIRST, WEIGHTS, Provenance, Result, read_config
 from layerticket.study.search import Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import read_study
@@ -449,10 +449,10 @@ class JobRunner:
         record = self.folder.record(job.name)
         assert record is not None  # it comes before this job in the plan
         place = self.folder.training(record["training"])
-        there = (place / WEIGHTS).exists() and all(
-            snapshot_path(place, e).exists() for e in snapshots
-        )
-        if not there:
+        kept = {epoch for epoch in snapshots if snapshot_path(place, epoch).exists()}
+        if (place / FIRST).exists():
+            kept.add(read_config(place)["start_epoch"])
+        if not kept.issuperset(snapshots) or not (place / WEIGHTS).exists():
             self._train(job, self.training(job), snapshots, weights=True)
         return place
 
