@@ -10,7 +10,7 @@ from torch import nn
 from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.ticket.find import find_ticket
-from layerticket.ticket.ticket import Ticket
+from layerticket.ticket.ticket import Ticket, architecture_digest
 from tiny import conv_net, image_batch, owned_by_the_caller
 
 
@@ -207,3 +207,40 @@ def test_more_blocks_go_only_from_a_ticket_of_blocks():
     masked = dataclasses.replace(ticket, kind="masks")
     with pytest.raises(LayerticketError, match="the given ticket removes masks; more blocks"):
         find(within=masked)
+
+
+def test_a_ticket_fits_in_every_version_that_prints_other_default_settings(monkeypatch):
+    """PyTorch 2.15 prints `bias=True` of a batch norm, 2.11 does not."""
+
+    def network(**settings):
+        return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, **settings))
+
+    first = architecture_digest(network())
+    others = {"eps": 1e-3}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}
+    changed = [architecture_digest(network(**settings)) for settings in others]
+    assert len({first, *changed}) == 5
+    plain = "{num_features}, eps={eps}, momentum={momentum}, affine={affine}, track_running_stats="
+    for more in ("", ", bias={_bias}"):
+
+        def printed(self, more=more):
+            text = f"{plain}{{track_running_stats}}{more}"
+            return text.format(**self.__dict__, _bias=self.bias is not None)
+
+        monkeypatch.setattr(nn.BatchNorm2d, "extra_repr", printed)
+        assert architecture_digest(network()) == first
+        assert [architecture_digest(network(**settings)) for settings in others] == changed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel_size": (3, 5)}, {"stride": 2}, {"padding": 1}, {"dilation": (1, 2)}, {"groups": 2},
+        {"bias": True}, {"padding_mode": "reflect"},
+    ],
+)  # fmt: skip
+def test_every_setting_of_a_convolution_counts(change):
+    plain = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "bias": False}
+    one, two = (architecture_digest(nn.Conv2d(**of)) for of in (plain, plain | change))
+    assert one != two
+    assert architecture_digest(nn.Conv2d(**plain, padding_mode="zeros")) == one
+    assert architecture_digest(nn.Upsample(2)) == architecture_digest(nn.Upsample(2, None))

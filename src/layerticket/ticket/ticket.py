@@ -3,9 +3,12 @@
 It is saved in a folder: ``ticket.json`` and safetensors files, never a pickle.
 """
 
+import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -348,13 +351,35 @@ class Ticket(Shown):
 
 
 def architecture_digest(model: nn.Module) -> str:
-    """Return the SHA-256 over modules (names, classes, settings) and tensors (names, shapes)."""
+    """Return the SHA-256 over modules (names, classes, settings) and tensors (names, shapes).
+
+    Settings are those of `extra_repr` that differ from the defaults of the constructor, without
+    `bias`, which the tensors show: so the digest stays the same when another version of PyTorch
+    prints more settings.
+    """
     modules = [
-        (n, f"{type(m).__module__}.{type(m).__qualname__}", m.extra_repr())
+        (n, f"{type(m).__module__}.{type(m).__qualname__}", *_settings(m))
         for n, m in model.named_modules()
     ]
     state = [(n, str(t.dtype), tuple(t.shape)) for n, t in model.state_dict().items()]
     return digest([modules, state])
+
+
+def _settings(module: nn.Module) -> list[str]:
+    """Return the printed settings of a module that are not the defaults of its constructor."""
+    printed = re.split(r", (?![^(\[{]*[)\]}])", module.extra_repr())  # not within brackets
+    return [
+        part
+        for part in printed
+        if part not in _defaults(type(module)) and not part.startswith("bias=")
+    ]
+
+
+@cache
+def _defaults(kind: type[nn.Module]) -> frozenset[str]:
+    """Return the default settings of a module as they are printed, text with or without quotes."""
+    known = inspect.signature(kind.__init__).parameters.values()
+    return frozenset(f"{one.name}={told(one.default)}" for one in known for told in (str, repr))
 
 
 def weights_digest(model: nn.Module) -> str:
