@@ -98,6 +98,33 @@ class Raises(nn.Module):
         raise self.error
 
 
+class NotAlone(ScalarBlock):
+    """A block that runs in its network only."""
+
+    network_runs = False
+
+    def forward(self, x):
+        if not self.network_runs:
+            raise ValueError("run\nthe network")
+        return super().forward(x)
+
+
+class RunsThem(nn.Sequential):
+    """A network that says that it runs."""
+
+    def forward(self, x):
+        NotAlone.network_runs = True
+        try:
+            return super().forward(x)
+        finally:
+            NotAlone.network_runs = False
+
+
+def test_the_reason_of_a_block_that_fails_alone_is_one_whole_line():
+    (one,) = find_blocks(RunsThem(chain(NotAlone(0.5, 8))), VECTORS[0]).rejected
+    assert one.reason == "cannot be run alone (ValueError: run)"
+
+
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize(
     "error", [ValueError("odd\nsecond line"), AttributeError("odd"), KeyError("odd")]

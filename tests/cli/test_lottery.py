@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from layerticket.cli.app import main
+from layerticket.comparison import compare
 from layerticket.files import read_json
 from layerticket.ticket.ticket import Ticket
 from layerticket.training.checkpoint import load_snapshot
@@ -105,6 +106,18 @@ def test_model_and_run_must_agree_and_one_is_needed(run, dense, tmp_path):
     assert "model is 'resnet32', but" in run("find", "resnet32", "--run", dense, *rest, code=2).err
     assert "give MODEL, or --run RUN" in run("find", *rest, code=2).err
     assert "give --run RUN" in run("find", "resnet20", "--rewind", "1", *rest, code=2).err
+
+
+@pytest.mark.parametrize("given", [{"data": "digits"}, {"input_shape": (1, 8, 8), "classes": 10}])
+def test_a_run_of_ones_own_training_is_refused(run, tmp_path, given):
+    own = {"fit": lambda model, seed, folder: 0.5, "seeds": [0], **given}
+    found = compare("resnet14", methods=["magnitude"], out=tmp_path / "study", **own)
+    folder = next(row.folder for row in found.rows if row.kind == "dense")
+    words = ["find", "--run", tmp_path / "study" / folder, "--remove", "1", "--out", tmp_path / "t"]
+    err = run(*words, code=2).err
+    assert "was trained by your own function" in err
+    assert "layerticket.lottery.find_in_training" in err
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_finished_run_without_the_epochs_is_trained_again_for_them(run, dense, tmp_path):

@@ -1,8 +1,10 @@
 import json
+import os
 
 import pytest
 
 from layerticket.cli.app import main
+from layerticket.report.tables import Study
 from made_study import make_study
 
 
@@ -94,6 +96,38 @@ def test_a_watched_page_is_read_again_until_the_study_is_done(folder, capsys, mo
     last = (folder / "report.html").read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in last
     assert "1 of 2 runs left" in capsys.readouterr().err
+
+
+def test_a_version_written_while_the_last_was_read_is_drawn(folder, capsys, monkeypatch):
+    path = folder / "study.json"
+    done = json.loads(path.read_text())
+    undone = {"status": "running", "test_accuracy": None, "curve": []}
+
+    def write(left, seconds):
+        runs = [run | undone if i < left else run for i, run in enumerate(done["runs"])]
+        path.write_text(json.dumps(done | {"runs": runs}))
+        os.utime(path, (seconds, seconds))
+
+    def read_and_replace(at, read=Study.read):
+        study = read(at)
+        if path.stat().st_mtime == 1:
+            write(1, 2)
+        return study
+
+    polls = []
+
+    def sleep(_):
+        polls.append(None)
+        if len(polls) == 2:
+            write(0, 3)
+
+    write(2, 1)
+    monkeypatch.setattr(Study, "read", read_and_replace)
+    monkeypatch.setattr("layerticket.cli.report.time.sleep", sleep)
+    assert main(["report", str(folder), "--watch", "--no-figures"]) == 0
+    err = capsys.readouterr().err
+    assert "2 of 2 runs left" in err
+    assert "1 of 2 runs left" in err
 
 
 def test_a_watch_that_is_cut_off_leaves_a_page_that_stays(folder, monkeypatch):

@@ -80,6 +80,14 @@ def test_a_folder_with_splits(tmp_path):
     assert data.name == f"imagefolder:{tmp_path}"
 
 
+@pytest.mark.parametrize(("one", "other"), [("train", "training"), ("valid", "validation")])
+def test_two_folders_for_one_split_are_refused(tmp_path, one, other):
+    for name in {"train", one, other}:
+        write(tmp_path / name)
+    with pytest.raises(LayerticketError, match=f"holds both '{one}' and '{other}'"):
+        from_folder(tmp_path)
+
+
 def test_what_is_missing_is_carved(tmp_path):
     data = from_folder(write(tmp_path / "a", count=10))
     parts = (data.train, data.validation, data.test)
@@ -392,6 +400,13 @@ def test_array_files(tmp_path):
     assert [len(split) for split in (data.train, data.validation, data.test)] == [12, 3, 5]
     with pytest.raises(LayerticketError, match=r"more than the 100 that may be kept.*image-memory"):
         from_array_file(whole, reading=Reading(image_memory=100))
+    for one, other in (("", "train_"), ("train_", "training_"), ("validation_", "val_")):
+        names = {"" if one == "" else "train_", one, other}
+        twice = {f"{name}images": IMAGES for name in names}
+        twice |= {f"{name}labels": LABELS for name in names}
+        np.savez(whole, **twice)
+        with pytest.raises(LayerticketError, match=f"holds both '{one}images' and '{other}images'"):
+            from_array_file(whole)
     np.savez(whole, images=np.array([None]), labels=[0])
     with pytest.raises(LayerticketError, match=r"'whole.npz' cannot be read"):
         from_array_file(whole)
@@ -461,6 +476,20 @@ def test_datasets(tmp_path, monkeypatch):
             list(batches(d, d.train, 4, seed=0, epoch=0, train=True)) for d in (inside, other)
         ]
         assert equal(*passes)
+    saved = sorted((tmp_path / "saved").rglob("*.arrow"))
+    (tmp_path / "saved" / "stray.parquet").write_bytes(b"")
+    os.utime(tmp_path / "saved" / "stray.parquet", (0, 0))
+    for seconds, table in enumerate((both_parts, whole.train_test_split(4, seed=1)), start=1):
+        for path in saved:
+            path.unlink()
+        table.save_to_disk(tmp_path / "other")
+        for path in saved:
+            new = tmp_path / "other" / path.relative_to(tmp_path / "saved")
+            os.utime(new, (seconds, seconds))
+            new.rename(path)
+        inside = load_data(f"datasets:{tmp_path / 'saved'}")
+        shown = np.asarray(table["test"][0]["image"])
+        assert np.array_equal(inside.test.images[0].permute(1, 2, 0), shown)
     with pytest.raises(LayerticketError, match="neither a data set saved with save_to_disk"):
         load_data(f"datasets:{home}")
 

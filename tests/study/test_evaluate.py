@@ -93,6 +93,22 @@ def test_figures_are_measured_once(runs, digits, monkeypatch):
     assert set(kept["results"]) == {"test", "fgsm"}
 
 
+def test_a_ratio_is_not_reused_for_other_clean_images(runs, digits, tmp_path):
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        Image.new("L", (8, 8), 20 * label).save(tmp_path / str(label) / "a.png")
+    name = f"imagefolder:{tmp_path}"
+    few = evaluate_run(runs[0], digits, ["test", name], conditions=FEW, device="cpu")["results"]
+    every = evaluate_run(runs[0], digits, ["test", name], device="cpu")["results"]
+    assert few[name]["images"] == every[name]["images"] == 10
+    for results in (few, every):
+        assert results[name]["clean_accuracy"] == results["test"]["accuracy"]
+    assert "clean_images" not in every[name]["settings"]  # as in records without --images
+    more = Conditions(images=10_000)  # more than there are
+    again = evaluate_run(runs[0], digits, [name], conditions=more, device="cpu")["results"][name]
+    assert again["settings"]["clean_images"] == len(digits.test)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -6,13 +6,14 @@ import json
 import pytest
 import torch
 
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, TrainingError
 from layerticket.tensors import load_tensors
 from layerticket.training.checkpoint import CHECKPOINT, METRICS
 from layerticket.training.device import seed_epoch
 from layerticket.training.distributed import (
     DistributedOptions,
     Processes,
+    _explain_lost_process,
     processes,
     same_on_all_ranks,
     synchronized_batch_norms,
@@ -21,6 +22,12 @@ from toy_processes import CLIPPED, make_masked, make_plain, together, train
 from toy_training import make_model
 
 EXACT = 1e-5
+
+
+@pytest.mark.parametrize(("said", "shown"), [("", "no message"), ("\nreset\nat 3", "reset")])
+def test_a_lost_process_is_explained_whatever_the_message(said, shown):
+    with pytest.raises(TrainingError, match=rf"its own message \({shown}"), _explain_lost_process():
+        raise RuntimeError(said)
 
 
 def metrics(folder):

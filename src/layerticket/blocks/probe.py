@@ -432,7 +432,7 @@ def zero_test(module: nn.Module, given: Call) -> tuple[str, Literal["plain", "ri
     try:
         output = given.on(module)
     except Exception as err:
-        return f"{NOT_ALONE} ({type(err).__name__}: {err})".splitlines()[0], form
+        return f"{NOT_ALONE} ({cause_of(err)})", form
     first = first_tensor(output)
     if first is None or first.shape != x.shape:
         return "does not return a tensor of its input's shape", form

@@ -370,6 +370,11 @@ def _of_run(run: Path, model: str | None, choice: InputOptions) -> tuple[str, In
     from layerticket.study.record import read_config
 
     config = read_config(run)
+    if config["recipe"] is None:
+        raise LayerticketError(
+            f"{run} was trained by your own function, so no ticket can be found in it here. Find "
+            "one in Python: layerticket.lottery.find_in_training."
+        )
     taken = ("data", "validation_fraction", "image_size", "value_range")
     stored: dict[str, Any] = {name: config.get(name) for name in taken}
     known = {**InputOptions(**stored).__dict__, "model": config["model"]}

@@ -94,10 +94,11 @@ def _watched(folder: Path, out: Path | None, *, figures: bool) -> "Written":
     from layerticket.report.page import write_report, write_study
     from layerticket.report.tables import Study
 
-    seen = None
+    seen, path = None, folder / "study.json"
     try:
         while True:
-            study, stamp = Study.read(folder), (folder / "study.json").stat().st_mtime_ns
+            stamp = path.stat().st_mtime_ns if path.is_file() else None  # before it is read
+            study = Study.read(folder)
             left = sum(row.status in ("running", "waiting") for row in study.rows)
             if not left:
                 return write_report(folder, out, figures=figures)

@@ -54,6 +54,7 @@ PARTS = {
     "test": ("test",),
 }
 """Splits, and the names that their folders and arrays may have."""
+SPLITS = {name: split for split, names in PARTS.items() for name in names}
 CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 REVISION = 1  # increased when the same files give other pixels
@@ -142,10 +143,13 @@ def _existing(folder: str | Path) -> Path:
 
 def _stored_in_folders(home: Path) -> _Stored:
     """List the images of all splits in class folders."""
-    named = {name: split for split, names in PARTS.items() for name in names}
-    homes = {named[entry.name]: entry for entry in _visible(home) if entry.name in named}
+    entries = _visible(home)
+    homes = {SPLITS[entry.name]: entry for entry in entries if entry.name in SPLITS}
     if "train" not in homes:
         homes = {"train": home}
+    for entry in entries:
+        if (other := homes.get(SPLITS.get(entry.name, ""), entry)) != entry:
+            raise _named_twice(home, entry.name, other.name)
     names = [entry.name for entry in _folders(homes["train"])]
     if all(re.fullmatch("[0-9]{1,9}", name) for name in names):
         names.sort(key=int)
@@ -170,6 +174,13 @@ def _stored_in_folders(home: Path) -> _Stored:
             labels[split] += [label] * len(found)
     files = [path for path, _ in images if isinstance(path, Path)]
     return _Stored(images=images, labels=labels, class_names=tuple(names), files=files)
+
+
+def _named_twice(where: Path, one: str, other: str) -> LayerticketError:
+    return LayerticketError(
+        f"{str(where)!r} holds both {one!r} and {other!r}, which name the same split. Merge them, "
+        "or rename one."
+    )
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -278,8 +289,7 @@ def _stored_by_datasets(home: Path) -> _Stored:
             "Save or download it again."
         ) from err
     tables = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
-    named = {name: split for split, names in PARTS.items() for name in names}
-    by_split = {named[name]: table for name, table in tables.items() if name in named}
+    by_split = {SPLITS[name]: table for name, table in tables.items() if name in SPLITS}
     if "train" not in by_split or len(by_split) != len(tables):
         raise LayerticketError(
             f"{str(home)!r} has the splits {', '.join(tables)}; they must be named train, "
@@ -304,7 +314,7 @@ def _stored_by_datasets(home: Path) -> _Stored:
         )
         for split, table in by_split.items()
     ]
-    files = [*shards] or sorted(path for path in home.rglob("*.arrow"))
+    files = sorted(home.rglob("*.arrow")) if saved else shards
     return _Stored(
         images=_Cells(pictures, str(home)), labels=labels, class_names=names, files=files
     )
@@ -407,13 +417,15 @@ def from_array_file(
     """
     path = Path(file).expanduser().resolve()
     arrays = _arrays_in(path, reading.image_memory)
-    parts = {}
-    for split, names in PARTS.items():
-        for name in ("", *names) if split == "train" else names:
-            keys = [f"{name}_{kind}".lstrip("_") for kind in ("images", "labels")]
-            if keys[0] in arrays and keys[1] in arrays:
-                what = f"{keys[0]} and {keys[1]} of {path.name!r}"
-                parts[split] = _split_of(arrays[keys[0]], arrays[keys[1]], what)
+    parts: dict[str, Split] = {}
+    named: dict[str, str] = {}
+    for name, split in {"": "train", **SPLITS}.items():
+        images, labels = (f"{name}_{kind}".lstrip("_") for kind in ("images", "labels"))
+        if images in arrays and labels in arrays:
+            if split in parts:
+                raise _named_twice(path, named[split], images)
+            what = f"{images} and {labels} of {path.name!r}"
+            named[split], parts[split] = images, _split_of(arrays[images], arrays[labels], what)
     if "train" not in parts:
         raise LayerticketError(
             f"{path.name!r} holds {', '.join(arrays) or 'nothing'}; it needs images and labels, or "

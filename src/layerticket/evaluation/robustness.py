@@ -161,6 +161,9 @@ def _images(
         title = name.removeprefix(HUB)
         other = read_hub(title, dataset, image_size=conditions.image_size)
     other = first_images(other, conditions.images)
+    about: dict[str, Any] = {"set": fingerprint(other), "title": title}
+    if name != "test" and conditions.images is not None:
+        about["clean_images"] = min(conditions.images, len(dataset.test))
 
     def measure(
         model: "nn.Module", precision: Precision, device: str, clean: "Judged"
@@ -172,7 +175,7 @@ def _images(
             model, dataset, other, clean=clean.accuracy, precision=precision, device=device
         )
 
-    return {"set": fingerprint(other), "title": title}, measure
+    return about, measure
 
 
 def shift_accuracy(

@@ -367,12 +367,9 @@ def architecture_digest(model: nn.Module) -> str:
 
 def _settings(module: nn.Module) -> list[str]:
     """Return the printed settings of a module that are not the defaults of its constructor."""
+    defaults = _defaults(type(module))  # type: ignore[arg-type]  # mypy takes classes for unhashable
     printed = re.split(r", (?![^(\[{]*[)\]}])", module.extra_repr())  # not within brackets
-    return [
-        part
-        for part in printed
-        if part not in _defaults(type(module)) and not part.startswith("bias=")
-    ]
+    return [part for part in printed if part not in defaults and not part.startswith("bias=")]
 
 
 @cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from layerticket.errors import ECHO, LayerticketError, TrainingError
+from layerticket.errors import ECHO, LayerticketError, TrainingError, short
 from layerticket.files import digest
 from layerticket.settings import Flag, settings
 
@@ -213,7 +213,7 @@ def _explain_lost_process() -> Iterator[None]:
     except RuntimeError as err:
         raise TrainingError(
             "another process of this training ended or cannot be reached; see its own message "
-            f"({str(err).splitlines()[0]}). Start all processes again: the run resumes."
+            f"({short(err)}). Start all processes again: the run resumes."
         ) from err
 
 

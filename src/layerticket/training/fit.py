@@ -111,7 +111,8 @@ def fit(
 
     Args:
         model: Network from images (N, C, H, W) to logits (N, K); the same on every process.
-        dataset: Its training split is used; it is moved to the device as a whole.
+        dataset: Its training split is used; images in memory are moved to the device as a whole,
+            unless they are augmented one by one.
         recipe: How to train.
         seed: Seed of shuffling, augmentation and dropout, together with the epoch.
         folder: Folder of this run; created if missing.
