@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,13 +19,21 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation import robustness
 from layerticket.files import read_json
 from layerticket.study.folder import StudyFolder
-from layerticket.study.job import _clear, function_of, run_job
+from layerticket.study.job import (
+    JobRunner,
+    _clear,
+    dataset_of,
+    function_of,
+    run_job,
+    scored_on,
+)
 from layerticket.study.methods import ControlMethod, TicketMethod
+from layerticket.study.plan import unfold
 from layerticket.study.running.engine import run_study
 from layerticket.study.running.executors import Workers
 from layerticket.study.spec import StudyFile
 from layerticket.study.status import study_status
-from layerticket.study.toml import study_of
+from layerticket.study.toml import study_of, study_text
 from layerticket.tensors import load_tensors, save_tensors
 from toy_study import study_table
 
@@ -427,6 +436,43 @@ def test_what_fit_returns_is_checked(tmp_path, returned, said):
     assert record["runs"][0]["status"] == "failed"
     assert said in record["runs"][0]["error"]
     assert study_status(tmp_path)["failed"] == len(record["runs"])
+
+
+def test_an_accuracy_may_be_a_number_of_numpy(tmp_path):
+    def make(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    study = python_study(make, lambda model, seed, folder: np.float32(0.5), version="1")
+    record = run_study(study, tmp_path, workers=INLINE)
+    assert record["runs"][0]["test_accuracy"] == 0.5
+
+
+def test_an_error_of_the_system_is_told_in_words(tmp_path):
+    def make(num_classes, in_channels):
+        return toy_study.Net(num_classes, in_channels)
+
+    def fit(model, seed, folder):
+        raise FileNotFoundError(2, "No such file or directory", "weights.bin")
+
+    record = run_study(python_study(make, fit, version="1"), tmp_path, workers=INLINE)
+    assert record["runs"][0]["error"] == "weights.bin: No such file or directory."
+
+
+def test_a_worker_reads_plan_and_study_of_one_version(tmp_path, monkeypatch):
+    """Another runner writes its version of the study while a worker starts."""
+    older, newer = (study_of(study_table(recipe={"epochs": n})) for n in (1, 2))
+    data = scored_on(older, dataset_of(older, None))
+    folder, plan = StudyFolder(tmp_path), unfold(older, data)
+    folder.write_plan(plan, study_text(older))
+
+    def check(self):
+        with folder.held():
+            folder.write_plan(unfold(newer, data), study_text(newer))
+
+    monkeypatch.setattr(JobRunner, "_check_texts", check)
+    name = plan.rows[0].jobs["train"]
+    run_job(tmp_path, name)
+    assert folder.result(folder.record(name)["training"])["epochs"] == 1
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,22 @@ def test_what_the_clock_does_not_confirm_is_corrected_or_refused(exact_clock, mo
         find_measured("resnet20", model, greedy, find(greedy), SETUP)
 
 
+def test_a_budget_that_is_missed_is_answered_with_the_most_that_was_saved(exact_clock, monkeypatch):
+    model, savings = network(), iter([0.1, 0.3, 0.2, 0.15])
+
+    def measured(*args):
+        saved = next(savings)
+        return saved, False, {"asked": 0.5, "saved": {"value": saved}}
+
+    def find(costs):
+        costs(find_blocks(model, BATCH[0]))
+        return SimpleNamespace(removed=("layer1.0",))
+
+    monkeypatch.setattr(measuring, "_measure_ticket", measured)
+    with pytest.raises(LayerticketError, match=r"removing 1 blocks reaches a saving of 30\.0%"):
+        find_measured("resnet20", model, Budget(save_time=0.5), find, SETUP)
+
+
 def test_memory_is_solved_from_exact_bytes_and_held_against_the_peak(monkeypatch):
     model = network()
     blocks = find_blocks(model, BATCH[0][:1])

@@ -262,7 +262,9 @@ def test_single_rows_bring_what_they_need():
     row = next(row for row in whole.rows if row.method == "weights imp")
     found = whole.only((row.id[:8],))
     assert found.rows == (row,)
-    assert kinds(found) == {"train": 2, "search": 2}  # dense and imp; the reference and imp
+    # The network, whose cost the savings are shares of; dense and imp; the reference and imp.
+    assert kinds(found) == {"network": 1, "train": 2, "search": 2}
+    assert {job.model for job in found.jobs.values()} == {row.model}
     with pytest.raises(LayerticketError, match="no run of this study has id 'zzz'"):
         whole.only(("zzz",))
 

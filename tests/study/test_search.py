@@ -23,7 +23,7 @@ from layerticket.study.methods import (
 )
 from layerticket.study.plan import unfold
 from layerticket.study.record import Bill, Removal, Result
-from layerticket.study.search import Search, find
+from layerticket.study.search import Search, find, find_imp
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors, tensor_digest
@@ -36,10 +36,11 @@ from toy_lottery import few_digits
 MODEL = "resnet20-projection"
 RECIPE = Recipe(epochs=2, batch_size=64, precision="fp32")
 HOW = {"seed": 0, "where": Where(device="cpu", progress=False)}
+AT = {"model": MODEL, "seed": 0, "where": Where(device="cpu")}
 
 
 def search(method, data, out, **at):
-    at = {"model": MODEL, "seed": 0, "where": Where(device="cpu")} | at
+    at = AT | at
     return find(method, Search(networks=Networks.of(data), dataset=data, out=out, **at))
 
 
@@ -128,7 +129,13 @@ def test_iterative_pruning_trains_its_rounds_and_goes_on_where_it_was(home, tmp_
     assert bill.total.train_seconds == pytest.approx(sum(trained))
     assert record["search_seconds"] > sum(trained)
     stamp = (Path(between) / "model.safetensors").stat().st_mtime_ns
-    assert search(method, data, tmp_path / "imp", **at)["params"] == record["params"]
+    place = {"networks": Networks.of(data), "dataset": data, "out": tmp_path / "imp"}
+    again = find_imp(method, Search(**AT, **at, **place))
+    assert again["params"] == record["params"]
+    # The search of every round counts, not only that of the last.
+    rounds = [cost.search_seconds for cost in Bill.of_ticket(tmp_path / "imp").items.values()]
+    assert again["search_seconds"] == pytest.approx(sum(rounds))
+    assert again["search_seconds"] > max(rounds)
     assert (Path(between) / "model.safetensors").stat().st_mtime_ns == stamp
     how = HOW | {"out": tmp_path / "runs", "ticket": tmp_path / "imp"}
     run = train_network(MODEL, data, RECIPE, **how)
@@ -199,6 +206,26 @@ def test_a_running_average_is_scored_and_continued(home, tmp_path):
     state = load_tensors(Path(run["run"]) / "model.safetensors")[0]
     masks = Ticket.load(tmp_path / "imp").masks
     assert not any(state[f"{name}_orig"][~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"recipe": None}, "trained by a fit of your own; its epochs and snapshots are not known"),
+        ({"data_fingerprint": "e" * 64}, "was trained on data of fingerprint eeeeeeeeeeee"),
+    ],
+)
+def test_a_training_that_cannot_be_rewound_is_refused(home, tmp_path, changed, said):
+    folder, data, dense = home
+    run = json.loads((dense / "run.json").read_text())
+    other = tmp_path / "run"
+    other.mkdir()
+    (other / "result.json").write_text((dense / "result.json").read_text())
+    (other / "run.json").write_text(json.dumps(run | {"config": run["config"] | changed}))
+    at = {"dense": other, "budget": Budget(remove=1), "reference": folder / "ticket"}
+    for method in (LotteryMethod(criterion="magnitude"), ImpMethod(rounds=1)):
+        with pytest.raises(LayerticketError, match=said):
+            search(method, data, tmp_path / "out", **at)
 
 
 def test_a_snapshot_is_named_by_its_training(home, tmp_path):

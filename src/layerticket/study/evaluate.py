@@ -19,7 +19,14 @@ from layerticket.evaluation.similarity import STEM, similarity
 from layerticket.evaluation.timing import inference_seconds, median_of, ratio_of
 from layerticket.files import canonical_json, exclusive, read_json, write_json
 from layerticket.settings import Digest, checked_json
-from layerticket.study.record import WEIGHTS, Removal, Result, environment, read_config
+from layerticket.study.record import (
+    WEIGHTS,
+    Removal,
+    Result,
+    check_data,
+    environment,
+    read_config,
+)
 from layerticket.study.train import Networks
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
@@ -63,7 +70,7 @@ def evaluate_run(
         FolderInUse: If another process is evaluating the run and some results are missing.
     """
     result = Result.load(folder)
-    _check_data(folder, dataset)
+    check_data(folder, read_config(folder), dataset)
     precision: Precision = result.precision or "auto"
     prepared = prepare(on, dataset, conditions)
     asked = {one.name: {**one.settings, "run_precision": precision} for one in prepared}
@@ -133,16 +140,6 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
         network = removal.apply(network)
     load_weights(folder / WEIGHTS, network)
     return permanent(network)
-
-
-def _check_data(folder: Path, dataset: Dataset) -> None:
-    """Raise if the data are not those that the run was trained on."""
-    wanted = read_config(folder)["data_fingerprint"]
-    if wanted is not None and dataset.fingerprint != wanted:
-        raise LayerticketError(
-            f"{folder} was trained on data of fingerprint {wanted[:12]}, the data given have "
-            f"{dataset.fingerprint[:12]}. Give the data it was trained on."
-        )
 
 
 class Pair(TypedDict):

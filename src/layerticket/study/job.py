@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from layerticket.batch import batch_digest
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, check_labels, noise
 from layerticket.data.sources import Reading, load_data
-from layerticket.errors import LayerticketError, imported
+from layerticket.errors import LayerticketError, imported, in_words
 from layerticket.files import (
     FolderInUse,
     digest,
@@ -46,7 +47,7 @@ from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
 from layerticket.study.record import BILL, FIRST, WEIGHTS, Provenance, Result, read_config
 from layerticket.study.search import Search
 from layerticket.study.spec import StudyFile, name_of
-from layerticket.study.toml import read_study
+from layerticket.study.toml import study_of
 from layerticket.study.train import Networks, Training, plan_training, train
 from layerticket.ticket.ticket import FILES as TICKET_FILES
 from layerticket.ticket.ticket import Ticket
@@ -92,9 +93,7 @@ def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
         except FolderInUse:
             raise
         except (Exception, SystemExit) as err:  # a user's model may raise anything
-            message = " ".join(str(err).split())
-            known = isinstance(err, LayerticketError)
-            folder.fail(name, message if known else f"{type(err).__name__}: {message}")
+            folder.fail(name, in_words(err))
             raise
         folder.finish(name, record)
         _log_line(folder.log(name), "done")
@@ -102,7 +101,6 @@ def run_job(root: Path, name: str, study: StudyFile | None = None) -> None:
 
 def _log_line(log: Path, text: str) -> None:
     """Add a line with the time to a log file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     with open_to_append(log) as file:
         file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n".encode())
 
@@ -201,12 +199,14 @@ class JobRunner:
 
     def __init__(self, folder: StudyFolder, study: StudyFile | None = None) -> None:
         self.folder = folder
-        self.plan: Plan = folder.read_plan()
-        self.context = folder.read_context()
+        with folder.held():  # another runner may write another version of all three
+            self.plan: Plan = folder.read_plan()
+            self.context = folder.read_context()
+            text = folder.study.read_text(encoding="utf-8")
         self._check_texts()
         for module in self.context.modules:
             imported(module, "the user's own criterion")
-        self.study = study or read_study(folder.study)
+        self.study = study or study_of(tomllib.loads(text), str(folder.study))
         self.dataset = dataset_of(self.study, self.context.data_dir)
         self._check_data()
         self.networks = networks_of(self.study, self.dataset)

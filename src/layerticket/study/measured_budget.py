@@ -269,7 +269,7 @@ def find_measured(
         LayerticketError: If the budget cannot be met; the message gives the best that was reached.
     """
     known: list[Costs] = []
-    scale, best = 1.0, ""
+    scale, best = 1.0, (-math.inf, "")
     for _ in range(_TRIES):
 
         def costs(blocks: Blocks, factor: float = scale) -> Costs:
@@ -282,12 +282,13 @@ def find_measured(
         saved, met, record = _measure_ticket(name, dense, ticket, budget, known[0], setup)
         if met:
             return ticket, record
-        best = f"removing {len(ticket.removed)} blocks reaches {_reached(record)}"
+        reached = f"removing {len(ticket.removed)} blocks reaches {_reached(record)}"
+        best = max(best, (saved, reached))
         if saved <= 0:
             break
         scale = saved / sum(known[0].blocks[block] for block in ticket.removed)
     raise LayerticketError(
-        f"the budget cannot be met as measured on this machine: {best}, but {record['asked']:g} "
+        f"the budget cannot be met as measured on this machine: {best[1]}, but {record['asked']:g} "
         "was asked for. Ask for less, protect fewer blocks, or measure more rounds."
     )
 

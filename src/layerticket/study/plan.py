@@ -95,7 +95,10 @@ class Plan:
                     f"no run of this study has id {given!r}; study.json and runs.csv list the ids."
                 )
         rows = tuple(row for row in self.rows if row.id.startswith(ids))
+        models = {row.model for row in rows}
         wanted = {name for row in rows for name in row.jobs.values()}
+        # The savings of a row are shares of what its network costs.
+        wanted |= {j.name for j in self.jobs.values() if j.kind == "network" and j.model in models}
         for name, job in reversed(list(self.jobs.items())):
             if name in wanted:
                 wanted.update(job.needs.values())

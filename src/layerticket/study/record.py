@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from layerticket.blocks.block import Block, block_of, block_record
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.energy import carbon_kg
 from layerticket.files import digest, read_json, write_json
@@ -384,6 +385,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     found: dict[str, Any] = checked_json(f"{path}: config", Config, read_json(path).get("config"))
     return found
+
+
+def check_data(folder: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise if the data are not those that a training names in its config."""
+    wanted = config["data_fingerprint"]
+    if wanted is not None and dataset.fingerprint != wanted:
+        raise LayerticketError(
+            f"{folder} was trained on data of fingerprint {wanted[:12]}, but the data given have "
+            f"{dataset.fingerprint[:12]}. Give the data it was trained on."
+        )
 
 
 def run_folder(path: Path) -> Path:

@@ -38,7 +38,16 @@ from layerticket.study.methods import (
     TicketMethod,
     WeightsMethod,
 )
-from layerticket.study.record import BILL, FIRST, WEIGHTS, Bill, Cost, Result, read_config
+from layerticket.study.record import (
+    BILL,
+    FIRST,
+    WEIGHTS,
+    Bill,
+    Cost,
+    Result,
+    check_data,
+    read_config,
+)
 from layerticket.study.status import curve_of
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors
@@ -245,6 +254,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
     wanted, _, dense = _reference_of(replace(at, model=run.model, seed=run.seed))
     shares = shares_of(dense, wanted, method.rounds)
     bill, within, trained, rounds = run.bill(epochs), None, run.folder, list[Path]()
+    searched = Bill(items={})
     inputs = run.inputs(epochs, theta_i.epoch)
     for number, share in enumerate(shares, start=1):
         search = functools.partial(
@@ -262,7 +272,7 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
             seed=run.seed,
         )
         within, cost, own = _measured_search(search, at)
-        bill |= own
+        searched |= own
         if number < len(shares):
             trained = train(within.save(at.out / ROUNDS / f"ticket-{number}"))
             result = Result.load(trained)
@@ -271,7 +281,12 @@ def find_imp(method: ImpMethod, at: Search) -> dict[str, Any]:
             rounds.append(trained)
     assert within is not None  # there is at least one round
     within.save(at.out)
-    write_json(at.out / BILL, bill.as_record())
+    write_json(at.out / BILL, (bill | searched).as_record())
+    cost |= {
+        "search_seconds": searched.total.search_seconds,
+        "search_energy_kwh": searched.total.energy_kwh,
+        "search_co2_kg": searched.total.co2_kg,
+    }
     trainings = {"rounds": list(shares), "runs": [str(folder) for folder in rounds]}
     return _baseline_record("weights", within, at) | cost | trainings | {"inputs": inputs}
 
@@ -328,15 +343,15 @@ class _Trained:
 
     @classmethod
     def of(cls, at: Search) -> "_Trained":
-        """Read the training of a search; raise if the data differ."""
+        """Read the training of a search; raise if it has no recipe or other data."""
         assert at.dense is not None
         config = read_config(at.dense)
-        if config["data_fingerprint"] != at.dataset.fingerprint:
+        if config["recipe"] is None:
             raise LayerticketError(
-                f"{at.dense} was trained on data of fingerprint "
-                f"{str(config['data_fingerprint'])[:12]}, but the data given have "
-                f"{at.dataset.fingerprint[:12]}. Give the data it was trained on."
+                f"{at.dense} was trained by a fit of your own; its epochs and snapshots are not "
+                "known. Give a training by a recipe."
             )
+        check_data(at.dense, config, at.dataset)
         return cls(
             folder=at.dense.resolve(),
             config=config,

@@ -5,6 +5,7 @@
 
 import functools
 import logging
+import numbers
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -605,12 +606,12 @@ def _fitted_by_user(
     seconds = time.perf_counter() - begun
     figures = dict(returned) if isinstance(returned, Mapping) else {"accuracy": returned}
     accuracy_ = figures.pop("accuracy", figures.pop("test_accuracy", None))
-    if isinstance(accuracy_, bool) or not isinstance(accuracy_, (int, float)):
+    if isinstance(accuracy_, bool) or not isinstance(accuracy_, numbers.Real):
         raise TrainingError(
             f"fit returned {returned!r}; it must return an accuracy, or a dictionary with the "
             "key 'accuracy'."
         )
-    if not 0 <= accuracy_ <= 1:  # also if it is not a number
+    if not 0 <= float(accuracy_) <= 1:  # also if it is not a number
         raise TrainingError(
             f"fit returned the accuracy {accuracy_!r}; it must be in [0, 1]. Give a fraction, not "
             "percent."

@@ -291,7 +291,13 @@ def test_wrong_wishes_are_refused():
     with pytest.raises(LayerticketError, match="retries is -1"):
         Workers(retries=-1)
     with pytest.raises(LayerticketError, match="partition=gpu"):
-        Workers(slurm=("gpu",))
+        Workers(executor="slurm", slurm=("gpu",))
+    for executor in ("inline", "local", "slurm"):
+        with pytest.raises(LayerticketError, match=r"ray_address .* executor ray"):
+            Workers(executor=executor, ray_address="auto")
+    for executor in ("inline", "local", "ray"):
+        with pytest.raises(LayerticketError, match=r"slurm .* executor slurm"):
+            Workers(executor=executor, slurm=("partition=gpu",))
 
 
 def test_settings_of_workers_load_no_torch():

@@ -71,6 +71,16 @@ class Workers:
                 f"device {self.device!r} names a GPU of this machine, but {self.executor} chooses "
                 "a GPU of the cluster for each job. Use cuda, or the executor local."
             )
+        if self.ray_address is not None and self.executor != "ray":
+            raise LayerticketError(
+                f"ray_address is for the executor ray, but the executor is {self.executor}. Use "
+                "executor ray, or leave ray_address out."
+            )
+        if self.slurm and self.executor != "slurm":
+            raise LayerticketError(
+                f"slurm options are for the executor slurm, but the executor is {self.executor}. "
+                "Use executor slurm, or leave the options out."
+            )
         for option in self.slurm:
             if "=" not in option:
                 raise LayerticketError(
@@ -145,7 +155,7 @@ class Workers:
 
         The last bits of a sum on a CPU depend on this number, and every machine has one thread.
         """
-        if self.executor == "slurm" or not self.gpus():
+        if not self.gpus():
             return 1
         return max(1, cores() // (self.count or 1))
 
