@@ -198,8 +198,7 @@ def test_how_many_trainings_ran_side_by_side_is_said():
         run["jobs_beside"] = 2
     record["environment"] |= {"workers": 3}
     assert (
-        "3 workers on one machine, with 2 threads each."
-        in of("cost", Study.from_record(record)).caption
+        "3 parallel workers, with 2 threads each." in of("cost", Study.from_record(record)).caption
     )
     for run in record["runs"]:
         run["jobs_beside"] = None

@@ -52,6 +52,10 @@ def test_savings_come_from_the_columns_that_are_there(tmp_path):
     assert found.params_saving == pytest.approx(0.2)
     assert found.speedup["mean"] == pytest.approx(2.0)
     assert found.co2_saving is None
+    study = read_numbers(write(tmp_path / "r.csv", rows))
+    text = write_study(study, tmp_path / "page", figures=False).page.with_suffix(".md").read_text()
+    assert "energy: 20.0 % less" in text
+    assert "Energy and carbon were not measured" not in text
     rows = [row | {"search_seconds": 10.0 * (row["method"] == "grasp")} for row in rows]
     (found,) = read_numbers(write(tmp_path / "r.csv", rows)).comparisons
     assert found.speedup["mean"] == pytest.approx(1.0)

@@ -1,5 +1,7 @@
+import base64
 import copy
 import csv
+import gzip
 import io
 import json
 import re
@@ -85,7 +87,7 @@ def light_page():
 def data_of(page):
     """What the charts and tables of a page are made of."""
     packed = re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
-    return json.loads(draw.unpacked(packed[1]))
+    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
 
 
 def test_a_report_is_a_page_a_text_tables_and_figures(written):
@@ -392,7 +394,10 @@ def test_any_study_renders_and_its_words_stay_words(study, tmp_path, light_page)
     reader = read(tmp_path)
     assert page.count("<script") == page.count("</script>") == 3
     assert "<b>&amp;" not in page
-    assert data_of(page)["charts"].keys() >= set(re.findall(r'data-figure="([^"]*)"', page))
+    data = data_of(page)
+    assert data["charts"].keys() >= set(re.findall(r'data-figure="([^"]*)"', page))
+    drawn = {p.get("method") for one in data["charts"].values() for p in one["data"]["values"]}
+    assert set(data["methods"]) == drawn - {None}  # all of them hidden: all are shown again
     if study["title"] == NASTY:
         assert "<script>alert('x')</script><b>&amp; $x$" in reader.seen
 

@@ -364,7 +364,7 @@ def test_a_user_own_training_without_macs_or_epochs_has_tables():
     made = Study.from_record(record | analysed(record))
     assert tables.accuracy_table(made).rows == ()
     assert "not measured" in str(tables.comparisons_table(made).text)
-    assert tables.validation_accuracy_table(made).rows == []
+    assert tables.curves_table(made, "validation_accuracy").rows == []
 
 
 def test_the_table_on_a_screen_ends_with_the_corrected_outcome():

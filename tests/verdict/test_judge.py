@@ -131,7 +131,7 @@ def test_a_mean_on_the_margin_has_no_estimate():
 def test_two_seeds_that_win_are_flagged():
     found = judge([0.90, 0.91], [0.905, 0.9151])
     assert found.outcome == "wins"
-    assert "two seeds are few" in found.caution
+    assert "two seeds is weak" in found.caution
     assert found.caution in found.sentence
     assert judge([0.90, 0.91, 0.92], [0.905, 0.915, 0.9251]).caution is None
 
@@ -208,6 +208,9 @@ def test_seeds_may_be_named_with_answers_too():
 
 
 def test_a_notebook_shows_the_outcome_first_and_safely():
+    lost = judge([1.0, 2.0], [1.0, 2.1], margin=9.0, unit="loss (nats)")
+    assert " loss (nats) (95 % interval " in lost.sentence
+    assert lost.sentence.count("95 % interval") == 1
     found = judge([1.0, 2.0], [1.0, 2.1], margin=9.0, unit="<b>")
     assert found._repr_html_().startswith("<b>Wins</b> <svg")
     assert "&lt;b&gt;" in found._repr_html_()

@@ -202,10 +202,12 @@ def test_a_win_of_two_seeds_carries_a_caution():
         tickets = [row("grasp", seed, DENSE[seed]) for seed in seeds]
         found, verdict = analysis([*dense_rows(seeds), *tickets], test_images=10_000)
         assert found["grasp"].outcome_adjusted == "wins"
-        assert ("Two seeds are few" in verdict) == (found["grasp"].caution is not None)
+        assert ("A result from two seeds is weak" in verdict) == (
+            found["grasp"].caution is not None
+        )
         return found["grasp"].caution
 
-    assert caution((0, 1)).startswith("two seeds are few")
+    assert caution((0, 1)).startswith("a result from two seeds is weak")
     assert caution((0, 1, 2)) is None
 
 

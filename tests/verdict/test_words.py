@@ -84,5 +84,7 @@ def test_images_are_not_claimed_for_tickets_that_lack_them():
 
 def test_a_win_from_two_seeds_is_flagged():
     flagged = said(ticket("grasp", "wins", n=2, caution=words.TWO_SEEDS))
-    assert flagged.endswith(" Two seeds are few: repeat it with more before you rely on it.")
+    assert flagged.endswith(
+        " A result from two seeds is weak: repeat it with more before you rely on it."
+    )
     assert "wo seeds are few" not in said(ticket("grasp", "wins"))

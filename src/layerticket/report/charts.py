@@ -1,4 +1,4 @@
-"""The charts of a study. Each is a function from a study to a Vega-Lite specification.
+"""The charts of a study. Each is a function from points to a Vega-Lite specification.
 
 To add one: write its table in tables.py and its function here, decorated with `chart`.
 """
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from layerticket.report import tables
@@ -18,6 +19,7 @@ from layerticket.verdict import words
 from layerticket.verdict.pairs import Comparison
 
 Point = dict[str, Any]
+Draw = Callable[[Study, list[Point]], Spec]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +35,8 @@ class Chart:
     """Scope of one drawing: the whole study, each network, or each network and budget."""
     table: Callable[[Study], Table]
     """Its data; without rows it is not drawn."""
-    function: Callable[[Study], Spec]
-    """Returns the chart; its "description" says how to read it."""
+    function: Draw
+    """Returns the chart of the points of its table; its "description" says how to read it."""
     figures: Callable[[Study], Table] | None = None
     """The table shown with it, if not the table of its points."""
 
@@ -51,10 +53,10 @@ def chart(
     table: Callable[[Study], Table],
     per: Literal["study", "model", "budget"] = "budget",
     figures: Callable[[Study], Table] | None = None,
-) -> Callable[[Callable[[Study], Spec]], Callable[[Study], Spec]]:
+) -> Callable[[Draw], Draw]:
     """Register a function as a chart of every report; for the arguments see `Chart`."""
 
-    def add(function: Callable[[Study], Spec]) -> Callable[[Study], Spec]:
+    def add(function: Draw) -> Draw:
         CHARTS.append(
             Chart(
                 name=name,
@@ -92,13 +94,13 @@ def drawings(study: Study) -> list[Drawing]:
             name=_unique(name, taken),
             section=chart.section,
             title=title,
-            caption=(spec := _slim(chart.function(part)))["description"],
+            caption=(spec := _slim(chart.function(part, table.points)))["description"],
             spec=spec,
-            table=(chart.figures or chart.table)(part),
+            table=chart.figures(part) if chart.figures else table,
         )
         for chart in CHARTS
         for name, title, part in _parts(study, chart)
-        if chart.table(part).rows
+        if (table := chart.table(part)).rows
     ]
 
 
@@ -156,9 +158,8 @@ def _unique(name: str, taken: set[str]) -> str:
     per="study",
     table=tables.networks_table,
 )
-def networks_chart(study: Study) -> Spec:
+def networks_chart(study: Study, points: list[Point]) -> Spec:
     """Draw accuracy over MACs of all networks."""
-    points = tables.networks_table(study).points
     for point in points:
         _percent(point, "accuracy")
         point["macs"] /= 1e6
@@ -201,13 +202,13 @@ def networks_chart(study: Study) -> Spec:
     table=tables.differences_table,
     figures=tables.comparisons_table,
 )
-def comparisons_chart(study: Study) -> Spec:
+def comparisons_chart(study: Study, points: list[Point]) -> Spec:
     """Draw the difference of every method to dense with its intervals, and the margin."""
-    points = []
     known = [one for one in study.judged if one.difference.mean is not None]
-    for one, point in zip(known, tables.differences_table(study).points, strict=True):
+    for one, point in zip(known, points, strict=True):
         _percent(point, "mean", "low", "high", "seeds_low", "seeds_high")
-        points.append(_possible_difference(point, one) | {"name": study.label(one)})
+        _limit_difference(point, one)
+        point["name"] = study.label(one)
     names = list(dict.fromkeys(point["name"] for point in points))
     margin = f"margin {words.points(-study.margin)}".replace("-", "\u2212")
     y = _names("name", names, axis=_ROWS)
@@ -239,9 +240,8 @@ def comparisons_chart(study: Study) -> Spec:
 
 
 @chart("seeds", section="differences", title="Seed by seed", table=tables.seeds_table)
-def seeds_chart(study: Study) -> Spec:
+def seeds_chart(study: Study, points: list[Point]) -> Spec:
     """Draw the difference of every method to dense in each seed."""
-    points = tables.seeds_table(study).points
     for point in points:
         _percent(point, "difference")
     seeds = sorted({point["seed"] for point in points})
@@ -278,9 +278,8 @@ def seeds_chart(study: Study) -> Spec:
     per="model",
     table=tables.accuracy_table,
 )
-def accuracy_chart(study: Study) -> Spec:
+def accuracy_chart(study: Study, points: list[Point]) -> Spec:
     """Draw accuracy over MACs of one network: dense, tickets, baselines."""
-    points = tables.accuracy_table(study).points
     for point in points:
         _percent(point, "accuracy", "low", "high")
         _cut(point, 0.0, 100.0)
@@ -326,9 +325,8 @@ def _side_by_side(points: Sequence[Point]) -> None:
     table=tables.removed_table,
     figures=tables.tickets_table,
 )
-def removed_chart(study: Study) -> Spec:
+def removed_chart(study: Study, points: list[Point]) -> Spec:
     """Draw which blocks each ticket removed, and the ranks of their scores."""
-    points = tables.removed_table(study).points
     rows: dict[str, list[Point]] = {}
     for point in points:
         draw = "" if point["draw"] is None else f" {point['draw']}"
@@ -377,9 +375,9 @@ def removed_chart(study: Study) -> Spec:
     per="model",
     table=tables.worth_table,
 )
-def worth_chart(study: Study) -> Spec:
+def worth_chart(study: Study, points: list[Point]) -> Spec:
     """Draw what each block is worth, and below it the ranks that each criterion gives."""
-    lost = [point | {"of": "worth"} for point in tables.worth_table(study).points]
+    lost = [point | {"of": "worth"} for point in points]
     for point in lost:
         _percent(point, "mean", "low", "high")
         _cut(point, -100.0, 100.0)
@@ -433,9 +431,8 @@ def worth_chart(study: Study) -> Spec:
     title="Similarity to dense",
     table=tables.similarity_table,
 )
-def similarity_chart(study: Study) -> Spec:
+def similarity_chart(study: Study, points: list[Point]) -> Spec:
     """Draw the similarity of each method's layers to those of the dense network."""
-    points = tables.similarity_table(study).points
     shown = {point["layer"] for point in points}
     measured = [row.similarity["layers"] for row in study.rows if row.similarity]
     layers = [name for name in _merged(measured) if name in shown]
@@ -477,9 +474,8 @@ def _merged(orders: Sequence[Iterable[str]]) -> list[str]:
     table=tables.need_table,
     figures=tables.cost_table,
 )
-def cost_chart(study: Study) -> Spec:
+def cost_chart(study: Study, points: list[Point]) -> Spec:
     """Draw the cost of each method relative to the dense network, one quantity per row."""
-    points = tables.need_table(study).points
     for point in points:
         _percent(point, "need", "low", "high")
     most = 1.25 * max(100.0, *(point["need"] for point in points))
@@ -501,7 +497,7 @@ def cost_chart(study: Study) -> Spec:
         at=100.0,
         description=(
             "Percent of the cost of the dense network; left is cheaper. MACs and parameters are "
-            "counted, the rest is measured on the same machine, or not shown if not measured. "
+            "counted; the rest is measured, or not shown if it was not. "
             f"An arrow marks a bar that continues outside the chart.{shared}"
         ),
     )
@@ -514,9 +510,8 @@ def cost_chart(study: Study) -> Spec:
     table=tables.robustness_table,
     figures=tables.other_images_table,
 )
-def robustness_chart(study: Study) -> Spec:
+def robustness_chart(study: Study, points: list[Point]) -> Spec:
     """Draw differences to dense on shifted, corrupted and attacked images."""
-    points = tables.robustness_table(study).points
     for point in points:
         _percent(point, "mean", "low", "high")
         _cut(point, -100.0, 100.0)
@@ -540,12 +535,11 @@ def robustness_chart(study: Study) -> Spec:
     "validation accuracy",
     section="curves",
     title="Validation accuracy",
-    table=tables.validation_accuracy_table,
-    figures=tables.validation_accuracy_by_epoch,
+    table=partial(tables.curves_table, figure="validation_accuracy"),
+    figures=partial(tables.by_epoch, figure="validation_accuracy", show=words.accuracy),
 )
-def validation_accuracy_chart(study: Study) -> Spec:
+def validation_accuracy_chart(study: Study, points: list[Point]) -> Spec:
     """Draw validation accuracy over the epochs: mean over seeds, and every run."""
-    points = tables.validation_accuracy_table(study).points
     runs = _run_points(study, "validation_accuracy", 100)
     for point in points:
         _percent(point, "mean")
@@ -556,12 +550,11 @@ def validation_accuracy_chart(study: Study) -> Spec:
     "train loss",
     section="curves",
     title="Training loss",
-    table=tables.train_loss_table,
-    figures=tables.train_loss_by_epoch,
+    table=partial(tables.curves_table, figure="train_loss"),
+    figures=partial(tables.by_epoch, figure="train_loss", show=words.figure),
 )
-def train_loss_chart(study: Study) -> Spec:
+def train_loss_chart(study: Study, points: list[Point]) -> Spec:
     """Draw training loss over the epochs."""
-    points = tables.train_loss_table(study).points
     return _curves(study, points, _run_points(study, "train_loss", 1), "training loss, nats")
 
 
@@ -657,21 +650,14 @@ def _percent(point: Point, *keys: str) -> None:
 
 def _cut(point: Point, least: float, most: float, low: str = "low", high: str = "high") -> None:
     """Clip an interval at the possible range, and mark the clipped ends."""
-    for key, beyond in ((low, _below(point[low], least)), (high, _above(point[high], most))):
+    for key, limit, side in ((low, least, -1), (high, most, 1)):
+        beyond = point[key] is not None and side * (point[key] - limit) > 0
         point[f"{key}_cut"] = beyond
         if beyond:
-            point[key] = least if key == low else most
+            point[key] = limit
 
 
-def _below(value: float | None, least: float) -> bool:
-    return value is not None and value < least
-
-
-def _above(value: float | None, most: float) -> bool:
-    return value is not None and value > most
-
-
-def _possible_difference(point: Point, one: Comparison) -> Point:
+def _limit_difference(point: Point, one: Comparison) -> None:
     """Clip intervals at the differences that an accuracy of 0 or 100 % would give."""
     dense = 100 * (one.dense_accuracy.get("mean") or 0.0)
     _cut(point, -dense, 100 - dense)
@@ -679,7 +665,6 @@ def _possible_difference(point: Point, one: Comparison) -> Point:
     point["least"] = -dense
     if (point["seeds_low"], point["seeds_high"]) == (point["low"], point["high"]):
         point["seeds_low"] = point["seeds_high"] = None
-    return point
 
 
 def _ends(points: Sequence[Point], key: str) -> list[float]:

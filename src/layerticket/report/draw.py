@@ -187,23 +187,8 @@ def library() -> str:
 
 
 def packed(text: str) -> str:
-    """Compress a text and encode it in characters that are safe in HTML (gzip, base64).
-
-    Example:
-        >>> unpacked(packed("</script>"))
-        '</script>'
-    """
+    """Compress a text and encode it in characters that are safe in HTML (gzip, base64)."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
-
-
-def unpacked(text: str) -> str:
-    """Return the original of a packed text."""
-    return gzip.decompress(base64.b64decode(text)).decode()
-
-
-def packed_json(value: object) -> str:
-    """Pack a JSON value."""
-    return packed(json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
 
 
 def asset(name: str) -> str:

@@ -145,6 +145,7 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
     overview, evaluations = overview_table(study), evaluations_table(study)
     beaten = {"baselines": baselines, "controls": controls_table(study)}
     ways = list(dict.fromkeys(row.energy_method for row in study.rows if row.energy_method))
+    metered = any(row.energy_kwh is not None for row in study.rows)
     parts = (
         Section(
             name="overview",
@@ -196,7 +197,7 @@ def _sections(study: Study, drawn: Sequence[Drawing]) -> list[Section]:
             title="Cost, energy and carbon",
             short="Cost",
             absent=_UNPAIRED,
-            remark=words.metered(ways),
+            remark=words.metered(ways) if ways or not metered else "",
             is_open=True,
         ),
         Section(
@@ -255,7 +256,7 @@ def _card(one: Comparison, study: Study) -> Card:
         comparison=one,
         saved=words.saved_remarks(one),
         trust=[
-            *words.trust_remarks(one, study.margin, study.confidence),
+            *words.trust_remarks(one, study.margin),
             *words.suspicions(one, sum(map(_is_unchanged, own))),
             *words.progress_remarks(failed, waiting, len(study.rows)),
         ],
@@ -392,6 +393,17 @@ def page(report: Report, *, refresh: float | None = None) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     maker.filters["tie"] = _tie
+    shared = report.shared
+    inside = {
+        point.get("method") for one in report.drawings for point in one.spec["data"]["values"]
+    }
+    drawn = [method for method in report.study.methods if method in inside]
+    data = {
+        "charts": {one.name: one.spec for one in report.drawings},
+        "configs": {theme: draw.config(theme) for theme in draw.THEMES},
+        "tables": {name: table.csv for name, table in report.tables.items()},
+        "methods": drawn,
+    }
     return maker.from_string(draw.asset("page.html")).render(
         report=report,
         study=report.study,
@@ -402,27 +414,15 @@ def page(report: Report, *, refresh: float | None = None) -> str:
         style=draw.asset("style.css"),
         script=draw.asset("script.js"),
         library=draw.library(),
-        data=draw.packed_json(
-            {
-                "charts": {one.name: one.spec for one in report.drawings},
-                "configs": {theme: draw.config(theme) for theme in draw.THEMES},
-                "tables": {name: table.csv for name, table in report.tables.items()},
-                "methods": list(report.study.methods),
-            }
-        ),
-        methods=_methods_drawn(report),
+        data=draw.packed(json.dumps(data, allow_nan=False, ensure_ascii=False)),
+        methods=drawn,
+        shared=shared,
         place=lambda path: f"{report.base or './'}{quote(path)}",
         own=lambda run: {
-            key: value for key, value in (run.config or {}).items() if key not in report.shared
+            key: value for key, value in (run.config or {}).items() if key not in shared
         },
         refresh=refresh,
     )
-
-
-def _methods_drawn(report: Report) -> list[str]:
-    """List the methods shown in a chart, in the order of the study."""
-    shown = {point.get("method") for one in report.drawings for point in one.spec["data"]["values"]}
-    return [method for method in report.study.methods if method in shown]
 
 
 def _tie(text: str) -> str:

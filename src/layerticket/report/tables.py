@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -267,21 +267,22 @@ class Table:
     @property
     def text(self) -> Text:
         """All cells as text."""
-        return [column.title for _, column in self.shown], [
+        shown = self.shown
+        return [column.title for _, column in shown], [
             [column.absent if row[at] is None else column.show(row[at]) for at, column in shown]
-            for shown in [self.shown]
             for row in self.rows
         ]
 
     @property
     def cells(self) -> list[list[Cell]]:
         """All cells for a page."""
-        return [[_cell(row[at], column) for at, column in self.shown] for row in self.rows]
+        shown = self.shown
+        return [[_cell(row[at], column) for at, column in shown] for row in self.rows]
 
     @property
     def points(self) -> list[dict[str, Any]]:
         """One point of a chart per row: its values by key, and the text for the pointer."""
-        found = []
+        found, shown = [], self.shown
         for row in self.rows:
             point: dict[str, Any] = {}
             for column, value in zip(self.columns, row, strict=True):
@@ -293,7 +294,7 @@ class Table:
                     point[column.key or column.title] = value
             told = [
                 f"{column.title}: {column.absent if row[at] is None else column.show(row[at])}"
-                for at, column in self.shown
+                for at, column in shown
                 if row[at] is not None or column.absent == words.ABSENT
             ]
             found.append(point | {"hover": "\n".join(told[:12])})
@@ -554,13 +555,15 @@ def overview_table(study: Study) -> Table:
             [
                 row.test_accuracy
                 for row in study.rows
-                if is_dense(row, model) and row.test_accuracy is not None
+                if row.kind == "dense" and row.model == model and row.test_accuracy is not None
             ]
         )
         for model, _ in places
     }
     found = {(one.method, one.model, one.budget): one for one in study.judged}
-    rows: list[Sequence[Any]] = [("dense", *_dense_cells(dense, places))]
+    rows: list[Sequence[Any]] = [
+        ("dense", *((one := dense[model]) and (*one, None, None) for model, _ in places))
+    ]
     rows += [
         (
             method,
@@ -578,18 +581,6 @@ def overview_table(study: Study) -> Table:
         for method in dict.fromkeys(one.method for one in study.comparisons)
     ]
     return Table(title="Every method, every network", columns=columns, rows=rows)
-
-
-def is_dense(row: Row, model: str) -> bool:
-    """Whether a row is the dense network of a name."""
-    return row.kind == "dense" and row.model == model
-
-
-def _dense_cells(
-    accuracy: Mapping[str, tuple[float, float | None] | None], places: Sequence[tuple[str, str]]
-) -> list[tuple[Any, ...] | None]:
-    found = [accuracy[model] for model, _ in places]
-    return [None if one is None else (*one, None, None) for one in found]
 
 
 def _overview(value: Sequence[Any]) -> str:
@@ -666,17 +657,12 @@ def _share_range(value: Sequence[float]) -> str:
     return f"{words.accuracy(value[0])} to {words.accuracy(value[1])}"
 
 
-def validation_accuracy_table(study: Study) -> Table:
-    """List the validation accuracy of each method by epoch."""
-    return _curves(study, "validation_accuracy", "Validation accuracy")
+CURVES = {"validation_accuracy": "Validation accuracy", "train_loss": "Training loss"}
+"""Figures by epoch, and their titles."""
 
 
-def train_loss_table(study: Study) -> Table:
-    """List the training loss of each method by epoch."""
-    return _curves(study, "train_loss", "Training loss")
-
-
-def _curves(study: Study, figure: str, title: str) -> Table:
+def curves_table(study: Study, figure: str) -> Table:
+    """List a figure of each method by epoch."""
     number = Column(title="mean", show=words.figure)
     columns = [
         METHOD,
@@ -697,21 +683,12 @@ def _curves(study: Study, figure: str, title: str) -> Table:
         ]
     if all(study.methods[row[0]] == "dense" for row in rows):
         rows = []
-    return Table(title=title, columns=columns, rows=rows)
+    return Table(title=CURVES[figure], columns=columns, rows=rows)
 
 
-def validation_accuracy_by_epoch(study: Study) -> Table:
-    """List the validation accuracies, with one column per method."""
-    return _by_epoch(validation_accuracy_table(study), words.accuracy)
-
-
-def train_loss_by_epoch(study: Study) -> Table:
-    """List the training losses, with one column per method."""
-    return _by_epoch(train_loss_table(study), words.figure)
-
-
-def _by_epoch(table: Table, show: Callable[[float], str]) -> Table:
-    """Turn rows of (method, epoch, mean, low, high, runs) into one row per epoch."""
+def by_epoch(study: Study, figure: str, show: Callable[[float], str]) -> Table:
+    """List a figure by epoch, with one column per method."""
+    table = curves_table(study, figure)
     found = {(row[0], row[1]): row[2:5] for row in table.rows}
     methods = list(dict.fromkeys(method for method, _ in found))
     columns = [
@@ -775,6 +752,7 @@ def removed_table(study: Study) -> Table:
     rows = []
     depth = block_order(study)
     for method, of in study.by_method(row for row in study.rows if row.removed).items():
+        times = Counter(block for row in of for block in row.removed)
         for row in sorted(of, key=lambda row: (row.seed, row.draw or 0)):
             rows += [
                 (
@@ -784,7 +762,7 @@ def removed_table(study: Study) -> Table:
                     block,
                     "removed" if block in row.removed else "kept",
                     (row.scores or {}).get(block),
-                    (sum(block in other.removed for other in of), len(of)),
+                    (times[block], len(of)),
                 )
                 for block in depth
                 if block in row.removed or block in row.kept
@@ -1005,7 +983,11 @@ def other_images_table(study: Study) -> Table:
     shifts = {one.method: one.evaluations for one in study.judged}
     rows: list[Sequence[Any]] = []
     for name, title in _evaluations(study).items():
-        measured = [row for row in study.rows if _accuracy_on(row, name) is not None]
+        measured = [
+            row
+            for row in study.rows
+            if (row.evaluations.get(name) or {}).get("accuracy") is not None
+        ]
         for method, of in study.by_method(measured).items():
             by_seed: dict[int, list[float]] = defaultdict(list)
             for row in of:
@@ -1035,11 +1017,6 @@ def _evaluations(study: Study) -> dict[str, str]:
         for row in study.rows
         for name, found in row.evaluations.items()
     }
-
-
-def _accuracy_on(row: Row, name: str) -> float | None:
-    accuracy: float | None = (row.evaluations.get(name) or {}).get("accuracy")
-    return accuracy
 
 
 def evaluations_table(study: Study) -> Table:

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -357,26 +356,27 @@ def architecture_digest(model: nn.Module) -> str:
     `bias`, which the tensors show: so the digest stays the same when another version of PyTorch
     prints more settings.
     """
+    defaults = {kind: _defaults(kind) for kind in {type(module) for module in model.modules()}}
     modules = [
-        (n, f"{type(m).__module__}.{type(m).__qualname__}", *_settings(m))
-        for n, m in model.named_modules()
+        (
+            name,
+            f"{type(module).__module__}.{type(module).__qualname__}",
+            *(
+                setting
+                for setting in re.split(r", (?![^(\[{]*[)\]}])", module.extra_repr())
+                if setting not in defaults[type(module)] and not setting.startswith("bias=")
+            ),
+        )
+        for name, module in model.named_modules()
     ]
     state = [(n, str(t.dtype), tuple(t.shape)) for n, t in model.state_dict().items()]
     return digest([modules, state])
 
 
-def _settings(module: nn.Module) -> list[str]:
-    """Return the printed settings of a module that are not the defaults of its constructor."""
-    defaults = _defaults(type(module))  # type: ignore[arg-type]  # mypy takes classes for unhashable
-    printed = re.split(r", (?![^(\[{]*[)\]}])", module.extra_repr())  # not within brackets
-    return [part for part in printed if part not in defaults and not part.startswith("bias=")]
-
-
-@cache
-def _defaults(kind: type[nn.Module]) -> frozenset[str]:
+def _defaults(kind: type[nn.Module]) -> set[str]:
     """Return the default settings of a module as they are printed, text with or without quotes."""
     known = inspect.signature(kind.__init__).parameters.values()
-    return frozenset(f"{one.name}={told(one.default)}" for one in known for told in (str, repr))
+    return {f"{one.name}={told(one.default)}" for one in known for told in (str, repr)}
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -238,15 +238,23 @@ NAN_RESULT = (
     "a result is NaN: the run failed, so nothing can be decided. Run it again; leaving its seed "
     "out would favour the network that failed."
 )
-TWO_SEEDS = "two seeds are few: repeat it with more before you rely on it"
+TWO_SEEDS = "a result from two seeds is weak: repeat it with more before you rely on it"
 
 
 def _signed(value: float, unit: str) -> str:
     return f"{100 * value:+.2f} pp" if unit == "accuracy" else f"{value:+.4g} {unit}"
 
 
-def _with_ends(mean: float | None, low: float | None, high: float | None, unit: str) -> str:
-    """Write a mean difference with its interval, if it has one."""
+def _with_ends(
+    mean: float | None,
+    low: float | None,
+    high: float | None,
+    unit: str,
+    *,
+    before: str = "",
+    after: str = "",
+) -> str:
+    """Write a mean difference with its interval, if it has one, and words before and after that."""
     if mean is None:
         return ABSENT
     text = _signed(mean, unit)
@@ -254,7 +262,7 @@ def _with_ends(mean: float | None, low: float | None, high: float | None, unit: 
         return text
     if unit == "accuracy":  # few seeds give intervals wider than accuracies can differ
         low, high = max(low, -1.0), min(high, 1.0)
-    return f"{text} ({_signed(low, unit).split()[0]} to {_signed(high, unit)})"
+    return f"{text} ({before}{_signed(low, unit).split()[0]} to {_signed(high, unit)}{after})"
 
 
 def decision_rule(margin: str, confidence: float) -> str:
@@ -298,9 +306,10 @@ def verdict_sentence(verdict: "Verdict") -> str:
             f"Undecided: in 1 seed the ticket differs by {_signed(verdict.differences[0], unit)} "
             "from the dense network, and one seed decides nothing."
         )
-    ends = _with_ends(found.mean, found.low, found.high, unit)
-    ends = ends.replace("(", f"({100 * verdict.confidence:g} % interval ")
-    ends = ends.replace(")", f" {these})") if these and percent else ends
+    around = {"before": f"{interval_name(verdict.confidence)} "}
+    if these and percent:
+        around["after"] = f" {these}"
+    ends = _with_ends(found.mean, found.low, found.high, unit, **around)
     test = decision_rule(margin, verdict.confidence)
     text = f"over {on} it differs by {ends}"
     if verdict.outcome == "undecided":
@@ -655,7 +664,7 @@ def shared_machine(workers: int | None, threads: int | None, parallel: int | Non
         return f"One training ran at a time{each}."
     if workers is None:
         return "The number of parallel trainings was not recorded; times depend on it."
-    return f"Times are those of {workers} workers on one machine{each and each + ' each'}."
+    return f"Times are those of {workers} parallel workers{each and each + ' each'}."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -692,7 +701,7 @@ def saved_remarks(one: "Comparison") -> list[Remark]:
     return [found[0], fast, *found[1:]]
 
 
-def trust_remarks(one: "Comparison", margin: float, confidence: float) -> list[Remark]:
+def trust_remarks(one: "Comparison", margin: float) -> list[Remark]:
     """List the remarks for and against the outcome of a ticket."""
     found, decided = one.difference, one.outcome != "undecided"
     lines = []
@@ -832,7 +841,4 @@ def metered(ways: Sequence[str]) -> str:
     """Write how energy was measured, or that it was not."""
     if ways:
         return f"Energy and carbon by: {'; '.join(ways)}."
-    return (
-        "Energy and carbon were not measured: the study file has no table [energy]. They are not "
-        "shown as 0."
-    )
+    return "Energy and carbon were not measured. They are not shown as 0."
