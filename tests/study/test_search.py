@@ -13,6 +13,7 @@ from layerticket.errors import LayerticketError
 from layerticket.selection import Budget
 from layerticket.study.evaluate import evaluate_run, similarity_of, trained_network
 from layerticket.study.methods import (
+    METHODS,
     ControlMethod,
     FiltersMethod,
     ImpMethod,
@@ -23,7 +24,7 @@ from layerticket.study.methods import (
 )
 from layerticket.study.plan import unfold
 from layerticket.study.record import Bill, Removal, Result
-from layerticket.study.search import Search, find, find_imp
+from layerticket.study.search import SEARCHES, Search, find, find_imp, find_shallower
 from layerticket.study.toml import read_study
 from layerticket.study.train import Networks, train_network
 from layerticket.tensors import load_tensors, tensor_digest
@@ -281,10 +282,14 @@ def test_a_shallower_network_is_looked_up_or_named(home, tmp_path):
         networks=Networks.of(data), model=MODEL, dataset=data, seed=0, out=tmp_path,
         reference=folder / "ticket",
     )  # fmt: skip
-    found = ShallowerMethod(model="resnet20").search(at)
+    found = find_shallower(ShallowerMethod(model="resnet20"), at)
     assert found["model"] == "resnet20"
     assert found["macs"]["ticket"] == found["match"]["macs"]["baseline"] > 0
-    assert ShallowerMethod().search(at)["model"] == "resnet14-projection"
+    assert find_shallower(ShallowerMethod(), at)["model"] == "resnet14-projection"
+
+
+def test_every_method_has_a_search():
+    assert SEARCHES.keys() == METHODS.keys()
 
 
 def test_table_3_can_be_planned():

@@ -45,7 +45,7 @@ from layerticket.study.identity import (
 )
 from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
 from layerticket.study.record import BILL, FIRST, WEIGHTS, Provenance, Result, read_config
-from layerticket.study.search import Search
+from layerticket.study.search import SEARCHES, Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import study_of
 from layerticket.study.train import Networks, Training, plan_training, train
@@ -326,7 +326,7 @@ class JobRunner:
             train=functools.partial(self.train_round, job),
             where=self.where,
         )
-        record = method.search(at)
+        record = SEARCHES[method.kind](method, at)
         if "ticket" in record:
             found = Path(record["ticket"])
             record |= {"ticket": self._relative(found), "found": Ticket.load(found).digest}

@@ -3,10 +3,9 @@
 import itertools
 import math
 import typing
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,9 +24,6 @@ from layerticket.settings import (
     settings,
     to_table,
 )
-
-if TYPE_CHECKING:  # searching imports torch; reading a study file must not
-    from layerticket.study.search import Search
 
 Kind = Literal[
     "ticket", "lottery", "control", "shallower", "filters", "weights", "imp", "equal_compute"
@@ -55,8 +51,11 @@ class Rules:
 
 
 @settings
-class Method(ABC):
-    """One method: how to get the network that is compared with the dense one."""
+class Method:
+    """One method: how to get the network that is compared with the dense one.
+
+    Its search is in `layerticket.study.search.SEARCHES`, since searching imports torch.
+    """
 
     kind: ClassVar[Kind]
     """Value of `method` in a study file."""
@@ -90,14 +89,6 @@ class Method(ABC):
     def role(self) -> Role:
         """Its part in comparisons: criterion, control, or another baseline."""
         return "baseline"
-
-    @abstractmethod
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Find what to train: return a record with `ticket` (a folder), `model` or `epochs`.
-
-        Raises:
-            LayerticketError: If nothing is found.
-        """
 
     @property
     def snapshot_points(self) -> tuple[str, ...]:
@@ -171,7 +162,7 @@ class _Scored(Method):
     @property
     def needs_labels(self) -> bool:
         """Whether the criterion reads images."""
-        return _reads_data(self.criterion)
+        return self.criterion != "synflow" and bool(get_criterion(self.criterion).uses)
 
     @property
     def calls(self) -> Mapping[str, str | Callable[..., Any]]:
@@ -189,12 +180,6 @@ class TicketMethod(_Scored):
 
     kind: ClassVar[Kind] = "ticket"
     wording: ClassVar[str] = "{criterion}"
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Find the ticket in the network at initialization."""
-        from layerticket.study.search import find_at_initialization
-
-        return find_at_initialization(self, at)
 
 
 @settings
@@ -214,12 +199,6 @@ class LotteryMethod(_Scored):
     def snapshot_points(self) -> tuple[str, ...]:
         """The epoch of rewinding and the epoch of scoring."""
         return tuple(point for point in (self.rewind, self.score_at) if point != "100%")
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Find the ticket in the trained network and rewind it."""
-        from layerticket.study.search import find_in_training_of
-
-        return find_in_training_of(self, at)
 
 
 @settings
@@ -259,12 +238,6 @@ class ControlMethod(_Matched):
         """control; baseline for `each`, which removes one block whatever the budget."""
         return "baseline" if self.control == "each" else "control"
 
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Remove blocks until the cost is that of the reference."""
-        from layerticket.study.search import find_control
-
-        return find_control(self, at)
-
 
 @settings
 class _Smaller(_Matched):
@@ -287,6 +260,11 @@ class _Smaller(_Matched):
         check_options(name, allowed, self.options)
         super().__post_init__()
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the criterion reads images and labels."""
+        return self.criterion in ("snip", "grasp")  # type: ignore[attr-defined]  # as above
+
 
 @settings
 class FiltersMethod(_Smaller):
@@ -299,17 +277,6 @@ class FiltersMethod(_Smaller):
     match: Literal["filters", "macs", "params"] = "filters"
     """Quantity in which it equals the reference."""
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the criterion reads images and labels."""
-        return self.criterion in ("snip", "grasp")
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Remove filters until the network matches the reference."""
-        from layerticket.study.search import find_filters
-
-        return find_filters(self, at)
-
 
 @settings
 class WeightsMethod(_Smaller):
@@ -321,17 +288,6 @@ class WeightsMethod(_Smaller):
     """How weights are scored."""
     rounds: Few | None = None
     """Rounds of pruning; by default 100 for synflow, else 1."""
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the criterion reads images and labels."""
-        return self.criterion in ("snip", "grasp")
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Prune weights until as many stay as in the reference."""
-        from layerticket.study.search import find_weights
-
-        return find_weights(self, at)
 
 
 @settings
@@ -352,12 +308,6 @@ class ImpMethod(_Matched):
     def snapshot_points(self) -> tuple[str, ...]:
         """The epoch of rewinding."""
         return (self.rewind,)
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Prune, rewind and train in rounds."""
-        from layerticket.study.search import find_imp
-
-        return find_imp(self, at)
 
 
 @settings
@@ -384,12 +334,6 @@ class ShallowerMethod(_Matched):
         """The network, if one is named."""
         return {"model": self.model} if self.model else {}
 
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Use the named network, or the standard one nearest in MACs."""
-        from layerticket.study.search import find_shallower
-
-        return find_shallower(self, at)
-
 
 @settings
 class EqualComputeMethod(_Matched):
@@ -406,12 +350,6 @@ class EqualComputeMethod(_Matched):
     def role(self) -> Role:
         """control: are fewer epochs as good as fewer layers?"""
         return "control"
-
-    def search(self, at: "Search") -> dict[str, Any]:
-        """Compute the number of epochs."""
-        from layerticket.study.search import find_equal_compute
-
-        return find_equal_compute(self, at)
 
 
 METHODS: Mapping[str, type[Method]] = {
@@ -491,7 +429,6 @@ def methods_of(table: object, where: str) -> tuple[Method, ...]:
     """
     if not isinstance(table, Mapping):
         raise LayerticketError(f"{where} is {table!r}, but it must be a table.")
-    table = dict(table)
     table = with_seeds(table, where)
     cls = METHODS.get(str(table.get("method")))
     hints = {} if cls is None else typing.get_type_hints(cls)
@@ -522,10 +459,3 @@ def _is_list(hint: Any) -> bool:  # noqa: ANN401 - any annotation
     if typing.get_origin(hint) is tuple:
         return True
     return any(typing.get_origin(part) is tuple for part in typing.get_args(hint))
-
-
-def _reads_data(criterion: str) -> bool:
-    """Whether a criterion for blocks reads data, not only weights."""
-    return criterion not in ("synflow", "magnitude", "random") and bool(
-        get_criterion(criterion).uses
-    )

@@ -32,6 +32,7 @@ from layerticket.study.methods import (
     EqualComputeMethod,
     FiltersMethod,
     ImpMethod,
+    Kind,
     LotteryMethod,
     Method,
     ShallowerMethod,
@@ -123,7 +124,7 @@ def find(method: Method, at: Search) -> dict[str, Any]:
     Raises:
         LayerticketError: If nothing is found, or an argument is invalid.
     """
-    record = method.search(at)
+    record = SEARCHES[method.kind](method, at)
     total = Bill.of(read_json(at.out / BILL), str(at.out / BILL)).total
     seconds = (total.train_seconds, total.search_seconds)
     printed = {
@@ -187,17 +188,15 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
 def find_control(method: ControlMethod, at: Search) -> dict[str, Any]:
     """Remove blocks without a criterion, at the cost of the reference."""
     wanted, seed, dense = _reference_of(at)
-
-    def search() -> Ticket:
-        return control_ticket(
-            dense,
-            wanted,
-            method.control,
-            draw=at.draw or 0,
-            name=at.model,
-            seed=seed,
-        )
-
+    search = functools.partial(
+        control_ticket,
+        dense,
+        wanted,
+        method.control,
+        draw=at.draw or 0,
+        name=at.model,
+        seed=seed,
+    )
     found, cost = _search_and_save(search, at, Bill(items={}))
     return _baseline_record("control", found, at) | cost
 
@@ -330,6 +329,19 @@ def find_equal_compute(method: EqualComputeMethod, at: Search) -> dict[str, Any]
     dense = reference.macs["dense"]
     epochs = equal_compute_epochs(reference, at.recipe.epochs)
     return {"epochs": epochs, "macs": {"dense": dense, "ticket": dense}}
+
+
+SEARCHES: Mapping[Kind, Callable[[Any, Search], dict[str, Any]]] = {
+    "ticket": find_at_initialization,
+    "lottery": find_in_training_of,
+    "control": find_control,
+    "filters": find_filters,
+    "weights": find_weights,
+    "imp": find_imp,
+    "shallower": find_shallower,
+    "equal_compute": find_equal_compute,
+}
+"""The search of each method; its record has `ticket` (a folder), `model` or `epochs`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
