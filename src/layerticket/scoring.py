@@ -472,11 +472,8 @@ def _warn_of_missing_classes(view: nn.Module, batch: Batch, loss: object) -> Ite
     if not (isinstance(loss, CrossEntropy) and classes):
         yield
         return
-    handle = view.register_forward_hook(count)
-    try:
+    with view.register_forward_hook(count):
         yield
-    finally:
-        handle.remove()
     assert isinstance(targets, Tensor)
     present = torch.unique(targets[targets != IGNORED])
     if outputs and len(present) == 1 < outputs[0]:
@@ -557,10 +554,8 @@ def _check_finite(
 def _why_equal(criterion: str, values: Mapping[str, float], view: nn.Module, blocks: Blocks) -> str:
     """Explain why all blocks have the same score, if a cause is found, and what to do."""
     common = next(iter(values.values()))
-    owned = [f"{n}.{key}" for n, key, _ in _parameters_of(view, blocks)]
-    zeros = [
-        f"{n}.{key}" for n, key, p in _parameters_of(view, blocks) if p.ndim > 1 and not p.any()
-    ]
+    owned = _parameters_of(view, blocks)
+    zeros = [f"{name}.{key}" for name, key, p in owned if p.ndim > 1 and not p.any()]
     if common == 0 and _zero_gains(view, blocks):
         return (
             "The blocks have gains that are zero (zero-initialized branches, the default of timm's "

@@ -5,11 +5,12 @@ the block then returns x + c r, this output is added to the stream. If it return
 itself a residual block that the stream passes through.
 """
 
-import contextlib
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from layerticket.blocks.probe import (
     Args,
     Call,
     Kwargs,
-    Probed,
+    Prober,
     Usage,
     find_input,
     first_argument,
@@ -46,7 +47,7 @@ class Part:
 
 
 def find_parts(
-    model: nn.Module, probed: Probed, blocks: tuple[Block, ...], passing: set[str]
+    model: nn.Module, prober: Prober, blocks: tuple[Block, ...], passing: set[str]
 ) -> dict[str, list[Part]]:
     """Find the branches of each block, in the order of execution; none if it has only one.
 
@@ -54,8 +55,8 @@ def find_parts(
     of the block per module inside.
     """
     blocks = tuple(block for block in blocks if block.branch is None)
-    searcher = _Searcher(blocks, passing, probed.identities)
-    recorded = {name: probed.recorded[name] for name in probed.recorded if name in searcher.targets}
+    searcher = _Searcher(blocks, passing, prober.identities)
+    recorded = {name: prober.recorded[name] for name in prober.recorded if name in searcher.targets}
     view = in_eval_mode(view_of(model))
     with (
         preserved_random_state(0),
@@ -176,31 +177,26 @@ def _calls(muted: nn.Module, given: Call) -> dict[str, _Usage]:
     """Run the muted block once and record how its modules with parameters are called."""
     calls: dict[str, _Usage] = {}
 
-    def watch(name: str) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
-            if name in calls:
-                calls[name].times += 1
-                return
-            first, where = first_tensor(output), find_input(args, kwargs)
-            usable = first is not None and type(output) in (Tensor, nn.Parameter, tuple)
-            calls[name] = _Usage(
-                order=len(calls),
-                where=where,
-                single=is_only_argument(where, args, kwargs),
-                repeats=repeated_arguments(output, args, kwargs),
-                shape=tuple(first.shape) if first is not None and usable else None,
-            )
+    def watch(name: str, _: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:  # noqa: ANN401
+        if name in calls:
+            calls[name].times += 1
+            return
+        first, where = first_tensor(output), find_input(args, kwargs)
+        usable = first is not None and type(output) in (Tensor, nn.Parameter, tuple)
+        calls[name] = _Usage(
+            order=len(calls),
+            where=where,
+            single=is_only_argument(where, args, kwargs),
+            repeats=repeated_arguments(output, args, kwargs),
+            shape=tuple(first.shape) if first is not None and usable else None,
+        )
 
-        return hook
-
-    handles = [
-        inner.register_forward_hook(watch(name), with_kwargs=True)
-        for name, inner in muted.named_modules()
-        if name and any(True for _ in inner.parameters())
-    ]
-    given.on(muted)
-    for handle in handles:
-        handle.remove()
+    with ExitStack() as hooks:
+        for name, inner in muted.named_modules():
+            if name and any(True for _ in inner.parameters()):
+                hook = partial(watch, name)
+                hooks.enter_context(inner.register_forward_hook(hook, with_kwargs=True))
+        given.on(muted)
     names = [name for name, _ in muted.named_modules() if name in calls]
     return {name: calls[name] for name in names}  # outer modules first
 
@@ -223,26 +219,20 @@ def muted_copy(module: nn.Module, identities: set[str]) -> nn.Module:
     return muted
 
 
-@contextlib.contextmanager
+@contextmanager
 def replacing(module: nn.Module, outputs: Mapping[str, Tensor]) -> Iterator[None]:
     """Replace the first outputs of inner modules by tensors."""
 
-    def substitute(value: Tensor) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:  # noqa: ANN401
-            first = first_tensor(output)
-            assert first is not None
-            return with_first(output, value.reshape(first.shape).clone())
+    def substitute(value: Tensor, _: nn.Module, __: Any, output: Any) -> Any:  # noqa: ANN401
+        first = first_tensor(output)
+        assert first is not None
+        return with_first(output, value.reshape(first.shape).clone())
 
-        return hook
-
-    handles = [
-        module.get_submodule(n).register_forward_hook(substitute(v)) for n, v in outputs.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, value in outputs.items():
+            hook = partial(substitute, value)
+            hooks.enter_context(module.get_submodule(name).register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def response(module: nn.Module, outputs: Mapping[str, Tensor], given: Call) -> Tensor:

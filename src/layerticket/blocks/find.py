@@ -16,10 +16,9 @@ from layerticket.blocks.probe import (
     FURTHER,
     NO_TENSOR,
     Finding,
-    Probed,
+    Prober,
     is_inside,
     needed_outputs,
-    probe,
     runs,
 )
 from layerticket.blocks.record import Recording, record
@@ -71,16 +70,17 @@ def _found(model: nn.Module, example: Inputs, granularity: Granularity) -> Block
     """Find blocks in a network without wrappers; see `find_blocks`."""
     plain = with_plain_weights(model)
     recording = record(plain, example)
-    probed = probe(plain, recording.prober)
+    prober = recording.prober
+    prober.test()
     macs, uncounted = _counted(model, example, recording.macs if plain is model else None)
-    findings = probed.findings
+    findings = prober.findings
     unsure = {name for name, finding in findings.items() if finding.reason == FURTHER}
     for name in unsure - needed_outputs(plain, example, unsure):
         findings[name].reason = ""
     passing = {name for name, finding in findings.items() if finding.reason == ""}
     candidates = [
         _block(model, macs, name, (found := findings[name]).shape, found.call, found.post_norm)
-        for name in _outermost(plain, passing, probed)
+        for name in _outermost(plain, passing, prober)
     ]
     sums = find_sums(plain, recording.flow, passing)
     candidates += [
@@ -97,7 +97,7 @@ def _found(model: nn.Module, example: Inputs, granularity: Granularity) -> Block
         for name in _other_candidates(plain, findings, names, unsafe.keys())
     ]
     if granularity == "branch":
-        parts = find_parts(plain, probed, blocks, passing)
+        parts = find_parts(plain, prober, blocks, passing)
         branches = [branch for block in blocks for branch in _split(model, block, parts, macs)]
         if branches != list(blocks):
             unsafe = _breaks_without(model, example, branches, recording)
@@ -214,7 +214,7 @@ def _numbered(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     return tuple(numbered)
 
 
-def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
+def _outermost(model: nn.Module, passing: set[str], prober: Prober) -> set[str]:
     """Choose blocks among the modules that pass: the outermost ones, or those inside a stage.
 
     A stage is a sequence of passing modules, or a module whose weight matrices are all in passing
@@ -230,7 +230,7 @@ def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
         stacked = {
             block
             for child in inner
-            if _passes_through(name, child, probed)
+            if _passes_through(name, child, prober)
             for block in blocks_in(child)
         }
         kinds = Counter(_kind(model.get_submodule(block)) for block in stacked)
@@ -245,9 +245,9 @@ def _outermost(model: nn.Module, passing: set[str], probed: Probed) -> set[str]:
     }
 
 
-def _passes_through(outer: str, inner: str, probed: Probed) -> bool:
+def _passes_through(outer: str, inner: str, prober: Prober) -> bool:
     """Whether the zeroed module `outer` returns the output of its inner module unchanged."""
-    given, zeroed = probed.calls[outer], probed.zeroed[outer]
+    given, zeroed = prober.calls[outer], prober.passed[outer]
     with preserved_random_state(0):
         r = torch.randn_like(given.x) + 1
         try:

@@ -58,37 +58,6 @@ class Finding:
     """Why it must stay; empty if it passes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """Results of the zero-function test for all modules with weight matrices."""
-
-    findings: dict[str, Finding]
-    calls: "dict[str, Call]"
-    """How each module that passed was called."""
-    zeroed: dict[str, nn.Module]
-    """The copy of each module that passed, with zero parameters."""
-    recorded: "dict[str, RecordedCall]"
-    """How each module that is called once was called, in the order of execution."""
-    identities: set[str]
-    """Normalizations and activations, which may follow an addition."""
-
-
-def probe(model: nn.Module, prober: "Prober") -> Probed:
-    """Run the zero-function test on every module with weights; the model is not modified.
-
-    Each module is called alone with its recorded call; of modules that differ only in the values of
-    their weights, only one. Cost: about five forward passes of one module of each kind.
-    """
-    with preserved_random_state(0), torch.no_grad(), reference_kernels():
-        prober.identify()
-        with told("testing modules") as tell:
-            inner_first = reversed(prober.recorded.items())
-            for number, (name, recorded) in enumerate(inner_first):
-                tell(number / len(prober.recorded), name)
-                prober.examine(name, recorded)
-    return Probed(prober.findings, prober.calls, prober.passed, prober.recorded, prober.identities)
-
-
 def runs(model: nn.Module, example: Inputs) -> str:
     """Return an empty string if the model runs on the example, otherwise the error."""
     try:
@@ -112,7 +81,7 @@ class Prober:
         self.model = model
         self.zeros = zeros_for(model)
         self.findings = {
-            name: Finding(order=-1, composite=bool(matrices - _own_matrices(module)))
+            name: Finding(order=-1, composite=bool(matrices - _matrices(module, recurse=False)))
             for name, module in model.named_modules()
             if name and (matrices := _matrices(module))
         }
@@ -120,8 +89,13 @@ class Prober:
         self.inputs: dict[str, Like] = {}
         """The input of each module that is called with one tensor."""
         self.recorded: dict[str, RecordedCall] = {}
+        """How each module that is called once was called, in the order of execution."""
         self.calls: dict[str, Call] = {}
+        """How each module that passed was called."""
         self.passed: dict[str, nn.Module] = {}
+        """The copy of each module that passed, with zero parameters."""
+        self.identities: set[str] = set()
+        """Normalizations and activations, which may follow an addition."""
         self.outcomes: dict[Hashable, Outcome] = {}
         """Result of the first module of each kind."""
 
@@ -157,13 +131,23 @@ class Prober:
             if finding.shape and shape != finding.shape:
                 finding.reason = f"changes shape {_show(finding.shape)} -> {_show(shape)}"
 
-    def identify(self) -> None:
-        """Find normalizations and activations."""
-        norms, pointwise = find_norms(self.model, self.inputs), find_pointwise(self.model)
-        self.identities = norms | pointwise
-        # by id, since a module can be used in several places
-        self.norms = {id(self.model.get_submodule(name)) for name in norms}
-        self.pointwise = {id(self.model.get_submodule(name)) for name in pointwise}
+    def test(self) -> None:
+        """Run the zero-function test on every module with weights; the model is not modified.
+
+        Each module is called alone with its recorded call; of modules that differ only in the
+        values of their weights, only one. Cost: about five forward passes of one module of each
+        kind.
+        """
+        with preserved_random_state(0), torch.no_grad(), reference_kernels():
+            norms, pointwise = find_norms(self.model, self.inputs), find_pointwise(self.model)
+            self.identities = norms | pointwise
+            # by id, since a module can be used in several places
+            self.norms = {id(self.model.get_submodule(name)) for name in norms}
+            self.pointwise = {id(self.model.get_submodule(name)) for name in pointwise}
+            with told("testing modules") as tell:
+                for number, (name, recorded) in enumerate(reversed(self.recorded.items())):
+                    tell(number / len(self.recorded), name)  # inner modules first
+                    self.examine(name, recorded)
 
     def examine(self, name: str, recorded: "RecordedCall") -> None:
         """Test one module with its recorded call, or use the result of a module of its kind."""
@@ -539,12 +523,8 @@ def _same(a: Tensor | None, b: Tensor | None) -> bool:
     return a is not None and b is not None and torch.equal(a, b)
 
 
-def _matrices(module: nn.Module) -> set[int]:
-    return {id(p) for p in module.parameters() if p.ndim > 1}
-
-
-def _own_matrices(module: nn.Module) -> set[int]:
-    return {id(p) for p in module.parameters(recurse=False) if p.ndim > 1}
+def _matrices(module: nn.Module, *, recurse: bool = True) -> set[int]:
+    return {id(p) for p in module.parameters(recurse) if p.ndim > 1}
 
 
 def _show(shape: tuple[int, ...]) -> str:

@@ -1,11 +1,11 @@
 """Runs a network once, and records all that the search for blocks needs of it."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from layerticket.batch import Inputs, call, number_types
 from layerticket.blocks.probe import Args, Kwargs, Prober, cause_of
@@ -49,7 +49,7 @@ def record(model: nn.Module, example: Inputs) -> Recording:
     prober, flow, macs = Prober(model), Flow(), MacCounter()
     running: list[tuple[str, list[object]]] = []  # modules, and the state when they were entered
     effects: set[str] = set()
-    handles: list[RemovableHandle] = []
+    hooks = ExitStack()
 
     def watch(name: str, module: nn.Module) -> None:
         def enter(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
@@ -68,22 +68,20 @@ def record(model: nn.Module, example: Inputs) -> Recording:
             prober.leave(name, output)
 
         # A network may catch the error of a module: then its output is None here.
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
+        hooks.enter_context(module.register_forward_pre_hook(enter, with_kwargs=True))
+        hooks.enter_context(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
 
     for name, module in view.named_modules():
         watch(name, module)
     held, writes = _held(view), _writes(view)
     try:
-        with preserved_random_state(0), torch.no_grad(), reference_kernels(), macs, flow:
+        with hooks, preserved_random_state(0), torch.no_grad(), reference_kernels(), macs, flow:
             output = call(view, example)
     except ModelError as err:
         raise ModelError(
             f"{type(model).__name__} does not run on the example given ({cause_of(err)}). "
             f"{number_types(model, example) or _advice(example)}"
         ) from err.__cause__
-    for handle in handles:
-        handle.remove()
     unchanged = not effects and [*map(id, held)] == [*map(id, _held(view))]
     unchanged = unchanged and writes == _writes(view)
     return Recording(prober, flow, macs, effects, output, view if unchanged else None)

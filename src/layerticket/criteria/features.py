@@ -1,7 +1,8 @@
 """Shared by criteria on activations: one forward pass, with outputs reduced block by block."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,12 +29,15 @@ def block_activations(
     """
     figures: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
 
-    def keep(name: str, output: Any) -> None:  # noqa: ANN401 - whatever a block returns
+    def keep(name: str, _module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
         first = first_tensor(output)
         assert first is not None  # a removable block returns a tensor of its input's shape
         figures[name].append(reduce(first.detach()))
 
-    with _hooked(model, blocks, keep), torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for name in figures:
+            hook = partial(keep, name)
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(hook))
         for _, part in split(batch, micro_batches):
             call(model, inputs_of(part))
     examples = size_of(batch)
@@ -45,20 +49,3 @@ def block_activations(
                 "grasp or magnitude for this model."
             )
     return {name: torch.cat(parts) for name, parts in figures.items()}
-
-
-@contextmanager
-def _hooked(model: nn.Module, blocks: Blocks, keep: Callable[[str, Any], None]) -> Iterator[None]:
-    """Pass every block's output to `keep` inside; hooks are removed at the end."""
-
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda _module, _args, output: keep(name, output)
-
-    handles = [
-        model.get_submodule(block.name).register_forward_hook(hook(block.name)) for block in blocks
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

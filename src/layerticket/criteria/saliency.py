@@ -1,6 +1,8 @@
 """Shared by criteria on single weights: which weights, their gradient, sums over blocks."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +36,14 @@ def block_weights(model: nn.Module, blocks: Blocks) -> dict[str, list[str]]:
         LayerticketError: If a block has none.
     """
     names = list(network_weights(model))
-    owned = {b.name: [n for n in names if _lies_in(n, b.modules)] for b in blocks}
+    owned = {
+        b.name: [n for n in names if n.startswith(tuple(f"{module}." for module in b.modules))]
+        for b in blocks
+    }
     for block, weights in owned.items():
         if not weights:
             raise LayerticketError(f"block {block!r} has no weight matrix to score.")
     return owned
-
-
-def _lies_in(weight: str, modules: tuple[str, ...]) -> bool:
-    return any(weight.startswith(f"{module}.") for module in modules)
 
 
 def loss_gradient(
@@ -61,17 +62,13 @@ def loss_gradient(
     """
     total: dict[str, Tensor] = {}
     for share, part in split(batch, micro_batches):
-        handles = [
-            w.register_hook(_adding(total, name, share))  # type: ignore[no-untyped-call]  # torch
-            for name, w in weights.items()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for name, w in weights.items():
+                hook = partial(_add, total, name, share)
+                hooks.enter_context(w.register_hook(hook))  # type: ignore[no-untyped-call]  # torch
             loss = loss_of(model, part, loss_fn)
             with raised_by(model, "in the backward pass"):
                 torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        finally:
-            for handle in handles:
-                handle.remove()
     return {n: total[n] if n in total else torch.zeros_like(w) for n, w in weights.items()}
 
 
@@ -89,18 +86,14 @@ def loss_of(model: nn.Module, batch: Batch, loss_fn: LossFn) -> Tensor:
     return loss
 
 
-def _adding(total: dict[str, Tensor], name: str, share: float) -> Callable[[Tensor], Tensor]:
-    """Return a hook that adds a gradient to the total and returns zeros that take no memory."""
-
-    def hook(gradient: Tensor) -> Tensor:
-        part = gradient.detach() if share == 1 else share * gradient.detach()
-        if name in total:
-            total[name] += part
-        else:
-            total[name] = part
-        return gradient.new_zeros(()).expand_as(gradient)
-
-    return hook
+def _add(total: dict[str, Tensor], name: str, share: float, gradient: Tensor) -> Tensor:
+    """Add a gradient to the total, and return zeros that take no memory."""
+    part = gradient.detach() if share == 1 else share * gradient.detach()
+    if name in total:
+        total[name] += part
+    else:
+        total[name] = part
+    return gradient.new_zeros(()).expand_as(gradient)
 
 
 def redraw_weights(

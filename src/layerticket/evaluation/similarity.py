@@ -1,6 +1,8 @@
 """Similarity of the representations of two networks, layer by layer: linear CKA."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,26 +88,20 @@ def representations(
     modules = dict(model.named_modules())
     there = [n for n in names if n in modules and not isinstance(modules[n], nn.Identity)]
 
-    def watch(name: str) -> Any:  # noqa: ANN401 - a hook
-        def leave(_module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
-            tensor = first_tensor(output)
-            if tensor is not None:
-                grams[name] = center_gram(tensor)
-
-        return leave
+    def leave(name: str, _module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
+        tensor = first_tensor(output)
+        if tensor is not None:
+            grams[name] = center_gram(tensor)
 
     def enter(_module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         tensor = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
         if tensor is not None:
             grams[STEM] = center_gram(tensor)
 
-    handles = [modules[name].register_forward_hook(watch(name)) for name in there]
-    if stem and stem in modules:
-        handles.append(modules[stem].register_forward_pre_hook(enter, with_kwargs=True))
-    try:
-        with evaluating(model), torch.inference_mode():
-            grams[HEAD] = center_gram(logits_of(call(model, inputs)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model), torch.inference_mode():
+        for name in there:
+            hooks.enter_context(modules[name].register_forward_hook(partial(leave, name)))
+        if stem and stem in modules:
+            hooks.enter_context(modules[stem].register_forward_pre_hook(enter, with_kwargs=True))
+        grams[HEAD] = center_gram(logits_of(call(model, inputs)))
     return grams
