@@ -16,7 +16,7 @@ from keep_records import portable
 from layerticket.files import write_atomically, write_json
 from layerticket.report.page import write_study
 from layerticket.report.tables import Study
-from layerticket.verdict.pairs import Row, compare_rows
+from layerticket.verdict.pairs import Row, as_record, compare_rows
 
 MEASURED = (
     "train_seconds", "images_per_second", "energy_kwh", "co2_kg", "energy_method",
@@ -40,7 +40,7 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
         networks=record["networks"],
         test_images=record["test_images"],
     )
-    comparisons = [one.as_record() for one in found.comparisons]
+    comparisons = as_record(found.comparisons)
     made = {"runs": runs, "comparisons": comparisons, "verdict": found.verdict, "cost": None}
     return record | made | {"environment": record["environment"] | {"workers": None}}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layerticket.verdict.pairs import Row, compare_rows
+from layerticket.verdict.pairs import Row, as_record, compare_rows
 
 BLOCKS = {"resnet20": 3, "resnet32-projection": 5, "resnet56-projection": 9}
 MACS = {
@@ -343,5 +343,5 @@ def analysed(study: dict[str, Any]) -> dict[str, Any]:
         networks=study["networks"],
         test_images=study["test_images"],
     )
-    comparisons = [one.as_record() for one in found.comparisons]
+    comparisons = as_record(found.comparisons)
     return {"comparisons": comparisons, "verdict": found.verdict}

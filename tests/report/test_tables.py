@@ -17,6 +17,7 @@ from layerticket.report.tables import (
     table_text,
     verdict_table,
 )
+from layerticket.verdict.pairs import as_record
 from made_study import METHODS, analysed, make_study, with_every_block_alone
 
 TABLE = Table(
@@ -83,8 +84,8 @@ def test_blocks_are_listed_with_their_share():
 def test_the_same_object_goes_in_and_comes_out():
     record = make_study(seeds=2, failed=1)
     read = Study.from_record(record)
-    assert [row.as_record()["id"] for row in read.rows] == [run["id"] for run in record["runs"]]
-    assert [one.as_record() for one in read.comparisons] == record["comparisons"]
+    assert [row.id for row in read.rows] == [run["id"] for run in record["runs"]]
+    assert as_record(read.comparisons) == record["comparisons"]
     assert next(iter(read.methods)) == "dense"
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from layerticket.errors import LayerticketError
 from layerticket.verdict import words
 from layerticket.verdict.judge import judge
-from layerticket.verdict.pairs import Comparison, Row, compare_rows
+from layerticket.verdict.pairs import Comparison, Row, as_record, compare_rows
 from layerticket.verdict.statistics import holm
 from made_study import analysed as analyse
 from made_study import break_run, make_study, with_every_block_alone
@@ -513,12 +513,12 @@ def test_an_answer_about_a_control_from_two_seeds_is_flagged(ahead):
         (control,) = found["grasp"].controls
         assert control.outcome != "not shown"
         assert control.difference.n == seeds - 1
-        remark = words.trust_remarks(found["grasp"], 0.01, 0.95)[-1]
+        remark = words.trust_remarks(found["grasp"], 0.01)[-1]
         for text in (control.sentence, remark.detail):
             assert (words.TWO_SEEDS in text) == few
         if ahead >= 0:
             assert ("last (two seeds). " in verdict) == few
-            assert ("wo seeds are few" in verdict) == few
+            assert ("result from two seeds is weak" in verdict) == few
 
 
 @pytest.mark.parametrize("margin", [0.5, float("nan"), -0.01])
@@ -630,9 +630,9 @@ def test_records_come_back_from_json_as_they_were():
     rows = [Row.from_record(one) for one in study["runs"]]
     found = compare_rows(rows, networks=study["networks"], test_images=40)
     for one in found.comparisons:
-        assert Comparison.from_record(json.loads(json.dumps(one.as_record()))) == one
+        assert Comparison.from_record(json.loads(json.dumps(as_record(one)))) == one
     for one in rows:
-        assert Row.from_record(json.loads(json.dumps(one.as_record()))) == one
+        assert Row.from_record(json.loads(json.dumps(as_record(one)))) == one
 
 
 def calls(function):

@@ -64,6 +64,12 @@ def test_no_agreement_is_known_better_than_to_one_swap():
     assert (found.tau.low, found.tau.high) == pytest.approx((1 - half, 1 + half))
 
 
+def test_answers_of_other_numbers_of_images_are_no_basis():
+    rows = [*ROWS[:1], row("dense", 1, 0.92, correct="ffff"), *ROWS[2:3]]
+    (found,) = block_worth([*rows, row("control", 1, 0.90, removed=("a",), correct="fefe")])
+    assert (found.worth.n, found.worth.over) == (2, "seeds")
+
+
 def test_a_seed_without_dense_is_left_out_and_nothing_alone_is_nothing():
     assert block_worth([*ROWS, row("control", 9, 0.1, removed=("a",))])[0].worth.n == 2
     assert block_worth([one for one in ROWS if one.kind == "dense"]) == ()

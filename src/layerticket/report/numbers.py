@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from layerticket.errors import LayerticketError
-from layerticket.report.tables import SCHEMA, Study
+from layerticket.report.tables import Study
 from layerticket.verdict import words
-from layerticket.verdict.pairs import Row, compare_rows
+from layerticket.verdict.pairs import SCHEMA, Row, as_record, compare_rows
 
 NEEDED = ("method", "seed", "accuracy")
 CONTROLS = ("random", "random blocks", "first blocks", "last blocks", "even blocks", "shallower")
@@ -66,8 +66,8 @@ def read_numbers(path: Path, *, margin: float = 0.01, confidence: float = 0.95) 
             "schema": SCHEMA,
             "title": path.stem,
             "verdict": found.verdict,
-            "runs": [row.as_record() for row in rows.values()],
-            "comparisons": [one.as_record() for one in found.comparisons],
+            "runs": as_record(list(rows.values())),
+            "comparisons": as_record(found.comparisons),
             "networks": {},
             "margin": margin,
             "confidence": confidence,

@@ -18,11 +18,9 @@ from layerticket import display
 from layerticket.errors import LayerticketError
 from layerticket.files import read_json
 from layerticket.verdict import words
-from layerticket.verdict.pairs import Comparison, Control, Row
+from layerticket.verdict.pairs import SCHEMA, Comparison, Control, Row
 from layerticket.verdict.statistics import Difference
 from layerticket.verdict.worth import BlockWorth, block_worth, rank_agreement
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

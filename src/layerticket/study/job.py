@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from layerticket.batch import batch_digest
 from layerticket.blocks.find import find_blocks
 from layerticket.data.dataset import Dataset, check_labels, noise
-from layerticket.data.sources import Reading, load_data
+from layerticket.data.sources import load_data
 from layerticket.errors import LayerticketError, imported, in_words
 from layerticket.files import (
     FolderInUse,
@@ -105,31 +105,20 @@ def _log_line(log: Path, text: str) -> None:
         file.write(f"[{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC] {text}\n".encode())
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(
-    data: str,
-    data_dir: Path | None,
-    validation_fraction: float,
-    image_size: tuple[int, int] | None,
-    value_range: tuple[int, int] | None,
-    reading: Reading,
-) -> Dataset:
-    """Load images once per process."""
-    return load_data(
-        data,
-        data_dir=data_dir,
-        validation_fraction=validation_fraction,
-        image_size=image_size,
-        value_range=value_range,
-        reading=reading,
-    )
+_load_once = functools.lru_cache(maxsize=1)(load_data)  # images, once per process
 
 
 def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
     """Load the images of a study; random noise of its input shape if it names no data."""
     if isinstance(study.data, str) and study.data:
-        how = (study.validation_fraction, study.image_size, study.value_range, study.reading)
-        return _loaded(study.data, data_dir, *how)
+        return _load_once(
+            study.data,
+            data_dir=data_dir,
+            validation_fraction=study.validation_fraction,
+            image_size=study.image_size,
+            value_range=study.value_range,
+            reading=study.reading,
+        )
     if isinstance(study.data, Dataset):
         return study.data
     shape = _input_shape(study)

@@ -166,23 +166,15 @@ class Result:
             raise LayerticketError(
                 f"{folder} has no {RESULT}: it is not a run, or not finished. Train it to the end."
             )
-        return cls.of(read_json(path), str(path))
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any], where: str) -> Self:
-        """Make it of a record that was read; all keys are there.
-
-        Raises:
-            LayerticketError: Naming the key that is missing, unknown or wrong.
-        """
-        cls.check(record, where)
+        record = read_json(path)
+        cls.check(record, str(path))
         odd = sorted({field.name for field in fields(cls)} ^ record.keys())
         if odd:
             raise LayerticketError(
-                f"{where} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
+                f"{path} is damaged or foreign: key {odd[0]!r} is missing or unknown. "
                 "Delete the folder and train again."
             )
-        return restored(cls, record, where)
+        return cls(**record)
 
     @classmethod
     def check(cls, record: Mapping[str, Any], where: str) -> None:

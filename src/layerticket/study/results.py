@@ -20,10 +20,9 @@ from layerticket.study.spec import StudyFile
 from layerticket.study.status import StudyView, curve_of, existing
 from layerticket.study.toml import study_table, study_text
 from layerticket.training.checkpoint import METRICS
-from layerticket.verdict.pairs import Row, compare_rows
+from layerticket.verdict.pairs import SCHEMA, Row, as_record, compare_rows
 
 STUDY = "study.json"
-SCHEMA = 1
 # Nested values: they are in study.json only.
 DEEP = (
     "config",
@@ -134,7 +133,7 @@ def _collected(
         "environments": _environments(view),
         "networks": networks,
         "cost": asdict(view.total_bill().total),
-        "runs": [row.as_record() for row in rows],
+        "runs": as_record(rows),
     }
     found = compare_rows(
         rows,
@@ -143,8 +142,7 @@ def _collected(
         networks=networks,
         test_images=gathered["test_images"],
     )
-    comparisons = [one.as_record() for one in found.comparisons]
-    return gathered | {"comparisons": comparisons, "verdict": found.verdict}
+    return gathered | {"comparisons": as_record(found.comparisons), "verdict": found.verdict}
 
 
 def _environment(view: StudyView, context: Context) -> dict[str, Any]:
@@ -320,15 +318,12 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return plain | {f"cost_{key}": value for key, value in (row.get("cost") or {}).items()}
 
 
-def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table of a study; each file is written atomically.
 
     Args:
         folder: Folder of the study.
         rows: The runs of ``study.json``.
-
-    Returns:
-        The files written.
     """
     table = [flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in table for key in row))
@@ -336,12 +331,9 @@ def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    files = [folder / "runs.csv"]
-    write_atomically(files[0], text.getvalue())
+    write_atomically(folder / "runs.csv", text.getvalue())
     if importlib.util.find_spec("pyarrow") is not None:
-        files.append(folder / "runs.parquet")
-        write_atomically(files[1], _parquet(table, columns))
-    return files
+        write_atomically(folder / "runs.parquet", _parquet(table, columns))
 
 
 def _parquet(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:

@@ -32,6 +32,8 @@ from layerticket.verdict.statistics import (
     seeds_for,
 )
 
+SCHEMA = 1
+"""Version of study.json."""
 Record = Mapping[str, Any]
 Role = Literal["dense", "criterion", "control", "baseline"]
 Status = Literal["done", "failed", "running", "waiting"]
@@ -130,11 +132,6 @@ class Row(Shown):
         """Read an entry of study.json."""
         row: Row = _of_record(cls, record)
         return row
-
-    def as_record(self) -> dict[str, Any]:
-        """Return an entry of study.json."""
-        record: dict[str, Any] = as_record(self)
-        return record
 
     def _headline(self) -> str:
         place = f"{self.model}, {self.budget}" if self.budget else self.model
@@ -292,11 +289,6 @@ class Comparison(Shown):
         )
         comparison: Comparison = _of_record(cls, record, **made)
         return comparison
-
-    def as_record(self) -> dict[str, Any]:
-        """Return an entry of "comparisons" in study.json."""
-        record: dict[str, Any] = as_record(self)
-        return record
 
 
 def _shift_of(record: Record) -> Shift:
@@ -457,6 +449,20 @@ def _on_images(pairs: Sequence[tuple[Row, Row]], answers: Answers) -> Array | No
     return total / len(known)
 
 
+def accuracy_estimate(pairs: Pairs, images: int | None) -> Estimate | None:
+    """Estimate the difference in test accuracy; None if there is no pair.
+
+    Args:
+        pairs: Pairs of rows by seed.
+        images: Number of test images; None if unknown.
+    """
+
+    def answers(row: Row) -> NDArray[Any] | None:
+        return None if row.correct is None else unpack_correct(row.correct, images)
+
+    return _estimate(pairs, lambda row: row.test_accuracy, answers, images)
+
+
 # The analysis.
 
 
@@ -468,12 +474,6 @@ class _Terms:
     confidence: float
     networks: Mapping[str, Record]
     test_images: int | None
-
-    def answers(self, row: Row) -> NDArray[Any] | None:
-        return None if row.correct is None else unpack_correct(row.correct, self.test_images)
-
-    def accuracy(self, pairs: Pairs) -> Estimate | None:
-        return _estimate(pairs, lambda row: row.test_accuracy, self.answers, self.test_images)
 
 
 def compare_rows(
@@ -534,7 +534,7 @@ def _comparison(group: _Group, terms: _Terms) -> tuple[Comparison, Estimate | No
     """Compare one method with the dense network; return the comparison and its estimate."""
     pairs = _pairs(group.rows, {seed: [row] for seed, row in group.dense.items()})
     same = tuple(seed for seed, of in pairs.items() if not of)
-    found = terms.accuracy(pairs)
+    found = accuracy_estimate(pairs, terms.test_images)
     first = group.first
     comparison = Comparison(
         model=first.model,
@@ -939,7 +939,7 @@ def _against(group: _Group, control: _Group, terms: _Terms, *, alone: bool) -> C
     """
     pairs = _pairs(group.rows, control.rows)
     same = tuple(seed for seed, of in pairs.items() if not of)
-    found = terms.accuracy(pairs)
+    found = accuracy_estimate(pairs, terms.test_images)
     difference = _difference(found, terms.confidence)
     lost = tuple(sorted({*group.failed, *control.failed}))
     answer: Answer = "not shown" if lost else _answer(difference, terms.margin)

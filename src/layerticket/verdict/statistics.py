@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from layerticket.errors import LayerticketError
-
 Outcome = Literal["wins", "loses", "undecided"]
 Array = NDArray[np.float64]
 
@@ -361,11 +359,6 @@ def ratio_interval(
         >>> ratio_interval([2.0], [1.0])
         (2.0, None, None)
     """
-    if not dense or len(dense) != len(ticket) or min(*dense, *ticket) <= 0:
-        raise LayerticketError(
-            f"a ratio needs paired values, but there are {len(dense)} and {len(ticket)}. Give one "
-            "positive value of each for every seed, in the same order."
-        )
     found = estimate([math.log(d / t) for d, t in zip(dense, ticket, strict=True)])
     low, high = found.interval(confidence)
     if low is None or high is None:
@@ -409,11 +402,6 @@ def percentile(
         >>> percentile([0.9], [[0.8, 0.9, 0.95, 0.7]]).share
         0.625
     """
-    if not criterion or len(criterion) != len(random) or not all(random):
-        raise LayerticketError(
-            f"there are {len(criterion)} tickets of the criterion, but random ones for "
-            f"{sum(map(bool, random))} seeds. Give both for every seed."
-        )
     shares = [
         fmean((value < own) + 0.5 * (value == own) for value in values)
         for own, values in zip(criterion, random, strict=True)

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
-from layerticket.verdict.pairs import Row, unpack_correct
+from layerticket.verdict.pairs import Row, accuracy_estimate
 from layerticket.verdict.statistics import Difference, estimate
 
 
@@ -53,19 +53,16 @@ def block_worth(
     dense = {row.seed: row for row in rows if row.kind == "dense"}
     alone: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in rows:
-        if row.kind == "control" and row.role == "baseline" and row.seed in dense:
+        if row.is_single_block and row.seed in dense:
             alone[row.removed[0]][row.seed] = row
     found = []
     for block, without in alone.items():
-        pairs = {seed: (dense[seed], row) for seed, row in sorted(without.items())}
-        by_seed = {seed: round(_accuracy(a) - _accuracy(b), 12) for seed, (a, b) in pairs.items()}
-        answers = [_on_images(*pair, test_images) for pair in pairs.values()]
-        known = [one for one in answers if one is not None]
-        worth = estimate(
-            list(by_seed.values()),
-            resolution=1 / test_images if test_images else 0.0,
-            table=np.stack(known) if len(known) == len(pairs) else None,
-        )
+        pairs = {seed: [(dense[seed], row)] for seed, row in sorted(without.items())}
+        by_seed = {
+            seed: round(_accuracy(a) - _accuracy(b), 12) for seed, ((a, b),) in pairs.items()
+        }
+        worth = accuracy_estimate(pairs, test_images)
+        assert worth is not None  # all are tested
         found.append(BlockWorth(block=block, worth=worth.difference(confidence), by_seed=by_seed))
     return tuple(found)
 
@@ -73,14 +70,6 @@ def block_worth(
 def _accuracy(row: Row) -> float:
     assert row.test_accuracy is not None  # it is tested
     return row.test_accuracy
-
-
-def _on_images(one: Row, two: Row, images: int | None) -> np.ndarray | None:
-    """Return the difference on every image; None if a row has no recorded answers."""
-    if one.correct is None or two.correct is None or len(one.correct) != len(two.correct):
-        return None
-    first, second = (unpack_correct(row.correct or "", images) for row in (one, two))
-    return first.astype(float) - second
 
 
 def rank_agreement(
