@@ -245,8 +245,8 @@ def _make_plain(module: nn.Module) -> None:
         module.register_parameter(name, nn.Parameter(value))
 
 
-class _Differentiable(TorchFunctionMode):
-    """Replaces functions without a second derivative by equal ones that have one."""
+class TwiceDifferentiable(TorchFunctionMode):
+    """Replaces functions without a second derivative (`hardsigmoid`) by equal ones with one."""
 
     def __torch_function__(
         self,
@@ -263,11 +263,6 @@ class _Differentiable(TorchFunctionMode):
 
 
 _HARDSIGMOID = (F.hardsigmoid, torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_)
-
-
-def twice_differentiable() -> contextlib.AbstractContextManager[Any]:
-    """Enable second derivatives where PyTorch implements only the first (`hardsigmoid`)."""
-    return _Differentiable()
 
 
 def weight_versions(model: nn.Module) -> dict[str, int]:

@@ -254,11 +254,15 @@ def settings(cls: type[T]) -> type[T]:
 
 @functools.cache
 def _checks(cls: type) -> dict[str, TypeAdapter[Any]]:
-    """Return a checker for each field of a settings class."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    """Return a checker for each field of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True, localns=_LATER)
     return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
 
 
+_LATER: Mapping[str, Any] = {"Replacement": Any}  # named in annotations of rooms before it
+
+
+@functools.cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - an annotation
     try:
         return TypeAdapter(hint)
@@ -286,12 +290,7 @@ def checked(name: str, hint: Any, value: object) -> Any:  # noqa: ANN401 - an an
         ...
         layerticket.errors.LayerticketError: seeds is 0; it must be at least 1.
     """
-    return _checked(name, _adapter_of(hint), value)
-
-
-@functools.cache
-def _adapter_of(hint: Any) -> TypeAdapter[Any]:  # noqa: ANN401
-    return _adapter(hint)
+    return _checked(name, _adapter(hint), value)
 
 
 def _checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa: ANN401
@@ -376,20 +375,21 @@ def restored(
         layerticket.errors.LayerticketError: point.json: x is '1'; it must be a whole number.
     """
     given = given or {}
-    values = _mapping(record, where)
-    checks = _record_checks(cls)  # type: ignore[arg-type]  # classes are hashable
-    if odd := [name for name in values if name not in checks and name not in given]:
+    if not isinstance(record, Mapping):
+        raise LayerticketError(f"{where} is {_shortly(record)}; it must be a table of keys.")
+    checks = _checks(cls)  # type: ignore[arg-type]  # classes are hashable
+    if odd := [name for name in record if name not in checks and name not in given]:
         raise LayerticketError(
             f"{where}: key {str(odd[0])[:60]!r} is not known; another version wrote it, or it was "
             "edited by hand."
         )
     for field in fields(cls):  # type: ignore[arg-type]  # a dataclass
         lacking = field.default is MISSING and field.default_factory is MISSING
-        if lacking and field.name not in values and field.name not in given:
+        if lacking and field.name not in record and field.name not in given:
             raise LayerticketError(f"{where}: key {field.name!r} is missing.")
     made = {
         name: _json_checked(f"{where}: {name}", checks[name], value)
-        for name, value in values.items()
+        for name, value in record.items()
         if name not in given
     }
     return cls(**made, **given)
@@ -401,23 +401,7 @@ def checked_json(name: str, hint: Any, value: object) -> Any:  # noqa: ANN401 - 
     Raises:
         LayerticketError: With the given and the allowed values.
     """
-    return _json_checked(name, _adapter_of(hint), value)
-
-
-def _mapping(record: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise LayerticketError(f"{where} is {_shortly(record)}; it must be a table of keys.")
-    return record
-
-
-@functools.cache
-def _record_checks(cls: type) -> dict[str, TypeAdapter[Any]]:
-    """Return a checker for each field."""
-    hints = typing.get_type_hints(cls, include_extras=True, localns=_LATER)
-    return {field.name: _adapter(hints[field.name]) for field in fields(cls)}
-
-
-_LATER: Mapping[str, Any] = {"Replacement": Any}  # named in annotations of rooms before it
+    return _json_checked(name, _adapter(hint), value)
 
 
 def _json_checked(name: str, check: TypeAdapter[Any], value: object) -> Any:  # noqa: ANN401

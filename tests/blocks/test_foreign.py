@@ -12,7 +12,7 @@ from layerticket.blocks.find import find_blocks
 from layerticket.errors import LayerticketError, ModelError
 from layerticket.models.cifar_resnet import CifarResNet
 from layerticket.models.load import build_model
-from layerticket.modules import network_of, twice_differentiable
+from layerticket.modules import TwiceDifferentiable, network_of
 from layerticket.scoring import score
 from layerticket.selection import Budget, select
 from layerticket.surgery.remove import remove_blocks, zero_blocks
@@ -62,7 +62,7 @@ def test_grasp_through_hardsigmoid_is_grasp_through_its_formula(form):
 
 def test_hardsigmoid_has_a_second_derivative_and_the_same_values():
     x = torch.linspace(-5, 5, 101, requires_grad=True)
-    with twice_differentiable():
+    with TwiceDifferentiable():
         y = F.hardsigmoid(x)
         (first,) = torch.autograd.grad((y * y).sum(), x, create_graph=True)
     assert torch.equal(y, F.hardsigmoid(x))

@@ -336,7 +336,7 @@ def test_an_exchange_that_is_cut_off_is_finished_later(tmp_path, monkeypatch, cu
 def test_a_snapshot_that_is_wanted_too_late_begins_the_training_anew(tmp_path, monkeypatch, caplog):
     whole = run(tmp_path / "whole")[1]
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_weights", _cut_at_the_end(train_module.save_weights))
+        patch.setattr(train_module, "save_tensors", _cut_at_the_end(train_module.save_tensors))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut")
     folder, result = run(tmp_path / "cut", snapshots=(1,))
@@ -346,10 +346,10 @@ def test_a_snapshot_that_is_wanted_too_late_begins_the_training_anew(tmp_path, m
 
 
 def _cut_at_the_end(save):
-    def cut(path, model):
+    def cut(path, *content):
         if path.name == "model.safetensors":
             raise KeyboardInterrupt
-        save(path, model)
+        save(path, *content)
 
     return cut
 

@@ -416,7 +416,7 @@ IDLE = contextlib.nullcontext()
 
 
 class FakeGpu:
-    type = "cuda"
+    type, index = "cuda", 0
 
 
 class FakeGraph:
@@ -593,7 +593,7 @@ def test_graphs_that_are_timed_share_stream_memory_and_images(fake_cuda, monkeyp
 
     monkeypatch.setattr(Trainer, "__init__", noted)
     monkeypatch.setattr("layerticket.training.steps.resolve_device", lambda _: FakeGpu())
-    for name in ("forked_random_state", "place", "TimedSteps"):
+    for name in ("fork_rng", "place", "TimedSteps"):
         monkeypatch.setattr(f"layerticket.training.steps.{name}", lambda *_, **__: IDLE)
     monkeypatch.setattr(Trainer, "compile", lambda _: False)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 from pydantic import AfterValidator
 
-from layerticket.data.sources import DATASETS, Reading, data_name, image_shape, load_data
+from layerticket.data.sources import DATASETS, SHAPES, Reading, data_name, load_data
 from layerticket.errors import LayerticketError, ModelError
 from layerticket.evaluation.robustness import Attack, Conditions
 from layerticket.files import check_folder
@@ -151,7 +151,7 @@ class InputOptions(DataOptions):
         if self.data is None:
             shape, where = self.shape_of(model) or ((3, 32, 32), DEFAULT)
             return shape, self.classes, where
-        known = image_shape(self.data) if self.image_size is None else None
+        known = SHAPES.get(self.data) if self.image_size is None else None
         if known is None:
             data = self.load()
             known = data.shape, data.classes

@@ -22,7 +22,7 @@ from layerticket.batch import (
 )
 from layerticket.criteria.saliency import loss_gradient, loss_of, network_weights, redraw_weights
 from layerticket.errors import LayerticketError, ModelError, raised_by
-from layerticket.modules import twice_differentiable
+from layerticket.modules import TwiceDifferentiable
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _hessian_product(
     """Return H v by differentiating the inner product of gradient and v."""
     product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for share, part in split(batch, micro_batches):
-        with twice_differentiable():
+        with TwiceDifferentiable():
             loss = loss_of(model, part, loss_fn)
         with raised_by(model, "in the second derivative"):
             gradients = torch.autograd.grad(

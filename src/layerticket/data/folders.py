@@ -295,8 +295,11 @@ def _stored_by_datasets(home: Path) -> _Stored:
             f"{str(home)!r} has the splits {', '.join(tables)}; they must be named train, "
             "validation and test. Rename them, or save only these."
         )
-    by_split = {split: by_split[split] for split in PARTS if split in by_split}
-    columns = {split: _columns(datasets, table, str(home)) for split, table in by_split.items()}
+    columns = {
+        split: _columns(datasets, by_split[split], str(home))
+        for split in PARTS
+        if split in by_split
+    }
     names = columns["train"][2]
     for split, (_, _, own) in columns.items():
         if own != names:
@@ -304,19 +307,11 @@ def _stored_by_datasets(home: Path) -> _Stored:
                 f"the {split} split of {str(home)!r} has the classes {', '.join(own[:8])}, the "
                 f"training images {', '.join(names[:8])}. Give all splits the same classes."
             )
-    labels = {
-        split: [-1 if value is None else int(value) for value in table[columns[split][1]]]
-        for split, table in by_split.items()
-    }
-    pictures = [
-        table.select_columns([columns[split][0]]).cast_column(
-            columns[split][0], datasets.Image(decode=False)
-        )
-        for split, table in by_split.items()
-    ]
-    files = sorted(home.rglob("*.arrow")) if saved else shards
     return _Stored(
-        images=_Cells(pictures, str(home)), labels=labels, class_names=names, files=files
+        images=_Cells([encoded for encoded, _, _ in columns.values()], str(home)),
+        labels={split: numbers for split, (_, numbers, _) in columns.items()},
+        class_names=names,
+        files=sorted(home.rglob("*.arrow")) if saved else shards,
     )
 
 
@@ -324,8 +319,8 @@ def _columns(
     datasets: Any,  # noqa: ANN401 - an optional library
     table: Any,  # noqa: ANN401
     where: str,
-) -> tuple[str, str, tuple[str, ...]]:
-    """Return the names of the image and label columns, and of the classes."""
+) -> tuple[Any, list[int], tuple[str, ...]]:
+    """Return the encoded images, the labels (-1: missing), and the names of the classes."""
     images, labels = (
         [name for name, kind in table.features.items() if isinstance(kind, wanted)]
         for wanted in (datasets.Image, datasets.ClassLabel)
@@ -335,7 +330,9 @@ def _columns(
             f"{where!r} has {len(images)} columns of images and {len(labels)} of class labels; "
             "it needs one of each. Use cast_column and remove_columns."
         )
-    return images[0], labels[0], tuple(table.features[labels[0]].names)
+    encoded = table.select_columns(images).cast_column(images[0], datasets.Image(decode=False))
+    numbers = [-1 if value is None else int(value) for value in table[labels[0]]]
+    return encoded, numbers, tuple(table.features[labels[0]].names)
 
 
 # Arrays
@@ -856,9 +853,7 @@ def read_hub(name: str, like: Dataset, *, image_size: tuple[int, int] | None) ->
             f"the data set {source!r} cannot be read ({' '.join(str(err).split())[:200]}). "
             "Check name and split (hf:NAME@SPLIT)."
         ) from err
-    column, labels, _ = _columns(datasets, table, source)
-    encoded = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    numbers = [-1 if value is None else int(value) for value in table[labels]]
+    encoded, numbers, _ = _columns(datasets, table, source)
     return _decode_like(_Cells([encoded], source), numbers, like, source, image_size)
 
 

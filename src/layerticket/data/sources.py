@@ -133,13 +133,24 @@ def load_data(
         raise LayerticketError(
             f"data_dir and download are for CIFAR only; {name!r} needs neither. Leave them out."
         )
-    if name in SHAPES:
-        return _load_built_in(
-            name, data_dir, validation_fraction, download, size, value_range, reading
-        )
     from layerticket.data import folders
 
-    kind, place = name.partition(":")[::2]
+    if name in SHAPES:
+        if value_range not in (None, (0, 255)):
+            raise LayerticketError(f"{name!r} has pixels from 0 to 255; leave value_range out.")
+        if name == "digits":
+            from layerticket.data.dataset import load_digits
+
+            data = load_digits(validation_fraction)
+        else:
+            from layerticket.data.cifar import load_cifar
+
+            folder = None if data_dir is None else Path(data_dir)
+            data = load_cifar(name, folder, validation_fraction, download=download)
+        if size is None or size == data.shape[1:]:
+            return replace(data, reading=reading)
+        return folders.resized_data(data, size, reading)
+    kind, _, home = name.partition(":")
     load = {
         "imagefolder": folders.from_folder,
         "datasets": folders.from_datasets,
@@ -147,7 +158,7 @@ def load_data(
     }.get(kind)
     if load is not None:
         return load(
-            place,
+            home,
             image_size=size,
             value_range=value_range,
             validation_fraction=validation_fraction,
@@ -155,44 +166,3 @@ def load_data(
         )
     options = {"image_size": size, "value_range": value_range}
     return folders.from_function(name, options, validation_fraction, reading)
-
-
-def _load_built_in(
-    name: str,
-    data_dir: str | Path | None,
-    validation_fraction: float,
-    download: bool,
-    size: tuple[int, int] | None,
-    value_range: tuple[int, int] | None,
-    reading: Reading,
-) -> "Dataset":
-    """Load a data set of `SHAPES`."""
-    if value_range not in (None, (0, 255)):
-        raise LayerticketError(f"{name!r} has pixels from 0 to 255; leave value_range out.")
-    if name == "digits":
-        from layerticket.data.dataset import load_digits
-
-        data = load_digits(validation_fraction)
-    else:
-        from layerticket.data.cifar import load_cifar
-
-        folder = None if data_dir is None else Path(data_dir)
-        data = load_cifar(name, folder, validation_fraction, download=download)
-    if size is None or size == data.shape[1:]:
-        return replace(data, reading=reading)
-    from layerticket.data.folders import resized_data
-
-    return resized_data(data, size, reading)
-
-
-def image_shape(name: str) -> tuple[tuple[int, int, int], int] | None:
-    """Return shape (C, H, W) and number of classes of a built-in data set; None for others.
-
-    Raises:
-        LayerticketError: If the name is unknown.
-
-    Example:
-        >>> image_shape("digits")
-        ((1, 8, 8), 10)
-    """
-    return SHAPES.get(data_name(name))

@@ -177,16 +177,6 @@ def _init_option(builder: Callable[..., object]) -> Options:
     return {"init_weights": True} if warns else {}
 
 
-def check_model(name: str) -> None:
-    """Raise if neither this package nor the named library has a network; nothing is built.
-
-    Raises:
-        LayerticketError: If the name is unknown; functions and configurations are not checked.
-    """
-    check_model_name(name)
-    stated_shape(name)
-
-
 def stated_shape(name: str) -> tuple[int, int, int] | None:
     """Return the input shape (C, H, W) that a network of timm or torchvision is configured for.
 

@@ -30,7 +30,8 @@ from layerticket.study.record import (
 from layerticket.study.train import Networks
 from layerticket.surgery.hugging_face import name_after_removal
 from layerticket.surgery.masks import permanent
-from layerticket.training.checkpoint import load_weights
+from layerticket.tensors import load_tensors
+from layerticket.training.checkpoint import copy_weights
 from layerticket.training.device import resolve_device
 
 EVALUATION, PAIRS = "evaluation.json", "pairs.json"
@@ -138,7 +139,7 @@ def trained_network(folder: Path, networks: Networks) -> nn.Module:
     removal = Removal.load(folder)
     if removal is not None:
         network = removal.apply(network)
-    load_weights(folder / WEIGHTS, network)
+    copy_weights(load_tensors(folder / WEIGHTS)[0], network, str(folder / WEIGHTS))
     return permanent(network)
 
 

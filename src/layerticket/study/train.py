@@ -50,7 +50,7 @@ from layerticket.study.record import (
     environment,
     printed,
 )
-from layerticket.tensors import load_tensors, tensor_digest
+from layerticket.tensors import load_tensors, save_tensors, tensor_digest
 from layerticket.ticket.ticket import Ticket, architecture_digest
 from layerticket.training.checkpoint import (
     CHECKPOINT,
@@ -59,7 +59,6 @@ from layerticket.training.checkpoint import (
     Snapshot,
     epochs_at,
     load_snapshot,
-    save_weights,
     snapshot_path,
 )
 from layerticket.training.device import Metering, Where, resolve_device, resolve_precision
@@ -462,7 +461,7 @@ def _claim(
     if not (place / FIRST).exists():
         if training.removal is not None:
             training.removal.save(place)
-        save_weights(place / FIRST, model)
+        save_tensors(place / FIRST, model.state_dict(), {})
 
 
 def _restart_if_missed(place: Path, wanted: Iterable[int]) -> None:
@@ -521,7 +520,7 @@ def _trained(
         **options,
     )
     tested = group.on_rank0(lambda: judged(model, split=dataset.test, **judge))
-    group.on_rank0(lambda: save_weights(place / WEIGHTS, model))
+    group.on_rank0(lambda: save_tensors(place / WEIGHTS, model.state_dict(), {}))
     return Result(
         test_accuracy=tested.accuracy,
         validation_accuracy=fitted.validation_accuracy,
@@ -624,7 +623,7 @@ def _fitted_by_user(
             f"fit returned correct {correct[:20]!r}; it must be True or False for each test image, "
             "or two digits of 0-9a-f for every eight images."
         )
-    save_weights(place / WEIGHTS, model)
+    save_tensors(place / WEIGHTS, model.state_dict(), {})
     return Result(
         test_accuracy=float(accuracy_),
         correct=correct,

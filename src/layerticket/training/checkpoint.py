@@ -169,20 +169,6 @@ def read_snapshot(path: Path) -> tuple[Snapshot, dict[str, Any]]:
     return Snapshot(epoch=epoch, weights=weights, optimizer=optimizer, average=average), facts
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the state of a model to a file, under its own tensor names."""
-    from layerticket.tensors import save_tensors
-
-    save_tensors(path, model.state_dict(), {})
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Copy the state in a file into a model, in place; if a tensor does not fit, copy nothing."""
-    from layerticket.tensors import load_tensors
-
-    copy_weights(load_tensors(path)[0], model, str(path))
-
-
 def copy_weights(weights: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
     """Copy tensors into a model; raise unless all names, shapes and types are equal."""
     import torch

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from layerticket.errors import LayerticketError
-from layerticket.settings import DeviceName, Flag, Positive, Text, settings
+from layerticket.settings import DeviceName, Flag, Positive, Text, checked, settings
 
 if TYPE_CHECKING:  # options must not import torch, which takes a second
     import torch
@@ -140,25 +140,16 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of a name: "auto" is the GPU if there is one, else the CPU."""
     import torch
 
+    kind, _, number = checked("device", DeviceName, name).partition(":")
     available = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if available else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise LayerticketError(
-            f"device {name!r} is not known. Use auto, cpu, cuda or cuda:N."
-        ) from err
-    if device.type not in ("cpu", "cuda"):
-        raise LayerticketError(f"device {name!r} is not supported. Use auto, cpu, cuda or cuda:N.")
-    if device.type == "cpu":
+    if kind == "cpu" or (kind == "auto" and not available):
         return torch.device("cpu")
-    count = torch.cuda.device_count() if available else 0
-    if (device.index or 0) >= count:
+    index, count = int(number or 0), torch.cuda.device_count() if available else 0
+    if index >= count:
         raise LayerticketError(
             f"device {name!r} is not on this machine; GPUs found: {count}. Use device auto."
         )
-    return torch.device("cuda", device.index or 0)
+    return torch.device("cuda", index)
 
 
 def device_of(name: str, group: Processes) -> torch.device:
@@ -236,15 +227,6 @@ def seed_epoch(seed: int, epoch: int, device: torch.device, rank: int = 0) -> No
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(value)
-
-
-@contextmanager
-def forked_random_state(device: torch.device) -> Iterator[None]:
-    """Restore torch's global random state at the end."""
-    import torch
-
-    with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.random import fork_rng
 
 from layerticket.batch import call, logits_of
 from layerticket.data.dataset import Dataset
@@ -29,7 +30,6 @@ from layerticket.training.device import (
     Meter,
     Where,
     device_of,
-    forked_random_state,
     peak_memory_bytes,
     place,
     repeatable_kernels,
@@ -149,7 +149,7 @@ def fit(
             _check_together(model, dataset, recipe, start, group, meter, kept, settings)
         group.on_rank0(lambda: folder.mkdir(parents=True, exist_ok=True))
         stack.enter_context(repeatable_kernels())
-        stack.enter_context(forked_random_state(device))
+        stack.enter_context(fork_rng([device.index] if device.type == "cuda" else []))
         stack.enter_context(preserved_modes(model))
         home = torch.device("cpu") if distributed.shard else device
         place(model, home, channels_last=recipe.channels_last and not distributed.shard)

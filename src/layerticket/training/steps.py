@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
+from torch.random import fork_rng
 
 from layerticket.batch import logits_of
 from layerticket.data.batches import Mixing, batches
 from layerticket.data.dataset import UNCHANGED, Dataset
 from layerticket.data.sources import POLICIES
 from layerticket.data.streaming import Policy
-from layerticket.errors import LayerticketError
+from layerticket.errors import LayerticketError, short
 from layerticket.modules import computed_weights, copy_of
 from layerticket.training.checkpoint import ResumePoint, Snapshot, copy_weights
 from layerticket.training.device import (
     compile_pays,
-    forked_random_state,
     has_compiler,
     place,
     repeatable_kernels,
@@ -396,12 +396,12 @@ class CapturedStep:
                 try:
                     self._loss = step(images, labels)
                 except Exception as err:  # a mistake is raised again by the eager step
-                    obstacle = f"it cannot be recorded ({first_line(err)})"
+                    obstacle = f"it cannot be recorded ({short(err).rstrip('.')})"
         except RuntimeError as err:
             # The recording could not be ended. Allocator and random numbers may still be recording.
             raise LayerticketError(
                 "a training step cannot be recorded as a CUDA graph, and PyTorch cannot continue "
-                f"after this: {obstacle or first_line(err)}. Set cuda_graph to False "
+                f"after this: {obstacle or short(err).rstrip('.')}. Set cuda_graph to False "
                 "(--no-cuda-graph)."
             ) from err
         if obstacle:
@@ -410,11 +410,6 @@ class CapturedStep:
         else:
             self._graph, self._inputs, self._held = graph, (images, labels), self._values()
         return obstacle
-
-
-def first_line(err: Exception) -> str:
-    """Return the first line of the message of an error; its class if there is none."""
-    return (str(err).splitlines() or [type(err).__name__])[0].rstrip(".")
 
 
 @contextmanager
@@ -626,7 +621,7 @@ def timed_steps(
         dataset = replace(dataset, train=dataset.train.to(where))  # one copy for all networks
     with ExitStack() as stack:
         stack.enter_context(repeatable_kernels())
-        stack.enter_context(forked_random_state(where))
+        stack.enter_context(fork_rng([where.index] if where.type == "cuda" else []))
         found = {}
         for name, model in models.items():
             own = copy_of(model)

@@ -17,7 +17,8 @@ from layerticket.baselines.controls import shallower_names
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import Evaluation, prepare
 from layerticket.files import canonical_json
-from layerticket.models.load import check_model
+from layerticket.models.load import stated_shape
+from layerticket.models.names import check_model_name
 from layerticket.study.folder import Context, StudyFolder
 from layerticket.study.job import count_blocks, dataset_of, networks_of, run_job, scored_on
 from layerticket.study.measured_budget import TimingSetup, measure_steps
@@ -191,7 +192,8 @@ def _prepared(
     share = workers.default_threads  # raises if a GPU is missing
     for model in (*study.models, *study.shallower):
         if isinstance(model, str):
-            check_model(model)
+            check_model_name(model)
+            stated_shape(model)  # raises for names that timm and torchvision do not have
     if any(isinstance(method, ShallowerMethod) and not method.model for method in study.methods):
         _check_shallower(study)
     dataset = dataset_of(study, context.data_dir)
