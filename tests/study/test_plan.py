@@ -10,8 +10,9 @@ import pytest
 from layerticket.criteria import registry
 from layerticket.errors import LayerticketError
 from layerticket.study.folder import StudyFolder
-from layerticket.study.plan import Plan, snapshot_epochs, unfold
+from layerticket.study.plan import Plan, unfold
 from layerticket.study.toml import study_of
+from layerticket.training.checkpoint import epochs_at
 from toy_study import study_table
 
 TICKET = {"method": "ticket", "criterion": "snip"}
@@ -58,7 +59,8 @@ def test_work_is_shared():
     dense = [row for row in found.rows if row.method == "dense"]
     assert [row.seed for row in dense] == [0, 1]
     assert all("dense" not in found.jobs[row.jobs["evaluate"]].needs for row in dense)
-    assert snapshot_epochs(study_of(study_table(methods=ALL, recipe={"epochs": 4}))) == (1, 2)
+    points = study_of(study_table(methods=ALL)).snapshot_points
+    assert epochs_at(points, 4) == (1, 2)
 
 
 def test_jobs_stand_after_what_they_need():

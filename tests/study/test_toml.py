@@ -135,6 +135,7 @@ def test_lists_unfold_and_numbers_count_seeds():
 WRONG = {
     "unknown key": ({"modles": ["x"]}, "study: key 'modles'.*Did you mean 'models'"),
     "unknown recipe key": ({"recipe": {"epoch": 1}}, "study: recipe: key 'epoch'.*'epochs'"),
+    "unknown tracker key": ({"tracking": {"trak": []}}, "study: tracking: key 'trak'.*'track'"),
     "unknown budget": ({"budgets": [{"remov": 1}]}, r"budgets\[0\]: key 'remov'.*'remove'"),
     "unknown attack key": (
         {"conditions": {"attack": {"stepz": 1}}},

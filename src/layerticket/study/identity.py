@@ -80,11 +80,6 @@ def data_identity(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def drawn(model: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return the identity of initial weights that a seed drew."""
-    return {"drawn": {**model, "seed": seed}}
-
-
 def start_of(
     first: nn.Module,
     *,
@@ -116,7 +111,7 @@ def start_of(
     if not epoch:
         for seed, build in draws.items():
             if tensor_digest(build().state_dict()) == weights:
-                return drawn(model, seed)
+                return {"drawn": {**model, "seed": seed}}
     elif origin is not None and snapshot_path(origin, epoch).exists():
         kept = load_snapshot(origin, epoch)
         averages = _cut(kept.average, smaller), tensor_digest(average)

@@ -43,14 +43,14 @@ from layerticket.study.identity import (
     data_identity,
     module_text,
 )
-from layerticket.study.plan import NEW_WEIGHTS, Job, Plan, snapshot_epochs
+from layerticket.study.plan import NEW_WEIGHTS, Job, Plan
 from layerticket.study.record import BILL, FIRST, WEIGHTS, Provenance, Result, read_config
 from layerticket.study.search import SEARCHES, Search
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.study.toml import study_of
 from layerticket.study.train import Networks, Training, plan_training, train
 from layerticket.ticket.ticket import FILES as TICKET_FILES
-from layerticket.ticket.ticket import Ticket
+from layerticket.ticket.ticket import ROUNDS, Ticket
 from layerticket.training.checkpoint import epochs_at, snapshot_path
 from layerticket.training.device import Where, compile_pays, resolve_device, resolve_precision
 from layerticket.training.recipe import TRAINING_REVISION, Recipe
@@ -245,7 +245,12 @@ class JobRunner:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, with the precision and compilation that the first job chose."""
+        """The recipe, with the precision and compilation that the first job chose.
+
+        A user's own training takes the recipe as it stands.
+        """
+        if self.study.fit:
+            return self.study.recipe
         path = self.folder.root / PRECISION
         if not path.exists():
             with self.folder.held():
@@ -295,8 +300,7 @@ class JobRunner:
         """Find what is trained in place of the dense network."""
         method, out = self.study.method(job.method), self.folder.search(job.name)
         _clear(out)
-        recipe = self.study.recipe if self.study.fit else self.recipe
-        dense = None
+        recipe, dense = self.recipe, None
         if "dense" in job.needs:
             epochs = epochs_at(method.snapshot_points, recipe.epochs)
             dense = self.ensure(self.plan.jobs[job.needs["dense"]], snapshots=epochs)
@@ -342,15 +346,21 @@ class JobRunner:
         found = self.folder.record(job.needs["search"]) if "search" in job.needs else None
         found, ticket = found or {}, self._ticket(job.needs.get("search"))
         new = ticket is not None and self.study.method(job.method).new_weights
-        seed = int(job.seed or 0)
         if ticket is not None and not new and self.study.method(job.method).snapshot_points:
             self._ensure_start(job, Ticket.load(ticket).rewind_epoch)
-        recipe = self.study.recipe if self.study.fit else self.recipe
+        recipe = self.recipe.for_epochs(found.get("epochs", self.recipe.epochs))
+        return self._planned(job, found.get("model", job.model), recipe, ticket, new=new)
+
+    def _planned(
+        self, job: Job, model: str, recipe: Recipe, ticket: Path | None, *, new: bool = False
+    ) -> Training:
+        """Plan a training in the folder of the study, from new weights or those of the ticket."""
+        seed = int(job.seed or 0)
         return plan_training(
             self.networks,
-            found.get("model", job.model),
+            model,
             self.dataset if self.study.has_data else None,
-            recipe.for_epochs(found.get("epochs", recipe.epochs)),
+            recipe,
             seed=seed,
             ticket=ticket,
             initialization="seed" if new else "ticket",
@@ -407,7 +417,8 @@ class JobRunner:
         begun = {"training": training.identity.name, "epochs": epochs}
         self.folder.begin_training(job.name, begun)
         dense = job.method == "dense" and not self.study.fit
-        folder, _ = self._train(job, training, snapshot_epochs(self.study) if dense else ())
+        snapshots = epochs_at(self.study.snapshot_points, self.study.recipe.epochs)
+        folder, _ = self._train(job, training, snapshots if dense else ())
         origin, inputs = training.identity.start.get("snapshot"), {}
         if origin is not None:
             known = Result.load(self.folder.training(origin["training"])).snapshots
@@ -417,17 +428,7 @@ class JobRunner:
 
     def train_round(self, job: Job, ticket: Path) -> Path:
         """Train the ticket of one round of a search, as a training of the study."""
-        training = plan_training(
-            self.networks,
-            job.model,
-            self.dataset,
-            self.recipe,
-            seed=int(job.seed or 0),
-            ticket=ticket,
-            trainings=self.folder.trainings,
-            device=self.context.device,
-            validation_fraction=self.study.validation_fraction,
-        )
+        training = self._planned(job, job.model, self.recipe, ticket)
         return self._train(job, training, weights=True)[0]
 
     def ensure(self, job: Job, *, snapshots: tuple[int, ...] = ()) -> Path:
@@ -495,7 +496,7 @@ def _clear(out: Path) -> None:
     Raises:
         LayerticketError: If its folder has other files, which are not deleted.
     """
-    rounds = out / "rounds"
+    rounds = out / ROUNDS
     for ticket in rounds.glob("ticket-*"):
         remove_written(ticket, TICKET_FILES)
     remove_written(rounds, ())

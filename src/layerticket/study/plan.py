@@ -19,7 +19,6 @@ from layerticket.settings import Digest, Name, Whole, checked_json, restored, to
 from layerticket.study.identity import callable_identity
 from layerticket.study.methods import ControlMethod, Method, table_of_method
 from layerticket.study.spec import StudyFile, budget_text, name_of
-from layerticket.training.checkpoint import epochs_at
 from layerticket.training.steps import weight_copies
 
 JobKind = Literal["network", "search", "train", "evaluate"]
@@ -342,11 +341,6 @@ class _Planner:
         job = Job(name=name, kind=kind, model=model, seed=seed, needs=needs or {}, **more)
         self.jobs.setdefault(name, job)
         return name
-
-
-def snapshot_epochs(study: StudyFile) -> tuple[int, ...]:
-    """Return the epochs of the dense training whose snapshots the methods need."""
-    return epochs_at(study.snapshot_points, study.recipe.epochs)
 
 
 def _slug(text: str) -> str:

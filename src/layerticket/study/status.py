@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
@@ -179,7 +179,7 @@ def _training(job: Job, view: StudyView) -> tuple[str, dict[str, Any]]:
         curve = curve_of(folder.training(begun["training"]))
         known = [point["train_seconds"] for point in curve if point is not None]
         seconds = [0.0, *(value for value in known if value is not None)][-1]
-        facts = {"epochs": begun.get("epochs", 0), "done": len(curve), "seconds": seconds}
+        facts = {"epochs": begun["epochs"], "done": len(curve), "seconds": seconds}
         return begun["training"], facts
     search = folder.record(job.needs["search"]) if "search" in job.needs else None
     epochs = (search or {}).get("epochs", view.plan.epochs)
@@ -223,8 +223,9 @@ def study_status(folder: Path) -> dict[str, Any]:
     """
     place = StudyFolder(existing(folder, "plan.json").parent)
     plan = place.read_plan()
-    running = sum(map(place.is_running, _unfinished(place.view(), plan.jobs)))
-    return {"study": str(folder), **asdict(status_of(place, plan, workers=max(1, running)))}
+    view = place.view()
+    running = sum(place.is_running(name) for name in plan.jobs if not view.is_done(name))
+    return {"study": str(folder), **asdict(status_of(place, plan, workers=running))}
 
 
 def existing(folder: Path, name: str) -> Path:
@@ -240,7 +241,3 @@ def existing(folder: Path, name: str) -> Path:
             f"--out {folder}"
         )
     return path
-
-
-def _unfinished(folder: StudyFolder, names: Iterable[str]) -> Iterable[str]:
-    return (name for name in names if not folder.is_done(name))

@@ -19,12 +19,14 @@ from layerticket.study.methods import methods_of, table_of_method, with_seeds
 from layerticket.study.spec import StudyFile, name_of
 from layerticket.training.device import Metering
 from layerticket.training.recipe import Recipe
+from layerticket.training.trackers import Trackers
 
 SECTIONS: Mapping[str, type] = {
     "recipe": Recipe,
     "reading": Reading,
     "conditions": Conditions,
     "energy": Metering,
+    "tracking": Trackers,
 }
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 TEMPLATE = Path(__file__).resolve().parent / "template.toml"

@@ -516,7 +516,9 @@ def _trained(
         folder=place,
         identity={"training": training.identity.name},
         start=training.start,
-        validate=_validation(judge) if len(dataset.validation) else None,
+        validate=(lambda network: judged(network, split=dataset.validation, **judge).accuracy)
+        if len(dataset.validation)
+        else None,
         **options,
     )
     tested = group.on_rank0(lambda: judged(model, split=dataset.test, **judge))
@@ -539,12 +541,6 @@ def _trained(
         environment={},
         **energy_figures(fitted.energy, method, options["where"].metering),
     )
-
-
-def _validation(judge: Mapping[str, Any]) -> Callable[[nn.Module], float]:
-    """Return a function that evaluates a network on the validation images."""
-    split = judge["dataset"].validation
-    return lambda model: judged(model, split=split, **judge).accuracy
 
 
 def _snapshots(place: Path) -> dict[str, str]:

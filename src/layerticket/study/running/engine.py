@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from layerticket.baselines.controls import shallower_names
+from layerticket.data.dataset import Dataset
 from layerticket.errors import LayerticketError
 from layerticket.evaluation.robustness import Evaluation, prepare
 from layerticket.files import canonical_json
@@ -160,8 +161,7 @@ def forecast_study(
             "with --only."
         )
     dataset, recipe = dataset_of(study, data_dir), study.recipe
-    count = functools.partial(count_blocks, study, dataset)
-    plan = unfold(study, scored_on(study, dataset), count_blocks=count)
+    plan = _plan(study, dataset)
     trainings = Counter(job.model for job in plan.jobs.values() if job.kind == "train")
     networks, where = networks_of(study, dataset), Where(device=workers.device, progress=False)
     before, steps = torch.get_num_threads(), {}
@@ -185,6 +185,11 @@ def forecast_study(
     }
 
 
+def _plan(study: StudyFile, dataset: Dataset) -> Plan:
+    count = functools.partial(count_blocks, study, dataset)
+    return unfold(study, scored_on(study, dataset), count_blocks=count)
+
+
 def _prepared(
     study: StudyFile, folder: StudyFolder, context: Context, workers: Workers
 ) -> tuple[Plan, Context]:
@@ -203,11 +208,7 @@ def _prepared(
         folders = (*study.conditions.shift_dir, *context.shift_dirs)
         conditions = replace(study.conditions, shift_dir=folders)
         evaluations = prepare(study.evaluate, dataset, conditions)
-    plan = unfold(
-        study,
-        scored_on(study, dataset),
-        count_blocks=functools.partial(count_blocks, study, dataset),
-    )
+    plan = _plan(study, dataset)
     with folder.held():
         _warn_of_changes(folder, plan)
         _check_evaluations(folder, plan, evaluations)
