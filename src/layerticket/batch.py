@@ -315,16 +315,15 @@ def split(batch: Batch, parts: int) -> list[tuple[float, Batch]]:
     ]
 
 
-def class_order(batch: Batch) -> Tensor | None:
-    """Return the indices of the examples (N,) sorted by class, stable within a class.
+def classes_of(batch: Batch) -> Tensor | None:
+    """Return the classes (N,): the targets, or `labels` in a dict.
 
-    The classes are the targets, or `labels` in a dict; None unless they are one whole number per
-    example.
+    None unless they are one whole number per example.
     """
     targets = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
     if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
         return None
-    return targets.argsort(stable=True)
+    return targets
 
 
 def batch_digest(batch: Any) -> str:  # noqa: ANN401 - a batch or inputs

@@ -100,12 +100,10 @@ class Compared(Shown):
         return str(self)
 
     def _facts(self) -> dict[str, object]:
-        facts: dict[str, object] = {
-            " ".join(
-                (one.method, one.budget)
-            ): f"{one.outcome_adjusted}, {words.interval(one.difference)}"
-            for one in self.comparisons[:8]
-        }
+        facts: dict[str, object] = {}
+        for one in self.comparisons[:8]:
+            said = f"{one.outcome_adjusted}, {words.interval(one.difference)}"
+            facts[f"{one.method} {one.budget}"] = said
         return facts | {"folder": self.folder}
 
     def _table(self) -> Table:

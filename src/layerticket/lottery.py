@@ -323,6 +323,5 @@ def draw_at_initialization(
         model, batch, criterion=criterion, budget=budget, rounds=rounds, seed=seed, **options
     )
     network = ticket.apply(model)
-    how: dict[str, Any] = {"seed": seed, "where": where}
-    trained = fit(network, dataset, recipe, folder=folder / "ticket", **how)
+    trained = fit(network, dataset, recipe, seed=seed, folder=folder / "ticket", where=where)
     return Draw(ticket=ticket, network=network, training=trained)

@@ -23,6 +23,7 @@ from layerticket.training.checkpoint import Snapshot
 from layerticket.training.recipe import Recipe
 
 SYNFLOW_ROUNDS = 100  # as in the paper
+KEPT = 0.8  # share of the weights that a round of magnitude pruning keeps
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
 
 
@@ -216,14 +217,13 @@ def weights_to_keep(model: nn.Module, reference: Ticket) -> int:
     return count
 
 
-def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> tuple[float, ...]:
+def kept_shares(target: float, rounds: int | None = None) -> tuple[float, ...]:
     """Return the share of weights kept after each round, down to `target`.
 
     Args:
         target: Share kept in the end, in (0, 1).
-        rounds: Number of equal rounds; None: as many as needed if each keeps the share `step` of
-            the rest, and the last one less, as in Frankle & Carbin.
-        step: Share that each round keeps, in (0, 1), if `rounds` is None.
+        rounds: Number of equal rounds; None: as many as needed if each keeps `KEPT` of the rest,
+            and the last one less, as in Frankle & Carbin.
 
     Raises:
         LayerticketError: If a number is out of range.
@@ -234,14 +234,14 @@ def kept_shares(target: float, rounds: int | None = None, step: float = 0.8) -> 
         >>> [round(share, 3) for share in kept_shares(0.512, rounds=3)]
         [0.8, 0.64, 0.512]
     """
-    if not 0 < target < 1 or not 0 < step < 1 or (rounds is not None and rounds < 1):
+    if not 0 < target < 1 or (rounds is not None and rounds < 1):
         raise LayerticketError(
-            f"target is {target}, step {step}, rounds {rounds}; shares must be between 0 and 1, "
-            "and rounds at least 1."
+            f"target is {target}, rounds {rounds}; target must be between 0 and 1, and rounds at "
+            "least 1."
         )
     if rounds is None:
-        rounds = max(1, math.ceil(round(math.log(target) / math.log(step), 9)))
-        return (*(step**number for number in range(1, rounds)), target)
+        rounds = max(1, math.ceil(round(math.log(target) / math.log(KEPT), 9)))
+        return (*(KEPT**number for number in range(1, rounds)), target)
     return (*(target ** (number / rounds) for number in range(1, rounds)), target)
 
 

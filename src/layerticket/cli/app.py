@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None, *, program: App = app) -> int:
         if odd := [word for word in words if "\0" in word]:
             raise LayerticketError(f"argument {odd[0]!r} has a null byte. Remove it.")
         if "WORLD_SIZE" in os.environ and program is app and words[:1] != ["train"]:
-            _alone(words)
+            from layerticket.cli.options import alone
+
+            alone(" ".join(["layerticket", *words[:1]]))
         program.config = _defaults(words)
         program(words, exit_on_error=False, print_error=False)
     except CycloptsError as err:
@@ -175,10 +177,3 @@ def _choices(hint: object) -> tuple[object, ...]:
     if typing.get_origin(hint) is typing.Literal:
         return parts
     return tuple(word for part in parts for word in _choices(part))
-
-
-def _alone(words: Sequence[str]) -> None:
-    """Raise if a launcher started several processes for this verb."""
-    from layerticket.cli.options import alone
-
-    alone(" ".join(["layerticket", *words[:1]]))

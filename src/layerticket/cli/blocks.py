@@ -89,7 +89,7 @@ def _spread(
     dataset = data.load()
     return ranking_stability(
         lambda seed: Networks.of(dataset).build(model, seed),
-        lambda number: draw_batch(dataset, None, seed=number, balanced=True),
+        lambda number: draw_batch(dataset, None, seed=number),
         criterion=criterion,
         seeds=repeats,
         batches=repeats,

@@ -85,10 +85,8 @@ def train(
     with processes(device) as group:
         dataset = group.rank0_first(data.load)
         source = f"data {data.source}"
-        given, inputs = (
-            {"shape": list(dataset.shape), "from": source},
-            input_line(dataset.shape, source),
-        )
+        given = {"shape": list(dataset.shape), "from": source}
+        inputs = input_line(dataset.shape, source)
         if ticket is not None and initialization == "ticket":
             recipe = _recipe_for(Ticket.load(ticket), recipe, seed, show=group.rank == 0)
         recipe = recipe or Recipe()

@@ -13,7 +13,7 @@ from layerticket.batch import (
     CrossEntropy,
     LossFn,
     call,
-    class_order,
+    classes_of,
     head,
     inputs_of,
     logits_of,
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 COOLED = CrossEntropy(temperature=200.0, classes_only=True)  # the temperature of the authors' code
 EXAMPLES = 16  # invariance under scaling holds for every batch, so a few examples show it
 EULER = 1e-3  # largest |theta . g| / (|theta| |g|); rounding in low precision stays below it
+SCALED = 3e-5  # largest relative deviation of the outputs per scaled weight
 
 
 def grasp(
@@ -114,12 +115,13 @@ def _sorted_by_class(batch: Batch, micro_batches: int) -> Batch:
             f"micro_batches is {micro_batches} and halves is True, but halves are two "
             "micro-batches. Choose one."
         )
-    order = class_order(batch)
-    if order is None or len(order) < 2:
+    classes = classes_of(batch)
+    if classes is None or len(classes) < 2:
         raise LayerticketError(
             "halves sorts the batch by class and splits it in two; it needs one class per example, "
             "as whole numbers, and at least two examples. Leave halves out."
         )
+    order = classes.argsort(stable=True)
     found: Batch = map_tensors(batch, lambda t: t[order.to(t.device)])
     return found
 
@@ -129,8 +131,7 @@ def scale_invariant(
     batch: Batch,
     names: list[str],
     gradient: Mapping[str, Tensor],
-    micro_batches: int = 1,
-    tolerance: float = 3e-5,
+    micro_batches: int,
 ) -> bool:
     """Whether the network's output is unchanged if each weight tensor is scaled alone.
 
@@ -138,7 +139,7 @@ def scale_invariant(
     free, the gradient is at hand), and one forward pass of the first 16 examples with every weight
     doubled or halved, at random. Powers of two pass through floating-point arithmetic without
     rounding, in any precision, so what is left is what the epsilon inside the normalizations does;
-    it grows into an error of the scores about a hundred times as large. `tolerance` is the largest
+    it grows into an error of the scores about a hundred times as large. `SCALED` is the largest
     relative deviation of the outputs per weight scaled (CIFAR ResNets reach 2e-5); deviations of
     single weights add up as their squares do.
     """
@@ -162,7 +163,7 @@ def scale_invariant(
         except LayerticketError:  # an output that cannot be compared proves nothing
             return False
         after = logits_of(functional_call(model, scaled, tuple(args), dict(kwargs)))
-    allowed = tolerance * len(names) ** 0.5
+    allowed = SCALED * len(names) ** 0.5
     return bool((after - before).norm() <= allowed * (before - before.mean(0)).norm())
 
 

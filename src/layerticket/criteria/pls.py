@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerticket.batch import Batch, size_of
+from layerticket.batch import Batch, classes_of, size_of
 from layerticket.blocks.block import Blocks
 from layerticket.criteria.features import block_activations
 from layerticket.errors import LayerticketError
@@ -80,9 +80,10 @@ def _pooled(output: Tensor) -> Tensor:
 
 def _classes_of(batch: Batch) -> Array:
     """Return the classes one-hot, (N, K), without columns of classes that do not occur."""
-    targets = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
-    if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
-        given = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else "none"
+    targets = classes_of(batch)
+    if targets is None:
+        other = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
+        given = f"{other.dtype} {tuple(other.shape)}" if isinstance(other, Tensor) else "none"
         raise LayerticketError(
             f"pls needs the class of every example, {size_of(batch)} integers; targets are "
             f"{given}. Give (inputs, classes), or a dict with 'labels', or use kl or cka."

@@ -49,7 +49,6 @@ def batches(
     policy: str | None = None,
     mixing: Mixing = Mixing(),
     drop_last: bool = False,
-    dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     part: tuple[int, int] | None = None,
     device: torch.device | None = None,
@@ -67,15 +66,14 @@ def batches(
         policy: Augmentation of each image before that: "trivialaugment" or "randaugment".
         mixing: How pairs of images are mixed after that; targets are then class probabilities.
         drop_last: Whether to drop a last batch of fewer than B images.
-        dtype: Type of the images returned; they are normalized in float32.
         channels_last: Whether images are stored as (B, H, W, C); their shape stays (B, C, H, W).
         part: Start and end of the part of each batch to return, 0 to B; images are augmented as
             in the whole batch. None: whole batches.
         device: Device of the batches; None: device of the split.
 
     Returns:
-        Pairs of images (B, C, H, W), normalized, and labels (B,) int64, or targets (B, K) float32
-        if images are mixed.
+        Pairs of images (B, C, H, W) float32, normalized, and labels (B,) int64, or targets (B, K)
+        float32 if images are mixed.
 
     Raises:
         LayerticketError: If B is below 1, or `drop_last` would drop all images.
@@ -102,8 +100,7 @@ def batches(
         fetched = _fetch_batches(dataset, split, parts, None, device)
         pairs = ((normalize(i), labels[n]) for i, n in zip(fetched, parts, strict=True))
     converted = (
-        (images.to(dtype=dtype).contiguous(memory_format=layout), labels)
-        for images, labels in pairs
+        (images.float().contiguous(memory_format=layout), labels) for images, labels in pairs
     )
     if device.type == "cpu" and (split.is_encoded or policy is not None):
         return _in_one_thread(converted)

@@ -30,6 +30,7 @@ from layerticket.data.dataset import (
     check_array,
     check_labels,
 )
+from layerticket.data.images import pillow
 from layerticket.data.sources import SHAPES
 from layerticket.errors import LayerticketError, need
 from layerticket.files import check_regular
@@ -432,13 +433,13 @@ def _columns(file: Path, label: str) -> tuple[list[bytes], Array]:
 
 def _pixels(file: Path, row: int, encoded: bytes) -> bytes:
     """Decode one image to 32x32x3 bytes."""
-    pillow = need("PIL.Image", extra="cifar", why="reading images needs Pillow")
+    library = pillow()
     try:
-        with pillow.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+        with library.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
             if image.size == (SIDE, SIDE):
                 return bytes((image if image.mode == "RGB" else image.convert("RGB")).tobytes())
             problem = f"is {image.width}x{image.height} pixels"
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as err:
+    except (OSError, ValueError, SyntaxError, library.DecompressionBombError) as err:
         problem = f"cannot be decoded ({err})"
     raise LayerticketError(
         f"image {row} of {file.name!r} {problem}; it must be a complete PNG or JPEG of "

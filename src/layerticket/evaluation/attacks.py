@@ -20,7 +20,7 @@ from layerticket.errors import LayerticketError
 from layerticket.evaluation.accuracy import evaluating, packed
 from layerticket.evaluation.autoattack import autoattack
 from layerticket.evaluation.robustness import Attack, Kind
-from layerticket.training.device import resolve_device
+from layerticket.training.device import repeatable_kernels, resolve_device
 
 Network = Callable[[Tensor], Tensor]
 STEP = 2.5  # total length of all steps in budgets, so that PGD can reach and follow the border
@@ -49,12 +49,10 @@ def under_attack(model: nn.Module, dataset: Dataset, device: torch.device) -> It
     Modes, device, ``requires_grad`` and ``.grad`` of the model are restored at the end.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
     try:
         with (
             evaluating(model, device),
-            exact,
+            repeatable_kernels(),
             torch.autocast(device.type, enabled=False),
             torch.enable_grad(),
         ):

@@ -52,7 +52,9 @@ def hugging_face_model(
         fields = {"num_channels": channels} | fields
     if unknown := sorted(set(fields) - {*vars(known), *known.attribute_map, "num_labels"}):
         raise unknown_name(f"option of 'hf:{path}'", unknown[0], {*OURS, *known.to_dict()})
-    config = _configuration(transformers, _labelled(record) | fields, path)
+    # Names of labels may contradict the given number of labels.
+    named = {key: value for key, value in record.items() if key not in ("id2label", "label2id")}
+    config = _configuration(transformers, named | fields, path)
     dtype = _dtype(options.get("dtype", "float32"))
     weights = options.get("weights", False)
     if weights not in (True, False):
@@ -109,11 +111,6 @@ def _configuration(transformers: Any, record: Mapping[str, Any], path: str) -> A
         raise LayerticketError(
             f"'hf:{path}' is not a valid configuration of model_type {kind!r}: {_one_line(err)}"
         ) from err
-
-
-def _labelled(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop names of labels, which may contradict the given number of labels."""
-    return {key: value for key, value in record.items() if key not in ("id2label", "label2id")}
 
 
 def _dtype(name: object) -> torch.dtype:

@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -276,7 +277,7 @@ def shortened(config: Any, total: int, gone: Sequence[int]) -> Iterator[Any]:  #
     for path, field, member in _counts(config, total):
         for pattern in (ABOUT_LAYERS, re.compile(""), None):
             candidate = copy.deepcopy(config)
-            part = _subconfig(candidate, path)
+            part = reduce(getattr, path, candidate)
             if pattern is not None:
                 _drop_entries(part, pattern, total, gone, unchanged=field)
             left = total - len(gone)
@@ -364,12 +365,6 @@ def _are_indices(value: Sequence[Any], total: int) -> bool:
         all(type(entry) is int and 0 <= entry < total for entry in value)
         and len(set(value)) == len(value) > 0
     )
-
-
-def _subconfig(config: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a configuration
-    for field in path:
-        config = getattr(config, field)
-    return config
 
 
 def _is_config(value: object) -> bool:

@@ -84,21 +84,19 @@ def removables(model: nn.Module, blocks: Iterable[Removable | str]) -> list[Remo
     present = dict(model.named_modules())
     found: dict[str, Removable] = {}
     for block in blocks:
-        name = block if isinstance(block, str) else block.name
-        if isinstance(block, str) and name not in present:
-            composite = [n for n, module in present.items() if n and any(module.children())]
-            raise unknown_name("block", name, composite)
-        if name not in present or any(part not in present for part in _parts(block)):
+        if isinstance(block, str):
+            if block not in present:
+                composite = [n for n, module in present.items() if n and any(module.children())]
+                raise unknown_name("block", block, composite)
+            found[block] = _named(present, block)
+        elif present.keys() >= {block.name, *block.modules}:
+            found[block.name] = block
+        else:
             raise LayerticketError(
-                f"block {name!r} is not in this {type(model).__name__}; pass the blocks "
+                f"block {block.name!r} is not in this {type(model).__name__}; pass the blocks "
                 "that find_blocks found in this network."
             )
-        found[name] = _named(present, name) if isinstance(block, str) else block
     return list(found.values())
-
-
-def _parts(block: Removable | str) -> tuple[str, ...]:
-    return () if isinstance(block, str) else block.modules
 
 
 def _named(present: dict[str, nn.Module], name: str) -> Named:
@@ -170,7 +168,9 @@ def zero_blocks(model: nn.Module, blocks: Iterable[Removable | str]) -> nn.Modul
     model = network_of(model)
     zeroed = copy_of(model)
     for block in removables(model, blocks):
-        if block.post_norm and not _ends_in_zeros(block):
+        # A branch that ends in zeros is added to the stream; the normalization after it stays.
+        added = block.replacements and block.replacements[0].output == "zeros"
+        if block.post_norm and not added:
             raise LayerticketError(
                 f"block {block.name!r} is post-norm: with zeros it would output zeros, not its "
                 "input. Use remove_blocks."
@@ -248,11 +248,6 @@ class Absent(nn.Module):
     def extra_repr(self) -> str:
         """Return the kind of output for ``print(model)``."""
         return f"output={self.output!r}"
-
-
-def _ends_in_zeros(block: Removable) -> bool:
-    """Whether the removed part is added to the stream, so that a later normalization stays."""
-    return bool(block.replacements) and block.replacements[0].output == "zeros"
 
 
 def _copy_shared(small: nn.Module, shared: set[int]) -> None:

@@ -2,14 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from layerticket.batch import Batch, class_order, head, inputs_of, map_tensors, size_of
+from layerticket.batch import Batch, classes_of, head, inputs_of, map_tensors, size_of
 from layerticket.blocks.block import Block, Blocks, Granularity
 from layerticket.blocks.find import find_blocks
 from layerticket.blocks.probe import runs
@@ -95,7 +95,8 @@ def find_ticket(
     found: list[tuple[BlockScores, Selection]] = []
     cuts: list[Cut] = []
     for part in budget.parts(rounds):
-        whole = _whole_blocks(blocks, gone)
+        # Removed branches do not renumber layers.
+        whole = [block.name for block in blocks.named(gone) if block.branch is None]
         scores = _scores(small, blocks.without(gone), whole, batch, criterion, **options)
         chosen = select(
             scores.values,
@@ -147,12 +148,12 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
             f"the noise of scores needs two halves of the batch, but it has {examples} example. "
             "Give more examples, or leave noise out."
         )
-    order = class_order(batch)
-    if order is None:
+    targets = classes_of(batch)
+    if targets is None:
         order = torch.arange(examples)
     else:
-        targets = batch["labels"] if isinstance(batch, Mapping) else batch[1]
-        classes, counts = targets.unique(return_counts=True)
+        order = targets.argsort(stable=True)
+        classes, counts = torch.unique(targets, return_counts=True)
         if counts.min() < 2:
             raise LayerticketError(
                 "the noise of scores needs two examples of every class in the batch; class "
@@ -202,11 +203,6 @@ def cut_of(chosen: Selection, scores: BlockScores, halves: Sequence[BlockScores]
         noise=noise,
         seconds=sum(half.seconds for half in halves),
     )
-
-
-def _whole_blocks(blocks: Blocks, gone: Sequence[str]) -> list[str]:
-    """Return the names of removed whole blocks; removed branches do not renumber layers."""
-    return [block.name for block in blocks.named(gone) if block.branch is None]
 
 
 def _renamed(small: nn.Module, blocks: Iterable[Block], gone: Sequence[str]) -> tuple[Block, ...]:

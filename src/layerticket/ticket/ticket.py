@@ -4,10 +4,10 @@ It is saved in a folder: ``ticket.json`` and safetensors files, never a pickle.
 """
 
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layerticket.blocks.block import Block, block_of, block_record
 from layerticket.display import Shown, few, saved
 from layerticket.errors import LayerticketError
-from layerticket.files import digest, read_json, write_atomically
+from layerticket.files import digest, read_json, write_json
 from layerticket.modules import copy_of, network_of
 from layerticket.settings import Digest, Name, NotNegative, Number, Side, Whole, restored
 from layerticket.surgery.channels import without_channels
@@ -248,7 +248,7 @@ class Ticket(Shown):
         for name in TENSORS:
             if tensors := getattr(self, name):
                 save_tensors(_file(folder, name), tensors, {})
-        write_atomically(folder / RECORD, json.dumps(self._record(), indent=1) + "\n")
+        write_json(folder / RECORD, self._record())
         return folder
 
     @classmethod
@@ -424,7 +424,7 @@ def _restored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Build the fields that are records themselves."""
     where = str(folder / RECORD)
     made: dict[str, Any] = {}
-    for name, one in (("blocks", block_of), ("cuts", _cut_of)):
+    for name, one in (("blocks", block_of), ("cuts", partial(restored, Cut))):
         found = values.get(name, [])
         if not isinstance(found, list):
             raise LayerticketError(f"{where}: {name} is {found!r}; it must be a list.")
@@ -432,7 +432,3 @@ def _restored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     origin = values.get("origin")
     made["origin"] = None if origin is None else restored(Origin, origin, f"{where}: origin")
     return made
-
-
-def _cut_of(record: object, where: str) -> Cut:
-    return restored(Cut, record, where)

@@ -59,9 +59,8 @@ def drop_paths(model: nn.Module, rate: float | None) -> Iterator[None]:
         )
     before = [(owner, name, getattr(owner, name)) for _, owner, name in found]
     blocks = list(dict.fromkeys(block for block, _, _ in found))
-    rates = {block: rate * i / max(1, len(blocks) - 1) for i, block in enumerate(blocks)}
-    if len(blocks) == 1:
-        rates = {blocks[0]: rate}
+    last = len(blocks) - 1
+    rates = {block: rate * i / last if last else rate for i, block in enumerate(blocks)}
     try:
         for block, owner, name in found:
             _put(owner, name, DropPath(rates[block]).train(owner.training))

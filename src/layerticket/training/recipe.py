@@ -134,12 +134,9 @@ class Recipe:
         share = epochs / self.epochs
         return replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * share)
 
-    def as_toml(self) -> str:
-        """Return the recipe as lines of TOML; None values are left out."""
-        return tomli_w.dumps(to_table(self))
-
     def __str__(self) -> str:
-        return self.as_toml().rstrip()
+        """Return the recipe as lines of TOML; None values are left out."""
+        return tomli_w.dumps(to_table(self)).rstrip()
 
     def _repr_html_(self) -> str:
         return table_html((), list(to_table(self).items()))
