@@ -5,6 +5,7 @@ import json
 import pytest
 
 from layerticket.cli.app import main
+from layerticket.data.dataset import noise
 from layerticket.errors import LayerticketError
 from layerticket.models.load import stated_shape
 
@@ -141,3 +142,19 @@ def test_an_unknown_network_of_a_study_is_refused_before_anything_is_written(tol
     )
     assert "Did you mean 'timm:convnext_atto'" in refused.err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_criterion_that_reads_no_image_takes_few_of_them(told, tmp_path, classes, monkeypatch):
+    drawn = []
+
+    def made(*shape, **about):
+        found = noise(*shape, **about)
+        drawn.append(len(found.train))
+        return found
+
+    monkeypatch.setattr("layerticket.data.dataset.noise", made)
+    words = ("resnet14", "--input-shape", "3,8,8", "--criterion", "synflow", "--classes", classes)
+    told("find", *words, "--remove", 1, "--out", "t")
+    assert json.loads((tmp_path / "t" / "ticket.json").read_text())["examples"] == 100
+    assert drawn == [1024]

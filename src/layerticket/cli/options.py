@@ -164,7 +164,7 @@ class InputOptions(DataOptions):
             return self.load(), f"data {self.source}"
         from layerticket.data.dataset import noise
 
-        return noise(stated[0], classes=self.classes, images=40 * self.classes), stated[1]
+        return noise(stated[0], classes=self.classes), stated[1]
 
 
 DEFAULT = "the default"

@@ -122,7 +122,7 @@ def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
     if isinstance(study.data, Dataset):
         return study.data
     shape = _input_shape(study)
-    return noise((shape[0], shape[1], shape[2]), classes=study.classes, images=40 * study.classes)
+    return noise((shape[0], shape[1], shape[2]), classes=study.classes)
 
 
 def _input_shape(study: StudyFile) -> tuple[int, ...]:

@@ -105,10 +105,13 @@ class Search:
         )
 
     def batch(self, method: Any, seed: int) -> Any:  # noqa: ANN401 - of any method that scores
-        """Draw the scoring batch of a method."""
+        """Draw the scoring batch of a method; 100 images are enough for one that reads none."""
         if self.given is not None:
             return self.given
-        return draw_batch(self.dataset, method.images, seed=seed, balanced=method.balanced)
+        images, balanced = method.images, method.balanced
+        if images is None and self.dataset.classes > 10 and not method.needs_labels:
+            images, balanced = 100, False
+        return draw_batch(self.dataset, images, seed=seed, balanced=balanced)
 
 
 def find(method: Method, at: Search) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def find_at_initialization(method: TicketMethod, at: Search) -> dict[str, Any]:
         budget=at.budget,
         name=at.model,
         seed=seed,
-        noise=at.noise,
+        noise=at.noise and method.needs_labels,
         **_find_options(method, seed),
     )
     return _find_blocks_ticket(lambda costs: search(costs=costs), dense, method, at, Bill(items={}))
@@ -176,7 +179,7 @@ def find_in_training_of(method: LotteryMethod, at: Search) -> dict[str, Any]:
         budget=at.budget,
         name=run.model,
         seed=run.drawn_by,
-        noise=at.noise,
+        noise=at.noise and method.needs_labels,
         **_find_options(method, seed),
     )
     at = replace(at, model=run.model, recipe=recipe)
