@@ -400,6 +400,9 @@ def test_array_files(tmp_path):
     assert [len(split) for split in (data.train, data.validation, data.test)] == [12, 3, 5]
     with pytest.raises(LayerticketError, match=r"more than the 100 that may be kept.*image-memory"):
         from_array_file(whole, reading=Reading(image_memory=100))
+    np.savez(whole, images=IMAGES, labels=LABELS, val_images=IMAGES, val_label=LABELS)
+    with pytest.raises(LayerticketError, match="holds 'val_images' but not 'val_labels'"):
+        from_array_file(whole)
     for one, other in (("", "train_"), ("train_", "training_"), ("validation_", "val_")):
         names = {"" if one == "" else "train_", one, other}
         twice = {f"{name}images": IMAGES for name in names}

@@ -418,7 +418,12 @@ def from_array_file(
     named: dict[str, str] = {}
     for name, split in {"": "train", **SPLITS}.items():
         images, labels = (f"{name}_{kind}".lstrip("_") for kind in ("images", "labels"))
-        if images in arrays and labels in arrays:
+        if (images in arrays) != (labels in arrays):
+            one, other = (images, labels) if images in arrays else (labels, images)
+            raise LayerticketError(
+                f"{path.name!r} holds {one!r} but not {other!r}. Add it, or leave both out."
+            )
+        if images in arrays:
             if split in parts:
                 raise _named_twice(path, named[split], images)
             what = f"{images} and {labels} of {path.name!r}"
