@@ -49,6 +49,11 @@ def assert_same_end(one, two):
     assert metrics(one) == metrics(two)
 
 
+def test_a_validation_that_is_not_finite_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="validate returned nan; it must return a finite"):
+        train(tmp_path, validate=lambda _: float("nan"))
+
+
 def test_learns_and_logs(tmp_path):
     seen = []
     result, model = train(

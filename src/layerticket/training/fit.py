@@ -136,7 +136,8 @@ def fit(
     Raises:
         LayerticketError: If the device is missing, the split is empty, no parameter is trainable,
             the folder belongs to another training, an epoch is out of range, or processes differ.
-        TrainingError: If the loss is not finite; the last checkpoint stays.
+        TrainingError: If the loss, or what `validate` returns, is not finite; the last checkpoint
+            stays.
     """
     folder = Path(folder)
     kept = _checked(model, dataset, recipe, start, snapshot_epochs, where, meter)
@@ -371,7 +372,10 @@ def _restored(journal: Journal, trainer: Trainer, start: ResumePoint) -> State:
 
 
 def _validated(validate: Callable[[nn.Module], float], model: nn.Module) -> float:
-    return float(validate(model))
+    figure = float(validate(model))
+    if not math.isfinite(figure):
+        raise TrainingError(f"validate returned {figure}; it must return a finite number.")
+    return figure
 
 
 def _record(
