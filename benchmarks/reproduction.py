@@ -33,6 +33,11 @@ from table4 import PAPER as TABLE4
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MARKS = "<!-- from docs/results/reproduction.md -->", "<!-- end -->"
+TRAINED = "resnet20", "resnet32", "resnet20-rewound"
+"""Studies with trainings of their own."""
+STUDIES = *TRAINED, "resnet20-robustness", "resnet20-after-training"
+REWINDS = "0", "25%", "50%", "75%"
+"""Points of the paper's Table 1."""
 FEW = 3
 """Results from fewer seeds are undecided."""
 ERROR = 0.025
@@ -235,10 +240,14 @@ def winners(given: Given) -> Iterator[Finding]:
     tickets = readings(study, "grasp")
     looks = len(tickets)
     outcomes = {reading: wins(one, looks=looks) for reading, one in tickets.items()}
+    trained = {name: one for name, (_, one) in after(given, "0").items() if name != "random"}
+    won = one_of({name: wins(one, looks=len(trained)) for name, one in trained.items()})
+    values = {reading: one.difference for reading, one in tickets.items()}
+    values |= {f"{name} after training": one.difference for name, one in trained.items()}
     yield joined(
-        {reading: one.difference for reading, one in tickets.items()}, one_of(outcomes),
+        values, f"{one_of(outcomes)}; after training, p = 1, rewound to 0: {won} ({UNPLANNED})",
         claim="(1), (2) winning tickets exist and are found at initialization",
-        of="GraSP - dense", paper=paper,
+        of="GraSP, and criteria after training - dense", paper=paper,
     )  # fmt: skip
     exist = "(1) winning tickets exist"
     alone = single_blocks(study)
@@ -264,17 +273,27 @@ def winners(given: Given) -> Iterator[Finding]:
             yield unplanned(value, **about)
 
 
+def after(given: Given, rewind: str) -> dict[str, tuple[Study, Comparison]]:
+    """Return the tickets after training by criterion, for one point that they are rewound to."""
+    study: Study = given["resnet20-after-training" if rewind == "0" else "resnet20-rewound"]
+    methods = [(one.method.split(), one) for one in study.comparisons]  # lottery CRITERION REWIND
+    return {name: (study, one) for (_, name, point), one in methods if point == rewind}
+
+
 def after_training(given: Given, claim: str) -> Iterator[Finding]:
     """Lines of Table 1: one block less after training, rewound."""
-    plan = given["table1"]["plan"]
-    network = f"{plan['model']}, {plan['recipe']['epochs']} epochs"
-    names = ("mean", "std", "low", "high", "n")
-    for cell in given["table1"]["cells"]:
-        value = Difference(**{name: cell[name] for name in names})
-        paper = given["paper"]["table1"][cell["criterion"]][plan["points"].index(cell["rewind"])]
-        of = f"{network}: 1 block less after training, {cell['criterion']}, rewound to "
-        of += cell["rewind"]
-        yield unplanned(value, claim=claim, of=of, paper=in_paper(paper, "ResNet-32"))
+    for at, rewind in enumerate(REWINDS):
+        tickets = after(given, rewind)
+        looks = sum(name != "random" for name in tickets)
+        for criterion, figures in given["paper"]["table1"].items():
+            of = f"ResNet-20, p = 1 after training: {criterion}, rewound to {rewind}"
+            about = {"claim": claim, "of": of, "paper": in_paper(figures[at], "ResNet-32")}
+            if criterion not in tickets:
+                yield Finding(**about)
+                continue
+            study, one = tickets[criterion]
+            note = UNPLANNED if rewind == "0" else ""
+            yield found(to_dense(study, one), wins(one, looks=looks), note, looks=looks, **about)
 
 
 def one_block(study: Study, one: Comparison, claim: str, paper: float) -> Finding:
@@ -289,6 +308,27 @@ def one_block(study: Study, one: Comparison, claim: str, paper: float) -> Findin
     blocks = " or ".join(sorted(set(chosen.values()))) or "no single block was trained"
     of = f"ResNet-20, p = 1: {one.method} ({blocks})"
     return unplanned(value, claim=claim, of=of, paper=in_paper(paper, "ResNet-32"))
+
+
+def deeper(given: Given) -> Iterator[Finding]:
+    """(1), (2) in one setting of Table 2: ResNet-32, p = 1 and p = 5."""
+    whole: Study = given["resnet32"]
+    paper = given["paper"]["table2"]["grasp"]
+    for study in whole.budgets:
+        for one in study.comparisons:
+            p = int(one.budget.removeprefix("remove "))
+            of = f"ResNet-32, p = {p}, {whole.study['recipe']['epochs']} epochs: {one.method}"
+            value = to_dense(study, one)
+            if one.kind != "ticket":
+                yield unplanned(value, claim="(1) winning tickets exist", of=of)
+                continue
+            said = in_paper(paper[p - 1], "ResNet-32, 200 epochs")
+            yield found(value, wins(one), claim="(2) found at initialization", of=of, paper=said)
+            for control in one.controls:
+                value = difference(study, one.method, control.method)
+                outcome, of = beats(study, one.method, control, 1), f"{of} - {control.method}"
+                line = found(value, outcome, claim=CONTROLS["chance"][0], of=of)
+                yield beside_same(line, control)
 
 
 def snip(given: Given) -> Iterator[Finding]:
@@ -546,11 +586,10 @@ def left_open(given: Given) -> Iterator[Finding]:
     for one, control in controls(study):
         key = kind_of(control)
         about = {"claim": CONTROLS[key][0], "of": f"{one.method} - {control.method}"}
-        value, same = difference(study, one.method, control.method), control.same_seeds
-        alike = f"the same network in {len(same)} of {control.n} seeds"
-        if same and not control.difference.n:
+        value = difference(study, one.method, control.method)
+        if control.same_seeds and not control.difference.n:
             outcome = f"the same as the {'rule' if key == 'place' else 'control'}"
-            lines.append(Finding(**about, ours=alike, outcome=outcome))
+            lines.append(beside_same(Finding(**about, ours="", outcome=outcome), control))
         elif key == "place" and control.method != best:
             lines.append(unplanned(value, **about))
         else:
@@ -558,7 +597,7 @@ def left_open(given: Given) -> Iterator[Finding]:
             one_look = alone[key][one.method]
             note = PART if one_look == outcome else f"{PART}; {one_look} alone"
             line = found(value, outcome, note, looks=len(by[key]), **about)
-            lines.append(replace(line, ours=f"{line.ours}; {alike}") if same else line)
+            lines.append(beside_same(line, control))
     yield from (summary(claim, keys, by, outcomes, alone, best) for keys, claim in ROWS.items())
     yield from lines
     worth = block_worth(study.rows, test_images=study.test_images)
@@ -570,6 +609,14 @@ def left_open(given: Given) -> Iterator[Finding]:
             yield found(ranked.tau, "-", unit="", **about)
         else:
             yield unplanned(ranked.tau, unit="", **about)
+
+
+def beside_same(line: Finding, control: Control) -> Finding:
+    """Return the line with the number of seeds in which both are the same network."""
+    if not control.same_seeds:
+        return line
+    alike = f"the same network in {len(control.same_seeds)} of {control.n} seeds"
+    return replace(line, ours=f"{line.ours}; {alike}" if line.ours else alike)
 
 
 def beats(study: Study, method: str, control: Control, looks: int) -> str:
@@ -632,7 +679,7 @@ def summary(
     )  # fmt: skip
 
 
-CLAIMS = (winners, snip, filters, savings, robust, close, left_open)
+CLAIMS = (winners, deeper, snip, filters, savings, robust, close, left_open)
 
 
 def comparisons(study: Study, *kinds: str) -> list[Comparison]:
@@ -723,9 +770,10 @@ TEXT = """\
 The claims of [When Layers Play the Lottery](https://arxiv.org/abs/2301.10835), compared with our
 measurements.
 
-- *holds*, *does not hold*, *undecided*: the claim has a test in `studies/resnet20.md`, which was
-  written before the first run. It is decided at one-sided 2.5 %, for new seeds and, if the records
-  allow it, new test images; against dense the test is non-inferiority at {margin}.
+- *holds*, *does not hold*, *undecided*: the claim has a test in `studies/resnet20.md`,
+  `studies/resnet32.md` or `studies/resnet20-rewound.toml`, which were written before the first
+  runs. It is decided at one-sided 2.5 %, for new seeds and, if the records allow it, new test
+  images; against dense the test is non-inferiority at {margin}.
 - *part of the joint line*: the plan decides several figures together; their joint line is in the
   short table.
 - *not planned*: the plan has no test. *Above zero* and *below zero* say where the 95 % interval
@@ -748,16 +796,16 @@ measurements.
 python benchmarks/reproduction.py   # from the records in docs/results
 ```
 
-ResNet-20: `{command}`; {data}, {images:,} test images, {epochs} epochs; trained on
-{machines}.
-**{done} of its {rows} runs are done**; [its page](resnet20.md#conditions) has all versions. Other
-figures: [Table 1](table1.md), [Table 4](table4.md), [speed](speed.md),
-[robustness](resnet20-robustness.md). The paper trained ResNet-32 and ResNet-56 for 200 epochs; our
-decisions are for ResNet-20 and {epochs} epochs only.
+{studies}
+
+The networks of ResNet-20 were also tested [after training](resnet20-after-training.md) and on
+[other images](resnet20-robustness.md). Costs are from [Table 4](table4.md) and
+[speed](speed.md). The paper trained ResNet-32 and ResNet-56 for 200 epochs; our
+decisions are for as few epochs as stated.
 """
 
 INTERIM = """\
-**The plan has more seeds than are done.** Results before its end are not corrected for looking
+**A plan has more seeds than are done.** Results before its end are not corrected for looking
 early.
 """
 
@@ -781,7 +829,12 @@ BULLETS = """\
 - p = 1, of GraSP and SNIP: in each seed the network without the block of the lowest score, which
   the line names; these networks are those of the lines "without" in (1). Random at p = 1: the mean
   of all of them in each seed, which is what one random draw gives on average.
-- After training: {table1}
+- ResNet-32: by its plan, p = 1 and p = 5 are decided apart and without correction for two looks.
+- After training: the trained dense network is scored, and one block is removed. *Holds* is as
+  above, with the error shared between the criteria of that point (Bonferroni). [Rewound to
+  0](resnet20-after-training.md), the networks are those "without" one block; their accuracies were
+  known before, so this was not planned. [Rewound to 50 %](resnet20-rewound.md) are the two criteria
+  that hold at 0.
 - (4): by the plan, filters can decide the claim only where layers win. Filters are matched to the
   ticket of {reference} in number (`filters`) or in MACs (`macs`); the other tickets have no filters
   of their own.
@@ -872,34 +925,23 @@ def without_frost(study: Study) -> str:
     )
 
 
-def table1_text(record: Mapping[str, Any]) -> str:
-    """Write under which conditions Table 1 was measured."""
-    plan, seeds = record["plan"], words.counted(len(record["seeds"]), "seed")
-    removed: dict[str, list[Any]] = {}
-    for cell in record["cells"]:
-        removed.setdefault(cell["criterion"], []).append(cell["removed"])
-    alike: dict[str, list[str]] = {}
-    for name, blocks in removed.items():
-        alike.setdefault(str(blocks), []).append(name)
-    return (
-        f"from [Table 1](table1.md), measured with version {record['environment']['layerticket']}: "
-        f"`{plan['model']}` with padded shortcuts, {plan['recipe']['epochs']} epochs on "
-        f"{words.share(1 - plan['validation_fraction'])} of the training images, {seeds}. "
-        "The other accuracies on this page are of projection shortcuts."
-        + "".join(
-            f" {words.listed([f'`{name}`' for name in names])} removed the same block at every "
-            "rewinding point, so their lines are the same networks."
-            for names in alike.values()
-            if len(names) > 1
-        )
-    )
-
-
 def waiting_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write which share of their time the steps waited for data."""
     shares = [share for row in rows for share in row["timing"]["data_wait_share"].values()]
     low, high = (f"{100 * end:.1f}" for end in (min(shares), max(shares)))
     return f"Its steps waited for data {low} to {high} % of their time."
+
+
+def study_text(name: str, study: Study) -> str:
+    """Write how and where a study was run, and how much of it is done."""
+    done = sum(row.is_tested for row in study.rows)
+    title = name.replace("resnet", "ResNet-").replace("-rewound", ", rewound")
+    return bullets(
+        f"- {title}: `{study.command}`; {study.data}, {study.test_images:,} test images, "
+        f"{study.study['recipe']['epochs']} epochs; trained on {machines_text(study)}. "
+        f"**{done} of its {len(study.rows)} runs are done**; "
+        f"[its page]({name}.md#conditions) has all versions."
+    )
 
 
 def machines_text(study: Study) -> str:
@@ -916,20 +958,19 @@ def machines_text(study: Study) -> str:
 def page(given: Given, findings: Sequence[Finding]) -> str:
     """Return the page as Markdown."""
     study: Study = given["resnet20"]
+    trained = {name: given[name] for name in TRAINED}
     busy = busy_text(given["table4"]["rows"])
     facts = {
+        "studies": "\n".join(study_text(*of) for of in trained.items()),
         "margin": words.points(study.margin), "gain": words.points(GAIN), "few": FEW,
-        "command": study.command, "data": study.data, "images": study.test_images,
-        "epochs": study.study["recipe"]["epochs"],
-        "machines": machines_text(study), "busy": busy[0].lower() + busy[1:],
-        "waiting": waiting_text(given["table4"]["rows"]), "table1": table1_text(given["table1"]),
+        "busy": busy[0].lower() + busy[1:],
+        "waiting": waiting_text(given["table4"]["rows"]),
         "unplanned": sum(UNPLANNED in one.outcome and not one.joint for one in findings),
         "reference": next((one.reference for one in comparisons(study, "filters")), "GraSP"),
         "robust": robustness_text(given), "best": best_place(study),
         "cka": next(row.similarity["images"] for row in study.rows if row.similarity),
-        "done": sum(row.is_tested for row in study.rows), "rows": len(study.rows),
     }  # fmt: skip
-    interim = INTERIM if facts["done"] < facts["rows"] else ""
+    interim = "" if all(row.is_tested for one in trained.values() for row in one.rows) else INTERIM
     parts = [
         TEXT.format(**facts), interim, "## In short", SHORT, short_table(findings), "## All lines",
         long_table(findings), NOTES, bullets(BULLETS.format(**facts)),
@@ -959,10 +1000,10 @@ def read() -> dict[str, Any]:
     """Read the records."""
     given: dict[str, Any] = {
         name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("table1", "table4", "speed", "resnet20", "resnet20-robustness")
+        for name in ("table4", "speed", *STUDIES)
     }
     given["speed"] = given["speed"]["rows"]
-    for name in ("resnet20", "resnet20-robustness"):
+    for name in STUDIES:
         given[name] = Study.from_record(given[name])
     given["paper"] = tomllib.loads((RESULTS / "paper.toml").read_text(encoding="utf-8"))
     return given

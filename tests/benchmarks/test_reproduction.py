@@ -209,13 +209,20 @@ def test_lines_of_the_tables_that_have_no_figure_or_no_seeds(written):
     lines = {one.of: one for one in findings}
     assert lines["ResNet-20: filters snip (filters)"].ours == "not measured"
     assert lines["ResNet-20: filters snip (filters)"].paper == "-0.79 pp (ResNet-32, p = 1)"
-    cells = given["table1"]["cells"]
-    after = [one for of, one in lines.items() if "after training" in of]
-    assert len(after) == len(cells) == 20
-    for one, cell in zip(after, cells, strict=True):
-        assert one.of.startswith("resnet20, 4 epochs: ")
-        assert one.paper.startswith(f"{cell['paper_pp']:+.2f} pp")
-        assert one.ours == f"{100 * cell['mean']:+.2f} pp"
+    after = [one for of, one in lines.items() if "after training: " in of]
+    assert len(after) == 20
+    known = {(name, at) for at in reproduction.REWINDS for name in reproduction.after(given, at)}
+    assert {one.of for one in after if one.ours != "not measured"} <= {
+        f"ResNet-20, p = 1 after training: {name}, rewound to {at}" for name, at in known
+    }
+    study = given["resnet20-after-training"]
+    for one in study.comparisons:
+        line = lines[f"ResNet-20, p = 1 after training: {one.method.split()[1]}, rewound to 0"]
+        assert line.ours.startswith(f"{100 * one.difference.mean:+.2f} pp (")
+        assert line.outcome.removesuffix(" (not planned)") == {"wins": HOLDS}.get(one.outcome, OPEN)
+    assert (
+        lines["ResNet-20, p = 1 after training: kl, rewound to 0"].paper == "+0.74 pp (ResNet-32)"
+    )
     memory = [one for one in findings if one.claim == "(5) less memory"]
     assert [one.outcome for one in memory] == ["-"] * len(given["table4"]["rows"])
     assert memory[0].ours == "10.5 % less; 11.4 % less"

@@ -474,7 +474,8 @@ def _card_text(card: Card) -> str:
 
     saved = "; ".join(f"{one.text}: {said(one.figure, one.detail)}" for one in card.saved)
     trust = "\n".join(f"- {said(one.text, one.detail)}" for one in card.trust)
-    return f"{_line(card.comparison.sentence)}\n\nSaved: {saved}.\n\n{trust}"
+    told = card.comparison.sentence.replace(card.comparison.method, card.label, 1)
+    return f"{_line(told)}\n\nSaved: {saved}.\n\n{trust}"
 
 
 def _section_text(part: Section, *, figures: bool) -> Iterator[str]:
