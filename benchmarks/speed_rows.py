@@ -735,8 +735,8 @@ ROWS = (
         name="training-script", what="the same", least=2.5, measure=training_script,
         against="a script in float32 with a DataLoader and per-image transforms",
         packages=("torchvision",),
-        limit="The training is within 2 % of the fastest bare loop (row `training`); what is left "
-        "is how far that loop is ahead of the script on this machine. The script's two workers and "
+        limit="Row `training` says how close the training is to the fastest bare loop; the rest is "
+        "how far that loop is ahead of the script on this machine. The script's two workers and "
         "its training share two cores, so its rounds differ.",
     ),
     Row(

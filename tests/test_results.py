@@ -50,7 +50,5 @@ def test_the_advice_after_training_agrees_with_the_study():
         "expect_abs": "undecided",
     }  # fmt: skip
     for name in ("hrank", "expect_abs"):
-        (control,) = found[name]["controls"]
-        assert (control["method"], control["outcome"]) == ("lottery random 0", "control better")
         rows = [row for row in record["runs"] if row["method"] == f"lottery {name} 0"]
         assert {row["removed"][0].split(".")[0] for row in rows} == {"layer3"}

@@ -149,6 +149,20 @@ def test_a_lottery_added_later_that_goes_back_to_the_first_weights_repeats_no_tr
     assert sorted(path.stem for path in dense.glob("epoch-*")) == ["epoch-0000", "epoch-0001"]
 
 
+def test_a_training_that_an_earlier_version_named_otherwise_is_not_mixed_in(tmp_path):
+    run(tmp_path)
+    dense = next(tmp_path.glob("trainings/dense-*"))
+    old = dense.rename(dense.with_name("dense-of-an-earlier-version"))
+    for path in tmp_path.glob("rows/*.json"):
+        path.write_text(path.read_text().replace(dense.name, old.name))
+    (old / "model.safetensors").unlink()
+    methods = [*study_table()["methods"], {"method": "lottery", "criterion": "magnitude"}]
+    more = run(tmp_path, methods=methods)
+    failed = more["runs"][-1]
+    assert failed["status"] == "failed"
+    assert f"names that training {dense.name}. Run the study in a new folder." in failed["error"]
+
+
 def test_what_began_at_a_snapshot_that_was_replaced_is_done_again(tmp_path):
     """As when weights were deleted, and another machine trains them again to other bits."""
     methods = [{"method": "lottery", "criterion": "magnitude", "rewind": "1"}]

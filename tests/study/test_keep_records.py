@@ -3,7 +3,12 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from layerticket.files import read_json, write_json
+from layerticket.models.load import build_model
+from layerticket.study.identity import TrainingIdentity
+from layerticket.ticket.ticket import architecture_digest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "studies"))
 
@@ -26,3 +31,18 @@ def test_finished_trainings_are_kept_without_weights_and_paths(tmp_path):
     found = read_json(tmp_path / "kept" / "trainings" / "done" / "run.json")
     assert found["command"] == "layerticket study run s.toml --out study --data-dir DIR"
     assert found["config"]["ticket"] == "searches/a"
+
+
+RECORDS = Path(__file__).parents[2] / "studies" / "records"
+
+
+@pytest.mark.parametrize("study", sorted(path.name for path in RECORDS.iterdir()))
+def test_kept_trainings_have_the_names_of_today(study):
+    """Else a resumed study trains again what is done."""
+    runs = [read_json(path) for path in RECORDS.glob(f"{study}/trainings/*/run.json")]
+    assert runs
+    networks = {run["identity"]["network"]: run["config"]["model"] for run in runs}
+    for known, name in networks.items():
+        assert known == architecture_digest(build_model(name, classes=10, channels=3, seed=0))
+    for run in runs:
+        assert run["name"] == TrainingIdentity(**run["identity"]).name

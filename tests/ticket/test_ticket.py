@@ -244,3 +244,27 @@ def test_every_setting_of_a_convolution_counts(change):
     assert one != two
     assert architecture_digest(nn.Conv2d(**plain, padding_mode="zeros")) == one
     assert architecture_digest(nn.Upsample(2)) == architecture_digest(nn.Upsample(2, None))
+
+
+class Scaled(nn.Module):
+    """A module of another library, whose defaults may change."""
+
+    def __init__(self, bias=0.1, scale=2.0):
+        super().__init__()
+        self.bias, self.scale = bias, scale
+
+    def extra_repr(self):
+        return f"bias={self.bias}, scale={self.scale}"
+
+
+def test_every_setting_of_a_module_that_is_not_of_pytorch_counts():
+    plain = architecture_digest(Scaled())
+    assert architecture_digest(Scaled(bias=0.2)) != plain
+    assert architecture_digest(Scaled(scale=3.0)) != plain
+
+    class Other(Scaled):
+        def __init__(self, bias=0.1, scale=3.0):
+            super().__init__(bias, scale)
+
+    Other.__qualname__, Other.__module__ = Scaled.__qualname__, Scaled.__module__
+    assert architecture_digest(Other()) == architecture_digest(Scaled(scale=3.0))

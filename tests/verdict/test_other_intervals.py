@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from scipy import special
 
-from layerticket.verdict.pairs import Row, _answer, _difference, _pairs, _Terms, compare_shifted
+from layerticket.verdict.pairs import (
+    Row,
+    _answer,
+    _difference,
+    _pairs,
+    accuracy_estimate,
+    compare_shifted,
+)  # fmt: skip
 from layerticket.verdict.statistics import estimate, percentile, ratio_interval
 from layerticket.verdict.worth import OTHER_SEEDS, BlockWorth, rank_agreement, tau_of
 
@@ -74,7 +81,6 @@ def test_answers_about_controls(name, ahead):
     lead = next(
         step for step in np.arange(0, 1, 0.001) if np.mean(sigmoid(sample + step)) - np.mean(
             sigmoid(sample)) >= ahead)  # fmt: skip
-    terms = _Terms(margin=0.01, confidence=0.95, networks={}, test_images=IMAGES)
     for seeds in SEEDS[1:]:
         ends, said = [], []
         while len(ends) < studies:
@@ -88,7 +94,7 @@ def test_answers_about_controls(name, ahead):
             trained = [f"ticket {seed}" for seed in range(seeds)]
             others = [trained[s] if same[s] else f"control {s}" for s in range(seeds)]
             pairs = _pairs(rows_of("ticket", ticket, trained), rows_of("control", control, others))
-            difference = _difference(terms.accuracy(pairs), 0.95)
+            difference = _difference(accuracy_estimate(pairs, IMAGES), 0.95)
             assert difference.n == seeds - same.sum()
             if difference.n > 1:
                 ends.append((difference.low, difference.high))

@@ -190,7 +190,7 @@ def find(
 
     run = None if training.run is None else run_folder(training.run)
     model, data = _network(model, run, training, data)
-    dataset, origin = data.images(model)
+    dataset, origin = data.images(model, measuring.batch_size)
     if method.needs_labels and not origin.startswith("data "):
         raise LayerticketError(
             f"criterion {criterion!r} scores on labelled images, and no data are given. Give "

@@ -157,14 +157,15 @@ class InputOptions(DataOptions):
             known = data.shape, data.classes
         return *known, f"data {self.data}"
 
-    def images(self, model: str) -> tuple["Dataset", str]:
+    def images(self, model: str, batch_size: int) -> tuple["Dataset", str]:
         """Load the images, or make noise of the shape that is stated; and where it comes from."""
         stated = self.shape_of(model)
         if self.data is not None or stated is None:
             return self.load(), f"data {self.source}"
         from layerticket.data.dataset import noise
 
-        return noise(stated[0], classes=self.classes), stated[1]
+        images = max(1024, batch_size)
+        return noise(stated[0], classes=self.classes, images=images), stated[1]
 
 
 DEFAULT = "the default"

@@ -421,7 +421,7 @@ def assemble(
     )
 
 
-def noise(shape: tuple[int, int, int], *, classes: int, images: int = 1024) -> Dataset:
+def noise(shape: tuple[int, int, int], *, classes: int, images: int) -> Dataset:
     """Draw random images and labels, to measure costs, which do not depend on the pixel values.
 
     Args:

@@ -122,7 +122,8 @@ def dataset_of(study: StudyFile, data_dir: Path | None) -> Dataset:
     if isinstance(study.data, Dataset):
         return study.data
     shape = _input_shape(study)
-    return noise((shape[0], shape[1], shape[2]), classes=study.classes)
+    images = max(1024, study.recipe.batch_size)
+    return noise((shape[0], shape[1], shape[2]), classes=study.classes, images=images)
 
 
 def _input_shape(study: StudyFile) -> tuple[int, ...]:
@@ -443,7 +444,12 @@ class JobRunner:
         if (place / FIRST).exists():
             kept.add(read_config(place)["start_epoch"])
         if not kept.issuperset(snapshots) or not (place / WEIGHTS).exists():
-            self._train(job, self.training(job), snapshots, weights=True)
+            again, _ = self._train(job, self.training(job), snapshots, weights=True)
+            if again != place:
+                raise LayerticketError(
+                    f"the weights of {place.name} are gone, and this version of layerticket names "
+                    f"that training {again.name}. Run the study in a new folder."
+                )
         return place
 
     def evaluate(self, job: Job) -> dict[str, Any]:

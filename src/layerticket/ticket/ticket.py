@@ -352,9 +352,9 @@ class Ticket(Shown):
 def architecture_digest(model: nn.Module) -> str:
     """Return the SHA-256 over modules (names, classes, settings) and tensors (names, shapes).
 
-    Settings are those of `extra_repr` that differ from the defaults of the constructor, without
-    `bias`, which the tensors show: so the digest stays the same when another version of PyTorch
-    prints more settings.
+    Settings are those of `extra_repr`. PyTorch's own modules go without those that have their
+    default, and without `bias`, which the tensors show: so the digest stays the same when another
+    version of PyTorch prints more settings.
     """
     defaults = {kind: _defaults(kind) for kind in {type(module) for module in model.modules()}}
     modules = [
@@ -364,7 +364,7 @@ def architecture_digest(model: nn.Module) -> str:
             *(
                 setting
                 for setting in re.split(r", (?![^(\[{]*[)\]}])", module.extra_repr())
-                if setting not in defaults[type(module)] and not setting.startswith("bias=")
+                if setting not in defaults[type(module)]
             ),
         )
         for name, module in model.named_modules()
@@ -374,9 +374,15 @@ def architecture_digest(model: nn.Module) -> str:
 
 
 def _defaults(kind: type[nn.Module]) -> set[str]:
-    """Return the default settings of a module as they are printed, text with or without quotes."""
+    """Return the default settings of a module as they are printed, text with or without quotes.
+
+    Those of other libraries may change, and are not named here.
+    """
+    if not kind.__module__.startswith("torch."):
+        return set()
     known = inspect.signature(kind.__init__).parameters.values()
-    return {f"{one.name}={told(one.default)}" for one in known for told in (str, repr)}
+    found = {f"{one.name}={told(one.default)}" for one in known for told in (str, repr)}
+    return found | {"bias=True", "bias=False"}
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -396,7 +396,9 @@ class CapturedStep:
                 try:
                     self._loss = step(images, labels)
                 except Exception as err:  # a mistake is raised again by the eager step
-                    obstacle = f"it cannot be recorded ({short(err).rstrip('.')})"
+                    obstacle = (
+                        f"it cannot be recorded ({type(err).__name__}: {short(err).rstrip('.')})"
+                    )
         except RuntimeError as err:
             # The recording could not be ended. Allocator and random numbers may still be recording.
             raise LayerticketError(

@@ -249,6 +249,8 @@ def _check_evaluations(folder: StudyFolder, plan: Plan, evaluations: Sequence[Ev
             continue
         for one in evaluations:
             known = record["results"].get(one.name, {}).get("settings") or one.settings
+            if "clean_images" in one.settings:  # an earlier version did not record it
+                known = {"clean_images": one.settings["clean_images"], **known}
             odd = [
                 key
                 for key in sorted((known.keys() | one.settings.keys()) - {"run_precision"})
