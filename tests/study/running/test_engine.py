@@ -3,9 +3,11 @@
 import dataclasses
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
+from layerticket.errors import LayerticketError
 from layerticket.files import Process, exclusive
 from layerticket.study.folder import StudyFolder
 from layerticket.study.plan import unfold
@@ -229,3 +231,17 @@ def test_a_job_whose_node_died_is_begun_again(tmp_path):
     (folder.job(first) / ".holder").write_text(json.dumps(elsewhere))
     assert folder.is_running(first)
     assert queue_of(plan, folder, retries=0).begin() == first
+
+
+def test_a_setting_that_an_earlier_version_did_not_record_is_no_difference(tmp_path):
+    def check(stored, now):
+        folder = SimpleNamespace(
+            root=tmp_path, record=lambda _: {"results": {"cifar10.1": {"settings": stored}}}
+        )
+        plan = SimpleNamespace(jobs={"e": SimpleNamespace(name="e", kind="evaluate")})
+        engine._check_evaluations(folder, plan, [SimpleNamespace(name="cifar10.1", settings=now)])
+
+    check({"set": "a"}, {"set": "a", "clean_images": 20})
+    for stored in ({"set": "a", "clean_images": 10}, {"set": "b"}):
+        with pytest.raises(LayerticketError, match="not comparable"):
+            check(stored, {"set": "a", "clean_images": 20})
