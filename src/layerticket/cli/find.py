@@ -62,7 +62,8 @@ class Scoring:
     zero_init: Literal["as-one"] | None = None
     """as-one: score as if gains that start at zero (zero-initialized branches) were one."""
     images: Count | None = None
-    """Number of images to score on; by default ten per class, at most 100 if none is read."""
+    """Number of images to score on; by default ten per class, or at most 100 if the criterion reads
+    none."""
     balanced: Flag = True
     """Draw equally many images of each class."""
     noise: Flag = True

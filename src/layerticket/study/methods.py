@@ -130,7 +130,8 @@ class _Scored(Method):
     initialization: Literal["ticket", "seed"] = "ticket"
     """ticket: train from the ticket's own weights; seed: from new random weights."""
     images: Count | None = None
-    """Size of the scoring batch; by default ten images per class, at most 100 if none is read."""
+    """Size of the scoring batch; by default ten images per class, or at most 100 if the criterion
+    reads none."""
     balanced: Flag = True
     """Whether the batch has equally many images of each class."""
     rules: Rules = Rules()
@@ -244,7 +245,8 @@ class _Smaller(_Matched):
     """A baseline found by scoring filters or weights."""
 
     images: Count | None = None
-    """Size of the scoring batch; by default ten images per class, at most 100 if none is read."""
+    """Size of the scoring batch; by default ten images per class, or at most 100 if the criterion
+    reads none."""
     balanced: Flag = True
     """Whether the batch has equally many images of each class."""
     options: Mapping[str, Any] = field(default_factory=dict)
