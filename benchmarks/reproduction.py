@@ -822,7 +822,7 @@ decisions are for as few epochs as stated.
 """
 
 INTERIM = """\
-**A plan has more seeds than are done.** Results before its end are not corrected for looking
+**Not all planned runs are done.** Lines with fewer seeds than planned are not corrected for looking
 early.
 """
 
