@@ -1,5 +1,6 @@
 """CIFAR files in the published layouts, and every way in which they can be wrong."""
 
+import copyreg
 import dataclasses
 import hashlib
 import io
@@ -489,3 +490,17 @@ def test_a_pickle_cannot_change_the_functions_that_read_it(tmp_path, build):
     with pytest.raises(LayerticketError, match="it has a function"):
         read_pickle(file, "CIFAR batch")
     assert state() == before
+
+
+def test_a_registered_extension_code_is_refused_too(tmp_path, monkeypatch):
+    """The unpickler takes such an object from a cache of the process and asks for no name."""
+    ran = []
+    monkeypatch.setitem(copyreg._extension_registry, ("made", "up"), 240)
+    monkeypatch.setitem(copyreg._inverted_registry, 240, ("made", "up"))
+    monkeypatch.setitem(copyreg._extension_cache, 240, ran.append)
+    file = tmp_path / "data_batch_1"
+    for code in (b"\x82\xf0", b"\x83\xf0\x00", b"\x84\xf0\x00\x00\x00"):
+        file.write_bytes(b"\x80\x02" + code + b"K\x01\x85R.")
+        with pytest.raises(LayerticketError, match="refers to a registered extension, which a"):
+            read_pickle(file, "CIFAR batch")
+    assert not ran

@@ -7,6 +7,7 @@ only the few names that these files need, and replaces them by classes and funct
 import io
 import logging
 import pickle
+import pickletools
 import socket
 import sys
 import tarfile
@@ -247,6 +248,11 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
         with file.open("rb") as stream:
             if in_array:
                 _skip_header(stream)
+            start = stream.tell()
+            # Objects of extension codes come from a cache of the process, not from `find_class`.
+            if any(code.name.startswith("EXT") for code, *_ in pickletools.genops(stream)):
+                raise _ForeignName("a registered extension")
+            stream.seek(start)
             content = _arrays_of(_Unpickler(stream, encoding="bytes").load())
         if in_array:
             (content,) = content  # type: ignore[misc]  # one object in a list, or an error
