@@ -48,9 +48,10 @@ def glass_blur(x, s, draws):
     sigma, rounds = blur.GLASS[s]
     x = eight_bits(by_channel(x, lambda c: ndimage.gaussian_filter(c, sigma, mode="nearest")))
     for _ in range(rounds):
+        moves = draws.integers(0, 2, (*x.shape[:2], 2)).tolist()
         for row in range(len(x) - 1, 1, -1):
             for column in range(x.shape[1] - 1, 1, -1):
-                up, left = draws.integers(0, 2, 2)
+                up, left = moves[row][column]
                 x[row, column] = x[row - up, column - left]
     return by_channel(x / 255, lambda c: ndimage.gaussian_filter(c, sigma, mode="nearest"))
 

@@ -12,14 +12,13 @@ import argparse
 import cProfile
 import os
 import pstats
+import statistics
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from layerticket.evaluation.timing import median_of
 from layerticket.files import read_json, write_atomically, write_json
 from layerticket.report.tables import markdown
 from layerticket.study.record import environment
@@ -37,8 +36,8 @@ def run(row: Row, rounds: int | None = None) -> dict[str, object]:
         return {"skipped": reason}
     with neighbours() as others:
         values = list(row.measure(rounds or row.rounds))
-    figure = asdict(median_of(values))
-    return figure | {"values": values, "others_cpu_share": others["share"]}
+    found = {"value": statistics.median(values), "n": len(values), "values": values}
+    return found | {"others_cpu_share": others["share"]}
 
 
 def chosen(rows: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
@@ -90,7 +89,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
             limits.setdefault(row.limit, []).append(row.name)
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
-        if found["command"] != f"python benchmarks/speed.py {row.name}":
+        if "--rounds" in found["command"]:
             how = found["command"].replace(f"speed.py {row.name}", "speed.py ROW")
             how += "; n = 1, no spread." if found["n"] == 1 else "."
             commands.setdefault(how, []).append(row.name)
@@ -125,13 +124,18 @@ def absolute(row: Row, rows: Mapping[str, Row], results: Mapping[str, Mapping]) 
     if not isinstance(row.times, str):
         return f"{number(found['value'] * row.times())}x"
     other, base = rows[row.times], results.get(row.times, {})
-    return f"{number(found['value'] * base['value'])} {other.unit}" if "value" in base else ""
+    if "value" not in base or base["machine"] != found["machine"]:
+        return ""
+    return f"{number(found['value'] * base['value'])} {other.unit}"
 
 
 def _line(row: Row, found: Mapping, place: int, full: str = "") -> tuple[str, ...]:
     unit = f" {row.unit}" if row.unit else ""
-    reached = {True: "yes", False: "no", None: "-"}[row.reached(found["value"])]
     share, values = found["others_cpu_share"], found["values"]
+    median = row.reached(found["value"])
+    reached = {True: "yes", False: "no", None: "-"}[median]
+    if any(row.reached(value) is not median for value in values):
+        reached += ", not in every round" if median else ", but in some rounds"
     if share is None or share > BUSY:
         reached += (
             ", measured on a busy machine" if share is not None else ", load of the machine unknown"
@@ -154,10 +158,11 @@ TEXT = f"""\
 
 <!-- from speed.json -->
 
-Each figure without a unit is a ratio whose two sides took turns in one run on one machine: the
-median over n rounds, with the lowest and the highest round. *Busy machine*: other processes used
-more than {BUSY:.0%} of the processor time while the row ran. In brackets: the same as an absolute
-figure, the ratio times the ratio of MACs or the median images/s of eager steps.
+Each figure without a unit is a ratio of two sides that took turns in one run on one machine, unless
+a note says otherwise: the median over n rounds, with the lowest and the highest round. *Reached*
+says whether the median meets the target. *Busy machine*: other processes used more than {BUSY:.0%}
+of the processor time while the row ran. In brackets: the same as an absolute figure, the ratio
+times the ratio of MACs or the median images/s of eager steps.
 """
 
 
@@ -229,7 +234,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             print(" | ".join(_line(row, found, 1)[2:-1]), flush=True)
         rounds = [] if given.rounds is None else ["--rounds", str(given.rounds)]
-        command = " ".join(["python", "benchmarks/speed.py", row.name, *rounds])
+        command = " ".join(["python benchmarks/speed.py", *given.rows, *rounds])
         date = f"{datetime.now(UTC):%Y-%m-%d}"
         results[row.name] = found | {"command": command, "machine": machine(), "date": date}
         write_json(file, {"rows": results})

@@ -59,6 +59,8 @@ class Row:
         """Return why the row cannot be run here; empty if it can."""
         if self.gpu and not torch.cuda.is_available():
             return "needs a GPU that PyTorch can use"
+        if not self.gpu and torch.cuda.is_available():
+            return "is a figure of CPUs; hide the GPUs: CUDA_VISIBLE_DEVICES="
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"needs the package {missing[0]}" if missing else ""
 

@@ -4,7 +4,6 @@ Every job is a function of the study's folder and the job's name, run in its own
 """
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import signal
@@ -34,13 +33,8 @@ Fate = Literal["done", "failed", "busy", "died"]
 BUSY = 75  # exit code of a job that another process runs: EX_TEMPFAIL of sysexits.h
 FATES: Mapping[int | None, Fate] = {0: "done", 1: "failed", BUSY: "busy"}
 GRACE = 5.0  # seconds to wait for a killed process to end
-PRELOADED = (
-    "layerticket.study.job",
-    "layerticket.criteria.grasp",
-    "torch._dynamo",  # torch imports it, and 800 other modules, in the first step of an optimizer
-    "filelock",
-)
-"""Modules that the fork server imports once, since all jobs need them."""
+PRELOADED = ("layerticket.study.running.preload",)
+"""Modules that the fork server imports once."""
 
 
 @settings
@@ -258,22 +252,23 @@ class LocalExecutor:
         self._running.clear()
 
 
-def _context() -> Any:  # noqa: ANN401 - a context of multiprocessing
+def _context(main: str = "") -> Any:  # noqa: ANN401 - a context of multiprocessing
     """Return a context that forks jobs from a process with torch loaded, where possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
+    context.set_forkserver_preload([*PRELOADED, *filter(None, [main])])
     return context
 
 
-def start_fork_server(threads: int) -> None:
+def start_fork_server(threads: int, main: str = "") -> None:
     """Start the process that jobs are forked from, unless it runs: its imports take seconds.
 
     Args:
         threads: Threads of each job.
+        main: Module that the main script imports; every job imports that script again.
     """
-    if _context().get_start_method() == "forkserver":
+    if _context(main).get_start_method() == "forkserver":
         from multiprocessing import forkserver
 
         # Some versions of Python let it ignore sys.path, and it would silently import nothing.
@@ -320,8 +315,6 @@ def _in_process(
     loaded: tuple[str, ...],
 ) -> None:
     """Run a job in this process, which was started for it."""
-    if loaded:
-        gc.freeze()  # modules of the fork server are never garbage
     if os.environ.get("OMP_NUM_THREADS") != str(threads):
         from threadpoolctl import threadpool_limits
 
