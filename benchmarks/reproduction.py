@@ -249,12 +249,17 @@ def winners(given: Given) -> Iterator[Finding]:
         found_here, outcome, claim="(1), (2) winning tickets exist and are found at initialization",
         of="GraSP - dense", paper=paper,
     )  # fmt: skip
-    trained = after(given, "0")
-    won = {name: wins(one, looks=len(trained)) for name, (_, one) in trained.items()}
+    trained, lines = {}, {}
+    for rewind in REWINDS:
+        later = {name: one for name, (_, one) in after(given, rewind).items()}
+        if all(one.difference.mean is None for one in later.values()):
+            continue  # not measured
+        won = {name: wins(one, looks=len(later)) for name, one in later.items()}
+        lines[rewind] = f"{rewind}: {one_of(won)}" + (f" ({EXPLORED})" if rewind == "0" else "")
+        trained |= {f"{name} {rewind}": one.difference for name, one in later.items()}
     yield joined(
-        {name: one.difference for name, (_, one) in trained.items()},
-        f"{one_of(won)} ({EXPLORED})", claim="(1) winning tickets exist after training",
-        of="p = 1, rewound to 0 - dense",
+        trained, "; ".join(lines.values()), claim="(1) winning tickets exist after training",
+        of=f"p = 1, rewound to {', '.join(lines)} - dense",
         paper=in_paper(max(of[0] for of in given["paper"]["table1"].values()), "ResNet-32, best"),
     )  # fmt: skip
     exist = "(1) winning tickets exist"

@@ -1,6 +1,6 @@
 """How fast is layerticket? Each figure is measured against a baseline: ``make bench``.
 
-    python benchmarks/speed.py                    # every row; without a GPU, its rows are skipped
+    python benchmarks/speed.py                    # every row for a GPU, or where none is, for a CPU
     python benchmarks/speed.py grasp discovery    # some, by name or by the first part of a name
     python benchmarks/speed.py --profile grasp    # where the time goes
 
@@ -90,7 +90,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Mapping]) -> str:
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
         if "--rounds" in found["command"]:
-            how = found["command"].replace(f"speed.py {row.name}", "speed.py ROW")
+            how = found["command"].replace(f"speed.py {row.name} --", "speed.py ROW --")
             how += "; n = 1, no spread." if found["n"] == 1 else "."
             commands.setdefault(how, []).append(row.name)
         full = absolute(row, by_name, results)

@@ -59,6 +59,11 @@ def several(
         steps.wait()
 
     with timed_steps(models, data, recipe, device=device) as lent:
+        for steps in lent.values():
+            done(steps)
+            captured = steps._trainer._captured
+            if HOW[how]["cuda_graph"] and (captured is None or captured._graph is None):
+                raise RuntimeError(f"{how}: the step is not a CUDA graph")
         yield {name: partial(done, steps) for name, steps in lent.items()}
 
 
@@ -78,7 +83,8 @@ def over(depth: int, how: str, rounds: int, *, base: str = "eager") -> list[floa
 def ticket(kind: str, how: str, rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
     """Return the speed-up of a ticket's step, divided by the ratio of MACs."""
     dense = network(depth)
-    batch = torch.randn(BATCH, *SHAPE), torch.arange(BATCH) % CLASSES
+    images = torch.randn(BATCH, *SHAPE, generator=torch.Generator().manual_seed(0))
+    batch = images, torch.arange(BATCH) % CLASSES
     cut = find_ticket(dense, batch, criterion="snip", budget=Budget(remove=removed))
     if kind == "filters":
         cut = find_filter_ticket(dense, batch, criterion="snip", match="macs", reference=cut)
@@ -93,44 +99,42 @@ def ticket(kind: str, how: str, rounds: int, depth: int = 56, removed: int = 12)
 WORKER = """
 import sys, time
 from contextlib import ExitStack
-from speed_gpu import BATCH, STEPS, network, several
+import speed_gpu
+speed_gpu.STEPS, speed_gpu.BATCH = map(int, sys.argv[1:])
 made, stack = {}, ExitStack()
 for line in sys.stdin:
-    depth, how, device = line.split()
-    if (depth, how) not in made:
-        lent = stack.enter_context(several({"": network(int(depth))}, how, device))
-        made[depth, how] = lent[""]
-    train = made[depth, how]
+    if line not in made:
+        depth, how, device = line.split()
+        models = {"": speed_gpu.network(int(depth))}
+        made[line] = stack.enter_context(speed_gpu.several(models, how, device))[""]
+    train = made[line]
     train()
     print("ready", flush=True)
     end, count, start = float(sys.stdin.readline()), 0, time.monotonic()
     while time.monotonic() < end:
         train()
-        count += STEPS * BATCH
+        count += speed_gpu.STEPS * speed_gpu.BATCH
     print(count / (time.monotonic() - start), flush=True)
 """
 """Trains until a moment that all processes are told; ``time.monotonic`` is that of the system."""
 
 
 @cache
-def workers() -> list[subprocess.Popen]:
-    """Start processes that train on one GPU when asked; they end with this process."""
+def worker(number: int) -> subprocess.Popen:
+    """Start a process that trains when asked; it ends with this process."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for _ in range(max(PROCESSES))
-    ]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(STEPS), str(BATCH)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def together(
     depth: int, how: str, processes: int, *, device: str = "cuda", seconds: float = WINDOW
 ) -> float:
     """Return the total images per second of several processes that train on one GPU."""
-    chosen = workers()[:processes]
+    chosen = [worker(number) for number in range(processes)]
     _tell(chosen, f"{depth} {how} {device}")
     if any(process.stdout.readline().strip() != "ready" for process in chosen):
         raise RuntimeError("a process ended before it trained")

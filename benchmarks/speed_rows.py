@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch._inductor.utils import fresh_cache
 from torch.nn import functional as F
 
 import bill
@@ -53,19 +52,18 @@ from layerticket.training.device import (
     Where,
     compile_pays,
     place,
-    resolve_device,
     resolve_precision,
 )
 from layerticket.training.fit import fit
 from layerticket.training.recipe import Recipe
-from layerticket.training.steps import TimedSteps, Trainer, timed_steps
+from layerticket.training.steps import Trainer, timed_steps
 from reproduction import macs_ratio
 from speed_row import NO_WAIT, Row, in_turns
 
+CPU = torch.device("cpu")
 STATED = Metering(cpu_tdp=100.0, carbon_intensity=0.381)
 CLI = [sys.executable, "-m", "layerticket.cli"]
 SHAPE, CLASSES = (3, 32, 32), 10
-WARMUP = 4  # steps, of which the last one records a CUDA graph
 
 
 # Finding a ticket
@@ -184,23 +182,23 @@ class Bare:
     """The simplest loop over the batches of a data set: no logs, no checks, no checkpoints."""
 
     def __init__(self, data: Dataset, recipe: Recipe, model: nn.Module, *, compiled: bool) -> None:
-        self.data, self.recipe, self.device = data, recipe, resolve_device("auto")
-        place(model, self.device, channels_last=True)
-        self.bf16 = resolve_precision(recipe.precision, self.device) == "bf16"
-        self.model, self.split = model.train(), data.train.to(self.device)
+        self.data, self.recipe, self.model = data, recipe, model.train()
+        place(model, CPU, channels_last=True)
+        self.bf16 = resolve_precision(recipe.precision, CPU) == "bf16"
         self.optimizer = optimizer_of(model)
         self.loss = torch.compile(self._loss) if compiled else self._loss
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits = self.model(images).float()
             return F.cross_entropy(logits, labels)
 
     def steps(self, number: int = 0) -> Iterator[None]:
         """Train one epoch; yield after each step."""
         how = {"train": True, "drop_last": True, "channels_last": True}
-        size = min(self.recipe.batch_size, len(self.split))
-        for images, labels in batches(self.data, self.split, size, seed=0, epoch=number, **how):
+        split = self.data.train
+        size = min(self.recipe.batch_size, len(split))
+        for images, labels in batches(self.data, split, size, seed=0, epoch=number, **how):
             self.loss(images, labels).backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -271,7 +269,7 @@ def beside_training(
 
 def long_run() -> str:
     """Return the setting `compile` that a training of 200 epochs of CIFAR-10 would use."""
-    pays = compile_pays("auto", 200 * 351, resolve_device("auto"))
+    pays = compile_pays("auto", 200 * 351, CPU)
     return "on" if pays else "off"
 
 
@@ -279,7 +277,7 @@ def training(rounds: int, images: int = 12_800, every: int = 5) -> list[float]:
     """Epochs long enough that what is done once an epoch weighs at most 4 times as in CIFAR-10."""
     data, few = (noise(SHAPE, classes=CLASSES, images=count) for count in (images, 2560))
     bare = best_bare(few, 128)
-    bare.data, bare.split = data, data.train.to(bare.device)
+    bare.data = data
     steps = itertools.chain.from_iterable(map(bare.steps, itertools.count()))
     turns = iter(lambda: [next(steps) for _ in range(every)], None)
     return beside_training(data, Recipe(epochs=rounds + 1, compile=long_run()), turns, every)
@@ -290,8 +288,13 @@ def compiling(rounds: int) -> list[float]:
 
     Each round is a new process with an empty cache, since the compiler also remembers in memory.
     """
-    return [float(_ran(["-c", "import speed_rows; speed_rows.compile_once()"], threads=cores()))
-            for _ in range(rounds)]  # fmt: skip
+    values = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            code = "import speed_rows; speed_rows.compile_once()"
+            found = _ran(["-c", code], threads=cores(), TORCHINDUCTOR_CACHE_DIR=cache)
+            values.append(float(found))
+    return values
 
 
 def compile_once(images: int = 1280, rounds: int = 9) -> None:
@@ -299,11 +302,10 @@ def compile_once(images: int = 1280, rounds: int = 9) -> None:
     data, steps = noise(SHAPE, classes=CLASSES, images=images), images // 128
     eager, compiled = (Bare(data, Recipe(), resnet32(), compiled=how) for how in (False, True))
     eager.epoch()  # loads what both need
-    with fresh_cache():
-        start = time.perf_counter()
-        compiled.epoch()
-        first = time.perf_counter() - start
-        taken = interleave({"eager": eager.epoch, "compiled": compiled.epoch}, rounds=rounds)
+    start = time.perf_counter()
+    compiled.epoch()
+    first = time.perf_counter() - start
+    taken = interleave({"eager": eager.epoch, "compiled": compiled.epoch}, rounds=rounds)
     once = first - min(taken["compiled"])
     saved = statistics.median(map(operator.sub, taken["eager"], taken["compiled"])) / steps
     if saved <= 0:
@@ -326,8 +328,7 @@ def script(data: Dataset, batch_size: int) -> Iterator[None]:
         ]
     )
     images, labels = data.train.fetch(slice(None)), data.train.labels.tolist()
-    device, model = resolve_device("auto"), resnet32()
-    model.to(device).train()
+    model = resnet32().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     loader = DataLoader(
         _Changed(images, labels, change), batch_size, shuffle=True, drop_last=True, num_workers=2
@@ -336,7 +337,7 @@ def script(data: Dataset, batch_size: int) -> Iterator[None]:
     while True:
         for inputs, targets in loader:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(inputs.to(device)), targets.to(device))
+            loss = F.cross_entropy(model(inputs), targets)
             loss.backward()
             optimizer.step()
         yield
@@ -364,15 +365,8 @@ def ticket_step(rounds: int, depth: int = 56, removed: int = 12) -> list[float]:
     """Return the speed-up of a training step, divided by the ratio of MACs."""
     steps, macs = _steps(depth, removed)
     with steps as lent:
-        dense, ticket = (partial(_finished, lent[name]) for name in ("dense", "ticket"))
-        ratios = in_turns(dense, ticket, rounds, warmup=WARMUP)
+        ratios = in_turns(lent["dense"].step, lent["ticket"].step, rounds, warmup=4)
     return [ratio / macs for ratio in ratios]
-
-
-def _finished(steps: TimedSteps) -> None:
-    """Do one training step to its end."""
-    steps.step()
-    steps.wait()
 
 
 def _steps(depth: int, removed: int):
@@ -396,8 +390,8 @@ def whole_bill(beside: str, rounds: int) -> list[float]:
         score(model, find_blocks(model, batch[0][:1]), batch, "grasp")
 
     with steps as lent:
-        sides = {name: partial(_finished, lent[name]) for name in ("dense", "ticket")}
-        taken = interleave(sides | {"search": search}, rounds=rounds, warmup=WARMUP)
+        sides = {name: steps.step for name, steps in lent.items()}
+        taken = interleave(sides | {"search": search}, rounds=rounds, warmup=4)
     values = []
     for dense, ticket, found in zip(*taken.values(), strict=True):
         ours = bill.algorithm2(epochs, in_epoch * ticket, found)
@@ -479,11 +473,11 @@ def ddp(rounds: int) -> list[float]:
     return values
 
 
-def _ran(words: list[str], *, threads: int) -> str:
-    """Run Python and return its output."""
+def _ran(words: list[str], *, threads: int, **variables: str) -> str:
+    """Run Python with environment variables and return its output."""
     done = subprocess.run(
-        [sys.executable, *words], env=_environment(threads), capture_output=True, text=True,
-        check=False,
+        [sys.executable, *words], env=_environment(threads) | variables, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -724,7 +718,7 @@ ROWS = (
     Row(
         name="depth", what="CPU seconds of finding and scoring, ResNet-20 to ResNet-1202",
         against="R2 of a linear fit to the number of blocks", measure=depth, least=0.98, rounds=3,
-        note="Of six networks ResNet-1202 alone decides R2, which would be 0.997 for a quadratic "
+        note="Of six networks ResNet-1202 alone decides R2, which would be 0.996 for a quadratic "
         "cost too. Row `depth-per-block` shows whether the cost is linear.",
     ),
     Row(
@@ -781,10 +775,11 @@ ROWS = (
     ),
     Row(
         name="study", what="the study quick, 25 short trainings", most=1.15, measure=study,
-        limit="In bare loops (57 s on both cores): the last turn, in which one core has no training "
-        "left, takes 0.04; imports before the first job (3.1 s) 0.05; 20 validations and the test of "
-        "each training (0.17 s) 0.04; its process, name and files (0.2 s) 0.04; searches with their "
-        "processes (0.2 s each) 0.04; the end of the command 0.01. Together 1.22.",
+        limit="In bare loops (57 s on both cores): the last turn, in which one core has no "
+        "training left, takes 0.04; imports before the first job (3.1 s) 0.05; 20 validations and "
+        "the test of each training (0.17 s) 0.04; its process, name and files (0.2 s) 0.04; "
+        "searches with their processes (0.2 s each) 0.04; the end of the command 0.01. Together "
+        "1.22.",
         against="the bare loops of its trainings on the same cores", rounds=3,
     ),
     Row(
@@ -812,12 +807,13 @@ ROWS = (
         measure=partial(corruption_set, names=plain_corruptions.CORRUPTIONS),
         what="15 corruptions x 5 severities of 200 images: images/s",
         against="our own plain version for one image, with NumPy, SciPy and Pillow",
+        note="The plain version's glass blur is a loop over pixels in Python, as in the recipe.",
     ),
     Row(
         name="corruptions-without-glass", rounds=3, what="the same without glass blur",
         measure=partial(
             corruption_set, names=[n for n in plain_corruptions.CORRUPTIONS if n != "glass_blur"]
         ),
-        against="the same; its glass blur is a loop over pixels in Python",
+        against="the same",
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Measure the paper's Table 4 on this machine: what tickets save in training."""
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -141,9 +142,11 @@ def _timed(models: Mapping[str, torch.nn.Module], setup: TimingSetup) -> dict[st
     energy = None
     if steps.kwh is not None:
         energy = asdict(ratio_of(steps.kwh["ticket"], steps.kwh["dense"]))
-    images = torch.zeros(setup.recipe.batch_size, *SHAPE)
+    device = resolve_device(setup.where.device)
+    images = torch.zeros(setup.recipe.batch_size, *SHAPE, device=device)
+    placed = {name: model.to(device) for name, model in models.items()}
     forward = {
-        size: inference_seconds(models, images, batch_size=size, rounds=rounds)
+        size: inference_seconds(placed, images, batch_size=size, rounds=rounds)
         for size, rounds in ((1, 10 * setup.rounds), (len(images), setup.rounds))
     }
     return {
@@ -209,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.threads is not None:
         torch.set_num_threads(given.threads)
+        os.environ["OMP_NUM_THREADS"] = str(given.threads)  # for the processes that measure memory
     try:
         setup = TimingSetup(
             dataset=noise(SHAPE, classes=CLASSES, images=max(100, 2 * given.batch_size)),

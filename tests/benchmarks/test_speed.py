@@ -45,11 +45,15 @@ def test_ratios_divide_times_of_one_round(monkeypatch):
     assert in_turns(list, list, 2, warmup=0) == [3.0, 10 / 3]
 
 
-def test_a_row_that_cannot_be_run_says_why():
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_a_row_that_cannot_be_run_says_why(no_gpu):
     lacking = replace(FASTER, packages=("no_such_package",))
     assert speed.run(lacking) == {"skipped": "needs the package no_such_package"}
-    if not torch.cuda.is_available():
-        assert "needs a GPU" in speed.run(replace(FASTER, gpu=True))["skipped"]
+    assert "needs a GPU" in speed.run(replace(FASTER, gpu=True))["skipped"]
 
 
 def test_rows_are_chosen_by_name_or_its_first_part():
@@ -124,7 +128,7 @@ def test_training_takes_turns_with_another_loop():
     assert Trainer.step is plain
 
 
-def test_the_page_by_hand():
+def test_the_page_by_hand(no_gpu):
     missed, gone = replace(FASTER, name="b", least=5, limit="Because."), replace(FASTER, name="c")
     never = replace(FASTER, name="d")
     results = {
@@ -180,7 +184,7 @@ def test_the_published_page_is_made_from_its_record():
     assert made.partition("## Not run")[0] == published.partition("## Not run")[0]
 
 
-def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
+def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch, no_gpu):
     out = tmp_path / "speed"
     small = Row(
         name="discovery-resnet20", what="discovery", against="one gradient", most=1e9,
@@ -201,23 +205,41 @@ def test_the_cheapest_row_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert "| discovery-resnet20 | discovery | one gradient |" in out.with_suffix(".md").read_text()
 
 
-def test_steps_of_the_rows_for_gpus_train(monkeypatch):
-    monkeypatch.setattr(speed_gpu, "STEPS", 1)
+@pytest.fixture
+def small_steps(monkeypatch):
+    monkeypatch.setattr(speed_gpu, "STEPS", 2)
     monkeypatch.setattr(speed_gpu, "BATCH", 2)
+
+
+def test_steps_of_the_rows_for_gpus_train(monkeypatch, small_steps):
+    plain, trained = Trainer.step, []
+
+    def step(trainer, *batch):
+        trained.append(trainer.trained)
+        return plain(trainer, *batch)
+
+    monkeypatch.setattr(Trainer, "step", step)
     network = speed_gpu.network(20)
     with speed_gpu.several({"a": network}, "eager", "cpu") as sides:
         sides["a"]()
-    assert all(p.grad is None for p in network.parameters())  # a copy is trained
+    assert len(trained) == 2 * 2  # once before it is lent
+    assert {id(one) for one in trained}.isdisjoint({id(network)})
+    with pytest.raises(RuntimeError, match="is not a CUDA graph"):
+        speed_gpu.several({"a": network}, "graph", "cpu").__enter__()
 
 
-def test_processes_train_until_one_moment():
-    speed_gpu.workers.cache_clear()
+def test_processes_train_until_one_moment(small_steps):
     try:
-        both = speed_gpu.together(20, "eager", 2, device="cpu", seconds=0.1)
-        assert both > 0
-        assert speed_gpu.together(20, "eager", 1, device="cpu", seconds=0.1) > 0
+        assert speed_gpu.together(20, "eager", 2, device="cpu", seconds=0.2) > 0
+        assert speed_gpu.together(20, "eager", 2, device="cpu", seconds=-1) == 0
     finally:
-        for process in speed_gpu.workers():
-            with process:  # closes its pipes
+        for number in range(2):
+            with speed_gpu.worker(number) as process:  # closes its pipes
                 process.kill()
-        speed_gpu.workers.cache_clear()
+        speed_gpu.worker.cache_clear()
+
+
+def test_rows_for_a_cpu_are_not_measured_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "hide the GPUs" in FASTER.obstacle()
+    assert replace(FASTER, gpu=True).obstacle() == ""

@@ -44,6 +44,12 @@ def test_unknown_names_of_libraries_are_refused():
         stated_shape("timm:convnext_att")
 
 
+@pytest.mark.parametrize("size", ["abc", "0", "2.5", "True"])
+def test_a_size_that_is_no_number_of_pixels_is_refused(size):
+    with pytest.raises(LayerticketError, match="is not the side of an image"):
+        stated_shape(f"timm:vit_tiny_patch16_224,img_size={size}")
+
+
 @pytest.mark.parametrize(
     ("words", "shape", "source"),
     [

@@ -34,8 +34,9 @@ VERBS = {
         "layerticket find resnet32 --criterion snip --save-macs 0.34 --out tickets/b",
         "layerticket find resnet32 --remove 5 --data cifar10 --data-dir DIR --out tickets/c",
         "layerticket find --run runs/RUN --criterion snip --remove 3 --rewind 25% --out tickets/d",
+        "layerticket find resnet32-projection --remove 1 --out tickets/p",
         "layerticket find resnet32-projection --baseline filters --criterion snip "
-        "--reference tickets/a --out baselines/filters",
+        "--reference tickets/p --out baselines/filters",
         "layerticket find resnet32 --baseline random --draw 3 --reference tickets/a "
         "--out baselines/r3",
     ),

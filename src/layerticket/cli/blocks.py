@@ -34,8 +34,8 @@ def blocks(
     Parameters
     ----------
     model
-        resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        hf:CONFIG-OR-FOLDER, or package.module:function.
+        resnet14, 20, 32, 44, 56, 110, 1202 (also with -projection), timm:NAME,
+        torchvision:NAME, hf:CONFIG-OR-FOLDER, or package.module:function.
     granularity
         block: remove whole blocks; branch: attention and multilayer perceptron separately.
     repeats

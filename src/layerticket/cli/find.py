@@ -47,7 +47,8 @@ class Scoring:
     reduction: Literal["sum", "mean"] | None = None
     """Block score: sum (default) or mean over the block's weights."""
     normalization: Literal["batch", "running"] | None = None
-    """Batch norm with the statistics of the batch (default) or the running averages."""
+    """Batch norm with the statistics of the batch (default of snip and grasp) or the running
+    averages (default of synflow and of the criteria for trained networks)."""
     temperature: Positive | None = None
     """Divides the logits in the loss; by default 200 for grasp, 1 for snip."""
     micro_batches: Count | None = None
@@ -158,8 +159,9 @@ def find(
     Parameters
     ----------
     model
-        resnet14 to resnet1202 (also with -projection), timm:NAME, torchvision:NAME,
-        hf:CONFIG-OR-FOLDER, or package.module:function. With --run, that of the run.
+        resnet14, 20, 32, 44, 56, 110, 1202 (also with -projection), timm:NAME,
+        torchvision:NAME, hf:CONFIG-OR-FOLDER, or package.module:function. With --run, that of the
+        run.
     out
         Folder to write the ticket to.
     granularity

@@ -70,6 +70,10 @@ def group(name: str) -> Group:
 
 
 _DATA = f"Images: {', '.join(DATASETS)}; by default digits."
+_INPUT = (
+    f"Images: {', '.join(DATASETS)}. By default inputs of the shape that the network states; if it "
+    "states none, digits (find) or 3,32,32 (blocks)."
+)
 
 
 @Parameter(name="*", group=group("Data"))
@@ -127,6 +131,7 @@ class DataOptions:
 class InputOptions(DataOptions):
     """Which images to work on, or what a network takes where there are none."""
 
+    data: Annotated[Text | None, Parameter(help=_INPUT)] = None
     input_shape: Shape | None = None
     """Channels, height and width of one input, in place of --data: 3,224,224."""
     classes: Many = 10

@@ -80,8 +80,7 @@ def run(
         emit(found, words.study_forecast(found), as_json=json)
         return
     if workers.executor == "local":
-        # It imports torch while this process does.
-        start_fork_server(workers.threads or 1, main="layerticket.cli.app")
+        start_fork_server(workers.threads or 1)  # it imports torch while this process does
     from layerticket.study.running.engine import run_study
 
     with watched() as show:

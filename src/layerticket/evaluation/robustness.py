@@ -44,7 +44,7 @@ class Attack:
     """Settings of attacks."""
 
     epsilons: tuple[Number, ...] = (1.0, 2.0, 8.0)
-    """Budgets in the maximum norm, in units of 1/255; an undefended network fails at 8."""
+    """Budgets in the maximum norm, in units of 1/255."""
     steps: Few = 20
     """Steps of PGD."""
     restarts: Few = 1

@@ -124,14 +124,12 @@ def _timm_model(name: str, classes: int, channels: int, options: Options) -> nn.
             "it out; for trained weights, build the network yourself and give it to layerticket."
         )
     try:
-        return _network_of(
-            timm.create_model(
-                name, pretrained=False, num_classes=classes, in_chans=channels, **options
-            ),
-            name,
+        built = timm.create_model(
+            name, pretrained=False, num_classes=classes, in_chans=channels, **options
         )
-    except (TypeError, AssertionError, RuntimeError) as err:
+    except (TypeError, ValueError, AssertionError, RuntimeError) as err:
         raise _unbuildable(f"timm:{name}", classes, channels, err) from err
+    return _network_of(built, name)
 
 
 def _torchvision_model(name: str, classes: int, channels: int, options: Options) -> nn.Module:
@@ -144,11 +142,10 @@ def _torchvision_model(name: str, classes: int, channels: int, options: Options)
         )
     options = _init_option(models.get_model_builder(name)) | options
     try:
-        return _network_of(
-            models.get_model(name, weights=None, num_classes=classes, **options), name
-        )
-    except (TypeError, AssertionError, RuntimeError) as err:
+        built = models.get_model(name, weights=None, num_classes=classes, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as err:
         raise _unbuildable(f"torchvision:{name}", classes, channels, err) from err
+    return _network_of(built, name)
 
 
 def _timm_with(name: str) -> ModuleType:
@@ -185,7 +182,8 @@ def stated_shape(name: str) -> tuple[int, int, int] | None:
     None for other networks, and for those without a configured shape.
 
     Raises:
-        LayerticketError: If the library is not installed or has no such network.
+        LayerticketError: If the library is not installed or has no such network, or the size
+            of the images is not a whole number.
 
     Example:
         >>> stated_shape("timm:vit_tiny_patch16_224")
@@ -203,10 +201,14 @@ def stated_shape(name: str) -> tuple[int, int, int] | None:
         weights = _torchvision_with(target).get_model_weights(target)
         sides = [w.transforms().crop_size[0] for w in weights]
         shape = (3, min(sides), min(sides)) if sides else None
-    if given is not None:
-        height, width = given if isinstance(given, (list, tuple)) else (given, given)
-        return 3 if shape is None else shape[0], int(height), int(width)
-    return shape
+    if given is None:
+        return shape
+    if type(given) is not int or given < 1:
+        raise LayerticketError(
+            f"model {name!r}: {given!r} is not the side of an image. Give a whole number of "
+            "pixels, such as 224."
+        )
+    return 3 if shape is None else shape[0], given, given
 
 
 def _network_of(built: object, name: str) -> nn.Module:

@@ -191,19 +191,19 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
-# Training steps whose savings equal the time of compiling with an empty cache on disk (ResNet-32,
-# batch 128). CPU: two cores with AVX-512, median of 650 to 3,298, `make bench ROWS=compile`. CUDA:
-# H200, `make bench ROWS=gpu-compiled`; compiled steps were not faster than eager ones.
+# Training steps whose savings equal the time of compiling with an empty cache (ResNet-32, batch
+# 128). CPU: two cores with AVX-512, `make bench ROWS=compile`. CUDA: compiled steps were not faster
+# than eager ones (H200, `make bench ROWS=gpu-compiled`), and graphs of compiled steps, which a
+# training would use, were not measured, so "auto" does not compile.
 _BREAK_EVEN = {"cpu": 1639, "cuda": math.inf}
 
 
 def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
     """Whether to compile: as asked; for auto, if the steps are twice the measured break-even.
 
-    Twice, because measurements of it differ by that much, and larger networks take longer to
-    compile. Where the compiler has the network in its cache on disk, compiling takes 3 s of
-    processor time instead of 94 s (29 s for its ticket). Still the cache does not decide: the last
-    bits of a training would depend on what was compiled before it. Needs a C++ compiler.
+    Twice, because measurements of it differ, and larger networks take longer to compile. With the
+    network in the compiler's cache on disk it takes less time. Still the cache does not decide: the
+    last bits of a training would depend on what was compiled before it. Needs a C++ compiler.
     """
     if asked != "auto":
         return asked == "on"

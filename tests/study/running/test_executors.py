@@ -95,35 +95,42 @@ def test_a_fork_server_started_with_other_threads_changes_nothing(tmp_path):
         assert seen == f"{threads} {threads} None {threads}"
 
 
-MAIN = """
-import imported_by_main
+INSTALLED_COMMAND = """
 from pathlib import Path
-from layerticket.study.running.executors import LocalExecutor, start_fork_server
+from layerticket.cli.app import main
+from layerticket.study.running.executors import LocalExecutor
 from toy_jobs import job
 if __name__ == "__main__":
-    start_fork_server(1, main="imported_by_main")
     executor = LocalExecutor(job, Path(), [None], 1)
     for name in ("prints-1", "prints-2"):
         executor.submit(name)
         assert [end.fate for end in executor.wait(60)] == ["done"]
 """
+WATCHES_IMPORTS = """
+import sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "layerticket.cli.app":
+            open("times", "a").write("imported\\n")
+sys.meta_path.insert(0, Watch())
+"""
 
 
-def test_what_the_main_script_imports_is_not_imported_again_by_every_job(tmp_path):
-    (tmp_path / "main.py").write_text(MAIN)
-    (tmp_path / "imported_by_main.py").write_text('open("times", "a").write("imported\\n")')
+def test_jobs_of_the_installed_command_do_not_import_it_again(tmp_path):
+    (tmp_path / "command.py").write_text(INSTALLED_COMMAND)
+    (tmp_path / "sitecustomize.py").write_text(WATCHES_IMPORTS)
     path = os.pathsep.join(map(str, [tmp_path, *filter(None, sys.path)]))
     environment = os.environ | {"PYTHONPATH": path}
-    subprocess.run([sys.executable, "main.py"], cwd=tmp_path, env=environment, check=True)
-    assert (tmp_path / "times").read_text() == "imported\n" * 2  # by the script, by the fork server
+    subprocess.run([sys.executable, "command.py"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "times").read_text() == "imported\n" * 2  # the command, the fork server
 
 
 def test_what_is_preloaded_leaves_garbage_collection_and_the_gpus_to_the_jobs():
     """A process that asked for the GPUs cannot be forked: its children could not use them."""
     code = """
-import gc, importlib, os, sys, torch
-for name in sys.argv[1:]:
-    importlib.import_module(name)
+import gc, os, sys, torch
+import layerticket.study.running.preload
+assert set(sys.argv[1:]) <= sys.modules.keys()
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 child = os.fork()
 if not child:

@@ -33,8 +33,13 @@ Fate = Literal["done", "failed", "busy", "died"]
 BUSY = 75  # exit code of a job that another process runs: EX_TEMPFAIL of sysexits.h
 FATES: Mapping[int | None, Fate] = {0: "done", 1: "failed", BUSY: "busy"}
 GRACE = 5.0  # seconds to wait for a killed process to end
-PRELOADED = ("layerticket.study.running.preload",)
-"""Modules that the fork server imports once."""
+PRELOADED = (
+    "layerticket.study.job",
+    "layerticket.criteria.grasp",
+    "torch._dynamo",  # torch imports it, and 800 other modules, in the first step of an optimizer
+    "filelock",
+)
+"""Modules that all jobs need: the fork server imports them once, by preload.py."""
 
 
 @settings
@@ -252,23 +257,26 @@ class LocalExecutor:
         self._running.clear()
 
 
-def _context(main: str = "") -> Any:  # noqa: ANN401 - a context of multiprocessing
+def _context() -> Any:  # noqa: ANN401 - a context of multiprocessing
     """Return a context that forks jobs from a process with torch loaded, where possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, *filter(None, [main])])
+    loaded = ["layerticket.study.running.preload"]
+    # Every job imports the main script again, unless it was run with `python -m`.
+    if "layerticket.cli.app" in sys.modules and sys.modules["__main__"].__spec__ is None:
+        loaded.append("layerticket.cli.app")
+    context.set_forkserver_preload(loaded)
     return context
 
 
-def start_fork_server(threads: int, main: str = "") -> None:
+def start_fork_server(threads: int) -> None:
     """Start the process that jobs are forked from, unless it runs: its imports take seconds.
 
     Args:
         threads: Threads of each job.
-        main: Module that the main script imports; every job imports that script again.
     """
-    if _context(main).get_start_method() == "forkserver":
+    if _context().get_start_method() == "forkserver":
         from multiprocessing import forkserver
 
         # Some versions of Python let it ignore sys.path, and it would silently import nothing.
