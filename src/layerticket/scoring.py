@@ -233,9 +233,15 @@ def score_weights(
     Raises:
         LayerticketError: If an option is unknown, or the scores are degenerate.
     """
-    if criterion not in (allowed := criterion_names("weights")):
+    allowed = criterion_names("weights")
+    if ":" not in criterion and criterion not in allowed:
         raise unknown_name("criterion for weights", criterion, allowed)
     known = get_criterion(criterion)
+    if known.values != "weights":
+        raise LayerticketError(
+            f"criterion {criterion!r} scores blocks, not single weights. Register it with "
+            'values="weights", and return a value for every weight.'
+        )
 
     def values_of(view: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         weights = network_weights(view)
@@ -288,7 +294,8 @@ def score_filters(
     Raises:
         LayerticketError: If the criterion or an option is unknown, or the scores are degenerate.
     """
-    if criterion not in (allowed := criterion_names("filters")):
+    allowed = criterion_names("filters")
+    if ":" not in criterion and criterion not in allowed:  # else `score_weights` checks it
         raise unknown_name("criterion for filters", criterion, allowed)
     if slices not in (None, "filters", "all"):
         raise LayerticketError(f"slices is {slices!r}; allowed are 'filters' and 'all'.")

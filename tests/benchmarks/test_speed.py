@@ -17,6 +17,7 @@ import speed_gpu
 import speed_rows
 from layerticket.data.dataset import noise
 from layerticket.files import read_json
+from layerticket.training import device
 from layerticket.training.recipe import Recipe
 from layerticket.training.steps import Trainer
 from speed_row import Row, in_turns
@@ -237,6 +238,11 @@ def test_processes_train_until_one_moment(small_steps):
             with speed_gpu.worker(number) as process:  # closes its pipes
                 process.kill()
         speed_gpu.worker.cache_clear()
+
+
+def test_the_break_even_of_compilation_is_the_highest_measured():
+    measured = read_json(RESULTS / "speed.json")["rows"]["compile"]["values"]
+    assert device._BREAK_EVEN["cpu"] == round(max(measured))
 
 
 def test_rows_for_a_cpu_are_not_measured_beside_a_gpu(monkeypatch):

@@ -13,6 +13,7 @@ from layerticket.criteria import registry
 from layerticket.criteria.registry import criterion, criterion_names, get_criterion
 from layerticket.errors import LayerticketError
 from layerticket.scoring import score, score_filters, score_weights
+from layerticket.study.toml import study_of
 from layerticket.surgery.channels import coupled_channels
 from toy_baselines import batch_of, projected
 
@@ -101,6 +102,48 @@ def test_a_criterion_of_the_users_scores_blocks_filters_and_weights(own):
     groups = coupled_channels(model, batch[0][:1])
     filters = score_filters(model, groups, batch, "squares", slices="filters").values["3.conv1"]
     assert filters == pytest.approx(expected["3.conv1.weight"].sum((1, 2, 3)).tolist())
+
+
+OWN = """
+import layerticket as lt
+
+@lt.criterion("late", cites="mine", uses=(), order=0)
+def late(model, blocks, batch):
+    return {block.name: float(block.position) for block in blocks}
+
+@lt.criterion("cubes", cites="mine", uses=(), order=0, values="weights")
+def cubes(model, weights, batch):
+    return {name: weight.detach() ** 3 for name, weight in weights.items()}
+"""
+
+
+def test_a_criterion_is_named_by_the_module_that_registers_it(own, tmp_path, monkeypatch):
+    (tmp_path / "own_criteria_7.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    assert get_criterion("own_criteria_7:late").name == "late"
+    model, batch = projected(), batch_of()
+    blocks = layerticket.find_blocks(model, batch[0][:1])
+    scores = score(model, blocks, batch, "own_criteria_7:late")
+    assert scores.values == {block.name: block.position for block in blocks}
+    cubes = score_weights(model, batch, "own_criteria_7:cubes").values
+    assert cubes.keys() == {n for n, p in model.named_parameters() if p.ndim > 1}
+    groups = coupled_channels(model, batch[0][:1])
+    assert score_filters(model, groups, batch, "own_criteria_7:cubes").values.keys() == {
+        group.root for group in groups
+    }
+    studied = study_of({
+        "models": ["resnet20"], "data": "digits", "budgets": [{"remove": 1}],
+        "methods": [{"method": "ticket", "criterion": "own_criteria_7:late"}],
+    })  # fmt: skip
+    assert studied.own_criteria == ("own_criteria_7:late",)  # its text is part of the plan
+    for name in ("own_criteria_7:early", "own_criteria_7:grasp"):
+        with pytest.raises(LayerticketError, match="'own_criteria_7' registers no criterion"):
+            get_criterion(name)
+    with pytest.raises(LayerticketError, match="there is no module 'nowhere_at_all'"):
+        get_criterion("nowhere_at_all:late")
+    with pytest.raises(LayerticketError, match="scores blocks, not single weights"):
+        score_weights(model, batch, "own_criteria_7:late")
+    del sys.modules["own_criteria_7"]
 
 
 def test_a_criterion_that_values_other_weights_is_a_bug(own):

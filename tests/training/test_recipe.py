@@ -235,8 +235,8 @@ def test_nothing_to_train_is_refused():
 @pytest.mark.parametrize(
     ("asked", "steps", "compiler", "device", "pays"),
     [
-        ("auto", 3_278, "c++", "cpu", True),  # twice the break-even of 1,639
-        ("auto", 3_277, "c++", "cpu", False),
+        ("auto", 3_636, "c++", "cpu", True),  # twice the break-even of 1,818
+        ("auto", 3_635, "c++", "cpu", False),
         ("auto", 10**6, None, "cpu", False),
         ("auto", 10**6, "c++", "cuda", False),  # compiled steps are not faster there
         ("on", 1, None, "cuda", True),

@@ -137,7 +137,9 @@ def find(
     *,
     out: Folder,
     budget: Budget | None = None,
-    criterion: Annotated[str, Parameter(help=f"One of {', '.join(criterion_names())}.")] = "grasp",
+    criterion: Annotated[
+        str, Parameter(help=f"One of {', '.join(criterion_names())}, or package.module:NAME.")
+    ] = "grasp",
     granularity: Granularity = "block",
     seed: Whole | None = None,
     rounds: Few | None = None,

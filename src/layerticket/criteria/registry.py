@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from layerticket.errors import LayerticketError, unknown_name
+from layerticket.errors import LayerticketError, imported, unknown_name
 from layerticket.settings import Count, Flag, Positive, Whole, checked
 
 Normalization = Literal["batch", "running"]
@@ -267,11 +267,20 @@ def criterion_names(of: Literal["blocks", "filters", "weights"] = "blocks") -> t
 
 
 def get_criterion(name: str) -> Criterion:
-    """Return a criterion by name.
+    """Return a criterion by name; `package.module:NAME` imports the module that registers it.
 
     Raises:
         LayerticketError: If there is none; the message gives the nearest name.
     """
-    if name not in _CRITERIA:
-        raise unknown_name("criterion", name, _CRITERIA)
-    return _CRITERIA[name]
+    module, colon, own = name.rpartition(":")
+    if colon:
+        imported(module, f"criterion {name!r}")
+        found = _CRITERIA.get(own)
+        if found is None or found.module != module:
+            raise LayerticketError(
+                f"criterion {name!r}: {module!r} registers no criterion {own!r}. Register it "
+                "there, at the top level: @layerticket.criterion(NAME, ...)."
+            )
+    if own not in _CRITERIA:
+        raise unknown_name("criterion", own, _CRITERIA)
+    return _CRITERIA[own]

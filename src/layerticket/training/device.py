@@ -192,18 +192,19 @@ def has_compiler() -> bool:
 
 
 # Training steps whose savings equal the time of compiling with an empty cache (ResNet-32, batch
-# 128). CPU: two cores with AVX-512, `make bench ROWS=compile`. CUDA: compiled steps were not faster
-# than eager ones (H200, `make bench ROWS=gpu-compiled`), and graphs of compiled steps, which a
-# training would use, were not measured, so "auto" does not compile.
-_BREAK_EVEN = {"cpu": 1639, "cuda": math.inf}
+# 128). CPU: two cores with AVX-512, highest of five rounds (1,070 to 1,818), `make bench
+# ROWS=compile`. CUDA: compiled steps were not faster than eager ones (H200, `make bench
+# ROWS=gpu-compiled`), and graphs of compiled steps, which a training would use, were not measured,
+# so "auto" does not compile.
+_BREAK_EVEN = {"cpu": 1818, "cuda": math.inf}
 
 
 def compile_pays(asked: Literal["auto", "on", "off"], steps: int, device: torch.device) -> bool:
     """Whether to compile: as asked; for auto, if the steps are twice the measured break-even.
 
-    Twice, because measurements of it differ, and larger networks take longer to compile. With the
-    network in the compiler's cache on disk it takes less time. Still the cache does not decide: the
-    last bits of a training would depend on what was compiled before it. Needs a C++ compiler.
+    Twice, because larger networks take longer to compile. With the network in the compiler's cache
+    on disk it takes less time. Still the cache does not decide: the last bits of a training would
+    depend on what was compiled before it. Needs a C++ compiler.
     """
     if asked != "auto":
         return asked == "on"
