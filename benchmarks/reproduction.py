@@ -256,7 +256,8 @@ def winners(given: Given) -> Iterator[Finding]:
             continue  # not measured
         won = {name: wins(one, looks=len(later)) for name, one in later.items()}
         lines[rewind] = f"{rewind}: {one_of(won)}" + (f" ({EXPLORED})" if rewind == "0" else "")
-        trained |= {f"{name} {rewind}": one.difference for name, one in later.items()}
+        label = "" if rewind == "0" else f" ({rewind})"
+        trained |= {f"{name}{label}": one.difference for name, one in later.items()}
     yield joined(
         trained, "; ".join(lines.values()), claim="(1) winning tickets exist after training",
         of=f"p = 1, rewound to {', '.join(lines)} - dense",

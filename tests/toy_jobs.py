@@ -87,13 +87,16 @@ def meets(root, name):
 
 
 def looks(root, name):
-    """Leave what is seen of threads and GPUs."""
+    """Leave what is seen of threads, GPUs and garbage collection."""
+    import gc
+
     import torch
     from threadpoolctl import threadpool_info
 
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     seen = [torch.get_num_threads(), *(os.environ.get(name) for name in names)]
     seen += sorted({library["num_threads"] for library in threadpool_info()})
+    seen += [gc.isenabled(), gc.get_freeze_count() > 0]
     (root / f"{name}.seen").write_text(" ".join(map(str, seen)))
 
 

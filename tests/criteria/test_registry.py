@@ -132,7 +132,7 @@ def test_a_criterion_is_named_by_the_module_that_registers_it(own, tmp_path, mon
         group.root for group in groups
     }
     studied = study_of({
-        "models": ["resnet20"], "data": "digits", "budgets": [{"remove": 1}],
+        "title": "own", "models": ["resnet20"], "data": "digits", "budgets": [{"remove": 1}],
         "methods": [{"method": "ticket", "criterion": "own_criteria_7:late"}],
     })  # fmt: skip
     assert studied.own_criteria == ("own_criteria_7:late",)  # its text is part of the plan

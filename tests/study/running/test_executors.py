@@ -92,7 +92,7 @@ def test_a_fork_server_started_with_other_threads_changes_nothing(tmp_path):
         executor = LocalExecutor(job, tmp_path, [None], threads)
         done(executor, f"looks-{threads}")
         seen = (tmp_path / f"looks-{threads}.seen").read_text()
-        assert seen == f"{threads} {threads} None {threads}"
+        assert seen == f"{threads} {threads} None {threads} True True"
 
 
 INSTALLED_COMMAND = """
@@ -125,13 +125,12 @@ def test_jobs_of_the_installed_command_do_not_import_it_again(tmp_path):
     assert (tmp_path / "times").read_text() == "imported\n" * 2  # the command, the fork server
 
 
-def test_what_is_preloaded_leaves_garbage_collection_and_the_gpus_to_the_jobs():
+def test_what_is_preloaded_leaves_the_gpus_to_the_jobs():
     """A process that asked for the GPUs cannot be forked: its children could not use them."""
     code = """
 import gc, os, sys, torch
 import layerticket.study.running.preload
-assert set(sys.argv[1:]) <= sys.modules.keys()
-assert gc.isenabled() and gc.get_freeze_count() > 100_000
+assert set(sys.argv[1:]) <= sys.modules.keys() and not gc.isenabled()
 child = os.fork()
 if not child:
     os._exit(torch.cuda._is_in_bad_fork())
@@ -205,7 +204,7 @@ def test_a_job_sees_its_threads_and_its_gpu(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     executor = LocalExecutor(job, tmp_path, ["3"], 2)
     assert [end.fate for end in done(executor, "looks")] == ["done"]
-    assert (tmp_path / "looks.seen").read_text() == "2 2 3 2"
+    assert (tmp_path / "looks.seen").read_text() == "2 2 3 2 True True"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 

@@ -4,6 +4,7 @@ Every job is a function of the study's folder and the job's name, run in its own
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -323,6 +324,9 @@ def _in_process(
     loaded: tuple[str, ...],
 ) -> None:
     """Run a job in this process, which was started for it."""
+    if loaded:
+        gc.freeze()  # modules of the fork server are never garbage
+    gc.enable()
     if os.environ.get("OMP_NUM_THREADS") != str(threads):
         from threadpoolctl import threadpool_limits
 
