@@ -455,14 +455,18 @@ def architectures_page(record: Mapping[str, Any]) -> str:
     """
     rows = record["rows"]
     some = [row for row in rows if row.get("blocks")]
-    whole = [row for row in some if all(row[check] is not False for check in CHECKS)]
+    every = (*CHECKS, "branches_same")
+    whole = [row for row in some if all(row.get(check) is not False for check in every)]
+    zeros = sum(row["same_as_zeros"] is True for row in whole)
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     libraries = sorted({row["name"].partition(":")[0] for row in rows})
     parts = [
         "# Architectures",
         f"Removable blocks in {len(rows)} architectures of other libraries, at random "
         f"initialization; layerticket knows none of them by name. {len(some)} have removable "
-        f"blocks, and {len(whole)} of these passed every check below. Made by",
+        f"blocks, and {len(whole)} of these failed no check below; for {zeros} of them the output "
+        "was compared with that of zeroed blocks, the others have a normalization or an activation "
+        "after the addition. Made by",
         f"```bash\n{record['command']}\n```",
         f"from the list in `benchmarks/architectures.toml`, with {versions}.",
         EXPLANATION,

@@ -127,10 +127,23 @@ def facts(pairs, images, confidence=0.95):
         alone = replace(found, mean=0.0, images=1, image_error=found.image_error * images**0.5)
         record["images"][f"{gap}"] = images_for(alone, gap, confidence) or 0
         for count in IMAGES if enough else ():
-            error = found.image_error * (images / count) ** 0.5
-            equal = replace(found, mean=0.0, n=1, image_error=error)
+            equal = replace(on_images(found, count), mean=0.0, n=1)
             record["seeds"][f"{gap} {count}"] = seeds_for(equal, gap, confidence)
     return record
+
+
+def on_images(found, count):
+    """Return what is expected of an estimate with another number of test images.
+
+    The variance over seeds has a part from single images, `chance` squared, which falls with their
+    number, and the rest, which does not.
+    """
+    chance, error = (
+        value * (found.images / count) ** 0.5 for value in (found.chance, found.image_error)
+    )
+    rest = max(0.0, found.spread**2 - found.chance**2)
+    spread = (rest + chance**2) ** 0.5
+    return replace(found, images=count, spread=spread, chance=chance, image_error=error)
 
 
 def dense_disagreement(rows, images):
@@ -181,7 +194,8 @@ def summary(record):
         least = span([one["images"][f"{gap}"] for one in known], "{:,.0f}".format, " test images")
         parts.append(
             f"**A claim of {100 * gap:g} pp** needs {needed_seeds(known, gap, images)} with "
-            f"{images:,} test images. At least {least} are needed, however many seeds there are."
+            f"{images:,} test images. At least {least} are needed, however many seeds there are "
+            "(0: no error from the choice of images was found)."
         )
     fixed, varied = (
         [one for one in known if one["sets"] and (one["sets"] == 1) == same]
@@ -293,7 +307,8 @@ TEXT = """\
   differ as they do here. Against dense: to show that a network as good as dense loses less than
   that. Otherwise: to show that a method which is better by that is better. Not shown below
   {least} seeds. *None*: no number of seeds is enough, because the error from the choice of test
-  images alone is too large.
+  images alone is too large. With other numbers of images the part of the SD that comes from single
+  images is scaled; the rest stays.
 
 Minimum detectable difference and seeds are for one comparison; the page of a study corrects its
 comparisons with dense for their number. And seeds are for two equally good networks here; there

@@ -199,7 +199,7 @@ GPU_ROWS = (
     *(
         Row(
             name=f"gpu-ticket-{kind}-{how}", gpu=True,
-            what=f"speed-up of a step, ResNet-56, {kind} removed, {how}",
+            what=f"speed-up of a step, ResNet-56, {kind} removed by SNIP, {how}",
             # A network with masks multiplies by its zeros too.
             against="ratio of MACs" + (" (1 with masks)" if kind == "weights" else ""),
             measure=partial(ticket, kind, how), least=0.95 if kind == "blocks" else None,

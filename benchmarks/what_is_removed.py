@@ -566,10 +566,13 @@ def main():
     record = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     if record.get("seeds", given.seeds) != given.seeds:
         sys.exit(f"{path} has {record['seeds']} seeds: delete it, or give that number of --seeds.")
+    here = environment("cpu")
+    if record["cases"] and record["environment"] != here and given.only:
+        sys.exit(f"{path} was made with {record['environment']}, here is {here}. Delete it.")
     record = {
         "command": " ".join(["python benchmarks/what_is_removed.py", *words]),
         "seeds": given.seeds,
-        "environment": environment("cpu"),
+        "environment": here,
         "memory": record.get("memory") or memory(),
         "cases": record["cases"],
     }

@@ -91,4 +91,4 @@ def test_the_page_tells_failures():
     assert f"| 2 of {row['blocks']} |" in page
     assert "not examined: took / long" in page
     assert "2 architectures" in page
-    assert "0 of these passed every check" in page
+    assert "0 of these failed no check" in page

@@ -16,6 +16,12 @@ def test_a_fit_has_r2():
     assert scale.fit(rows, "bent") == pytest.approx(0)
 
 
+def test_the_cost_of_a_further_block():
+    rows = [{"blocks": x, "line": 3 * x + 1, "square": x**2} for x in (1, 2, 3, 10)]
+    assert scale.bend(rows, "line") == pytest.approx(1)
+    assert scale.bend(rows, "square") == pytest.approx((91 / 7) / (8 / 2))
+
+
 def test_costs_are_divided_by_the_same_network_or_the_smallest():
     names = ["net20", "net56", "net56, 40 images", "llama 4 layers", "llama 8 layers",
              "llama 1.1 billion, float32", "llama 1.1 billion, bfloat16"]  # fmt: skip

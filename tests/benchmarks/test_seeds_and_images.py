@@ -1,12 +1,14 @@
 """What pairs say about seeds and images, worked out by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from layerticket.verdict.pairs import Row
-from seeds_and_images import LEAST, dense_disagreement, facts, page, pairs_of, span
+from layerticket.verdict.statistics import Estimate
+from seeds_and_images import LEAST, dense_disagreement, facts, on_images, page, pairs_of, span
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -53,6 +55,17 @@ def test_few_seeds_give_neither_correlation_nor_number_of_seeds():
     assert (few["correlation"], few["seeds"]) == (None, None)
     assert enough["correlation"] == pytest.approx(1.0)  # all seeds lie on one line
     assert enough["sets"] == 1
+
+
+def test_with_other_images_only_the_part_of_single_images_changes():
+    found = Estimate(
+        mean=0.0, n=5, std=0.05, spread=0.05, images=100, image_error=0.02, chance=0.03
+    )
+    more = on_images(found, 400)
+    assert (more.chance, more.image_error) == pytest.approx((0.015, 0.01))
+    assert more.spread**2 == pytest.approx(0.04**2 + 0.015**2)
+    assert on_images(found, 100).spread == pytest.approx(0.05)
+    assert on_images(replace(found, chance=0.06), 400).spread == pytest.approx(0.03)
 
 
 def test_the_same_training_is_no_pair():
