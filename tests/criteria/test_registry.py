@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,14 @@ def test_a_criterion_that_values_other_weights_is_a_bug(own):
 
     with pytest.raises(RuntimeError, match=r"shape \(144,\) for weight '3.conv1.weight'"):
         score(model, blocks, batch, "flat")
+
+
+def test_a_ticket_imports_no_module_that_its_criterion_names(tmp_path):
+    model, batch = projected(), batch_of()
+    ticket = layerticket.find_ticket(
+        model, batch, criterion="snip", budget=layerticket.Budget(remove=1)
+    )
+    replace(ticket, criterion="nowhere_at_all:late").save(tmp_path / "t")
+    again = layerticket.Ticket.load(tmp_path / "t")
+    assert again.criterion == "nowhere_at_all:late"
+    again.apply(model)

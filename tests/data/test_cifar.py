@@ -8,6 +8,7 @@ import logging
 import pickle
 import socket
 import tarfile
+import tracemalloc
 import urllib.error
 
 import numpy as np
@@ -504,3 +505,17 @@ def test_a_registered_extension_code_is_refused_too(tmp_path, monkeypatch):
         with pytest.raises(LayerticketError, match="refers to a registered extension, which a"):
             read_pickle(file, "CIFAR batch")
     assert not ran
+
+
+def test_a_number_of_the_memo_that_takes_gigabytes_is_refused(tmp_path):
+    """Python makes room for 2 x 4,000,000 addresses, if it gets that far."""
+    file = tmp_path / "data_batch_1"
+    for store in (b"r\x00\x09\x3d\x00", b"p4000000\n"):
+        file.write_bytes(b"\x80\x02}" + store + b".")
+        tracemalloc.start()
+        with pytest.raises(LayerticketError, match="stores an object under the number 4000"):
+            read_pickle(file, "CIFAR batch")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+    file.write_bytes(b"\x80\x02}q\x05.")  # as large as the file
+    assert read_pickle(file, "CIFAR batch") == {}

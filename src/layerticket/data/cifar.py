@@ -248,12 +248,9 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
         with file.open("rb") as stream:
             if in_array:
                 _skip_header(stream)
-            start = stream.tell()
-            # Objects of extension codes come from a cache of the process, not from `find_class`.
-            if any(code.name.startswith("EXT") for code, *_ in pickletools.genops(stream)):
-                raise _ForeignName("a registered extension")
-            stream.seek(start)
-            content = _arrays_of(_Unpickler(stream, encoding="bytes").load())
+            raw = stream.read()  # once, so that what is checked is what is loaded
+        _check_codes(raw)
+        content = _arrays_of(_Unpickler(io.BytesIO(raw), encoding="bytes").load())
         if in_array:
             (content,) = content  # type: ignore[misc]  # one object in a list, or an error
         return content
@@ -267,6 +264,17 @@ def read_pickle(file: Path, kind: str, *, in_array: bool = False) -> object:
             f"{file.name!r} cannot be read as a {kind} ({type(err).__name__}: {err}). "
             "Download the file again."
         ) from err
+
+
+def _check_codes(raw: bytes) -> None:
+    """Raise for codes of a pickle that `_Unpickler` cannot refuse."""
+    for code, argument, _ in pickletools.genops(raw):
+        # Objects of extension codes come from a cache of the process, not from `find_class`.
+        if code.name.startswith("EXT"):
+            raise _ForeignName("a registered extension")
+        # Python makes room for all numbers up to this one, 16 bytes for each.
+        if code.name.endswith("PUT") and int(argument or 0) > len(raw):
+            raise ValueError(f"it stores an object under the number {argument}")
 
 
 def _skip_header(stream: BinaryIO) -> None:
